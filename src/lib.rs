@@ -1,0 +1,4 @@
+pub mod outcome;
+pub mod protocol;
+pub mod route;
+pub mod sniff;

@@ -1,0 +1,114 @@
+//! How connections end. Every connection ends in exactly one [`Outcome`]; each has a name that
+//! is the same in the log, in the metrics and in the README, and none lumps two causes together.
+
+use crate::sniff::Refusal;
+
+/// The one way in which a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Both sides finished: each direction carried its end of stream.
+    Relayed,
+    /// The client reset the connection while it was relayed.
+    ClientReset,
+    /// The backend reset the connection while it was relayed.
+    BackendReset,
+    /// No byte moved in either direction for the idle deadline.
+    IdleTimeout,
+    /// Still open when the drain deadline passed; cut by the stopping proxy.
+    CutAtDrain,
+    /// The client closed or reset before its head was complete.
+    ClientLeft,
+    /// The head was not complete within the head deadline.
+    HeadTimeout,
+    /// The head is refused; the refusal says why.
+    Refused(Refusal),
+    /// The name has no route and the protocol has no default.
+    UnknownName,
+    /// A valid head without a name, and the protocol has no default.
+    NoName,
+    /// The route has no backend with a usable address (a DNS name that never resolved).
+    NoAddress,
+    /// Every attempted backend refused, reset or was unreachable.
+    BackendUnreachable,
+    /// The last attempted backend did not accept within the connect deadline.
+    BackendTimeout,
+    /// This machine had no descriptor or no local port left for the backend connection.
+    OutOfResources,
+}
+
+impl Outcome {
+    const PLAIN: [Outcome; 13] = [
+        Outcome::Relayed,
+        Outcome::ClientReset,
+        Outcome::BackendReset,
+        Outcome::IdleTimeout,
+        Outcome::CutAtDrain,
+        Outcome::ClientLeft,
+        Outcome::HeadTimeout,
+        Outcome::UnknownName,
+        Outcome::NoName,
+        Outcome::NoAddress,
+        Outcome::BackendUnreachable,
+        Outcome::BackendTimeout,
+        Outcome::OutOfResources,
+    ];
+
+    /// How many outcomes there are, refusals counted one by one.
+    pub const COUNT: usize = Self::PLAIN.len() + Refusal::COUNT;
+
+    /// Every outcome, in the order of [`Outcome::index`].
+    pub fn all() -> impl Iterator<Item = Outcome> {
+        Self::PLAIN
+            .into_iter()
+            .chain(Refusal::all().map(Outcome::Refused))
+    }
+
+    /// Position in [`Outcome::all`], below [`Outcome::COUNT`].
+    pub fn index(self) -> usize {
+        match self {
+            Outcome::Refused(refusal) => Self::PLAIN.len() + refusal.index(),
+            plain => Self::PLAIN
+                .iter()
+                .position(|outcome| *outcome == plain)
+                .expect("every plain outcome is listed"),
+        }
+    }
+
+    /// The name in log, metrics and README.
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::Relayed => "relayed",
+            Outcome::ClientReset => "client_reset",
+            Outcome::BackendReset => "backend_reset",
+            Outcome::IdleTimeout => "idle_timeout",
+            Outcome::CutAtDrain => "cut_at_drain",
+            Outcome::ClientLeft => "client_left",
+            Outcome::HeadTimeout => "head_timeout",
+            Outcome::Refused(refusal) => refusal.name(),
+            Outcome::UnknownName => "unknown_name",
+            Outcome::NoName => "no_name",
+            Outcome::NoAddress => "no_address",
+            Outcome::BackendUnreachable => "backend_unreachable",
+            Outcome::BackendTimeout => "backend_timeout",
+            Outcome::OutOfResources => "out_of_resources",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn index_is_the_position_in_all_and_names_are_unique() {
+        let all: Vec<Outcome> = Outcome::all().collect();
+        assert_eq!(all.len(), Outcome::COUNT);
+        for (position, outcome) in all.iter().enumerate() {
+            assert_eq!(outcome.index(), position);
+        }
+        let mut names: Vec<&str> = all.iter().map(|outcome| outcome.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Outcome::COUNT);
+    }
+}
