@@ -1,3 +1,5 @@
+pub mod config;
+pub mod metrics;
 pub mod outcome;
 pub mod protocol;
 pub mod route;
