@@ -3,4 +3,6 @@
 
 mod host;
 
-pub use host::Host;
+#[doc(hidden)]
+pub use host::fuzz_host;
+pub use host::{HOST_BYTES_MAX, Host, HostError};
