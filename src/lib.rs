@@ -2,5 +2,6 @@ pub mod config;
 pub mod metrics;
 pub mod outcome;
 pub mod protocol;
+pub mod reply;
 pub mod route;
 pub mod sniff;

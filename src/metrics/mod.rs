@@ -3,8 +3,16 @@
 //! swaps it for a fresh one, adds the cores up, and renders the sum with the functions here.
 
 mod core_metrics;
+mod dump;
+mod interval_log;
+mod prometheus;
+mod table;
 
 pub use core_metrics::CoreMetrics;
+pub use dump::Dump;
+pub use interval_log::write_interval_log;
+pub use prometheus::write_prometheus;
+pub use table::write_table;
 
 /// The spans of a connection's life that are timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
