@@ -5,10 +5,14 @@
 //! it looked. Bytes behind the head are never looked at and are none of its business: early data
 //! behind a hello or a body behind a request is relayed as it came.
 
+mod hello;
 mod http;
 mod refusal;
 mod request_line;
 mod tls;
+
+#[cfg(test)]
+mod tests;
 
 pub use refusal::{Answer, Refusal};
 
@@ -17,6 +21,10 @@ use crate::route::Host;
 
 /// The three answers to "which name do these bytes carry?".
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives on the stack for a moment, once per connection; a box would be one more allocation for each"
+)]
 pub enum Sniff {
     /// The head is complete and valid.
     Found(Head),
