@@ -17,7 +17,8 @@ const EXTENSION_ECH: u16 = 0xfe0d;
 /// The only NameType there is (RFC 6066 section 3).
 const NAME_TYPE_HOST_NAME: u8 = 0;
 
-/// Longest ALPN text kept for the log, in bytes; browsers send 11, and a client must not fill the log.
+/// Longest ALPN text kept for the log, in bytes; browsers send 11, and a client must not fill the
+/// log.
 const ALPN_TEXT_BYTES_MAX: usize = 256;
 
 /// Reads fields off the front of some bytes; a field that is not there is `None`.
@@ -130,8 +131,9 @@ impl Seen {
     }
 }
 
-/// The one host_name of a server_name extension (RFC 6066 section 3). An entry of another type is refused and not skipped:
-/// none is defined, so its end is not known, and OpenSSL and BoringSSL refuse it too.
+/// The one host_name of a server_name extension (RFC 6066 section 3). An entry of another type is
+/// refused and not skipped: none is defined, so its end is not known, and OpenSSL and BoringSSL
+/// refuse it too.
 fn parse_server_name(data: &[u8]) -> Result<Host, Refusal> {
     let mut reader = Reader(data);
     let list = reader.vector16().ok_or(Refusal::SniLength)?;
@@ -159,8 +161,8 @@ fn parse_server_name(data: &[u8]) -> Result<Host, Refusal> {
     })
 }
 
-/// The protocols of an ALPN extension (RFC 7301 section 3.1) as text for the log: commas between them, in them
-/// escaped, cut with three dots at [`ALPN_TEXT_BYTES_MAX`].
+/// The protocols of an ALPN extension (RFC 7301 section 3.1) as text for the log: commas between
+/// them, in them escaped, cut with three dots at [`ALPN_TEXT_BYTES_MAX`].
 fn parse_alpn(data: &[u8]) -> Result<Box<str>, Refusal> {
     let mut reader = Reader(data);
     let list = reader.vector16().ok_or(Refusal::AlpnMalformed)?;

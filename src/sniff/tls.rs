@@ -2,8 +2,8 @@
 //!
 //! A hello may be spread over any number of records (RFC 8446 section 5.1), of one byte each if the
 //! client likes. The walk checks record headers as they come and counts; only when the last byte of
-//! the hello is there is it put together, once, and parsed, once. What lies behind the hello, in the
-//! same record or in later ones, is not looked at: it reaches the backend as it came, and the
+//! the hello is there is it put together, once, and parsed, once. What lies behind the hello, in
+//! the same record or in later ones, is not looked at: it reaches the backend as it came, and the
 //! backend, which has the keys, is the one to judge it.
 
 use std::borrow::Cow;
@@ -154,7 +154,8 @@ fn name_noise(rest: &[u8]) -> Result<Option<u32>, Refusal> {
     Err(Refusal::NotTls)
 }
 
-/// The first `length` bytes of handshake in records that were walked; borrowed when one record holds them.
+/// The first `length` bytes of handshake in records that were walked; borrowed when one record
+/// holds them.
 fn gather(within: &[u8], length: usize) -> Cow<'_, [u8]> {
     let mut scratch = Vec::new();
     let mut at = 0;

@@ -219,7 +219,12 @@ proptest! {
     }
 
     #[test]
-    fn nearly_heads(data in "(GET|OPTIONS|CONNECT|P) (/|\\*|http://[a.:@\\[\\]]{0,6}/?) HTTP/[01]\\.[019]\r?\n([Host X]{0,4}: ?[a.,:\\[\\]\r\n\t]{0,6}\r?\n){0,4}\r?\n?") {
-        fuzz_http(data.as_bytes());
+    fn nearly_heads(
+        line in r"(GET|OPTIONS|CONNECT|P) (/|\*|http://[a.:@\[\]]{0,6}/?) HTTP/[01]\.[019]",
+        fields in prop::collection::vec("[Host X]{0,4}: ?[a.,:\\[\\]\r\n\t]{0,6}", 0..4),
+        end in "\r?\n",
+    ) {
+        let fields = fields.join(&end);
+        fuzz_http(format!("{line}{end}{fields}{end}{end}").as_bytes());
     }
 }

@@ -328,7 +328,8 @@ fn alpn_is_kept_printable_and_bounded_and_ech_is_seen() {
     assert!(!head.ech);
 }
 
-/// A walk that began anew with each byte would take some 2^31 steps here, most of a minute in a test build.
+/// A walk that began anew with each byte would take some 2^31 steps here, most of a minute in a
+/// test build.
 #[test]
 fn a_hello_in_one_byte_records_costs_its_length_only() {
     let data = records(&message(&vec![0; 10_900]), 1);
