@@ -2,11 +2,20 @@
 //! behind this module sees a value that was not checked, and nothing in a checked value is
 //! missing.
 
+mod check;
+mod error;
+mod file;
 mod limits;
+mod options;
 mod sync_settings;
+mod typed;
+mod value;
 
+pub use check::Machine;
+pub use error::{ConfigError, Origin};
 pub use limits::Limits;
 pub use sync_settings::{RedisUrl, SyncSettings};
+pub use typed::{Action, ReadError, Typed, read};
 
 use std::fmt;
 use std::net::SocketAddr;
