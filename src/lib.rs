@@ -1,4 +1,5 @@
 pub mod config;
+pub mod control;
 pub mod log;
 pub mod metrics;
 pub mod outcome;
