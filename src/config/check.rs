@@ -8,10 +8,11 @@ use super::options::{OptionSpec, option};
 use super::typed::{Typed, TypedValue};
 use super::value;
 use super::{
-    Balance, Config, KernelVersion, Limits, Listener, LogFormat, LogLevel, LogSettings, RedisUrl,
+    Config, KernelVersion, Limits, Listener, LogFormat, LogLevel, LogSettings, RedisUrl,
     SyncSettings,
 };
 use crate::protocol::Protocol;
+use crate::route::{Balance, Key, Member};
 
 /// What the check must know of the machine.
 #[derive(Debug, Clone)]
@@ -293,11 +294,13 @@ fn static_route(text: &str) -> Result<Vec<(String, String)>, Fault> {
     if host.is_empty() {
         return Err(fault("has no host"));
     }
+    Key::parse(host).map_err(|error| fault(&format!("has a wrong host: {error}")))?;
     members
         .split(',')
-        .map(|member| match member.trim() {
-            "" => Err(fault("has an empty member")),
-            member => Ok((host.to_owned(), member.to_owned())),
+        .map(str::trim)
+        .map(|member| match Member::parse(member) {
+            Ok(_) => Ok((host.to_owned(), member.to_owned())),
+            Err(error) => Err(fault(&format!("has a wrong member: {error}"))),
         })
         .collect()
 }

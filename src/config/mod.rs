@@ -22,6 +22,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::protocol::Protocol;
+use crate::route::Balance;
 
 /// Everything that was configured, complete and checked.
 #[derive(Debug, Clone)]
@@ -50,16 +51,6 @@ pub struct Listener {
     pub address: SocketAddr,
     /// False for the IPv6 half of `:PORT`, which a machine without IPv6 goes without.
     pub required: bool,
-}
-
-/// How one of a route's backends is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Balance {
-    /// Of two drawn at random, the one with fewer connections from this core.
-    #[default]
-    LeastOfTwo,
-    RoundRobin,
-    Random,
 }
 
 /// A kernel release, as far as features depend on it.

@@ -306,8 +306,14 @@ fn combinations_that_make_no_sense() {
             &["--route", "no-member"],
             "--route: \"no-member\" has no equals sign",
         ),
-        (&["--route", "a=b,"], "has an empty member"),
+        (&["--route", "a=b,"], "has a wrong member"),
         (&["--route", "=b"], "has no host"),
+        (&["--route", "a..b=c"], "has a wrong host"),
+        (
+            &["--route", "default:ftp=c"],
+            "default:https and default:http",
+        ),
+        (&["--route", "a=c:0"], "has a wrong member"),
         (
             &["--log", "loud"],
             "--log: \"loud\" is not known; write one of error, warn",

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::cores::{Cores, Dumped};
+use super::cores::Cores;
+use crate::core::Dumped;
 use crate::metrics::{CoreMetrics, Dump};
 
 /// Sums over all cores.
@@ -19,13 +20,18 @@ pub struct Collector {
     total: CoreMetrics,
     interval: CoreMetrics,
     /// Cleared, to be recorded into again: a core allocates nothing and touches no new page.
-    #[expect(clippy::vec_box, reason = "a box goes to a core and comes back as it is")]
+    #[expect(
+        clippy::vec_box,
+        reason = "a box goes to a core and comes back as it is"
+    )]
     spare: Vec<Box<CoreMetrics>>,
     /// Cores that were asked and have not answered. Their answer counts whenever it comes, and they
     /// are not asked again before it.
     owing: BTreeSet<usize>,
     reply: Sender<Dumped>,
     answers: Receiver<Dumped>,
+    /// The cores are gone, and with them whoever could answer.
+    ended: bool,
 }
 
 impl Collector {
@@ -44,6 +50,7 @@ impl Collector {
             owing: BTreeSet::new(),
             reply,
             answers,
+            ended: false,
         }
     }
 
@@ -59,12 +66,8 @@ impl Collector {
             let Ok(dumped) = self.answers.recv_deadline(deadline) else {
                 break;
             };
-            let mut metrics = dumped.metrics;
-            self.total.add(&metrics);
-            self.interval.add(&metrics);
             self.owing.remove(&dumped.core);
-            metrics.clear();
-            self.spare.push(metrics);
+            self.take(dumped.metrics);
             // This answer was to an earlier call and has nothing of what came after that.
             if late.remove(&dumped.core) {
                 self.ask(dumped.core);
@@ -73,8 +76,36 @@ impl Collector {
         self.owing.iter().copied().collect()
     }
 
+    /// Ends every core and takes over what they recorded to their end. Returns whether all of them
+    /// answered within `timeout`. Later collections find nothing more.
+    pub fn cut(&mut self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let numbers = self.cores.numbers();
+        for core in &numbers {
+            self.cores.cut(*core, self.reply.clone());
+        }
+        self.ended = true;
+        // A core that owes an answer gives that one first.
+        let mut expected = numbers.len() + std::mem::take(&mut self.owing).len();
+        while expected > 0 {
+            let Ok(dumped) = self.answers.recv_deadline(deadline) else {
+                return false;
+            };
+            self.take(dumped.metrics);
+            expected -= 1;
+        }
+        true
+    }
+
+    fn take(&mut self, mut metrics: Box<CoreMetrics>) {
+        self.total.add(&metrics);
+        self.interval.add(&metrics);
+        metrics.clear();
+        self.spare.push(metrics);
+    }
+
     fn ask(&mut self, core: usize) {
-        if self.owing.insert(core) {
+        if !self.ended && self.owing.insert(core) {
             let fresh = self.spare.pop().unwrap_or_default();
             self.cores.dump(core, fresh, self.reply.clone());
         }
@@ -173,6 +204,21 @@ mod tests {
         cores.stall(1, false);
         assert_eq!(collector.collect(SOON), [0usize; 0]);
         assert_eq!(accepted(collector.total()), 3);
+    }
+
+    #[test]
+    fn the_end_of_the_cores_loses_nothing() {
+        let cores = CoreThreads::start(&[0, 1]);
+        let mut collector = Collector::new(cores.clone());
+        cores.stall(1, true);
+        cores.accept(1, 1);
+        assert_eq!(collector.collect(Duration::from_millis(20)), [1]);
+        cores.accept(0, 1);
+        cores.accept(1, 1);
+        cores.stall(1, false);
+        assert!(collector.cut(SOON));
+        assert_eq!(accepted(collector.total()), 3);
+        assert_eq!(collector.collect(SOON), [0usize; 0]);
     }
 
     #[test]

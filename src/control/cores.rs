@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, unbounded};
 
+use crate::core::{Command, CoreStatus, Dumped, Mailbox};
 use crate::metrics::CoreMetrics;
 
 /// The running cores, by number. Every request is sent and not waited for; an answer comes through
@@ -15,36 +16,34 @@ pub trait Cores: Send + Sync {
     /// The core takes `fresh` in place of what it recorded so far and sends that back.
     fn dump(&self, core: usize, fresh: Box<CoreMetrics>, reply: Sender<Dumped>);
     fn status(&self, core: usize, reply: Sender<CoreStatus>);
-    /// The core stops accepting and goes on with what it has. It still answers.
+    /// The core stops accepting and goes on with what it has.
     fn drain(&self, core: usize);
-    /// The core ends every connection at once, each as cut.
-    fn cut(&self, core: usize);
+    /// The core ends every connection at once, each as cut, sends what it recorded since the last
+    /// dump, and is gone.
+    fn cut(&self, core: usize, reply: Sender<Dumped>);
 }
 
-/// What a core recorded until it was asked.
-#[derive(Debug)]
-pub struct Dumped {
-    pub core: usize,
-    pub metrics: Box<CoreMetrics>,
-}
+/// The real cores, numbered by position.
+impl Cores for Vec<Mailbox> {
+    fn numbers(&self) -> Vec<usize> {
+        (0..self.len()).collect()
+    }
 
-/// How a core is at this moment.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct CoreStatus {
-    pub core: usize,
-    /// Version of the routing table that this core looks names up in.
-    pub table_version: u64,
-    /// Open client connections.
-    pub live: usize,
-    /// Operations that the kernel holds for this core's ring.
-    pub ring_operations: usize,
-    /// Deadlines that are running.
-    pub deadlines: usize,
-    /// Splice pipes in the pool.
-    pub pipes_idle: usize,
-    /// Splice pipes in use.
-    pub pipes_out: usize,
-    pub listening: bool,
+    fn dump(&self, core: usize, fresh: Box<CoreMetrics>, reply: Sender<Dumped>) {
+        self[core].send(Command::Dump { fresh, reply });
+    }
+
+    fn status(&self, core: usize, reply: Sender<CoreStatus>) {
+        self[core].send(Command::Status { reply });
+    }
+
+    fn drain(&self, core: usize) {
+        self[core].send(Command::Drain);
+    }
+
+    fn cut(&self, core: usize, reply: Sender<Dumped>) {
+        self[core].send(Command::Cut { reply });
+    }
 }
 
 /// Asks every core at once; those that do not answer within `timeout` are missing.

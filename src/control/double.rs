@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Sender, unbounded};
 
-use super::cores::{CoreStatus, Cores, Dumped};
+use super::cores::Cores;
+use crate::core::{CoreStatus, Dumped};
 use crate::metrics::{CoreMetrics, Counter, Stage};
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
@@ -87,7 +88,7 @@ impl CoreThreads {
         threads[&core].stalled.store(stalled, Ordering::Release);
     }
 
-    /// The core dies and never answers again.
+    /// The core answers nothing any more.
     pub fn kill(&self, core: usize) {
         self.threads.lock().unwrap().remove(&core);
     }
@@ -133,7 +134,12 @@ impl Cores for CoreThreads {
         self.run(core, |state| state.listening = false);
     }
 
-    fn cut(&self, core: usize) {
-        self.run(core, |state| state.end(state.live, Outcome::CutAtDrain));
+    fn cut(&self, core: usize, reply: Sender<Dumped>) {
+        self.run(core, move |state| {
+            state.end(state.live, Outcome::CutAtDrain);
+            let metrics = std::mem::take(&mut state.metrics);
+            let _ = reply.send(Dumped { core, metrics });
+        });
+        self.kill(core);
     }
 }

@@ -12,7 +12,7 @@ mod signals;
 mod stop;
 
 pub use admin::Admin;
-pub use cores::{CoreStatus, Cores, Dumped};
+pub use cores::Cores;
 pub use latency_dir::LatencyDir;
 pub use signals::{CoreReporter, SignalEvents};
 pub use stop::Ended;

@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 
 use serde_json::json;
 
-use super::cores::{CoreStatus, statuses};
+use super::cores::statuses;
 use super::{ANSWER_TIMEOUT, Shared};
+use crate::core::CoreStatus;
 use crate::metrics::write_prometheus;
 
 /// One answer.
@@ -67,10 +68,23 @@ fn status(shared: &Shared) -> serde_json::Value {
         "uptime_seconds": shared.collector().uptime().as_secs(),
         "ready": (shared.reports.ready)(),
         "draining": shared.draining.load(Ordering::Acquire),
-        "cores": cores,
+        "cores": cores.iter().map(core).collect::<Vec<_>>(),
         "cores_without_answer": silent,
         "sync": (shared.reports.sync)(),
         "log_lines_dropped": (shared.reports.dropped_lines)(),
+    })
+}
+
+fn core(status: &CoreStatus) -> serde_json::Value {
+    json!({
+        "core": status.core,
+        "table_version": status.table_version,
+        "live": status.live,
+        "ring_operations": status.ring_operations,
+        "deadlines": status.deadlines,
+        "pipes_idle": status.pipes_idle,
+        "pipes_out": status.pipes_out,
+        "listening": status.listening,
     })
 }
 

@@ -17,7 +17,7 @@ use crate::protocol::Protocol;
 /// Between two looks at whether the last connection has ended. Each look wakes every core once.
 const LOOK: Duration = Duration::from_millis(25);
 
-/// How long the cores may take to end connections that were cut.
+/// How long the cores may take to end.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How the process came to its end.
@@ -112,37 +112,24 @@ impl<'a> Stop<'a> {
         }
     }
 
-    fn cut(&mut self, open: u64, live: u64, why: &str) -> Ended {
+    fn cut(&self, open: u64, live: u64, why: &str) -> Ended {
         tracing::warn!(live, "cutting connections: {why}");
-        for core in self.shared.cores.numbers() {
-            self.shared.cores.cut(core);
-        }
-        let deadline = Instant::now() + CUT_TIMEOUT;
-        while self.look().live > 0 && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        self.end(open, live)
+    }
+
+    /// Ends the cores and says how it went. `live` connections are about to be cut.
+    fn end(&self, open: u64, live: u64) -> Ended {
+        let mut collector = self.shared.collector();
+        let complete = collector.cut(CUT_TIMEOUT);
+        let total = collector.total();
         // Some may have finished since the last look, so the cores' own count is the true one,
         // unless one of them no longer answers.
-        let cut = self.counted_as_cut().unwrap_or(live);
-        self.end(open, cut)
-    }
-
-    /// Connections that the cores counted as cut; `None` when a core does not answer.
-    fn counted_as_cut(&self) -> Option<u64> {
-        let mut collector = self.shared.collector();
-        let complete = collector.collect(ANSWER_TIMEOUT).is_empty();
-        let total = collector.total();
-        let cut = Protocol::ALL
-            .into_iter()
-            .map(|protocol| total.outcome_count(protocol, Outcome::CutAtDrain))
-            .sum();
-        complete.then_some(cut)
-    }
-
-    fn end(&self, open: u64, cut: u64) -> Ended {
-        let mut collector = self.shared.collector();
-        collector.collect(ANSWER_TIMEOUT);
-        let total = collector.total();
+        let cut = if complete {
+            let of = |protocol| total.outcome_count(protocol, Outcome::CutAtDrain);
+            Protocol::ALL.into_iter().map(of).sum()
+        } else {
+            live
+        };
         let finished = open.saturating_sub(cut);
         tracing::info!(
             finished,

@@ -1,6 +1,21 @@
 //! Name → backends. Pure: no socket, clock or log; the redis-sync thread builds tables out of
 //! this, each core looks names up in its view.
 
+mod backend;
+mod choose;
 mod host;
+mod key;
+mod master;
+mod member;
+mod registry;
+mod shard;
+mod table;
 
-pub use host::Host;
+pub use backend::{Address, Backend};
+pub use choose::{Balance, Chooser};
+pub use host::{Host, HostError};
+pub use key::{Key, KeyError};
+pub use master::{Change, Layer, Master, Seen};
+pub use member::{Member, MemberAddress, MemberError};
+pub use registry::Registry;
+pub use table::{Route, Table, Update};

@@ -1,0 +1,132 @@
+//! One backend and the addresses it can be reached at right now.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::member::{Member, MemberAddress};
+use crate::protocol::Protocol;
+
+/// Where to connect. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    Inet(SocketAddr),
+    Unix(Arc<Path>),
+}
+
+/// One member, interned process-wide by [`Registry`](super::Registry): the same member in many
+/// routes is one backend, so that its live count is one count.
+#[derive(Debug)]
+pub struct Backend {
+    slot: u32,
+    member: Member,
+    text: Box<str>,
+    /// What DNS last said; stays empty for the other kinds. The resolver stores, cores load.
+    resolved: ArcSwap<Vec<IpAddr>>,
+}
+
+impl Backend {
+    pub(super) fn new(slot: u32, member: Member, text: &str, empty: &Arc<Vec<IpAddr>>) -> Backend {
+        Backend {
+            slot,
+            member,
+            text: text.trim_ascii().into(),
+            resolved: ArcSwap::new(Arc::clone(empty)),
+        }
+    }
+
+    /// Dense index for arrays kept per core; used again only after the last `Arc` is gone.
+    pub fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    pub fn member(&self) -> &Member {
+        &self.member
+    }
+
+    /// As the operator wrote it, for logs.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The DNS name to resolve, for members that are one.
+    pub fn name(&self) -> Option<&str> {
+        match &self.member.address {
+            MemberAddress::Name(name, _) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The `n`th usable address, `n` taken modulo their count, with the protocol's default port
+    /// where the member has none; `None` when there is none (yet). Never blocks.
+    pub fn address(&self, protocol: Protocol, n: usize) -> Option<Address> {
+        let (ip, port) = match &self.member.address {
+            MemberAddress::Ip(ip, port) => (*ip, port),
+            MemberAddress::Name(_, port) => {
+                let resolved = self.resolved.load();
+                let n = n.checked_rem(resolved.len())?;
+                (resolved[n], port)
+            }
+            MemberAddress::Unix(path) => return Some(Address::Unix(Arc::clone(path))),
+        };
+        let port = port.unwrap_or(protocol.default_port());
+        Some(Address::Inet(SocketAddr::new(ip, port)))
+    }
+
+    /// How many addresses [`Backend::address`] goes round.
+    pub fn address_count(&self) -> usize {
+        match &self.member.address {
+            MemberAddress::Name(..) => self.resolved.load().len(),
+            _ => 1,
+        }
+    }
+
+    /// Replaces what DNS said; for the resolver only.
+    pub fn resolve_to(&self, addresses: Arc<Vec<IpAddr>>) {
+        self.resolved.store(addresses);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend(text: &str) -> Backend {
+        Backend::new(0, Member::parse(text).unwrap(), text, &Arc::default())
+    }
+
+    fn inet(text: &str) -> Option<Address> {
+        Some(Address::Inet(text.parse().unwrap()))
+    }
+
+    #[test]
+    fn the_default_port_is_the_protocols() {
+        let plain = backend("10.0.0.7");
+        assert_eq!(plain.address(Protocol::Tls, 5), inet("10.0.0.7:443"));
+        assert_eq!(plain.address(Protocol::Http, 0), inet("10.0.0.7:80"));
+        assert_eq!(
+            backend("[::1]:9").address(Protocol::Tls, 0),
+            inet("[::1]:9")
+        );
+        let unix = backend("unix:/run/a").address(Protocol::Tls, 3);
+        assert_eq!(unix, Some(Address::Unix(Path::new("/run/a").into())));
+    }
+
+    #[test]
+    fn a_name_has_the_addresses_that_the_resolver_stored() {
+        let name = backend("app.test:8080");
+        assert_eq!(
+            (name.address_count(), name.address(Protocol::Tls, 7)),
+            (0, None)
+        );
+        name.resolve_to(Arc::new(vec![
+            "10.0.0.1".parse().unwrap(),
+            "::2".parse().unwrap(),
+        ]));
+        assert_eq!(name.address_count(), 2);
+        assert_eq!(name.address(Protocol::Tls, 2), inet("10.0.0.1:8080"));
+        assert_eq!(name.address(Protocol::Tls, 3), inet("[::2]:8080"));
+    }
+}

@@ -1,0 +1,114 @@
+//! What a route is filed under: a name, a wildcard or the default of a protocol. One type, so
+//! that Redis keys, the routes file, `--route` and the snapshot all mean the same thing by it.
+
+use std::fmt;
+
+use super::host::{Host, HostError};
+use crate::protocol::Protocol;
+
+/// The place of a route in the table.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// Exactly this name.
+    Host(Host),
+    /// One or more labels in front of this name, never the name itself.
+    Wildcard(Host),
+    /// Names that nothing else matches, and heads without a name.
+    Default(Protocol),
+}
+
+/// Why a text is no [`Key`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyError {
+    Name(HostError),
+    /// `*` at a place where it means nothing.
+    Wildcard,
+    /// `default:` followed by something else than `https` or `http`.
+    Default,
+}
+
+impl fmt::Display for KeyError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KeyError::Name(error) => error.fmt(out),
+            KeyError::Wildcard => write!(
+                out,
+                "a wildcard is '*.' in front of a domain, as in *.example.com; for every name set the default"
+            ),
+            KeyError::Default => write!(out, "the defaults are default:https and default:http"),
+        }
+    }
+}
+
+impl std::error::Error for KeyError {}
+
+impl Key {
+    /// `name`, `*.name`, `default:https` or `default:http`, the name as an operator types it.
+    pub fn parse(text: &str) -> Result<Key, KeyError> {
+        if let Some(protocol) = text.strip_prefix("default:") {
+            return match protocol {
+                "https" => Ok(Key::Default(Protocol::Tls)),
+                "http" => Ok(Key::Default(Protocol::Http)),
+                _ => Err(KeyError::Default),
+            };
+        }
+        Key::parse_name(text)
+    }
+
+    /// `name` or `*.name`; what Redis keys hold between prefix and suffix.
+    pub fn parse_name(text: &str) -> Result<Key, KeyError> {
+        let Some(suffix) = text.strip_prefix("*.") else {
+            if text.contains('*') {
+                return Err(KeyError::Wildcard);
+            }
+            return Host::from_operator(text)
+                .map(Key::Host)
+                .map_err(KeyError::Name);
+        };
+        let suffix = Host::from_operator(suffix).map_err(|error| match error {
+            HostError::BadByte(b'*') => KeyError::Wildcard,
+            other => KeyError::Name(other),
+        })?;
+        if suffix.is_ip_literal() {
+            return Err(KeyError::Wildcard);
+        }
+        Ok(Key::Wildcard(suffix))
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Key::Host(host) => write!(out, "{host}"),
+            Key::Wildcard(suffix) => write!(out, "*.{suffix}"),
+            Key::Default(Protocol::Tls) => write!(out, "default:https"),
+            Key::Default(Protocol::Http) => write!(out, "default:http"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_prints_what_it_parses() {
+        for text in ["a.test", "*.a.test", "default:https", "default:http"] {
+            assert_eq!(Key::parse(text).unwrap().to_string(), text);
+        }
+        assert_eq!(Key::parse("*.A.Test.").unwrap().to_string(), "*.a.test");
+    }
+
+    #[test]
+    fn misplaced_stars_and_unknown_defaults_are_refused() {
+        for text in ["*", "a.*.test", "*.*.test", "*.10.0.0.1", "*a.test"] {
+            assert_eq!(Key::parse(text), Err(KeyError::Wildcard), "{text}");
+        }
+        assert_eq!(Key::parse("default:ftp"), Err(KeyError::Default));
+        assert!(matches!(Key::parse("a b"), Err(KeyError::Name(_))));
+        assert!(matches!(
+            Key::parse("*."),
+            Err(KeyError::Name(HostError::Empty))
+        ));
+    }
+}

@@ -1,0 +1,203 @@
+//! Makes each member one [`Backend`] and each set of backends one [`Route`], process-wide, and
+//! gives slots back. Owned by the redis-sync thread, which is also where everything is freed:
+//! the registry keeps one reference to all it made, so a core never holds the last one.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+
+use super::backend::Backend;
+use super::member::{Member, MemberError};
+use super::table::Route;
+
+/// All backends and routes that exist.
+#[derive(Default)]
+pub struct Registry {
+    hasher: RandomState,
+    /// By slot.
+    backends: Vec<Option<Arc<Backend>>>,
+    by_member: HashTable<u32>,
+    free: Vec<u32>,
+    /// Slots of the backends that are DNS names.
+    named: BTreeSet<u32>,
+    routes: HashTable<Arc<Route>>,
+    routes_made: u64,
+    /// Routes that lost a place in the table, by id; freed when nothing else holds them.
+    retired: HashMap<u64, Arc<Route>>,
+    /// Slots whose last route is gone and whose backend a connection may still hold.
+    orphans: BTreeSet<u32>,
+    unresolved: Arc<Vec<IpAddr>>,
+}
+
+impl Registry {
+    pub fn new() -> Registry {
+        Registry::default()
+    }
+
+    /// The backend of a member, made when it is new.
+    pub fn intern(&mut self, text: &str) -> Result<Arc<Backend>, MemberError> {
+        let member = Member::parse(text)?;
+        let hash = self.hasher.hash_one(&member);
+        let known = self
+            .by_member
+            .find(hash, |slot| *self.at(*slot).member() == member);
+        if let Some(slot) = known {
+            return Ok(Arc::clone(self.at(*slot)));
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.backends.push(None);
+            u32::try_from(self.backends.len() - 1).expect("fewer than 2^32 backends")
+        });
+        let backend = Arc::new(Backend::new(slot, member, text, &self.unresolved));
+        if backend.name().is_some() {
+            self.named.insert(slot);
+        }
+        self.backends[slot as usize] = Some(Arc::clone(&backend));
+        let (backends, hasher) = (&self.backends, &self.hasher);
+        self.by_member.insert_unique(hash, slot, |slot| {
+            hasher.hash_one(alive(backends, *slot).member())
+        });
+        Ok(backend)
+    }
+
+    /// The route of a set of backends; order and repetition do not matter.
+    ///
+    /// An empty set is the route of a name whose every member was rejected: the name is known and
+    /// is not to fall to a wildcard or a default that belongs to someone else.
+    pub fn route(&mut self, mut backends: Vec<Arc<Backend>>) -> Arc<Route> {
+        backends.sort_unstable_by_key(|backend| backend.slot());
+        backends.dedup_by_key(|backend| backend.slot());
+        let slots = |backends: &[Arc<Backend>]| {
+            self.hasher
+                .hash_one(backends.iter().map(|b| b.slot()).collect::<Vec<u32>>())
+        };
+        let hash = slots(&backends);
+        let same = |route: &Arc<Route>| {
+            route.backends().len() == backends.len()
+                && route
+                    .backends()
+                    .iter()
+                    .zip(&backends)
+                    .all(|(a, b)| Arc::ptr_eq(a, b))
+        };
+        if let Some(route) = self.routes.find(hash, same) {
+            return Arc::clone(route);
+        }
+        self.routes_made += 1;
+        let route = Arc::new(Route::new(self.routes_made, backends));
+        self.routes
+            .insert_unique(hash, Arc::clone(&route), |route| slots(route.backends()));
+        route
+    }
+
+    /// Says that a route lost a place in the table; [`Registry::sweep`] frees it when it was the last.
+    pub fn retire(&mut self, route: Arc<Route>) {
+        self.retired.insert(route.id(), route);
+    }
+
+    /// Frees what was retired and is held by nobody any more, and gives its slots back.
+    pub fn sweep(&mut self) {
+        let hasher = &self.hasher;
+        // Two holders are left when a route is free: `routes` and `retired`.
+        for (_, route) in self
+            .retired
+            .extract_if(|_, route| Arc::strong_count(route) == 2)
+        {
+            let slots: Vec<u32> = route.backends().iter().map(|b| b.slot()).collect();
+            if let Ok(entry) = self
+                .routes
+                .find_entry(hasher.hash_one(&slots), |other| Arc::ptr_eq(other, &route))
+            {
+                entry.remove();
+            }
+            self.orphans.extend(slots);
+        }
+        self.orphans.retain(|&slot| {
+            let place = &mut self.backends[slot as usize];
+            let Some(backend) = place.take_if(|backend| Arc::strong_count(backend) == 1) else {
+                return true;
+            };
+            let hash = hasher.hash_one(backend.member());
+            if let Ok(entry) = self.by_member.find_entry(hash, |other| *other == slot) {
+                entry.remove();
+            }
+            self.named.remove(&slot);
+            self.free.push(slot);
+            false
+        });
+    }
+
+    /// The backends that are DNS names.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        self.named.iter().map(|slot| self.at(*slot))
+    }
+
+    /// How many backends exist.
+    pub fn backend_count(&self) -> usize {
+        self.backends.len() - self.free.len()
+    }
+
+    /// How many routes exist.
+    pub fn route_count(&self) -> usize {
+        self.routes.len()
+    }
+
+    fn at(&self, slot: u32) -> &Arc<Backend> {
+        alive(&self.backends, slot)
+    }
+}
+
+fn alive(backends: &[Option<Arc<Backend>>], slot: u32) -> &Arc<Backend> {
+    backends[slot as usize]
+        .as_ref()
+        .expect("an indexed slot has its backend")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(registry: &mut Registry, members: &[&str]) -> Arc<Route> {
+        let backends = members
+            .iter()
+            .map(|text| registry.intern(text).unwrap())
+            .collect();
+        registry.route(backends)
+    }
+
+    #[test]
+    fn the_same_set_is_the_same_route() {
+        let mut registry = Registry::new();
+        let one = route(&mut registry, &["10.0.0.1:80", "b.test"]);
+        let two = route(&mut registry, &["B.TEST.", " 10.0.0.1:80", "b.test"]);
+        assert!(Arc::ptr_eq(&one, &two));
+        let other = route(&mut registry, &["10.0.0.1:80"]);
+        assert_ne!(one.id(), other.id());
+        assert_eq!((registry.backend_count(), registry.route_count()), (2, 2));
+        let names: Vec<&str> = registry.names().map(|backend| backend.text()).collect();
+        assert_eq!(names, ["b.test"]);
+    }
+
+    #[test]
+    fn a_backend_that_was_orphaned_by_a_connection_is_freed_after_it() {
+        let mut registry = Registry::new();
+        let first = route(&mut registry, &["10.0.0.1:80", "shared.test"]);
+        let second = route(&mut registry, &["shared.test"]);
+        let in_use = Arc::clone(&first.backends()[0]);
+        registry.retire(first);
+        registry.sweep();
+        assert_eq!((registry.backend_count(), registry.route_count()), (2, 1));
+        drop(in_use);
+        registry.sweep();
+        assert_eq!((registry.backend_count(), registry.route_count()), (1, 1));
+        registry.retire(second);
+        registry.sweep();
+        assert_eq!((registry.backend_count(), registry.route_count()), (0, 0));
+        assert_eq!(registry.names().count(), 0);
+        let reused = registry.intern("10.0.0.9").unwrap();
+        assert!(reused.slot() < 2);
+    }
+}

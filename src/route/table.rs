@@ -1,0 +1,175 @@
+//! The table as a core sees it: name → route, without locks and without copies per core. Shards
+//! and routes are shared; a view is their pointers.
+
+use std::sync::Arc;
+
+use super::backend::Backend;
+use super::host::Host;
+use super::key::Key;
+use super::master::Layer;
+use super::shard::{Kind, SHARDS, Shard, hash, shard_of};
+use crate::protocol::Protocol;
+
+/// A set of backends, interned by [`Registry`](super::Registry). Empty only when every member of
+/// a known name was rejected.
+#[derive(Debug)]
+pub struct Route {
+    id: u64,
+    backends: Box<[Arc<Backend>]>,
+}
+
+impl Route {
+    pub(super) fn new(id: u64, backends: Vec<Arc<Backend>>) -> Route {
+        let backends = backends.into();
+        Route { id, backends }
+    }
+
+    pub fn backends(&self) -> &[Arc<Backend>] {
+        &self.backends
+    }
+
+    /// Never used twice in the life of the process.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+/// One view of the routing table. Clone and [`Table::apply`] move pointers only.
+#[derive(Clone)]
+pub struct Table {
+    pub(super) shards: Box<[Arc<Shard>]>,
+    pub(super) shape: Shape,
+}
+
+/// What a view needs beside its shards.
+#[derive(Clone, Default)]
+pub(super) struct Shape {
+    pub(super) version: u64,
+    pub(super) seed: u64,
+    pub(super) names: usize,
+    pub(super) defaults: [Option<(Layer, Arc<Route>)>; 2],
+    /// Bit n: some wildcard has n labels behind its star. A name has at most 127 labels.
+    pub(super) wildcard_depths: u128,
+}
+
+/// What changed from one version to the next: the new shards and the defaults.
+pub struct Update {
+    /// The version that a view has after applying this.
+    pub version: u64,
+    pub(super) shards: Vec<(u16, Arc<Shard>)>,
+    pub(super) shape: Shape,
+}
+
+impl Table {
+    /// An empty table, version 0.
+    pub fn new() -> Table {
+        Table {
+            shards: vec![Arc::new(Shard::new(0)); SHARDS].into(),
+            shape: Shape::default(),
+        }
+    }
+
+    /// The exact name, then the wildcards above it from the most to the least specific.
+    /// Allocates nothing; one hash per candidate, and none for wildcards of a depth that no
+    /// wildcard has.
+    pub fn lookup(&self, host: &Host) -> Option<&Arc<Route>> {
+        let name = host.as_str().as_bytes();
+        if let Some(route) = self.find(Kind::Exact, name) {
+            return Some(route);
+        }
+        if self.shape.wildcard_depths == 0 || host.is_ip_literal() {
+            return None;
+        }
+        let mut suffix = name;
+        let mut labels = labels_in(name);
+        while let Some(dot) = suffix.iter().position(|byte| *byte == b'.') {
+            suffix = &suffix[dot + 1..];
+            labels -= 1;
+            if self.shape.wildcard_depths & depth_bit(labels) != 0
+                && let Some(route) = self.find(Kind::Wildcard, suffix)
+            {
+                return Some(route);
+            }
+        }
+        None
+    }
+
+    /// Where names go that [`Table::lookup`] does not find, and heads without a name.
+    pub fn default_route(&self, protocol: Protocol) -> Option<&Arc<Route>> {
+        let default = self.shape.defaults[protocol.index()].as_ref();
+        default.map(|(_, route)| route)
+    }
+
+    /// Takes over what changed. Updates apply in the order of their versions; one that the view
+    /// already has is ignored, so that a view may be handed over while updates are under way.
+    ///
+    /// # Panics
+    /// When a version in between was left out: the view would be wrong for good.
+    pub fn apply(&mut self, update: &Update) {
+        if update.version <= self.shape.version {
+            return;
+        }
+        assert_eq!(
+            update.version,
+            self.shape.version + 1,
+            "updates are applied without gaps"
+        );
+        for (index, shard) in &update.shards {
+            self.shards[usize::from(*index)] = Arc::clone(shard);
+        }
+        self.shape = update.shape.clone();
+    }
+
+    pub fn version(&self) -> u64 {
+        self.shape.version
+    }
+
+    /// How many names and wildcards; defaults do not count.
+    pub fn len(&self) -> usize {
+        self.shape.names
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Every route with its key, defaults included, in no order.
+    pub fn routes(&self, layer: Layer) -> impl Iterator<Item = (Key, &Arc<Route>)> {
+        let names = self.shards.iter().flat_map(|shard| shard.entries());
+        let names = names.filter(move |(_, entry)| entry.layer == layer);
+        let names = names.map(|(name, entry)| {
+            let host = Host::parse(name.as_bytes()).expect("a filed name is canonical");
+            let key = match entry.kind {
+                Kind::Exact => Key::Host(host),
+                Kind::Wildcard => Key::Wildcard(host),
+            };
+            (key, &entry.route)
+        });
+        let defaults = Protocol::ALL.into_iter().filter_map(move |protocol| {
+            let (of, route) = self.shape.defaults[protocol.index()].as_ref()?;
+            (*of == layer).then_some((Key::Default(protocol), route))
+        });
+        defaults.chain(names)
+    }
+
+    fn find(&self, kind: Kind, name: &[u8]) -> Option<&Arc<Route>> {
+        let hash = hash(self.shape.seed, kind, name);
+        let entry = self.shards[shard_of(hash)].find(hash, kind, name)?;
+        Some(&entry.route)
+    }
+}
+
+impl Default for Table {
+    fn default() -> Table {
+        Table::new()
+    }
+}
+
+/// How many labels a name has.
+pub(super) fn labels_in(name: &[u8]) -> usize {
+    name.iter().filter(|byte| **byte == b'.').count() + 1
+}
+
+pub(super) fn depth_bit(labels: usize) -> u128 {
+    1 << labels
+}
