@@ -1,10 +1,12 @@
 #![deny(unsafe_code)]
 pub mod config;
 pub mod conn;
+pub mod control;
 pub mod core;
 pub mod dial;
 pub mod listen;
 pub mod local;
+pub mod log;
 pub mod metrics;
 pub mod outcome;
 pub mod protocol;
