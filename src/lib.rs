@@ -16,6 +16,7 @@ pub mod reply;
 #[allow(unsafe_code)]
 pub mod ring;
 pub mod route;
+pub mod run;
 pub mod sniff;
 pub mod sync;
 #[allow(unsafe_code)]
