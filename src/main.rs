@@ -1,7 +1,7 @@
 //! The `pointsman` command: reads the configuration, then runs, checks or demonstrates.
 
 use mimalloc::MiMalloc;
-use pointsman::config::{Action, ReadError, Typed, read};
+use pointsman::config::{Action, ConfigError, ReadError, Typed, read};
 use pointsman::control::SignalEvents;
 use pointsman::log::{Log, print_line};
 use pointsman::run;
@@ -13,8 +13,10 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// The configuration is wrong or something is in the way of the start.
-const CANNOT_START: u8 = 2;
+/// Something other than the configuration is in the way of the start.
+const CANNOT_START: u8 = 1;
+/// The configuration is wrong.
+const WRONG_CONFIGURATION: u8 = 2;
 
 fn main() -> ExitCode {
     match start() {
@@ -25,7 +27,12 @@ fn main() -> ExitCode {
                 return ExitCode::from(said.exit_code() as u8);
             }
             print_line(&format!("pointsman: {error}"));
-            ExitCode::from(CANNOT_START)
+            let of_configuration = error.is::<ReadError>() || error.is::<ConfigError>();
+            ExitCode::from(if of_configuration {
+                WRONG_CONFIGURATION
+            } else {
+                CANNOT_START
+            })
         }
     }
 }
