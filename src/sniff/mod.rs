@@ -1,7 +1,18 @@
 //! The first bytes of a connection → the name in them. Pure: bytes come in, one of three answers
 //! goes out, and every refusal has a name.
+//!
+//! The caller owns the bytes and hands in all of them each time; the [`Sniffer`] remembers how far
+//! it looked. Bytes behind the head are never looked at and are none of its business: early data
+//! behind a hello or a body behind a request is relayed as it came.
 
+mod hello;
+mod http;
 mod refusal;
+mod request_line;
+mod tls;
+
+#[cfg(test)]
+mod tests;
 
 pub use refusal::{Answer, Refusal};
 
@@ -10,6 +21,10 @@ use crate::route::Host;
 
 /// The three answers to "which name do these bytes carry?".
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives on the stack for a moment, once per connection; a box would be one more allocation for each"
+)]
 pub enum Sniff {
     /// The head is complete and valid.
     Found(Head),
@@ -22,7 +37,8 @@ pub enum Sniff {
 /// What a complete head says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
-    /// The name, canonical; `None` when the head is valid without one (no SNI; HTTP/1.0 without Host).
+    /// The name, canonical; `None` when the head is valid without one (no SNI; HTTP/1.0 without
+    /// Host).
     pub name: Option<Host>,
     /// ALPN protocols offered, comma-separated, escaped for the log; empty without the extension.
     pub alpn: Box<str>,
@@ -33,7 +49,9 @@ pub struct Head {
 /// Limits of a head, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadLimits {
+    /// Everything up to the end of the ClientHello, record headers included.
     pub hello_bytes_max: usize,
+    /// Everything up to the end of the empty line, leading empty lines included.
     pub request_head_bytes_max: usize,
 }
 
@@ -41,18 +59,94 @@ pub struct HeadLimits {
 /// that arrives byte by byte costs no more than one that arrives whole.
 #[derive(Debug, Clone)]
 pub struct Sniffer {
-    protocol: Protocol,
-    limits: HeadLimits,
+    limit: u32,
+    walk: Walk,
 }
 
+#[derive(Debug, Clone)]
+enum Walk {
+    Tls(tls::Walk),
+    Http(http::Walk),
+}
+
+/// There is one for every connection whose head is awaited.
+const _: () = assert!(size_of::<Sniffer>() <= 48);
+
 impl Sniffer {
+    /// A limit of 4 GiB or more counts as 4 GiB.
     pub fn new(protocol: Protocol, limits: HeadLimits) -> Sniffer {
-        Sniffer { protocol, limits }
+        let (limit, walk) = match protocol {
+            Protocol::Tls => (limits.hello_bytes_max, Walk::Tls(tls::Walk::default())),
+            Protocol::Http => (
+                limits.request_head_bytes_max,
+                Walk::Http(http::Walk::default()),
+            ),
+        };
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        Sniffer { limit, walk }
     }
 
-    /// `received` is everything received since the connection was accepted: what the last call got, and more behind it.
+    /// `received` is everything received since the connection was accepted: what the last call got,
+    /// and more behind it. The answer depends on the bytes alone, not on how they were cut into
+    /// calls, and stays the same once it is not [`Sniff::More`]. That is never the answer when as
+    /// many bytes as the limit allows were received.
     pub fn advance(&mut self, received: &[u8]) -> Sniff {
-        let _ = (self.protocol, self.limits, received);
-        Sniff::More
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        let within = &received[..received.len().min(limit)];
+        let (step, oversize) = match &mut self.walk {
+            Walk::Tls(walk) => (walk.advance(within, self.limit), Refusal::HelloTooLarge),
+            Walk::Http(walk) => (walk.advance(within), Refusal::RequestHeadTooLarge),
+        };
+        match step {
+            Ok(Some(head)) => Sniff::Found(head),
+            Ok(None) if received.len() < limit => Sniff::More,
+            Ok(None) => Sniff::Refused(oversize),
+            Err(refusal) => Sniff::Refused(refusal),
+        }
+    }
+}
+
+/// What one step of a walk comes to; `None` is "valid so far".
+type Step = Result<Option<Head>, Refusal>;
+
+/// Fuzz entry for hellos; see [`check_splits`].
+#[doc(hidden)]
+pub fn fuzz_tls(data: &[u8]) {
+    check_splits(Protocol::Tls, data);
+}
+
+/// Fuzz entry for request heads; see [`check_splits`].
+#[doc(hidden)]
+pub fn fuzz_http(data: &[u8]) {
+    check_splits(Protocol::Http, data);
+}
+
+/// Asserts that the verdict does not depend on how the bytes were cut, that it stays, and that
+/// the limit holds; for the limits in use, a small one, and one that these bytes just reach.
+fn check_splits(protocol: Protocol, data: &[u8]) {
+    for limit in [65_536, 64, data.len()] {
+        let limits = HeadLimits {
+            hello_bytes_max: limit,
+            request_head_bytes_max: limit,
+        };
+        let whole = Sniffer::new(protocol, limits).advance(data);
+        assert!(
+            whole != Sniff::More || data.len() < limit,
+            "more is asked for at the limit"
+        );
+        // Strides that are cut off from any record or line, byte by byte among them.
+        for stride in [1, 7, 1 + data.len() / 3] {
+            let mut sniffer = Sniffer::new(protocol, limits);
+            let mut verdict = sniffer.advance(&[]);
+            for end in (0..data.len()).step_by(stride).chain([data.len()]) {
+                let next = sniffer.advance(&data[..end]);
+                assert!(
+                    verdict == Sniff::More || verdict == next,
+                    "the verdict changed from {verdict:?} to {next:?} at {end} bytes"
+                );
+                verdict = next;
+            }
+            assert_eq!(verdict, whole, "cut into pieces of {stride} bytes");
+        }
     }
 }

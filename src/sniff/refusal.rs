@@ -1,4 +1,5 @@
-//! The named reasons for which a head is refused.
+//! The named reasons for which a head is refused. One table holds a refusal's name, what the
+//! client is told and what the operator is told, so that none of the three can be forgotten.
 
 /// What the client is told about a refusal; `reply` turns it into an alert or a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,33 +10,267 @@ pub enum Answer {
     TooLarge,
 }
 
-/// Why a head is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Refusal {
-    /// The first byte is no TLS record of type handshake.
-    NotTls,
+macro_rules! refusals {
+    ($($(#[$doc:meta])* $variant:ident $name:literal $answer:ident $explanation:literal)*) => {
+        /// Why a head is refused.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Refusal {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Refusal {
+            const ALL: [Refusal; [$($name),*].len()] = [$(Refusal::$variant),*];
+
+            /// The name in log, metrics and README.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Refusal::$variant => $name,)*
+                }
+            }
+
+            /// What the client is told.
+            pub fn answer(self) -> Answer {
+                match self {
+                    $(Refusal::$variant => Answer::$answer,)*
+                }
+            }
+
+            /// One sentence for the operator: the cause, and after a semicolon the remedy.
+            pub fn explain(self) -> &'static str {
+                match self {
+                    $(Refusal::$variant => $explanation,)*
+                }
+            }
+        }
+    };
+}
+
+refusals! {
+    /// The first byte is no TLS record.
+    NotTls "not_tls" Malformed
+        "the first byte on the TLS port is no TLS record; \
+         point that client at the port of its protocol"
+    /// The first bytes are an HTTP request line.
+    HttpOnTlsPort "http_on_tls_port" Malformed
+        "an HTTP request came in on the TLS port; use https:// or the HTTP port"
+    /// An SSL 2.0 CLIENT-HELLO, or a later hello in its framing (RFC 6176 forbids both).
+    SslV2Hello "sslv2_hello" Malformed
+        "the client speaks in SSL 2.0 framing, which carries no name; let it speak TLS 1.0 or later"
+    /// The major version of a record is not 3.
+    RecordVersion "record_version" Malformed
+        "a record's version does not begin with 3; the client speaks no known TLS"
+    /// A handshake record without content (RFC 8446 section 5.1).
+    RecordEmpty "record_empty" Malformed
+        "a handshake record is empty, which TLS forbids; the client is broken or hostile"
+    /// A record of more than 16,384 bytes of plaintext (RFC 8446 section 5.1).
+    RecordTooLong "record_too_long" Malformed
+        "a record is longer than the 16,384 bytes TLS allows; the client is broken or hostile"
+    /// An alert, a ChangeCipherSpec or data before the hello is complete (RFC 8446 section 5.1).
+    RecordNotHandshake "record_not_handshake" Malformed
+        "a record that is no handshake came before the end of the hello; \
+         the client gave up or is broken"
+    /// The first handshake message is no ClientHello.
+    NotClientHello "not_client_hello" Malformed
+        "the first handshake message is no ClientHello; the client is broken or resumes mid-stream"
+    /// The hello does not end within the limit.
+    HelloTooLarge "hello_too_large" TooLarge
+        "the ClientHello is larger than the limit; raise hello_bytes_max if such clients are yours"
+    /// The major version in the hello is not 3.
+    HelloVersion "hello_version" Malformed
+        "the hello's version does not begin with 3; the client speaks no known TLS"
+    /// A length in the hello points behind the end of what holds it.
+    HelloLength "hello_length" Malformed
+        "a length inside the hello lies; the client is broken or hostile"
+    /// More in the handshake message than a ClientHello.
+    HelloTrailingData "hello_trailing_data" Malformed
+        "the handshake message goes on behind the end of the hello; the client is broken or hostile"
+    /// A session id of more than 32 bytes (RFC 8446 section 4.1.2).
+    SessionIdTooLong "session_id_too_long" Malformed
+        "the hello's session id is longer than 32 bytes; the client is broken or hostile"
+    /// No cipher suite, or half of one.
+    CipherSuites "cipher_suites" Malformed
+        "the hello's cipher suites are none or not whole; the client is broken or hostile"
+    /// No compression method at all.
+    CompressionMethods "compression_methods" Malformed
+        "the hello names no compression method, not even none; the client is broken or hostile"
+    /// Two extensions of one type other than server_name (RFC 8446 section 4.2).
+    ExtensionRepeated "extension_repeated" Malformed
+        "the hello repeats an extension, which TLS forbids; the client is broken or hostile"
+    /// An ALPN extension that is no list of names (RFC 7301 section 3.1).
+    AlpnMalformed "alpn_malformed" Malformed
+        "the ALPN extension is no list of protocol names; the client is broken or hostile"
+    /// Two server_name extensions.
+    SniRepeated "sni_repeated" Malformed
+        "the hello has two server_name extensions, so its name is ambiguous; \
+         the client is broken or hostile"
+    /// Two names in one server_name extension (RFC 6066 section 3).
+    SniSeveralNames "sni_several_names" Malformed
+        "the server_name extension holds two names, so its name is ambiguous; \
+         the client is broken or hostile"
+    /// A server_name entry whose type is not host_name.
+    SniNameType "sni_name_type" Malformed
+        "the server_name extension holds an entry that is no host name; \
+         no such type is defined, the client is broken"
+    /// A length in the server_name extension lies, or the list is empty.
+    SniLength "sni_length" Malformed
+        "a length in the server_name extension lies or its list is empty; \
+         the client is broken or hostile"
+    /// The host_name is empty.
+    SniEmpty "sni_empty" Malformed
+        "the client sends an empty name; let it send the name it wants or no server_name at all"
+    /// The host_name is longer than a DNS name.
+    SniTooLong "sni_too_long" Malformed
+        "the name in the SNI is longer than 253 bytes; no DNS name is, correct it at the client"
+    /// The host_name holds a byte that no host name has.
+    SniBadByte "sni_bad_byte" Malformed
+        "the name in the SNI holds a byte no host name has; \
+         correct it at the client, Unicode names in xn-- form"
+    /// The host_name has an empty or overlong label, or is a broken address.
+    SniBadName "sni_bad_name" Malformed
+        "the name in the SNI has a bad label or is a broken IP address; correct it at the client"
+
+    /// The first bytes cannot be a request line.
+    NotHttp "not_http" Malformed
+        "the first bytes on the HTTP port are no HTTP request; \
+         point that client at the port of its protocol"
+    /// A TLS record on the HTTP port.
+    TlsOnHttpPort "tls_on_http_port" Malformed
+        "a TLS hello came in on the HTTP port; use http:// or the TLS port"
+    /// The HTTP/2 connection preface (RFC 9113 section 3.4).
+    Http2Preface "http2_preface" Malformed
+        "the client speaks HTTP/2 without TLS, whose names cannot be read here; \
+         let it use HTTP/1.1 or TLS"
+    /// The first line is not method, target and version with one space between.
+    RequestLine "request_line" Malformed
+        "the first line is no HTTP/1 request line; the client is broken or speaks HTTP/0.9"
+    /// A version other than HTTP/1.
+    HttpVersion "http_version" Malformed
+        "the request is in a version other than HTTP/1; let the client use HTTP/1.1"
+    /// A target that is neither a path, nor a URL, nor `*` for OPTIONS (RFC 9112 section 3.2).
+    TargetInvalid "target_invalid" Malformed
+        "the request target is neither a path nor an http URL; the client is broken or hostile"
+    /// An absolute target whose scheme is not http or https.
+    TargetScheme "target_scheme" Malformed
+        "the request target is a URL whose scheme is not http or https; this is no proxy for others"
+    /// User information in the authority (RFC 9110 section 4.2.4).
+    TargetUserinfo "target_userinfo" Malformed
+        "the request target carries a user name, which hides the real host; \
+         leave it out at the client"
+    /// CONNECT: this is no forward proxy.
+    ConnectMethod "connect_method" Malformed
+        "the client asks for a tunnel with CONNECT; \
+         this is no forward proxy, correct its proxy settings"
+    /// HTTP/1.1 without a Host field (RFC 9112 section 3.2).
+    HostMissing "host_missing" Malformed
+        "the HTTP/1.1 request has no Host field; the client is broken or a scanner"
+    /// Two Host fields, equal or not (RFC 9112 section 3.2).
+    HostRepeated "host_repeated" Malformed
+        "the request has two Host fields, so its name is ambiguous; \
+         the client or a proxy before it is broken"
+    /// A comma in the Host field: two joined into one.
+    HostList "host_list" Malformed
+        "the Host field is a list, so its name is ambiguous; \
+         the client or a proxy before it is broken"
+    /// The name in the Host field or the target is empty.
+    HostEmpty "host_empty" Malformed
+        "the Host field or the target's host is empty; let the client send the name it wants"
+    /// The port behind the name is no number up to 65535.
+    HostPort "host_port" Malformed
+        "the port in the Host field or the target is no number up to 65535; \
+         correct it at the client"
+    /// The name is longer than a DNS name.
+    HostTooLong "host_too_long" Malformed
+        "the name in the Host field or the target is longer than 253 bytes; \
+         no DNS name is, correct it at the client"
+    /// The name holds a byte that no host name has.
+    HostBadByte "host_bad_byte" Malformed
+        "the Host field or the target's host holds a byte no host name has; \
+         correct it at the client, Unicode names in xn-- form"
+    /// The name has an empty or overlong label, or is a broken address.
+    HostBadName "host_bad_name" Malformed
+        "the name in the Host field or the target has a bad label or is a broken IP address; \
+         correct it at the client"
+    /// Whitespace between a field name and its colon (RFC 9112 section 5.1).
+    SpaceBeforeColon "space_before_colon" Malformed
+        "a header has whitespace before its colon, which readers read differently; \
+         the client is broken or hostile"
+    /// A header line that begins with whitespace (RFC 9112 sections 2.2 and 5.2).
+    FoldedHeader "folded_header" Malformed
+        "a header line begins with whitespace, which readers read differently; \
+         the client is too old or hostile"
+    /// A carriage return that ends no line (RFC 9112 section 2.2).
+    BareCr "bare_cr" Malformed
+        "a carriage return stands in the middle of a line, which readers read differently; \
+         the client is broken or hostile"
+    /// A NUL byte in the head.
+    NulByte "nul_byte" Malformed
+        "the head holds a NUL byte; the client is broken or hostile"
+    /// A header without colon, or with a name that is no token.
+    HeaderName "header_name" Malformed
+        "a header has no name or a name with bytes no name may have; \
+         the client is broken or hostile"
+    /// A control character in a header's value (RFC 9110 section 5.5).
+    HeaderValue "header_value" Malformed
+        "a header's value holds a control character; the client is broken or hostile"
+    /// More header lines than are looked at.
+    TooManyHeaders "too_many_headers" TooLarge
+        "the request has more than 256 headers; the client is broken or hostile"
+    /// The head does not end within the limit.
+    RequestHeadTooLarge "request_head_too_large" TooLarge
+        "the request head is larger than the limit; \
+         raise request_head_bytes_max if such clients are yours"
 }
 
 impl Refusal {
-    const ALL: [Refusal; 1] = [Refusal::NotTls];
+    /// How many refusals there are.
     pub const COUNT: usize = Self::ALL.len();
 
+    /// Every refusal, in the order of [`Refusal::index`].
     pub fn all() -> impl Iterator<Item = Refusal> {
         Self::ALL.into_iter()
     }
 
-    /// Position in [`Refusal::all`].
+    /// Position in [`Refusal::all`], below [`Refusal::COUNT`].
     pub fn index(self) -> usize {
         self as usize
     }
+}
 
-    pub fn name(self) -> &'static str {
-        match self {
-            Refusal::NotTls => "not_tls",
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn index_is_the_position_in_all() {
+        for (position, refusal) in Refusal::all().enumerate() {
+            assert_eq!(refusal.index(), position);
+        }
+        assert_eq!(Refusal::all().count(), Refusal::COUNT);
+    }
+
+    #[test]
+    fn names_are_words_for_metrics_and_explanations_have_a_remedy() {
+        for refusal in Refusal::all() {
+            let name = refusal.name();
+            assert!(
+                name.bytes()
+                    .all(|byte| byte == b'_' || byte.is_ascii_digit() || byte.is_ascii_lowercase())
+            );
+            let (cause, remedy) = refusal.explain().split_once("; ").expect(name);
+            assert!(!cause.is_empty() && !remedy.is_empty(), "{name}");
         }
     }
 
-    pub fn answer(self) -> Answer {
-        Answer::Malformed
+    #[test]
+    fn only_oversize_is_answered_as_oversize() {
+        let oversize: Vec<Refusal> = Refusal::all()
+            .filter(|refusal| refusal.answer() == Answer::TooLarge)
+            .collect();
+        let want = [
+            Refusal::HelloTooLarge,
+            Refusal::TooManyHeaders,
+            Refusal::RequestHeadTooLarge,
+        ];
+        assert_eq!(oversize, want);
     }
 }

@@ -1,0 +1,66 @@
+//! Every limit and deadline that a core obeys, each with its unit, its default and the reason for
+//! it. The help text of the command line is checked against these defaults by a test.
+
+use std::time::Duration;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// What the cores obey. Complete and in bounds once it comes out of [`super::Config`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// From accept until the head is complete; 10 s. Long enough for a phone on a bad network,
+    /// short enough that silent connections do not pile up.
+    pub head_deadline: Duration,
+    /// For one connect attempt; 3 s. One lost SYN is sent again after 1 s (RFC 6298 section 2.1),
+    /// a second one after 3 s in all.
+    pub connect_deadline: Duration,
+    /// Backends tried before the client is told that none is reachable; 3. With the deadline this
+    /// bounds a client's wait to 9 s.
+    pub connect_attempts: u32,
+    /// Without a byte in either direction; 1 h. Longer than the keep-alives of usual tunnels; without
+    /// it a vanished peer holds two descriptors for ever.
+    pub idle_deadline: Duration,
+    /// Of a TLS ClientHello with its record headers, bytes; 64 KiB. Four times the largest single
+    /// record, several times what post-quantum clients send.
+    pub hello_bytes_max: usize,
+    /// Of an HTTP request head, bytes; 32 KiB. What usual origin servers take at most.
+    pub request_head_bytes_max: usize,
+    /// Finished handshakes that wait for accept, per core and address; 4096. The kernel cuts it to
+    /// net.core.somaxconn, which is 4096 since 5.4.
+    pub backlog: u32,
+    /// One direction moves at most this in one turn, bytes; 256 KiB. More starves the small
+    /// connections of the core, less costs a turn of the ring per piece.
+    pub turn_bytes: usize,
+    /// Capacity asked for each splice pipe, bytes; 1 MiB, which is what the kernel allows
+    /// unprivileged users (fs.pipe-max-size).
+    pub pipe_bytes: usize,
+    /// Splice pipes per core; 256. A pipe is held only while a bulk direction has bytes under way,
+    /// so this bounds kernel memory, not the number of connections.
+    pub pipes_per_core: usize,
+    /// Given to open connections after the first SIGTERM or SIGINT; 30 s. The usual grace period of
+    /// service managers.
+    pub drain: Duration,
+    /// Submission entries of a core's ring; 1024. The completion queue has twice as many and the
+    /// kernel keeps what overflows, so this bounds one batch, not the connections.
+    pub ring_entries: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            head_deadline: Duration::from_secs(10),
+            connect_deadline: Duration::from_secs(3),
+            connect_attempts: 3,
+            idle_deadline: Duration::from_secs(60 * 60),
+            hello_bytes_max: 64 * KIB,
+            request_head_bytes_max: 32 * KIB,
+            backlog: 4096,
+            turn_bytes: 256 * KIB,
+            pipe_bytes: MIB,
+            pipes_per_core: 256,
+            drain: Duration::from_secs(30),
+            ring_entries: 1024,
+        }
+    }
+}

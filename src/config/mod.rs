@@ -1,0 +1,132 @@
+//! Configuration in two stages: as typed (command line, environment, file), and checked. Nothing
+//! behind this module sees a value that was not checked, and nothing in a checked value is
+//! missing.
+
+mod check;
+mod error;
+mod file;
+mod limits;
+mod options;
+mod sync_settings;
+mod typed;
+mod value;
+
+pub use check::Machine;
+pub use error::{ConfigError, Origin};
+pub use limits::Limits;
+pub use sync_settings::{RedisUrl, SyncSettings};
+pub use typed::{Action, ReadError, Typed, read};
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::protocol::Protocol;
+use crate::route::Balance;
+
+/// Everything that was configured, complete and checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Never empty, no two alike.
+    pub listeners: Vec<Listener>,
+    /// Processor numbers to pin a core to, ascending, never empty, all allowed to this process.
+    pub cores: Vec<usize>,
+    pub limits: Limits,
+    pub balance: Balance,
+    pub sync: SyncSettings,
+    /// Where the admin endpoint listens; `None`: nowhere.
+    pub admin: Option<SocketAddr>,
+    /// Where SIGUSR1 writes its files; `None`: the table goes to the log.
+    pub latency_dir: Option<PathBuf>,
+    pub log: LogSettings,
+    /// Kernel features newer than this version are treated as absent; `None`: what is there is used.
+    pub kernel_mask: Option<KernelVersion>,
+}
+
+/// One address that every core listens on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listener {
+    pub protocol: Protocol,
+    /// Port 0: the kernel chooses.
+    pub address: SocketAddr,
+    /// False for the IPv6 half of `:PORT`, which a machine without IPv6 goes without.
+    pub required: bool,
+}
+
+/// A kernel release, as far as features depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KernelVersion {
+    pub major: u32,
+    pub minor: u32,
+}
+
+impl KernelVersion {
+    pub const fn new(major: u32, minor: u32) -> KernelVersion {
+        KernelVersion { major, minor }
+    }
+
+    /// The first two numbers of a release as uname prints it (`6.1.0-18-amd64`) or of a version as
+    /// an operator writes it (`5.8`); `None` when there are no two numbers.
+    pub fn parse(text: &str) -> Option<KernelVersion> {
+        let mut numbers = text.splitn(3, '.').map(|part| {
+            let digits = part.find(|c: char| !c.is_ascii_digit());
+            part[..digits.unwrap_or(part.len())].parse::<u32>().ok()
+        });
+        Some(KernelVersion {
+            major: numbers.next()??,
+            minor: numbers.next()??,
+        })
+    }
+}
+
+impl fmt::Display for KernelVersion {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogSettings {
+    pub level: LogLevel,
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_releases_are_read_as_far_as_features_need() {
+        assert_eq!(
+            KernelVersion::parse("6.18.44-fc-v669"),
+            Some(KernelVersion::new(6, 18))
+        );
+        assert_eq!(
+            KernelVersion::parse("5.10-rc1"),
+            Some(KernelVersion::new(5, 10))
+        );
+        assert_eq!(KernelVersion::parse("5.8"), Some(KernelVersion::new(5, 8)));
+        for wrong in ["", "5", "five.eight", "5.", ".8"] {
+            assert_eq!(KernelVersion::parse(wrong), None, "{wrong:?}");
+        }
+        assert!(KernelVersion::new(5, 19) < KernelVersion::new(6, 1));
+    }
+}

@@ -1,0 +1,279 @@
+//! The life of one connection, from accept to its one [`Outcome`]: read the head, look up the
+//! name, connect to a backend, send it the head, relay. Each step is one function below, in that
+//! order; whatever ends the connection early comes back as the outcome and is told to the client
+//! in one place.
+
+use crate::dial::{Dialled, dial};
+use crate::local::Local;
+use crate::metrics::{Counter, Stage};
+use crate::outcome::Outcome;
+use crate::protocol::Protocol;
+use crate::relay::{Relay, Relayed};
+use crate::reply;
+use crate::ring::Deadline;
+use crate::route::Route;
+use crate::sniff::{Head, HeadLimits, Sniff, Sniffer};
+use crate::sys::Socket;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// After a refusal the client may take this long to finish sending and read the answer; closing
+/// at once with its bytes unread would reset the connection and destroy the answer on its way.
+const FAREWELL_DEADLINE: Duration = Duration::from_secs(1);
+/// A client that sends more than this after a refusal is not going to read the answer.
+const FAREWELL_BYTES_MAX: usize = 256 * 1024;
+
+/// Serves one accepted connection to its end.
+pub async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) {
+    local.connection_begins(protocol);
+    let accepted = Instant::now();
+    let deadline = local.ring.deadline();
+    let mut story = Story::default();
+    let outcome = match connect(&local, &client, protocol, &deadline, accepted, &mut story).await {
+        Ok(connected) => {
+            let Connected {
+                dialled,
+                head_bytes,
+                head_sent,
+            } = connected;
+            let mut relayed = Relay::new(client.clone(), dialled.socket.clone(), head_sent)
+                .run(&local, protocol, &deadline)
+                .await;
+            relayed.bytes_to_backend += head_bytes as u64;
+            story.relayed = Some(relayed);
+            relayed.outcome
+        }
+        Err(outcome) => {
+            farewell(&local, &client, protocol, outcome, &deadline).await;
+            outcome
+        }
+    };
+    story.log(&local, &client, protocol, outcome, accepted);
+    drop(client);
+    local
+        .metrics
+        .borrow_mut()
+        .record(protocol, Stage::Lifetime, accepted.elapsed());
+    local.connection_ends(protocol, outcome);
+}
+
+struct Connected {
+    dialled: Dialled,
+    head_bytes: usize,
+    head_sent: Instant,
+}
+
+/// Everything up to the relay. It is a future of its own, so that an idle connection does not
+/// hold the memory of steps long past.
+async fn connect(
+    local: &Rc<Local>,
+    client: &Socket,
+    protocol: Protocol,
+    deadline: &Deadline,
+    accepted: Instant,
+    story: &mut Story,
+) -> Result<Connected, Outcome> {
+    deadline.set(accepted + local.limits.head_deadline);
+    let (head, received) = match deadline.bound(read_head(local, client, protocol)).await {
+        Some(read) => read?,
+        None => return Err(Outcome::HeadTimeout),
+    };
+    let head_complete = Instant::now();
+    let route = find_route(local, protocol, &head);
+    story.set_head(head);
+    let route = route?;
+    let routed = Instant::now();
+    let dialled = dial(local, &route, protocol, deadline).await?;
+    let connected = Instant::now();
+    story.set_backend(&dialled);
+    {
+        let mut metrics = local.metrics.borrow_mut();
+        metrics.record(protocol, Stage::Head, head_complete - accepted);
+        metrics.record(protocol, Stage::Route, routed - head_complete);
+        metrics.record(protocol, Stage::Connect, connected - routed);
+    }
+    send_head(local, &dialled.socket, &received, deadline).await?;
+    local
+        .metrics
+        .borrow_mut()
+        .count(Counter::BytesToBackend, received.len() as u64);
+    Ok(Connected {
+        dialled,
+        head_bytes: received.len(),
+        head_sent: connected,
+    })
+}
+
+/// Reads until the head is complete. Gives back the head and every byte received, to be replayed.
+async fn read_head(
+    local: &Local,
+    client: &Socket,
+    protocol: Protocol,
+) -> Result<(Head, Vec<u8>), Outcome> {
+    let limits = HeadLimits {
+        hello_bytes_max: local.limits.hello_bytes_max,
+        request_head_bytes_max: local.limits.request_head_bytes_max,
+    };
+    // One byte beyond the limit is enough to see that it is exceeded; what lies behind a head
+    // that fits stays in the socket for the relay.
+    let bytes_max = 1 + match protocol {
+        Protocol::Tls => limits.hello_bytes_max,
+        Protocol::Http => limits.request_head_bytes_max,
+    };
+    let mut sniffer = Sniffer::new(protocol, limits);
+    let mut received = Vec::new();
+    loop {
+        // The borrow of the core's buffer ends with this block, before anything is awaited.
+        let read = {
+            let mut buffer = local.buffer.borrow_mut();
+            let room = buffer.len().min(bytes_max - received.len());
+            client.recv(&mut buffer[..room]).map(|bytes| {
+                received.extend_from_slice(&buffer[..bytes]);
+                bytes
+            })
+        };
+        match read {
+            Ok(0) => return Err(Outcome::ClientLeft),
+            Ok(_) => match sniffer.advance(&received) {
+                Sniff::Found(head) => return Ok((head, received)),
+                Sniff::Refused(refusal) => return Err(Outcome::Refused(refusal)),
+                Sniff::More => {}
+            },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let _ = local.ring.readable(client).await;
+            }
+            Err(_) => return Err(Outcome::ClientLeft),
+        }
+    }
+}
+
+/// The route of the name, or of the protocol's default.
+fn find_route(local: &Local, protocol: Protocol, head: &Head) -> Result<Arc<Route>, Outcome> {
+    let table = local.table.borrow();
+    let named = head.name.as_ref().and_then(|name| table.lookup(name));
+    match (named.or_else(|| table.default_route(protocol)), &head.name) {
+        (Some(route), _) => Ok(route.clone()),
+        (None, Some(_)) => Err(Outcome::UnknownName),
+        (None, None) => Err(Outcome::NoName),
+    }
+}
+
+/// Replays what was received, verbatim, before anything else goes to the backend.
+async fn send_head(
+    local: &Local,
+    backend: &Socket,
+    mut received: &[u8],
+    deadline: &Deadline,
+) -> Result<(), Outcome> {
+    deadline.set(local.ring.now() + local.limits.head_deadline);
+    while !received.is_empty() {
+        match backend.send(received) {
+            Ok(sent) => received = &received[sent..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let writable = deadline.bound(local.ring.writable(backend)).await;
+                if writable.is_none() {
+                    return Err(Outcome::BackendTimeout);
+                }
+            }
+            Err(_) => return Err(Outcome::BackendUnreachable),
+        }
+    }
+    Ok(())
+}
+
+/// Tells the client why, and makes sure that it can read it before the connection is closed.
+async fn farewell(
+    local: &Local,
+    client: &Socket,
+    protocol: Protocol,
+    outcome: Outcome,
+    deadline: &Deadline,
+) {
+    let Some(answer) = reply::answer(protocol, outcome) else {
+        return;
+    };
+    // An answer is far smaller than an empty socket buffer, and nothing was sent before it.
+    if client.send(answer).is_err() {
+        return;
+    }
+    client.shutdown_write();
+    deadline.set(local.ring.now() + FAREWELL_DEADLINE);
+    deadline.bound(read_to_end(local, client)).await;
+}
+
+/// Reads and forgets until the client has finished, failed or sent too much.
+async fn read_to_end(local: &Local, client: &Socket) {
+    let mut left = FAREWELL_BYTES_MAX;
+    loop {
+        let read = client.recv(&mut local.buffer.borrow_mut());
+        match read {
+            Ok(bytes) if bytes > 0 && bytes < left => left -= bytes,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let _ = local.ring.readable(client).await;
+            }
+            _ => return,
+        }
+    }
+}
+
+/// What the log says of a connection, gathered only when the log is that talkative.
+#[derive(Default)]
+struct Story {
+    head: Option<Box<Head>>,
+    backend: Option<(Box<str>, u32)>,
+    relayed: Option<Relayed>,
+}
+
+impl Story {
+    fn is_wanted() -> bool {
+        tracing::enabled!(target: "pointsman::connection", tracing::Level::DEBUG)
+    }
+
+    fn set_head(&mut self, head: Head) {
+        if Story::is_wanted() {
+            self.head = Some(Box::new(head));
+        }
+    }
+
+    fn set_backend(&mut self, dialled: &Dialled) {
+        if Story::is_wanted() {
+            self.backend = Some((dialled.backend.text().into(), dialled.attempts));
+        }
+    }
+
+    fn log(
+        &self,
+        local: &Local,
+        client: &Socket,
+        protocol: Protocol,
+        outcome: Outcome,
+        accepted: Instant,
+    ) {
+        if !Story::is_wanted() {
+            return;
+        }
+        let head = self.head.as_deref();
+        let name = head.and_then(|head| head.name.as_ref());
+        let (backend, attempts) = match &self.backend {
+            Some((text, attempts)) => (text.as_ref(), *attempts),
+            None => ("-", 0),
+        };
+        tracing::debug!(
+            target: "pointsman::connection",
+            core = local.core,
+            protocol = protocol.name(),
+            client = client.peer().map(tracing::field::display),
+            name = name.map_or("-", |name| name.as_str()),
+            alpn = head.map_or("", |head| &head.alpn),
+            ech = head.is_some_and(|head| head.ech),
+            backend,
+            attempts,
+            to_backend_bytes = self.relayed.map_or(0, |relayed| relayed.bytes_to_backend),
+            to_client_bytes = self.relayed.map_or(0, |relayed| relayed.bytes_to_client),
+            lifetime_us = accepted.elapsed().as_micros() as u64,
+            "{}", outcome.name()
+        );
+    }
+}

@@ -1,0 +1,272 @@
+//! One core: a pinned thread, a glommio executor on it, a ring inside the executor, and the tasks
+//! that all live there: the driver of the ring, the mailbox, one accept loop per listener, and one
+//! task per connection. This is the only place that names glommio.
+//!
+//! glommio's own reactor is not used for waiting (see `kernel-notes.md`); its executor runs the
+//! tasks. The driver yields to them, and takes the next turn of the ring when all have run.
+
+mod mailbox;
+
+pub use mailbox::{Command, CoreStatus, Dumped, Mailbox};
+
+use crate::config::Limits;
+use crate::conn;
+use crate::listen::Listening;
+use crate::local::{Local, Room};
+use crate::protocol::Protocol;
+use crate::ring::{Features, Ring, RingError};
+use crate::route::{Balance, Chooser};
+use crate::sys::{Listener, Socket, WakeReader, wake_pair};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// glommio reserves this for storage I/O, of which there is none.
+const GLOMMIO_IO_MEMORY_BYTES: usize = 4096;
+/// Depth of glommio's own rings, which carry nothing here but are counted against
+/// RLIMIT_MEMLOCK by kernels before 5.12.
+const GLOMMIO_RING_DEPTH: usize = 8;
+/// How often glommio looks at its own rings instead of running tasks. It has nothing there for us.
+const GLOMMIO_LOOK: Duration = Duration::from_secs(60);
+/// Silence after which an accepted connection is probed, so that a client that vanished does not
+/// hold its descriptors until the idle deadline.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
+/// What all cores have in common.
+#[derive(Debug, Clone)]
+pub struct CoreConfig {
+    pub limits: Limits,
+    pub balance: Balance,
+    pub features: Features,
+    pub room: Arc<Room>,
+}
+
+/// A bound listener of one core, and what it expects.
+#[derive(Debug)]
+pub struct Bound {
+    pub protocol: Protocol,
+    pub listener: Listener,
+}
+
+/// A running core.
+#[derive(Debug)]
+pub struct Core {
+    pub index: usize,
+    pub mailbox: Mailbox,
+    thread: JoinHandle<()>,
+}
+
+impl Core {
+    /// Waits until the core has ended, which it does after [`Command::Cut`], or after
+    /// [`Command::Drain`] with its last connection.
+    pub fn join(self) -> std::thread::Result<()> {
+        self.thread.join()
+    }
+}
+
+/// Why a core cannot run.
+#[derive(Debug)]
+pub enum StartError {
+    Ring(RingError),
+    /// The executor could not be made on the processor.
+    Executor {
+        processor: usize,
+        cause: String,
+    },
+    Io(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Ring(error) => error.fmt(f),
+            StartError::Executor { processor, cause } => write!(
+                f,
+                "no executor on processor {processor}: {cause}; if this names lockable memory, raise LimitMEMLOCK= (ulimit -l) to 512 KiB or more per core, otherwise see `pointsman check`"
+            ),
+            StartError::Io(error) => write!(f, "a core cannot start: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Starts core number `index` on `processor` and returns once it listens. `first_table` is in
+/// force before the first connection is accepted.
+pub fn start(
+    index: usize,
+    processor: usize,
+    config: CoreConfig,
+    listeners: Vec<Bound>,
+    first_table: crate::route::Table,
+) -> Result<Core, StartError> {
+    let (waker, reader) = wake_pair().map_err(StartError::Io)?;
+    let (sender, commands) = unbounded();
+    let (started, starting) = bounded(1);
+    let thread = std::thread::Builder::new()
+        .name(format!("core-{index}"))
+        .spawn(move || {
+            let seat = Seat {
+                index,
+                processor,
+                commands,
+                reader,
+                started,
+            };
+            seat.run(config, listeners, first_table);
+        })
+        .map_err(StartError::Io)?;
+    match starting.recv() {
+        Ok(Ok(())) => Ok(Core {
+            index,
+            mailbox: Mailbox::new(sender, waker),
+            thread,
+        }),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(StartError::Executor {
+            processor,
+            cause: "its thread ended".to_owned(),
+        }),
+    }
+}
+
+/// What the thread of one core starts with.
+struct Seat {
+    index: usize,
+    processor: usize,
+    commands: Receiver<Command>,
+    reader: WakeReader,
+    started: Sender<Result<(), StartError>>,
+}
+
+impl Seat {
+    fn run(self, config: CoreConfig, listeners: Vec<Bound>, table: crate::route::Table) {
+        let executor = LocalExecutorBuilder::new(Placement::Fixed(self.processor))
+            .name("core")
+            .io_memory(GLOMMIO_IO_MEMORY_BYTES)
+            .ring_depth(GLOMMIO_RING_DEPTH)
+            .preempt_timer(GLOMMIO_LOOK)
+            .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
+            .make();
+        let executor = match executor {
+            Ok(executor) => executor,
+            Err(error) => {
+                let _ = self.started.send(Err(StartError::Executor {
+                    processor: self.processor,
+                    cause: error.to_string(),
+                }));
+                return;
+            }
+        };
+        executor.run(async move {
+            let local = match self.prepare(config, table) {
+                Ok(local) => local,
+                Err(error) => {
+                    let _ = self.started.send(Err(error));
+                    return;
+                }
+            };
+            if let Err(error) = listen_all(&local, listeners) {
+                let _ = self.started.send(Err(StartError::Io(error)));
+                return;
+            }
+            let _ = self.started.send(Ok(()));
+            let ended = Rc::new(Cell::new(false));
+            spawn(read_mailbox(
+                local.clone(),
+                self.commands,
+                self.reader,
+                ended.clone(),
+            ));
+            drive(&local.ring, &ended).await;
+        });
+    }
+
+    fn prepare(
+        &self,
+        config: CoreConfig,
+        table: crate::route::Table,
+    ) -> Result<Rc<Local>, StartError> {
+        let ring =
+            Ring::new(config.features, config.limits.ring_entries).map_err(StartError::Ring)?;
+        let chooser = Chooser::new(config.balance, fastrand::u64(..));
+        let local = Local::new(self.index, ring, config.limits, chooser, config.room);
+        local.table.replace(table);
+        Ok(Rc::new(local))
+    }
+}
+
+/// Spawned tasks run at once up to their first wait, and from then on when the ring wakes them.
+fn spawn(task: impl Future<Output = ()> + 'static) {
+    glommio::spawn_local(task).detach();
+}
+
+fn listen_all(local: &Rc<Local>, listeners: Vec<Bound>) -> io::Result<()> {
+    for bound in listeners {
+        let address = bound.listener.address();
+        let listener = bound.listener.listen(local.limits.backlog, KEEP_ALIVE)?;
+        let listening = Listening::new(local.clone(), listener, address);
+        let serving = local.clone();
+        let serve = move |client: Socket, protocol| {
+            spawn(conn::serve(serving.clone(), client, protocol));
+        };
+        local.listening.set(local.listening.get() + 1);
+        let local = local.clone();
+        spawn(async move {
+            listening.run(bound.protocol, serve).await;
+            local.listening.set(local.listening.get() - 1);
+        });
+    }
+    Ok(())
+}
+
+/// Takes turns of the ring until the core has ended. Whatever became runnable runs between two.
+async fn drive(ring: &Ring, ended: &Cell<bool>) {
+    while !ended.get() {
+        while ring.take_stay_awake() {
+            glommio::executor().yield_now().await;
+        }
+        if let Err(error) = ring.turn() {
+            panic!("io_uring_enter failed: {error}; the core cannot go on without its ring");
+        }
+        glommio::executor().yield_now().await;
+    }
+}
+
+/// Obeys the other threads, until the core has nothing left to do.
+async fn read_mailbox(
+    local: Rc<Local>,
+    commands: Receiver<Command>,
+    reader: WakeReader,
+    ended: Rc<Cell<bool>>,
+) {
+    let descriptor = reader.into_descriptor();
+    loop {
+        WakeReader::take(&descriptor);
+        for command in commands.try_iter() {
+            match command {
+                Command::Table(update) => local.table.borrow_mut().apply(&update),
+                Command::Dump { fresh, reply } => {
+                    let _ = reply.send(mailbox::dump(&local, fresh));
+                }
+                Command::Status { reply } => {
+                    let _ = reply.send(mailbox::status(&local));
+                }
+                Command::Drain => local.start_draining(),
+                Command::Cut { reply } => {
+                    local.cut_all();
+                    let _ = reply.send(mailbox::dump(&local, Box::default()));
+                    ended.set(true);
+                }
+                Command::Panic => panic!("asked to panic by a test"),
+            }
+        }
+        let _ = local.ring.descriptor_readable(&descriptor).await;
+    }
+}

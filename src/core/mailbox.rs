@@ -1,0 +1,92 @@
+//! How other threads talk to a core: a channel of commands and an eventfd that wakes it. A core
+//! answers on the channel that came with the command and never waits for anybody.
+
+use crate::local::Local;
+use crate::metrics::CoreMetrics;
+use crate::route::Update;
+use crate::sys::Waker;
+use crossbeam_channel::Sender;
+use std::sync::Arc;
+
+/// What a core can be told.
+pub enum Command {
+    /// The routing table changed.
+    Table(Arc<Update>),
+    /// Give back what was measured so far and go on with `fresh`.
+    Dump {
+        fresh: Box<CoreMetrics>,
+        reply: Sender<Dumped>,
+    },
+    /// Say how it stands.
+    Status { reply: Sender<CoreStatus> },
+    /// Accept nothing new.
+    Drain,
+    /// End now, whatever is still open, and give back what was measured.
+    Cut { reply: Sender<Dumped> },
+    /// Panic, to show what becomes of the process. Sent by nothing but tests.
+    Panic,
+}
+
+/// What one core measured since its last dump.
+#[derive(Debug)]
+pub struct Dumped {
+    pub core: usize,
+    pub metrics: Box<CoreMetrics>,
+}
+
+/// How one core stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CoreStatus {
+    pub core: usize,
+    pub table_version: u64,
+    /// Connections accepted and not yet ended.
+    pub live: usize,
+    /// Operations the kernel has: one per waiting direction, accept loop and mailbox.
+    pub ring_operations: usize,
+    pub deadlines: usize,
+    pub pipes_idle: usize,
+    pub pipes_out: usize,
+    /// Whether it still accepts.
+    pub listening: bool,
+}
+
+/// Sends commands to one core. A clone reaches the same core.
+#[derive(Debug, Clone)]
+pub struct Mailbox {
+    commands: Sender<Command>,
+    waker: Waker,
+}
+
+impl Mailbox {
+    pub(super) fn new(commands: Sender<Command>, waker: Waker) -> Mailbox {
+        Mailbox { commands, waker }
+    }
+
+    /// Delivers the command and wakes the core. A core that has ended takes no notice.
+    pub fn send(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            self.waker.wake();
+        }
+    }
+}
+
+pub(super) fn dump(local: &Local, fresh: Box<CoreMetrics>) -> Dumped {
+    Dumped {
+        core: local.core,
+        metrics: local.metrics.replace(fresh),
+    }
+}
+
+pub(super) fn status(local: &Local) -> CoreStatus {
+    let pipes = local.pipes.borrow();
+    CoreStatus {
+        core: local.core,
+        table_version: local.table.borrow().version(),
+        live: local.live(),
+        ring_operations: local.ring.operations(),
+        deadlines: local.ring.deadlines(),
+        pipes_idle: pipes.idle(),
+        pipes_out: pipes.out(),
+        listening: local.listening.get() > 0,
+    }
+}

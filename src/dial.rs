@@ -1,0 +1,149 @@
+//! From a route to a connected backend: choose, connect within a deadline, and on failure go to
+//! another backend while the head is still in hand.
+
+use crate::local::Local;
+use crate::metrics::Counter;
+use crate::outcome::Outcome;
+use crate::protocol::Protocol;
+use crate::ring::Deadline;
+use crate::route::{Address, Backend, Route};
+use crate::sys::{Socket, SocketAddress};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// A connected backend. Its live count on this core falls when this is dropped.
+pub struct Dialled {
+    pub socket: Socket,
+    pub backend: LiveBackend,
+    pub attempts: u32,
+}
+
+/// Counts one live connection of a backend for as long as it exists.
+pub struct LiveBackend {
+    local: Rc<Local>,
+    backend: Arc<Backend>,
+}
+
+impl LiveBackend {
+    fn new(local: &Rc<Local>, backend: Arc<Backend>) -> LiveBackend {
+        local.chooser.borrow_mut().opened(backend.slot());
+        LiveBackend {
+            local: local.clone(),
+            backend,
+        }
+    }
+
+    /// The member as the operator wrote it.
+    pub fn text(&self) -> &str {
+        self.backend.text()
+    }
+}
+
+impl Drop for LiveBackend {
+    fn drop(&mut self) {
+        self.local.chooser.borrow_mut().closed(self.backend.slot());
+    }
+}
+
+/// Connects to one of the route's backends: at most `connect_attempts` attempts, each within the
+/// connect deadline, never the same address twice. `deadline` is the connection's own.
+pub async fn dial(
+    local: &Rc<Local>,
+    route: &Route,
+    protocol: Protocol,
+    deadline: &Deadline,
+) -> Result<Dialled, Outcome> {
+    let mut tried = Tried::default();
+    let mut worst = Outcome::NoAddress;
+    for attempt in 1..=local.limits.connect_attempts {
+        let Some((backend, address)) = tried.next(local, route, protocol) else {
+            break;
+        };
+        local.count(Counter::ConnectAttempts);
+        let backend = LiveBackend::new(local, backend);
+        deadline.set(local.ring.now() + local.limits.connect_deadline);
+        match connect(local, &address, deadline).await {
+            Ok(socket) => {
+                return Ok(Dialled {
+                    socket,
+                    backend,
+                    attempts: attempt,
+                });
+            }
+            Err(error) => {
+                local.count(Counter::ConnectFailures);
+                tracing::debug!(core = local.core, backend = backend.text(), attempt, %error, "connect failed");
+                worst = outcome(&error);
+                if is_exhaustion(&error) {
+                    break;
+                }
+            }
+        }
+    }
+    Err(worst)
+}
+
+async fn connect(local: &Local, address: &Address, deadline: &Deadline) -> io::Result<Socket> {
+    let address = SocketAddress::new(address)?;
+    let socket = Socket::to_connect(&address)?;
+    match deadline.bound(local.ring.connect(&socket, address)).await {
+        Some(connected) => connected.map(|_| socket),
+        None => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+fn outcome(error: &io::Error) -> Outcome {
+    match error.raw_os_error() {
+        Some(libc::EADDRNOTAVAIL) => Outcome::OutOfResources,
+        _ if is_exhaustion(error) => Outcome::OutOfResources,
+        _ if error.kind() == io::ErrorKind::TimedOut => Outcome::BackendTimeout,
+        _ => Outcome::BackendUnreachable,
+    }
+}
+
+/// The machine has nothing left for any connection, so another backend is no way out.
+fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+    )
+}
+
+/// What one connection has tried so far.
+#[derive(Default)]
+struct Tried {
+    slots: Vec<u32>,
+    /// Backends with several addresses (DNS names), and the next of theirs to try.
+    more_addresses: Vec<(Arc<Backend>, usize)>,
+}
+
+impl Tried {
+    /// The next backend that was not tried yet; when all were, further addresses of those that
+    /// have several.
+    fn next(
+        &mut self,
+        local: &Local,
+        route: &Route,
+        protocol: Protocol,
+    ) -> Option<(Arc<Backend>, Address)> {
+        loop {
+            let chosen = local.chooser.borrow_mut().choose(route, &self.slots);
+            let Some(backend) = chosen else { break };
+            self.slots.push(backend.slot());
+            if let Some(address) = backend.address(protocol, 0) {
+                if backend.address_count() > 1 {
+                    self.more_addresses.push((backend.clone(), 1));
+                }
+                return Some((backend, address));
+            }
+        }
+        let (backend, next) = self
+            .more_addresses
+            .iter_mut()
+            .find(|(backend, next)| *next < backend.address_count())?;
+        *next += 1;
+        let address = backend.address(protocol, *next - 1)?;
+        Some((backend.clone(), address))
+    }
+}

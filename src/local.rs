@@ -1,0 +1,163 @@
+//! What belongs to one core and is shared by its connections. Nothing in here is ever locked or
+//! seen by another thread; borrows last for one expression and never across an await.
+
+use crate::config::Limits;
+use crate::metrics::{CoreMetrics, Counter};
+use crate::outcome::Outcome;
+use crate::protocol::Protocol;
+use crate::relay::PipePool;
+use crate::ring::Ring;
+use crate::route::{Chooser, Table};
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Poll, Waker};
+
+/// Bytes of the buffer that all connections of a core copy through. It stays in the cache of the
+/// core; four times the usual TLS record, so that one read empties most sockets.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// How many connections the process may hold, shared by all cores: each needs two descriptors, and
+/// a connection is better left in the backlog than accepted without one for its backend.
+#[derive(Debug)]
+pub struct Room {
+    connections: AtomicUsize,
+    connections_max: usize,
+}
+
+impl Room {
+    pub fn new(connections_max: usize) -> Room {
+        Room {
+            connections: AtomicUsize::new(0),
+            connections_max,
+        }
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.connections.load(Ordering::Relaxed) >= self.connections_max
+    }
+
+    pub fn connections_max(&self) -> usize {
+        self.connections_max
+    }
+}
+
+/// The state of one core.
+pub struct Local {
+    pub core: usize,
+    pub ring: Ring,
+    pub limits: Limits,
+    pub table: RefCell<Table>,
+    pub chooser: RefCell<Chooser>,
+    pub pipes: RefCell<PipePool>,
+    pub metrics: RefCell<Box<CoreMetrics>>,
+    pub buffer: RefCell<Box<[u8]>>,
+    pub room: Arc<Room>,
+    /// Accept loops that still run.
+    pub listening: Cell<usize>,
+    /// Per protocol.
+    live: [Cell<usize>; 2],
+    draining: Cell<bool>,
+    waiting_for_drain: RefCell<Vec<Waker>>,
+}
+
+impl Local {
+    pub fn new(
+        core: usize,
+        ring: Ring,
+        limits: Limits,
+        chooser: Chooser,
+        room: Arc<Room>,
+    ) -> Local {
+        Local {
+            core,
+            ring,
+            table: RefCell::new(Table::new()),
+            chooser: RefCell::new(chooser),
+            pipes: RefCell::new(PipePool::new(limits.pipes_per_core, limits.pipe_bytes)),
+            metrics: RefCell::new(Box::new(CoreMetrics::new())),
+            buffer: RefCell::new(vec![0; BUFFER_BYTES].into_boxed_slice()),
+            room,
+            listening: Cell::new(0),
+            live: [Cell::new(0), Cell::new(0)],
+            draining: Cell::new(false),
+            waiting_for_drain: RefCell::new(Vec::new()),
+            limits,
+        }
+    }
+
+    /// Connections accepted and not yet ended.
+    pub fn live(&self) -> usize {
+        self.live.iter().map(Cell::get).sum()
+    }
+
+    /// Whether the process is stopping: nothing new is accepted.
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Makes every accept loop of the core come to its end.
+    pub fn start_draining(&self) {
+        self.draining.set(true);
+        for waker in self.waiting_for_drain.take() {
+            waker.wake();
+        }
+        self.ring.stay_awake();
+    }
+
+    /// Runs `work` until it ends or the core drains; `None` when it drains.
+    pub async fn until_drain<F: Future>(&self, work: F) -> Option<F::Output> {
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            if let Poll::Ready(output) = work.as_mut().poll(context) {
+                return Poll::Ready(Some(output));
+            }
+            if self.is_draining() {
+                return Poll::Ready(None);
+            }
+            let mut waiting = self.waiting_for_drain.borrow_mut();
+            if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+                waiting.push(context.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Every connection that is still open ends here, by the end of the core.
+    pub fn cut_all(&self) {
+        let mut metrics = self.metrics.borrow_mut();
+        for protocol in Protocol::ALL {
+            for _ in 0..self.live[protocol.index()].take() {
+                self.room.connections.fetch_sub(1, Ordering::Relaxed);
+                metrics.outcome(protocol, Outcome::CutAtDrain);
+            }
+        }
+    }
+
+    /// One connection more.
+    pub fn connection_begins(&self, protocol: Protocol) {
+        let live = &self.live[protocol.index()];
+        live.set(live.get() + 1);
+        self.room.connections.fetch_add(1, Ordering::Relaxed);
+        self.metrics.borrow_mut().count(Counter::Accepted, 1);
+    }
+
+    /// One connection less, and how it ended. Its descriptors are closed by now.
+    pub fn connection_ends(&self, protocol: Protocol, outcome: Outcome) {
+        let live = &self.live[protocol.index()];
+        live.set(live.get() - 1);
+        self.room.connections.fetch_sub(1, Ordering::Relaxed);
+        self.metrics.borrow_mut().outcome(protocol, outcome);
+    }
+
+    pub fn count(&self, counter: Counter) {
+        self.metrics.borrow_mut().count(counter, 1);
+    }
+
+    pub fn count_pipe_refused(&self) {
+        self.count(Counter::PipesRefused);
+    }
+}

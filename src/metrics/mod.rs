@@ -1,0 +1,154 @@
+//! What is counted and timed about connections, and how it is written down. Pure: one
+//! [`CoreMetrics`] belongs to one core, which needs no lock to write into it; the control thread
+//! swaps it for a fresh one, adds the cores up, and renders the sum with the functions here.
+
+mod core_metrics;
+mod dump;
+mod interval_log;
+mod prometheus;
+mod table;
+
+pub use core_metrics::CoreMetrics;
+pub use dump::Dump;
+pub use interval_log::write_interval_log;
+pub use prometheus::write_prometheus;
+pub use table::write_table;
+
+/// The spans of a connection's life that are timed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Accepted until the head is complete and valid: mostly the client's network.
+    Head,
+    /// Looking up the name and choosing a backend.
+    Route,
+    /// First connect attempt until a backend has accepted, failed attempts included.
+    Connect,
+    /// Head sent to the backend until its first byte came back.
+    FirstByte,
+    /// Accepted until both sides are closed.
+    Lifetime,
+}
+
+impl Stage {
+    pub const ALL: [Stage; 5] = [
+        Stage::Head,
+        Stage::Route,
+        Stage::Connect,
+        Stage::FirstByte,
+        Stage::Lifetime,
+    ];
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// Position in [`Stage::ALL`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The word in tags, tables and metric labels.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Head => "head",
+            Stage::Route => "route",
+            Stage::Connect => "connect",
+            Stage::FirstByte => "first_byte",
+            Stage::Lifetime => "lifetime",
+        }
+    }
+}
+
+/// What is counted besides outcomes. Every one only ever grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Counter {
+    /// Connections accepted.
+    Accepted,
+    /// Episodes in which accepting paused because the machine was out of descriptors or memory.
+    AcceptPaused,
+    /// accept(2) failures of any kind, those that ended one connection only included.
+    AcceptErrors,
+    /// Connects to backends begun.
+    ConnectAttempts,
+    /// Connects to backends that were refused, reset, unreachable or too slow.
+    ConnectFailures,
+    /// Bytes moved from clients to backends, heads included.
+    BytesToBackend,
+    /// Bytes moved from backends to clients.
+    BytesToClient,
+    /// Bytes of both directions that went through a pipe.
+    SplicedBytes,
+    /// Bytes of both directions that went through the core's buffer.
+    CopiedBytes,
+    /// Times a bulk direction went on copying because no pipe could be had.
+    PipesRefused,
+}
+
+impl Counter {
+    pub const ALL: [Counter; 10] = [
+        Counter::Accepted,
+        Counter::AcceptPaused,
+        Counter::AcceptErrors,
+        Counter::ConnectAttempts,
+        Counter::ConnectFailures,
+        Counter::BytesToBackend,
+        Counter::BytesToClient,
+        Counter::SplicedBytes,
+        Counter::CopiedBytes,
+        Counter::PipesRefused,
+    ];
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// Position in [`Counter::ALL`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The word in tables and metric names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Counter::Accepted => "accepted",
+            Counter::AcceptPaused => "accept_paused",
+            Counter::AcceptErrors => "accept_errors",
+            Counter::ConnectAttempts => "connect_attempts",
+            Counter::ConnectFailures => "connect_failures",
+            Counter::BytesToBackend => "bytes_to_backend",
+            Counter::BytesToClient => "bytes_to_client",
+            Counter::SplicedBytes => "spliced_bytes",
+            Counter::CopiedBytes => "copied_bytes",
+            Counter::PipesRefused => "pipes_refused",
+        }
+    }
+
+    /// One sentence for the help line of the metric.
+    pub fn help(self) -> &'static str {
+        match self {
+            Counter::Accepted => "Connections accepted.",
+            Counter::AcceptPaused => {
+                "Episodes in which accepting paused for want of descriptors or memory."
+            }
+            Counter::AcceptErrors => "Failures of accept.",
+            Counter::ConnectAttempts => "Connects to backends begun.",
+            Counter::ConnectFailures => {
+                "Connects to backends refused, reset, unreachable or too slow."
+            }
+            Counter::BytesToBackend => "Bytes moved from clients to backends.",
+            Counter::BytesToClient => "Bytes moved from backends to clients.",
+            Counter::SplicedBytes => "Bytes moved through a pipe.",
+            Counter::CopiedBytes => "Bytes moved through a core's buffer.",
+            Counter::PipesRefused => "Times a bulk direction found no pipe and went on copying.",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn index_is_the_position_in_all() {
+        for (position, stage) in Stage::ALL.into_iter().enumerate() {
+            assert_eq!(stage.index(), position);
+        }
+        for (position, counter) in Counter::ALL.into_iter().enumerate() {
+            assert_eq!(counter.index(), position);
+        }
+    }
+}

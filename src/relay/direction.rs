@@ -1,0 +1,266 @@
+//! One direction of a relayed connection: takes bytes from one socket, gives them to the other,
+//! and carries what the other does not take yet.
+
+use super::pace::{Mode, Pace};
+use crate::local::Local;
+use crate::ring::Operation;
+use crate::sys::{Pipe, Socket};
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+/// How a direction ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The source's end of stream came and everything before it was given on.
+    Finished,
+    /// Reading failed: the source reset the connection. Everything received before was given on.
+    SourceFailed,
+    /// Writing failed: the target reset the connection. What was carried is lost with it.
+    TargetFailed,
+}
+
+/// Bytes taken from the source and not yet given to the target.
+enum Carried {
+    Nothing,
+    Copied { bytes: Box<[u8]>, given: usize },
+    Piped(Pipe),
+}
+
+/// The state of one direction. It borrows no buffer while it waits: an idle one holds nothing.
+pub struct Direction {
+    pace: Pace,
+    carried: Carried,
+    wait: Option<Operation>,
+    waits_for_target: bool,
+    moved_bytes: u64,
+    spliced_bytes: u64,
+    begun: bool,
+    ending: Option<Ending>,
+}
+
+impl Direction {
+    /// It begins by waiting: the head has just been read and the backend just been connected, so
+    /// there is hardly ever anything to read yet.
+    pub fn new() -> Direction {
+        Direction {
+            begun: false,
+            pace: Pace::new(),
+            carried: Carried::Nothing,
+            wait: None,
+            waits_for_target: false,
+            moved_bytes: 0,
+            spliced_bytes: 0,
+            ending: None,
+        }
+    }
+
+    pub fn ending(&self) -> Option<Ending> {
+        self.ending
+    }
+
+    /// Bytes the target has taken.
+    pub fn moved_bytes(&self) -> u64 {
+        self.moved_bytes
+    }
+
+    /// The part of them that was spliced.
+    pub fn spliced_bytes(&self) -> u64 {
+        self.spliced_bytes
+    }
+
+    /// Whether the target's slowness is what holds this direction up.
+    pub fn waits_for_target(&self) -> bool {
+        self.waits_for_target
+    }
+
+    /// Moves what can be moved, at most `turn_bytes`, then waits on the ring; so a fast stream
+    /// stands behind every other connection of the core before it goes on. Ready when it has ended.
+    pub fn poll(
+        &mut self,
+        local: &Local,
+        from: &Socket,
+        to: &Socket,
+        context: &mut Context<'_>,
+    ) -> Poll<Ending> {
+        if let Some(ending) = self.ending {
+            return Poll::Ready(ending);
+        }
+        loop {
+            if let Some(wait) = &mut self.wait {
+                // The result is not looked at: the next system call reports the socket's state.
+                let _ = ready!(Pin::new(wait).poll(context));
+                self.wait = None;
+            }
+            let next = if self.begun {
+                self.turn(local, from, to)
+            } else {
+                self.begun = true;
+                Next::ReadSource
+            };
+            match next {
+                Next::ReadSource => {
+                    self.waits_for_target = false;
+                    self.release(local);
+                    self.wait = Some(local.ring.readable(from));
+                }
+                Next::WriteTarget => {
+                    self.waits_for_target = true;
+                    self.wait = Some(local.ring.writable(to));
+                }
+                Next::End(ending) => {
+                    self.waits_for_target = false;
+                    self.release(local);
+                    self.ending = Some(ending);
+                    return Poll::Ready(ending);
+                }
+            }
+        }
+    }
+
+    /// Stops waiting and drops what is carried. For a direction that will not be polled again.
+    pub fn abandon(&mut self, local: &Local) {
+        self.wait = None;
+        self.release(local);
+    }
+
+    /// Gives the pipe back, and drops what is carried, which is nothing while the source is waited for.
+    fn release(&mut self, local: &Local) {
+        if let Carried::Piped(pipe) = std::mem::replace(&mut self.carried, Carried::Nothing) {
+            local.pipes.borrow_mut().give_back(pipe);
+        }
+    }
+
+    fn turn(&mut self, local: &Local, from: &Socket, to: &Socket) -> Next {
+        let limit = self.moved_bytes + local.limits.turn_bytes as u64;
+        loop {
+            if let Err(next) = self.give_carried(to) {
+                return next;
+            }
+            if self.moved_bytes >= limit {
+                return Next::ReadSource;
+            }
+            let step = match self.pace.mode() {
+                Mode::Copy => self.copy(local, from, to),
+                Mode::Splice => self.splice(local, from),
+            };
+            if let Err(next) = step {
+                return next;
+            }
+        }
+    }
+
+    /// Gives the target what is carried. An empty pipe stays for the next piece.
+    fn give_carried(&mut self, to: &Socket) -> Result<(), Next> {
+        loop {
+            let result = match &mut self.carried {
+                Carried::Nothing => return Ok(()),
+                Carried::Copied { bytes, given } if *given == bytes.len() => {
+                    self.carried = Carried::Nothing;
+                    return Ok(());
+                }
+                Carried::Copied { bytes, given } => {
+                    to.send(&bytes[*given..]).inspect(|sent| *given += sent)
+                }
+                Carried::Piped(pipe) if pipe.held_bytes() == 0 => return Ok(()),
+                Carried::Piped(pipe) => pipe.drain_to(to).inspect(|moved| {
+                    self.spliced_bytes += *moved as u64;
+                }),
+            };
+            match result {
+                Ok(bytes) => self.moved_bytes += bytes as u64,
+                Err(error) => return Err(after_write_error(&error)),
+            }
+        }
+    }
+
+    /// Reads once into the core's buffer and writes once from it; keeps a copy of the rest only
+    /// when the target is full.
+    fn copy(&mut self, local: &Local, from: &Socket, to: &Socket) -> Result<(), Next> {
+        // A pipe may be left from the last piece of bulk; it is empty here.
+        self.release(local);
+        let mut buffer = local.buffer.borrow_mut();
+        let received = match from.recv(&mut buffer) {
+            Ok(0) => return Err(Next::End(Ending::Finished)),
+            Ok(received) => received,
+            Err(error) => return Err(after_read_error(&error)),
+        };
+        self.pace.read(received);
+        let sent = match to.send(&buffer[..received]) {
+            Ok(sent) => sent,
+            Err(error) if is_transient(&error) => 0,
+            Err(_) => return Err(Next::End(Ending::TargetFailed)),
+        };
+        self.moved_bytes += sent as u64;
+        if sent < received {
+            self.carried = Carried::Copied {
+                bytes: buffer[sent..received].into(),
+                given: 0,
+            };
+            return Err(Next::WriteTarget);
+        }
+        // A read that did not fill the buffer has emptied the socket: asking again would most
+        // often only be told so, and the ring reports what came meanwhile.
+        if received < buffer.len() {
+            return Err(Next::ReadSource);
+        }
+        Ok(())
+    }
+
+    /// Fills the empty pipe once; the next step of the turn drains it.
+    fn splice(&mut self, local: &Local, from: &Socket) -> Result<(), Next> {
+        if let Carried::Nothing = self.carried {
+            match local.pipes.borrow_mut().take() {
+                Some(pipe) => self.carried = Carried::Piped(pipe),
+                None => {
+                    local.count_pipe_refused();
+                    self.pace.no_pipe();
+                    return Ok(());
+                }
+            }
+        }
+        let Carried::Piped(pipe) = &mut self.carried else {
+            unreachable!("copied bytes are given before the next read")
+        };
+        match pipe.fill_from(from, local.limits.turn_bytes) {
+            Ok(0) => Err(Next::End(Ending::Finished)),
+            Ok(received) => {
+                self.pace.read(received);
+                Ok(())
+            }
+            Err(error) => Err(after_read_error(&error)),
+        }
+    }
+}
+
+/// What a turn ends with.
+enum Next {
+    ReadSource,
+    WriteTarget,
+    End(Ending),
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    // ENOBUFS and ENOMEM pass by themselves; readiness is reported again when they have.
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM)
+    )
+}
+
+fn after_read_error(error: &io::Error) -> Next {
+    if is_transient(error) {
+        Next::ReadSource
+    } else {
+        Next::End(Ending::SourceFailed)
+    }
+}
+
+fn after_write_error(error: &io::Error) -> Next {
+    if is_transient(error) {
+        Next::WriteTarget
+    } else {
+        Next::End(Ending::TargetFailed)
+    }
+}

@@ -1,0 +1,241 @@
+//! Moves the bytes of one connection in both directions until both have ended.
+//!
+//! Half-close is passed on exactly: a side that ends its stream may still receive. A reset is
+//! passed on as a reset, but only behind every byte that was received before it. Both directions
+//! live in one task and share nothing but the two sockets; see [`Direction`] for one of them.
+
+mod direction;
+mod pace;
+mod pool;
+
+pub use pool::PipePool;
+
+use crate::local::Local;
+use crate::metrics::{Counter, Stage};
+use crate::outcome::Outcome;
+use crate::protocol::Protocol;
+use crate::ring::{Deadline, Operation};
+use crate::sys::Socket;
+use direction::{Direction, Ending};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+/// After one side has ended its stream, the other direction no longer looks at that side, so a
+/// reset would go unseen until something is written to it. Most connections are over well before
+/// this; the others get a watch for errors.
+const HALF_CLOSED_GRACE: Duration = Duration::from_secs(1);
+/// How often it is looked whether a peer has acknowledged the last bytes before a reset is passed on to it.
+const FLUSH_STEP: Duration = Duration::from_millis(20);
+/// A peer that acknowledges nothing for this long gets the reset all the same.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is known once a relay has ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Relayed {
+    pub outcome: Outcome,
+    pub bytes_to_backend: u64,
+    pub bytes_to_client: u64,
+}
+
+/// Both sockets of one connection and what passes between them.
+pub struct Relay {
+    client: Socket,
+    backend: Socket,
+    up: Direction,
+    down: Direction,
+    /// Completes when the client's socket fails while nobody reads from it.
+    client_watch: Option<Operation>,
+    /// The same for the backend's socket.
+    backend_watch: Option<Operation>,
+    /// When the head had been sent; `None` once the first byte has come back.
+    waiting_for_first_byte: Option<Instant>,
+    seen_bytes: u64,
+    last_moved: Instant,
+    half_closed: bool,
+}
+
+impl Relay {
+    /// The head has been sent to the backend at `head_sent`.
+    pub fn new(client: Socket, backend: Socket, head_sent: Instant) -> Relay {
+        Relay {
+            client,
+            backend,
+            up: Direction::new(),
+            down: Direction::new(),
+            client_watch: None,
+            backend_watch: None,
+            waiting_for_first_byte: Some(head_sent),
+            seen_bytes: 0,
+            last_moved: head_sent,
+            half_closed: false,
+        }
+    }
+
+    /// Runs until the connection has ended; `deadline` is the connection's own, free for use here.
+    pub async fn run(mut self, local: &Local, protocol: Protocol, deadline: &Deadline) -> Relayed {
+        deadline.set(local.ring.now() + local.limits.idle_deadline);
+        let outcome = poll_fn(|context| self.poll(local, protocol, deadline, context)).await;
+        self.up.abandon(local);
+        self.down.abandon(local);
+        self.client_watch = None;
+        self.backend_watch = None;
+        match outcome {
+            Outcome::BackendReset => pass_reset_on(local, &self.client, deadline).await,
+            Outcome::ClientReset => pass_reset_on(local, &self.backend, deadline).await,
+            _ => {}
+        }
+        self.count(local);
+        Relayed {
+            outcome,
+            bytes_to_backend: self.up.moved_bytes(),
+            bytes_to_client: self.down.moved_bytes(),
+        }
+    }
+
+    fn poll(
+        &mut self,
+        local: &Local,
+        protocol: Protocol,
+        deadline: &Deadline,
+        context: &mut Context<'_>,
+    ) -> Poll<Outcome> {
+        let up_was_open = self.up.ending().is_none();
+        let up = self.up.poll(local, &self.client, &self.backend, context);
+        if up_was_open && up == Poll::Ready(Ending::Finished) && self.down.ending().is_none() {
+            self.backend.shutdown_write();
+        }
+        let down_was_open = self.down.ending().is_none();
+        let down = self.down.poll(local, &self.backend, &self.client, context);
+        if down_was_open && down == Poll::Ready(Ending::Finished) && self.up.ending().is_none() {
+            self.client.shutdown_write();
+        }
+        self.note_progress(local, protocol);
+        if let (Poll::Ready(up), Poll::Ready(down)) = (up, down) {
+            return Poll::Ready(outcome(up, down));
+        }
+        if self.up.waits_for_target() && self.client_watch.is_none() {
+            self.client_watch = Some(local.ring.failed(&self.client));
+        }
+        if failed(&mut self.client_watch, context) {
+            return Poll::Ready(Outcome::ClientReset);
+        }
+        if failed(&mut self.backend_watch, context) && !self.down.waits_for_target() {
+            return Poll::Ready(Outcome::BackendReset);
+        }
+        self.poll_deadline(local, deadline, context)
+    }
+
+    /// Activity only moves a mark; the deadline is moved when it passes, so traffic costs no timer.
+    fn poll_deadline(
+        &mut self,
+        local: &Local,
+        deadline: &Deadline,
+        context: &mut Context<'_>,
+    ) -> Poll<Outcome> {
+        let one_has_ended = self.up.ending().is_some() || self.down.ending().is_some();
+        if one_has_ended && !self.half_closed {
+            self.half_closed = true;
+            deadline.set(local.ring.now() + HALF_CLOSED_GRACE);
+        }
+        while deadline.poll_passed(context).is_ready() {
+            let idle_until = self.last_moved + local.limits.idle_deadline;
+            if local.ring.now() >= idle_until {
+                return Poll::Ready(Outcome::IdleTimeout);
+            }
+            deadline.set(idle_until);
+            if self.up.ending().is_some() && self.client_watch.is_none() {
+                self.client_watch = Some(local.ring.failed(&self.client));
+            }
+            if self.down.ending().is_some() && self.backend_watch.is_none() {
+                self.backend_watch = Some(local.ring.failed(&self.backend));
+            }
+            let _ = failed(&mut self.client_watch, context);
+            let _ = failed(&mut self.backend_watch, context);
+        }
+        Poll::Pending
+    }
+
+    fn note_progress(&mut self, local: &Local, protocol: Protocol) {
+        let moved = self.up.moved_bytes() + self.down.moved_bytes();
+        if moved == self.seen_bytes {
+            return;
+        }
+        self.seen_bytes = moved;
+        self.last_moved = local.ring.now();
+        if self.down.moved_bytes() > 0
+            && let Some(head_sent) = self.waiting_for_first_byte.take()
+        {
+            let waited = self.last_moved.saturating_duration_since(head_sent);
+            local
+                .metrics
+                .borrow_mut()
+                .record(protocol, Stage::FirstByte, waited);
+        }
+    }
+
+    fn count(&self, local: &Local) {
+        let spliced = self.up.spliced_bytes() + self.down.spliced_bytes();
+        let moved = self.up.moved_bytes() + self.down.moved_bytes();
+        let mut metrics = local.metrics.borrow_mut();
+        metrics.count(Counter::BytesToBackend, self.up.moved_bytes());
+        metrics.count(Counter::BytesToClient, self.down.moved_bytes());
+        metrics.count(Counter::SplicedBytes, spliced);
+        metrics.count(Counter::CopiedBytes, moved - spliced);
+    }
+}
+
+/// One word for how both directions ended. Whoever was reset is named; a side that reset after
+/// both streams had ended did no harm.
+fn outcome(up: Ending, down: Ending) -> Outcome {
+    match (up, down) {
+        (Ending::Finished, Ending::Finished) => Outcome::Relayed,
+        (Ending::TargetFailed, _) | (_, Ending::SourceFailed) => Outcome::BackendReset,
+        (Ending::SourceFailed, _) | (_, Ending::TargetFailed) => Outcome::ClientReset,
+    }
+}
+
+/// Whether the watched socket has failed. One whose directions have merely both ended has not;
+/// the spent watch then stays, so that it is not set again and again.
+fn failed(watch: &mut Option<Operation>, context: &mut Context<'_>) -> bool {
+    const POLLERR: u32 = 0x008;
+    let Some(operation) = watch else { return false };
+    match Pin::new(operation).poll(context) {
+        Poll::Ready(Ok(events)) => events & POLLERR != 0,
+        Poll::Ready(Err(_)) | Poll::Pending => false,
+    }
+}
+
+/// Lets the peer have what it was sent, for as long as it keeps acknowledging, then resets it.
+async fn pass_reset_on(local: &Local, to: &Socket, deadline: &Deadline) {
+    let mut left = to.unacknowledged();
+    let mut patience_ends = Instant::now() + FLUSH_PATIENCE;
+    while left > 0 && Instant::now() < patience_ends {
+        deadline.set(local.ring.now() + FLUSH_STEP);
+        deadline.passed().await;
+        let now_left = to.unacknowledged();
+        if now_left < left {
+            patience_ends = Instant::now() + FLUSH_PATIENCE;
+        }
+        left = now_left;
+    }
+    to.abort_on_close();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_side_that_was_reset_is_named() {
+        use Ending::*;
+        assert_eq!(outcome(Finished, Finished), Outcome::Relayed);
+        assert_eq!(outcome(Finished, SourceFailed), Outcome::BackendReset);
+        assert_eq!(outcome(TargetFailed, Finished), Outcome::BackendReset);
+        assert_eq!(outcome(TargetFailed, SourceFailed), Outcome::BackendReset);
+        assert_eq!(outcome(SourceFailed, Finished), Outcome::ClientReset);
+        assert_eq!(outcome(SourceFailed, TargetFailed), Outcome::ClientReset);
+        assert_eq!(outcome(Finished, TargetFailed), Outcome::ClientReset);
+    }
+}

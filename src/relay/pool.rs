@@ -1,0 +1,97 @@
+//! The pipes of one core. A direction borrows one while it carries bulk and gives it back empty.
+
+use crate::sys::Pipe;
+
+/// A pipe below this carries too little per system call to beat copying. Above the soft limit of
+/// pipe pages an unprivileged user gets pipes of two pages (pipe(7), pipe-user-pages-soft).
+const USEFUL_CAPACITY_BYTES: usize = 64 * 1024;
+/// Empty pipes kept for the next bulk direction; each costs two descriptors and no memory.
+const IDLE_MAX: usize = 64;
+
+/// Bounded pool of pipes.
+#[derive(Debug)]
+pub struct PipePool {
+    idle: Vec<Pipe>,
+    out: usize,
+    out_max: usize,
+    capacity_bytes: usize,
+}
+
+impl PipePool {
+    /// At most `out_max` pipes of `capacity_bytes` each are out at once.
+    pub fn new(out_max: usize, capacity_bytes: usize) -> PipePool {
+        PipePool {
+            idle: Vec::new(),
+            out: 0,
+            out_max,
+            capacity_bytes,
+        }
+    }
+
+    /// An empty pipe, or `None` when all are out, or the system has no descriptor or no room for a
+    /// useful one. Whoever gets none copies.
+    pub fn take(&mut self) -> Option<Pipe> {
+        if self.out == self.out_max {
+            return None;
+        }
+        let pipe = match self.idle.pop() {
+            Some(pipe) => pipe,
+            None => Pipe::new(self.capacity_bytes).ok()?,
+        };
+        if pipe.capacity_bytes() < USEFUL_CAPACITY_BYTES {
+            return None;
+        }
+        self.out += 1;
+        Some(pipe)
+    }
+
+    /// Takes a pipe back. One that still holds bytes is closed, never reused: what is inside
+    /// belongs to one connection alone.
+    pub fn give_back(&mut self, pipe: Pipe) {
+        self.out -= 1;
+        if pipe.held_bytes() == 0 && self.idle.len() < IDLE_MAX {
+            self.idle.push(pipe);
+        }
+    }
+
+    pub fn idle(&self) -> usize {
+        self.idle.len()
+    }
+
+    pub fn out(&self) -> usize {
+        self.out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::Socket;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn pipes_are_reused_when_empty_and_closed_when_not() {
+        let mut pool = PipePool::new(2, 1 << 20);
+        let first = pool.take().unwrap();
+        let mut second = pool.take().unwrap();
+        assert!(pool.take().is_none());
+        pool.give_back(first);
+        assert_eq!((pool.idle(), pool.out()), (1, 1));
+        let (mut near, far) = UnixStream::pair().unwrap();
+        near.write_all(b"secret").unwrap();
+        far.set_nonblocking(true).unwrap();
+        second
+            .fill_from(&Socket::from_accepted(far.into()), 100)
+            .unwrap();
+        pool.give_back(second);
+        assert_eq!((pool.idle(), pool.out()), (1, 0));
+    }
+
+    #[test]
+    fn a_pipe_too_small_to_help_is_not_handed_out() {
+        let mut pool = PipePool::new(2, 4096);
+        assert!(pool.take().is_none());
+        assert_eq!(pool.out(), 0);
+    }
+}

@@ -1,0 +1,261 @@
+//! What a client is told when its connection is not carried to a backend: a TLS alert or a small
+//! HTTP response, made once for every way to end. Pure, and nothing a client sent is in it, so
+//! there is nothing to escape.
+
+use std::sync::LazyLock;
+
+use crate::outcome::Outcome;
+use crate::protocol::Protocol;
+use crate::sniff::Answer;
+
+/// One protocol's answers, by [`Outcome::index`].
+type Answers = [Option<Box<[u8]>>; Outcome::COUNT];
+
+static ANSWERS: LazyLock<[Answers; Protocol::ALL.len()]> = LazyLock::new(|| {
+    let mut answers: [Answers; Protocol::ALL.len()] =
+        std::array::from_fn(|_| std::array::from_fn(|_| None));
+    for outcome in Outcome::all() {
+        answers[Protocol::Tls.index()][outcome.index()] = tls_answer(outcome);
+        answers[Protocol::Http.index()][outcome.index()] = http_answer(outcome);
+    }
+    answers
+});
+
+/// The bytes to send before the connection is closed; `None` closes it without a word. Allocates
+/// nothing but on its first call.
+///
+/// On the HTTP port the same bytes answer a HEAD request: the connection closes, so a body behind
+/// the head of the response is never taken for another response.
+pub fn answer(protocol: Protocol, outcome: Outcome) -> Option<&'static [u8]> {
+    ANSWERS[protocol.index()][outcome.index()].as_deref()
+}
+
+/// AlertDescription, RFC 8446 section 6 and RFC 6066 section 9.
+#[derive(Clone, Copy)]
+enum Alert {
+    DecodeError = 50,
+    InternalError = 80,
+    UnrecognizedName = 112,
+}
+
+/// One fatal alert record. The record version is 0x0301, as in a first ClientHello: no version has
+/// been agreed upon, and clients of every version take it (RFC 8446 section 5.1).
+fn tls_answer(outcome: Outcome) -> Option<Box<[u8]>> {
+    let alert = match outcome {
+        Outcome::UnknownName | Outcome::NoName => Alert::UnrecognizedName,
+        Outcome::Refused(refusal) => match refusal.answer() {
+            Answer::Malformed | Answer::TooLarge => Alert::DecodeError,
+        },
+        Outcome::NoAddress
+        | Outcome::BackendUnreachable
+        | Outcome::BackendTimeout
+        | Outcome::OutOfResources => Alert::InternalError,
+        Outcome::HeadTimeout
+        | Outcome::ClientLeft
+        | Outcome::Relayed
+        | Outcome::ClientReset
+        | Outcome::BackendReset
+        | Outcome::IdleTimeout
+        | Outcome::CutAtDrain => return None,
+    };
+    const CONTENT_TYPE_ALERT: u8 = 21;
+    const LEVEL_FATAL: u8 = 2;
+    Some(Box::new([
+        CONTENT_TYPE_ALERT,
+        0x03,
+        0x01,
+        0,
+        2,
+        LEVEL_FATAL,
+        alert as u8,
+    ]))
+}
+
+/// Status line, sentence; RFC 9110 section 15, 431 from RFC 6585 section 5.
+fn http_answer(outcome: Outcome) -> Option<Box<[u8]>> {
+    let (status, sentence) = match outcome {
+        Outcome::UnknownName => (
+            "421 Misdirected Request",
+            "This host name is not served here.",
+        ),
+        Outcome::NoName => (
+            "400 Bad Request",
+            "The request names no host, and there is no default.",
+        ),
+        Outcome::Refused(refusal) => match refusal.answer() {
+            Answer::Malformed => (
+                "400 Bad Request",
+                "The head of the request is malformed, ambiguous or not HTTP/1.",
+            ),
+            Answer::TooLarge => (
+                "431 Request Header Fields Too Large",
+                "The head of the request is larger than allowed.",
+            ),
+        },
+        Outcome::HeadTimeout => (
+            "408 Request Timeout",
+            "The head of the request did not arrive in time.",
+        ),
+        Outcome::NoAddress => (
+            "502 Bad Gateway",
+            "No backend of this host has a known address.",
+        ),
+        Outcome::BackendUnreachable => {
+            ("502 Bad Gateway", "No backend of this host can be reached.")
+        }
+        Outcome::BackendTimeout => (
+            "504 Gateway Timeout",
+            "No backend of this host accepted in time.",
+        ),
+        Outcome::OutOfResources => (
+            "503 Service Unavailable",
+            "The proxy has no room for another connection.",
+        ),
+        Outcome::ClientLeft
+        | Outcome::Relayed
+        | Outcome::ClientReset
+        | Outcome::BackendReset
+        | Outcome::IdleTimeout
+        | Outcome::CutAtDrain => return None,
+    };
+    let body = format!("{}: {sentence}\n", outcome.name());
+    let response = format!(
+        "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    Some(response.into_bytes().into_boxed_slice())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::sniff::Refusal;
+
+    /// What a rustls client makes of the bytes.
+    fn alert_seen_by_rustls(bytes: &[u8]) -> rustls::Error {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let name = "name.test".try_into().unwrap();
+        let mut client = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+        client.read_tls(&mut &bytes[..]).unwrap();
+        client.process_new_packets().unwrap_err()
+    }
+
+    #[test]
+    fn alerts_are_understood_by_a_tls_client() {
+        use rustls::{AlertDescription, Error};
+        let too_large = Refusal::all().find(|refusal| refusal.answer() == Answer::TooLarge);
+        let cases = [
+            (Outcome::UnknownName, AlertDescription::UnrecognisedName),
+            (Outcome::NoName, AlertDescription::UnrecognisedName),
+            (
+                Outcome::Refused(Refusal::NotTls),
+                AlertDescription::DecodeError,
+            ),
+            (Outcome::NoAddress, AlertDescription::InternalError),
+            (Outcome::BackendUnreachable, AlertDescription::InternalError),
+            (Outcome::BackendTimeout, AlertDescription::InternalError),
+            (Outcome::OutOfResources, AlertDescription::InternalError),
+        ]
+        .into_iter()
+        .chain(too_large.map(|refusal| (Outcome::Refused(refusal), AlertDescription::DecodeError)));
+        for (outcome, expected) in cases {
+            let bytes = answer(Protocol::Tls, outcome).expect("an alert");
+            assert_eq!(bytes.len(), 7);
+            assert_eq!(
+                alert_seen_by_rustls(bytes),
+                Error::AlertReceived(expected),
+                "{outcome:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn responses_are_well_formed_and_name_the_outcome() {
+        let mut answered = 0;
+        for outcome in Outcome::all() {
+            let Some(bytes) = answer(Protocol::Http, outcome) else {
+                continue;
+            };
+            answered += 1;
+            let mut headers = [httparse::EMPTY_HEADER; 8];
+            let mut response = httparse::Response::new(&mut headers);
+            let httparse::Status::Complete(head_len) = response.parse(bytes).unwrap() else {
+                panic!("{outcome:?} is no complete head");
+            };
+            let header = |name: &str| {
+                response
+                    .headers
+                    .iter()
+                    .find(|header| header.name == name)
+                    .map(|header| str::from_utf8(header.value).unwrap())
+            };
+            let body = str::from_utf8(&bytes[head_len..]).unwrap();
+            assert_eq!(header("Connection"), Some("close"));
+            assert_eq!(header("Content-Type"), Some("text/plain"));
+            assert_eq!(
+                header("Content-Length"),
+                Some(body.len().to_string().as_str())
+            );
+            assert!(body.starts_with(outcome.name()), "{body:?}");
+            assert!(body.ends_with(".\n"), "{body:?}");
+        }
+        assert!(answered >= 8);
+    }
+
+    #[test]
+    fn each_case_has_its_status() {
+        let status = |outcome| {
+            answer(Protocol::Http, outcome)
+                .map(|bytes| str::from_utf8(&bytes[9..12]).unwrap().to_owned())
+        };
+        for (outcome, expected) in [
+            (Outcome::UnknownName, Some("421")),
+            (Outcome::NoName, Some("400")),
+            (Outcome::Refused(Refusal::NotTls), Some("400")),
+            (Outcome::HeadTimeout, Some("408")),
+            (Outcome::NoAddress, Some("502")),
+            (Outcome::BackendUnreachable, Some("502")),
+            (Outcome::BackendTimeout, Some("504")),
+            (Outcome::OutOfResources, Some("503")),
+            (Outcome::ClientLeft, None),
+            (Outcome::Relayed, None),
+            (Outcome::CutAtDrain, None),
+        ] {
+            assert_eq!(status(outcome).as_deref(), expected, "{outcome:?}");
+        }
+        for refusal in Refusal::all() {
+            let expected = match refusal.answer() {
+                Answer::Malformed => "400",
+                Answer::TooLarge => "431",
+            };
+            assert_eq!(
+                status(Outcome::Refused(refusal)).as_deref(),
+                Some(expected),
+                "{refusal:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_relayed_or_left_ends_without_a_word() {
+        for outcome in [
+            Outcome::Relayed,
+            Outcome::ClientReset,
+            Outcome::BackendReset,
+            Outcome::IdleTimeout,
+            Outcome::CutAtDrain,
+            Outcome::ClientLeft,
+        ] {
+            assert_eq!(answer(Protocol::Tls, outcome), None);
+            assert_eq!(answer(Protocol::Http, outcome), None);
+        }
+        assert_eq!(answer(Protocol::Tls, Outcome::HeadTimeout), None);
+    }
+}

@@ -1,0 +1,101 @@
+//! Connections arriving on one listening socket: one multishot operation where the kernel has it
+//! (5.19), otherwise the plain one again and again; the same road for both.
+
+use super::Ring;
+use super::operation::{Accepting, Held, Waits, register};
+use io_uring::{opcode, types};
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr;
+use std::rc::Rc;
+use std::task::Poll;
+
+/// A stream of accepted, non-blocking descriptors.
+pub struct Accepts {
+    ring: Ring,
+    listener: Rc<OwnedFd>,
+    key: Option<u32>,
+}
+
+impl Accepts {
+    pub(super) fn new(ring: &Ring, listener: Rc<OwnedFd>) -> Accepts {
+        Accepts {
+            ring: ring.clone(),
+            listener,
+            key: None,
+        }
+    }
+
+    /// The next connection, or the error of accept(2). After an error the operation has ended; the
+    /// next call starts a new one, so the caller decides how long to pause.
+    pub async fn next(&mut self) -> io::Result<OwnedFd> {
+        poll_fn(|context| {
+            let key = match self.key {
+                Some(key) => key,
+                None => *self.key.insert(self.start()),
+            };
+            let mut operations = self.ring.0.operations.borrow_mut();
+            let Waits::ForAccepts(accepting) = operations.waits(key) else {
+                unreachable!("the stream owns its operation")
+            };
+            let Some(next) = accepting.ready.pop_front() else {
+                register(&mut accepting.waker, context);
+                return Poll::Pending;
+            };
+            if accepting.ended && accepting.ready.is_empty() {
+                operations.remove(key);
+                self.key = None;
+            }
+            Poll::Ready(next)
+        })
+        .await
+    }
+
+    /// Stops accepting. What the kernel has accepted by then still comes out of [`Accepts::next`],
+    /// and after the last of it the error ECANCELED; the call after that accepts again.
+    pub fn stop(&mut self) {
+        if let Some(key) = self.key {
+            let user_data = self.ring.0.operations.borrow().user_data(key);
+            self.ring.cancel(user_data);
+        }
+    }
+
+    /// Whether an operation is under way or has results that were not taken.
+    pub fn is_running(&self) -> bool {
+        self.key.is_some()
+    }
+
+    fn start(&self) -> u32 {
+        let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        let listener = types::Fd(self.listener.as_raw_fd());
+        let entry = if self.ring.0.features.multishot_accept {
+            opcode::AcceptMulti::new(listener).flags(flags).build()
+        } else {
+            opcode::Accept::new(listener, ptr::null_mut(), ptr::null_mut())
+                .flags(flags)
+                .build()
+        };
+        self.ring.start(
+            entry,
+            Held::Descriptor(self.listener.clone()),
+            Waits::ForAccepts(Box::new(Accepting::default())),
+        )
+    }
+}
+
+impl Drop for Accepts {
+    fn drop(&mut self) {
+        let Some(key) = self.key else { return };
+        let mut operations = self.ring.0.operations.borrow_mut();
+        // Descriptors that nobody took are closed with the queue that is dropped here.
+        let before = std::mem::replace(operations.waits(key), Waits::Nobody { accepts: true });
+        if matches!(before, Waits::ForAccepts(accepting) if accepting.ended) {
+            operations.remove(key);
+            return;
+        }
+        let user_data = operations.user_data(key);
+        drop(operations);
+        self.ring.cancel(user_data);
+    }
+}

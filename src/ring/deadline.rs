@@ -1,0 +1,158 @@
+//! Deadlines of tasks, kept in the wheel and fed by the ring's one timer.
+
+use super::Ring;
+use super::operation::register;
+use super::wheel::Wheel;
+use std::future::poll_fn;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// Resolution of deadlines. They bound waits of a second and more, so a hundredth of that is
+/// exact enough, and it bounds the timer to a hundred wake-ups a second.
+const TICK: Duration = Duration::from_millis(10);
+
+/// The wheel, who waits for what, and the one timer.
+pub(super) struct Deadlines {
+    wheel: Wheel,
+    /// By wheel key.
+    states: Vec<State>,
+    started: Instant,
+    /// The operation of the armed timer and the tick it is armed for.
+    timer: Option<(u32, u64)>,
+}
+
+#[derive(Default)]
+struct State {
+    passed: bool,
+    waker: Option<Waker>,
+}
+
+impl Deadlines {
+    pub fn new(started: Instant) -> Deadlines {
+        Deadlines {
+            wheel: Wheel::new(),
+            states: Vec::new(),
+            started,
+            timer: None,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.wheel.len()
+    }
+
+    /// Wakes everybody whose deadline has passed at `now`.
+    pub fn advance(&mut self, now: Instant) {
+        let now_tick =
+            (now.saturating_duration_since(self.started).as_nanos() / TICK.as_nanos()) as u64;
+        let states = &mut self.states;
+        self.wheel.advance(now_tick, |key| {
+            let state = &mut states[key as usize];
+            state.passed = true;
+            if let Some(waker) = state.waker.take() {
+                waker.wake();
+            }
+        });
+    }
+
+    /// The tick and the wait for which a timer must be armed, unless the armed one is early enough.
+    pub fn timer_wanted(&self) -> Option<(u64, Duration)> {
+        let next = self.wheel.next_tick()?;
+        if self.timer.is_some_and(|(_, armed)| armed <= next) {
+            return None;
+        }
+        let at = self.started + Duration::from_nanos(next * TICK.as_nanos() as u64);
+        let wait = at.saturating_duration_since(Instant::now());
+        Some((next, wait.max(Duration::from_millis(1))))
+    }
+
+    pub fn timer_is_armed(&self) -> bool {
+        self.timer.is_some()
+    }
+
+    pub fn take_timer(&mut self) -> Option<u32> {
+        self.timer.take().map(|(key, _)| key)
+    }
+
+    pub fn timer_armed(&mut self, key: u32, tick: u64) {
+        self.timer = Some((key, tick));
+    }
+
+    /// A timer completed; one that was replaced meanwhile is none of ours.
+    pub fn timer_ended(&mut self, key: u32) {
+        if self.timer.is_some_and(|(armed, _)| armed == key) {
+            self.timer = None;
+        }
+    }
+
+    fn tick_at_or_after(&self, at: Instant) -> u64 {
+        let nanos = at.saturating_duration_since(self.started).as_nanos();
+        nanos.div_ceil(TICK.as_nanos()) as u64
+    }
+}
+
+/// One deadline of one task, to be set again and again.
+pub struct Deadline {
+    ring: Ring,
+    key: u32,
+}
+
+impl Deadline {
+    pub(super) fn new(ring: &Ring) -> Deadline {
+        let mut deadlines = ring.0.deadlines.borrow_mut();
+        let key = deadlines.wheel.insert();
+        if deadlines.states.len() <= key as usize {
+            deadlines
+                .states
+                .resize_with(key as usize + 1, State::default);
+        }
+        deadlines.states[key as usize] = State::default();
+        drop(deadlines);
+        Deadline {
+            ring: ring.clone(),
+            key,
+        }
+    }
+
+    /// Sets or moves it. It passes at `at` or up to 10 ms later, never before.
+    pub fn set(&self, at: Instant) {
+        let mut deadlines = self.ring.0.deadlines.borrow_mut();
+        let tick = deadlines.tick_at_or_after(at);
+        deadlines.wheel.set(self.key, tick);
+        deadlines.states[self.key as usize].passed = false;
+    }
+
+    /// Ready once it has passed; registers the task otherwise.
+    pub fn poll_passed(&self, context: &Context<'_>) -> Poll<()> {
+        let mut deadlines = self.ring.0.deadlines.borrow_mut();
+        let state = &mut deadlines.states[self.key as usize];
+        if state.passed {
+            return Poll::Ready(());
+        }
+        register(&mut state.waker, context);
+        Poll::Pending
+    }
+
+    /// Waits until it has passed.
+    pub async fn passed(&self) {
+        poll_fn(|context| self.poll_passed(context)).await;
+    }
+
+    /// Runs `work` until it ends or this deadline passes; `None` when it passed.
+    pub async fn bound<F: Future>(&self, work: F) -> Option<F::Output> {
+        let mut work = std::pin::pin!(work);
+        poll_fn(|context| match work.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending => self.poll_passed(context).map(|()| None),
+        })
+        .await
+    }
+}
+
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        let mut deadlines = self.ring.0.deadlines.borrow_mut();
+        deadlines.wheel.remove(self.key);
+        deadlines.states[self.key as usize] = State::default();
+    }
+}

@@ -1,0 +1,205 @@
+//! Operations under way: the slab that owns what the kernel may still use, and the future that
+//! waits for one result.
+
+use super::Ring;
+use crate::sys::SocketAddress;
+use io_uring::types::Timespec;
+use slab::Slab;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+/// The user data of completions that concern nobody: those of cancellations.
+pub(super) const NOBODY: u64 = u64::MAX;
+
+/// What the kernel may use until the operation's last completion. Owned, never read.
+#[allow(dead_code)]
+pub(super) enum Held {
+    Descriptor(Rc<OwnedFd>),
+    Address(Rc<OwnedFd>, Box<SocketAddress>),
+    Time(Box<Timespec>),
+}
+
+/// Who waits for the operation, and what for.
+pub(super) enum Waits {
+    /// A future, for the one result.
+    ForOne(Option<Waker>),
+    /// The result is there; the future has not looked yet.
+    Done(i32),
+    /// A stream of accepted descriptors.
+    ForAccepts(Box<Accepting>),
+    /// The ring itself, for its timer.
+    Timer,
+    /// Nobody any more; the flag says that results are descriptors, to be closed.
+    Nobody { accepts: bool },
+}
+
+/// Results of an accept that may yield many.
+#[derive(Default)]
+pub(super) struct Accepting {
+    pub ready: VecDeque<io::Result<OwnedFd>>,
+    pub waker: Option<Waker>,
+    pub ended: bool,
+}
+
+struct Entry {
+    held: Held,
+    waits: Waits,
+    /// Tells a new operation from an earlier one under the same key.
+    generation: u32,
+}
+
+/// Every operation of one ring.
+#[derive(Default)]
+pub(super) struct Operations {
+    entries: Slab<Entry>,
+    generation: u32,
+}
+
+impl Operations {
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn insert(&mut self, held: Held, waits: Waits) -> (u32, u64) {
+        self.generation = self.generation.wrapping_add(1);
+        let key = self.entries.insert(Entry {
+            held,
+            waits,
+            generation: self.generation,
+        });
+        let key = u32::try_from(key).expect("fewer than 2^32 operations");
+        (key, self.user_data(key))
+    }
+
+    /// The number by which the kernel knows the operation.
+    pub fn user_data(&self, key: u32) -> u64 {
+        let generation = self.entries[key as usize].generation;
+        // The top bit is kept clear so that no operation is taken for NOBODY.
+        (u64::from(generation & 0x7fff_ffff) << 32) | u64::from(key)
+    }
+
+    pub fn waits(&mut self, key: u32) -> &mut Waits {
+        &mut self.entries[key as usize].waits
+    }
+
+    pub fn remove(&mut self, key: u32) {
+        let entry = self.entries.remove(key as usize);
+        drop(entry.held);
+    }
+
+    /// Takes in one completion. Returns the key when it was the ring's timer.
+    pub fn complete(&mut self, user_data: u64, result: i32, more: bool) -> Option<u32> {
+        if user_data == NOBODY {
+            return None;
+        }
+        let key = user_data as u32;
+        debug_assert_eq!(
+            self.user_data(key),
+            user_data,
+            "a completion of an earlier operation"
+        );
+        match self.waits(key) {
+            Waits::ForOne(waker) => {
+                let waker = waker.take();
+                *self.waits(key) = Waits::Done(result);
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+            }
+            Waits::ForAccepts(accepting) => {
+                accepting.ready.push_back(descriptor(result));
+                accepting.ended |= !more;
+                if let Some(waker) = accepting.waker.take() {
+                    waker.wake();
+                }
+            }
+            Waits::Timer => {
+                self.remove(key);
+                return Some(key);
+            }
+            Waits::Nobody { accepts } => {
+                if *accepts {
+                    drop(descriptor(result));
+                }
+                if !more {
+                    self.remove(key);
+                }
+            }
+            Waits::Done(_) => unreachable!("an operation with one result completed twice"),
+        }
+        None
+    }
+}
+
+fn descriptor(result: i32) -> io::Result<OwnedFd> {
+    if result < 0 {
+        return Err(io::Error::from_raw_os_error(-result));
+    }
+    // SAFETY: a non-negative result of an accept is a descriptor that the kernel has just made for
+    // this process; this is the only place that takes it.
+    Ok(unsafe { OwnedFd::from_raw_fd(result) })
+}
+
+/// A future for the one result of an operation. Dropped early, it cancels the operation; what the
+/// kernel still uses stays owned by the ring.
+#[must_use = "an operation that is not awaited is cancelled"]
+pub struct Operation {
+    ring: Ring,
+    key: u32,
+}
+
+impl Operation {
+    pub(super) fn new(ring: &Ring, key: u32) -> Operation {
+        Operation {
+            ring: ring.clone(),
+            key,
+        }
+    }
+}
+
+impl Future for Operation {
+    /// What the system call would have returned.
+    type Output = io::Result<u32>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<u32>> {
+        let mut operations = self.ring.0.operations.borrow_mut();
+        match operations.waits(self.key) {
+            Waits::Done(result) if *result < 0 => {
+                Poll::Ready(Err(io::Error::from_raw_os_error(-*result)))
+            }
+            Waits::Done(result) => Poll::Ready(Ok(*result as u32)),
+            Waits::ForOne(waker) => {
+                register(waker, context);
+                Poll::Pending
+            }
+            _ => unreachable!("the future owns its operation"),
+        }
+    }
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        let mut operations = self.ring.0.operations.borrow_mut();
+        if let Waits::Done(_) = operations.waits(self.key) {
+            operations.remove(self.key);
+            return;
+        }
+        *operations.waits(self.key) = Waits::Nobody { accepts: false };
+        let user_data = operations.user_data(self.key);
+        drop(operations);
+        self.ring.cancel(user_data);
+    }
+}
+
+/// Remembers who polls, without cloning a waker that is known already.
+pub(super) fn register(slot: &mut Option<Waker>, context: &Context<'_>) {
+    match slot {
+        Some(waker) if waker.will_wake(context.waker()) => {}
+        _ => *slot = Some(context.waker().clone()),
+    }
+}

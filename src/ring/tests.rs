@@ -1,0 +1,211 @@
+//! The ring against the real kernel, with every feature and with all of them masked.
+
+use super::*;
+use crate::config::KernelVersion;
+use crate::sys::{Listener, wake_pair};
+use std::future::Future;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// Runs a future to its end, taking turns while it waits.
+fn block_on<F: Future>(ring: &Ring, future: F) -> F::Output {
+    let mut future = pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+        ring.turn().unwrap();
+    }
+}
+
+/// Takes turns until the kernel has nothing left, for at most two seconds.
+fn settle(ring: &Ring) {
+    let end = Instant::now() + Duration::from_secs(2);
+    let guard = ring.deadline();
+    while ring.operations() > 0 {
+        assert!(
+            Instant::now() < end,
+            "{} operations leaked",
+            ring.operations()
+        );
+        guard.set(Instant::now() + Duration::from_millis(10));
+        ring.turn().unwrap();
+    }
+}
+
+fn on_every_kernel(test: impl Fn(&Ring)) {
+    for mask in [
+        None,
+        Some(KernelVersion::new(5, 19)),
+        Some(KernelVersion::new(5, 8)),
+    ] {
+        let ring = Ring::new(probe(mask).unwrap(), 64).unwrap();
+        test(&ring);
+        settle(&ring);
+        assert_eq!(ring.operations(), 0);
+    }
+}
+
+fn listen() -> (Rc<OwnedFd>, SocketAddr) {
+    let listener = Listener::bind_group("127.0.0.1:0".parse().unwrap(), 1)
+        .unwrap()
+        .remove(0);
+    let address = listener.address();
+    (
+        listener.listen(64, Duration::from_secs(60)).unwrap(),
+        address,
+    )
+}
+
+#[test]
+fn accepts_connections_and_says_when_they_can_be_read() {
+    on_every_kernel(|ring| {
+        let (listener, address) = listen();
+        let mut accepts = ring.accepts(listener);
+        for round in 0..3 {
+            let mut client = TcpStream::connect(address).unwrap();
+            client.write_all(&[round]).unwrap();
+            let socket = Socket::from_accepted(block_on(ring, accepts.next()).unwrap());
+            block_on(ring, ring.readable(&socket)).unwrap();
+            let mut byte = [0];
+            assert_eq!(socket.recv(&mut byte).unwrap(), 1);
+            assert_eq!(byte[0], round);
+            assert_eq!(
+                socket.recv(&mut byte).unwrap_err().kind(),
+                io::ErrorKind::WouldBlock
+            );
+        }
+    });
+}
+
+#[test]
+fn connects_and_reports_a_refusal() {
+    on_every_kernel(|ring| {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = SocketAddress::from(listener.local_addr().unwrap());
+        let socket = Socket::to_connect(&address).unwrap();
+        block_on(ring, ring.connect(&socket, address.clone())).unwrap();
+        assert_eq!(socket.send(b"hello").unwrap(), 5);
+        let mut received = [0; 5];
+        listener
+            .accept()
+            .unwrap()
+            .0
+            .read_exact(&mut received)
+            .unwrap();
+        drop(listener);
+        let socket = Socket::to_connect(&address).unwrap();
+        let refused = block_on(ring, ring.connect(&socket, address)).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    });
+}
+
+#[test]
+fn a_dropped_operation_is_cancelled_and_keeps_its_descriptor_until_then() {
+    on_every_kernel(|ring| {
+        let (listener, address) = listen();
+        let mut accepts = ring.accepts(listener);
+        let client = TcpStream::connect(address).unwrap();
+        client.set_nodelay(true).unwrap();
+        (&client).write_all(b"x").unwrap();
+        let socket = Socket::from_accepted(block_on(ring, accepts.next()).unwrap());
+        let descriptor = Rc::downgrade(socket.descriptor());
+        let mut byte = [0];
+        assert_eq!(socket.recv(&mut byte).unwrap(), 1);
+        // Dropped before it was ever submitted, and dropped while the kernel has it.
+        drop(ring.readable(&socket));
+        let waiting = ring.readable(&socket);
+        let soon = ring.deadline();
+        soon.set(Instant::now() + Duration::from_millis(20));
+        assert!(block_on(ring, soon.bound(waiting)).is_none());
+        drop(socket);
+        assert!(descriptor.upgrade().is_some(), "the ring still owns it");
+        drop(accepts);
+        settle(ring);
+        assert!(
+            descriptor.upgrade().is_none(),
+            "closed with the last completion"
+        );
+    });
+}
+
+#[test]
+fn a_connection_accepted_for_nobody_is_closed() {
+    on_every_kernel(|ring| {
+        let (listener, address) = listen();
+        let mut accepts = ring.accepts(listener);
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(
+            pin!(accepts.next())
+                .as_mut()
+                .poll(&mut context)
+                .is_pending()
+        );
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(b"x").unwrap();
+        ring.turn().unwrap();
+        drop(accepts);
+        settle(ring);
+        client
+            .set_read_timeout(Some(Duration::from_secs(2)))
+            .unwrap();
+        let mut byte = [0];
+        assert!(!matches!(client.read(&mut byte), Err(e) if e.kind() == io::ErrorKind::WouldBlock));
+    });
+}
+
+#[test]
+fn deadlines_pass_in_order_and_never_early() {
+    on_every_kernel(|ring| {
+        let started = Instant::now();
+        let late = ring.deadline();
+        late.set(started + Duration::from_millis(60));
+        let early = ring.deadline();
+        early.set(started + Duration::from_millis(20));
+        block_on(ring, early.passed());
+        let after = started.elapsed();
+        assert!(
+            after >= Duration::from_millis(20) && after < Duration::from_millis(55),
+            "{after:?}"
+        );
+        block_on(ring, late.passed());
+        assert!(started.elapsed() >= Duration::from_millis(60));
+        late.set(Instant::now() + Duration::from_secs(3600));
+        drop((late, early));
+        assert_eq!(ring.deadlines(), 0);
+    });
+}
+
+#[test]
+fn another_thread_wakes_the_ring() {
+    on_every_kernel(|ring| {
+        let (waker, reader) = wake_pair().unwrap();
+        let descriptor = reader.into_descriptor();
+        let thread = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            waker.wake();
+        });
+        block_on(ring, ring.descriptor_readable(&descriptor)).unwrap();
+        crate::sys::WakeReader::take(&descriptor);
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn more_operations_than_the_queue_holds_all_complete() {
+    on_every_kernel(|ring| {
+        let (waker, reader) = wake_pair().unwrap();
+        let descriptor = reader.into_descriptor();
+        let operations: Vec<Operation> = (0..1000)
+            .map(|_| ring.descriptor_readable(&descriptor))
+            .collect();
+        waker.wake();
+        for operation in operations {
+            block_on(ring, operation).unwrap();
+        }
+    });
+}

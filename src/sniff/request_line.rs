@@ -1,0 +1,215 @@
+//! The first line of a request (RFC 9112 section 3) and the authority, which stands both in it and
+//! in the Host field.
+
+use super::Refusal;
+use crate::route::{Host, HostError};
+
+/// What the request line says about where the request goes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct RequestLine {
+    /// The host of an absolute target, which wins over the Host field (RFC 9112 section 3.2.2).
+    pub(super) authority: Option<Host>,
+    /// Whether the version demands a Host field: HTTP/1.1 and later minor versions do.
+    pub(super) host_required: bool,
+}
+
+impl RequestLine {
+    /// `line` is without its line end.
+    pub(super) fn parse(line: &[u8]) -> Result<RequestLine, Refusal> {
+        if line == b"PRI * HTTP/2.0" {
+            return Err(Refusal::Http2Preface);
+        }
+        let (method, rest) = split_at_space(line).ok_or(Refusal::RequestLine)?;
+        let (target, version) = split_at_space(rest).ok_or(Refusal::RequestLine)?;
+        if method.is_empty() || target.is_empty() {
+            return Err(Refusal::RequestLine);
+        }
+        let host_required = parse_version(version)? > 0;
+        if method == b"CONNECT" {
+            return Err(Refusal::ConnectMethod);
+        }
+        let authority = match target {
+            [b'/', ..] => None,
+            b"*" if method == b"OPTIONS" => None,
+            _ => Some(parse_absolute(target)?),
+        };
+        Ok(RequestLine {
+            authority,
+            host_required,
+        })
+    }
+}
+
+fn split_at_space(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let space = bytes.iter().position(|byte| *byte == b' ')?;
+    Some((&bytes[..space], &bytes[space + 1..]))
+}
+
+/// The minor version of HTTP/1. A higher one than 1 is served as 1.1 (RFC 9110 section 2.5).
+fn parse_version(version: &[u8]) -> Result<u8, Refusal> {
+    let number = version.strip_prefix(b"HTTP/").ok_or(Refusal::RequestLine)?;
+    match number {
+        [b'1', b'.', minor] if minor.is_ascii_digit() => Ok(minor - b'0'),
+        [first, ..]
+            if first.is_ascii_digit()
+                && number
+                    .iter()
+                    .all(|byte| byte.is_ascii_digit() || *byte == b'.') =>
+        {
+            Err(Refusal::HttpVersion)
+        }
+        _ => Err(Refusal::RequestLine),
+    }
+}
+
+/// The host of an absolute target (RFC 9112 section 3.2.2).
+fn parse_absolute(target: &[u8]) -> Result<Host, Refusal> {
+    let colon = target
+        .windows(3)
+        .position(|window| window == b"://")
+        .ok_or(Refusal::TargetInvalid)?;
+    let (scheme, rest) = (&target[..colon], &target[colon + 3..]);
+    if !scheme.eq_ignore_ascii_case(b"http") && !scheme.eq_ignore_ascii_case(b"https") {
+        let named = scheme.first().is_some_and(u8::is_ascii_alphabetic)
+            && scheme
+                .iter()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte));
+        return Err(match named {
+            true => Refusal::TargetScheme,
+            false => Refusal::TargetInvalid,
+        });
+    }
+    let end = rest
+        .iter()
+        .position(|byte| matches!(byte, b'/' | b'?' | b'#'))
+        .unwrap_or(rest.len());
+    // A fragment is never sent (RFC 9110 section 4.2.5), and readers differ on where it ends a host.
+    if rest.get(end) == Some(&b'#') {
+        return Err(Refusal::TargetInvalid);
+    }
+    if rest[..end].contains(&b'@') {
+        return Err(Refusal::TargetUserinfo);
+    }
+    parse_authority(&rest[..end])
+}
+
+/// `host [ ":" port ]` (RFC 3986 section 3.2). The port may be empty and is not kept: the listener
+/// says the protocol, the route says the port.
+pub(super) fn parse_authority(authority: &[u8]) -> Result<Host, Refusal> {
+    // Only in brackets may an address have colons; a bare one cannot be told from a port.
+    let host_end = match authority.first() {
+        Some(b'[') => {
+            let bracket = authority.iter().position(|byte| *byte == b']');
+            bracket.ok_or(Refusal::HostBadName)? + 1
+        }
+        _ => authority
+            .iter()
+            .position(|byte| *byte == b':')
+            .unwrap_or(authority.len()),
+    };
+    let (host, port) = authority.split_at(host_end);
+    match port {
+        [] => {}
+        [b':', digits @ ..] => check_port(digits)?,
+        _ => return Err(Refusal::HostBadName),
+    }
+    Host::parse(host).map_err(|error| match error {
+        HostError::Empty => Refusal::HostEmpty,
+        HostError::TooLong => Refusal::HostTooLong,
+        HostError::BadByte(_) => Refusal::HostBadByte,
+        HostError::BadLabel | HostError::BadLiteral | HostError::BadIdna => Refusal::HostBadName,
+    })
+}
+
+fn check_port(digits: &[u8]) -> Result<(), Refusal> {
+    let mut port = 0u16;
+    for byte in digits {
+        if !byte.is_ascii_digit() {
+            return Err(Refusal::HostPort);
+        }
+        port = port
+            .checked_mul(10)
+            .and_then(|tens| tens.checked_add(u16::from(byte - b'0')))
+            .ok_or(Refusal::HostPort)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn authority(line: &str) -> Result<Option<String>, Refusal> {
+        RequestLine::parse(line.as_bytes()).map(|line| line.authority.map(|host| host.to_string()))
+    }
+
+    #[test]
+    fn targets_that_are_routed() {
+        for (line, want) in [
+            ("GET / HTTP/1.1", None),
+            ("M-SEARCH /a?b=http://c/ HTTP/1.0", None),
+            ("GET //evil.test/ HTTP/1.1", None),
+            ("OPTIONS * HTTP/1.1", None),
+            ("GET http://b.test/ HTTP/1.1", Some("b.test")),
+            ("GET HTTPS://B.TEST.:8443 HTTP/1.1", Some("b.test")),
+            ("GET http://b.test?q HTTP/1.2", Some("b.test")),
+            ("GET http://[::1]:80/ HTTP/1.1", Some("[::1]")),
+            ("GET http://b.test:/ HTTP/1.1", Some("b.test")),
+        ] {
+            assert_eq!(authority(line), Ok(want.map(str::to_owned)), "{line}");
+        }
+    }
+
+    #[test]
+    fn request_lines_that_are_refused() {
+        for (line, want) in [
+            ("GET /", Refusal::RequestLine),
+            ("GET  / HTTP/1.1", Refusal::RequestLine),
+            ("GET / HTTP/1.1 ", Refusal::RequestLine),
+            ("GET / http/1.1", Refusal::RequestLine),
+            ("GET / HTTP/x.1", Refusal::RequestLine),
+            ("GET / RTSP/1.0", Refusal::RequestLine),
+            ("GET / HTTP/", Refusal::RequestLine),
+            ("GET / HTTP/2.0", Refusal::HttpVersion),
+            ("GET / HTTP/3", Refusal::HttpVersion),
+            ("GET / HTTP/1.10", Refusal::HttpVersion),
+            ("GET / HTTP/0.9", Refusal::HttpVersion),
+            ("PRI * HTTP/2.0", Refusal::Http2Preface),
+            ("CONNECT a.test:443 HTTP/1.1", Refusal::ConnectMethod),
+            ("GET * HTTP/1.1", Refusal::TargetInvalid),
+            ("GET index.html HTTP/1.1", Refusal::TargetInvalid),
+            ("GET a.test:80 HTTP/1.1", Refusal::TargetInvalid),
+            ("GET http:/a.test/ HTTP/1.1", Refusal::TargetInvalid),
+            ("GET ://a.test/ HTTP/1.1", Refusal::TargetInvalid),
+            ("GET http://a.test#b/ HTTP/1.1", Refusal::TargetInvalid),
+            ("GET ftp://a.test/ HTTP/1.1", Refusal::TargetScheme),
+            ("GET http://u@a.test/ HTTP/1.1", Refusal::TargetUserinfo),
+            ("GET http:///path HTTP/1.1", Refusal::HostEmpty),
+            ("GET http://a.test:x/ HTTP/1.1", Refusal::HostPort),
+            ("GET http://a\\b/ HTTP/1.1", Refusal::HostBadByte),
+        ] {
+            assert_eq!(authority(line), Err(want), "{line}");
+        }
+    }
+
+    #[test]
+    fn authorities_that_are_refused() {
+        for (sent, want) in [
+            ("", Refusal::HostEmpty),
+            (":80", Refusal::HostEmpty),
+            ("::1", Refusal::HostPort),
+            ("2001:db8::1", Refusal::HostPort),
+            ("[::1", Refusal::HostBadName),
+            ("[::1]80", Refusal::HostBadName),
+            ("[fe80::1%25eth0]", Refusal::HostBadName),
+            ("a.test:99999", Refusal::HostPort),
+            ("a.test:-1", Refusal::HostPort),
+            ("a.test:80:80", Refusal::HostPort),
+            ("a@b", Refusal::HostBadByte),
+            ("a b", Refusal::HostBadByte),
+            ("..", Refusal::HostBadName),
+        ] {
+            assert_eq!(parse_authority(sent.as_bytes()), Err(want), "{sent}");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Finds the ClientHello in a stream of TLS records.
+//!
+//! A hello may be spread over any number of records (RFC 8446 section 5.1), of one byte each if the
+//! client likes. The walk checks record headers as they come and counts; only when the last byte of
+//! the hello is there is it put together, once, and parsed, once. What lies behind the hello, in
+//! the same record or in later ones, is not looked at: it reaches the backend as it came, and the
+//! backend, which has the keys, is the one to judge it.
+
+use std::borrow::Cow;
+
+use super::hello::parse_hello;
+use super::{Refusal, Step};
+
+/// Type of a handshake record (RFC 8446 section 5.1).
+const RECORD_HANDSHAKE: u8 = 22;
+/// The other record types: ChangeCipherSpec, alert, application data, heartbeat.
+const RECORD_OTHERS: [u8; 4] = [20, 21, 23, 24];
+const RECORD_HEADER_BYTES: usize = 5;
+/// Longest plaintext of a record (RFC 8446 section 5.1); before the hello nothing is encrypted.
+const RECORD_BYTES_MAX: u32 = 1 << 14;
+/// Type of a ClientHello message (RFC 8446 section 4).
+const HANDSHAKE_CLIENT_HELLO: u8 = 1;
+/// A handshake message begins with its type and three bytes of length.
+const HANDSHAKE_HEADER_BYTES: u32 = 4;
+
+/// The methods by which an HTTP request is told from noise, each with the space behind it.
+const HTTP_METHODS: [&[u8]; 9] = [
+    b"GET ",
+    b"POST ",
+    b"HEAD ",
+    b"PUT ",
+    b"OPTIONS ",
+    b"CONNECT ",
+    b"DELETE ",
+    b"PATCH ",
+    b"PRI ",
+];
+
+/// How far the records were walked.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Walk {
+    /// Bytes walked over; the next one is a record header or content of the current record.
+    at: u32,
+    /// Content of the current record that was not walked over yet.
+    record_left: u32,
+    /// Bytes of the handshake message walked over, its header included.
+    message: u32,
+    /// What the message's header says so far about the length behind it.
+    declared: u32,
+}
+
+impl Walk {
+    /// `within` is what was received, cut at the limit.
+    pub(super) fn advance(&mut self, within: &[u8], limit: u32) -> Step {
+        loop {
+            self.check_size(limit)?;
+            if self.is_complete() {
+                break;
+            }
+            let rest = &within[self.at as usize..];
+            if rest.is_empty() {
+                return Ok(None);
+            }
+            if self.record_left > 0 {
+                self.walk_content(rest)?;
+            } else if let Some(length) = record_length(rest, self.at == 0)? {
+                self.at += RECORD_HEADER_BYTES as u32;
+                self.record_left = length;
+            } else {
+                return Ok(None);
+            }
+        }
+        let message = gather(within, self.message as usize);
+        parse_hello(&message[HANDSHAKE_HEADER_BYTES as usize..]).map(Some)
+    }
+
+    fn is_complete(&self) -> bool {
+        self.message >= HANDSHAKE_HEADER_BYTES
+            && self.message == HANDSHAKE_HEADER_BYTES + self.declared
+    }
+
+    fn walk_content(&mut self, rest: &[u8]) -> Result<(), Refusal> {
+        let step = match self.message {
+            0 if rest[0] != HANDSHAKE_CLIENT_HELLO => return Err(Refusal::NotClientHello),
+            0 => 1,
+            1..HANDSHAKE_HEADER_BYTES => {
+                self.declared = self.declared << 8 | u32::from(rest[0]);
+                1
+            }
+            _ => {
+                let there = u32::try_from(rest.len()).unwrap_or(u32::MAX);
+                let missing = HANDSHAKE_HEADER_BYTES + self.declared - self.message;
+                self.record_left.min(missing).min(there)
+            }
+        };
+        self.at += step;
+        self.record_left -= step;
+        self.message += step;
+        Ok(())
+    }
+
+    /// Refuses as soon as the message's header says that its end lies behind the limit.
+    fn check_size(&self, limit: u32) -> Result<(), Refusal> {
+        if self.message < HANDSHAKE_HEADER_BYTES {
+            return Ok(());
+        }
+        let missing = HANDSHAKE_HEADER_BYTES + self.declared - self.message;
+        let later = missing.saturating_sub(self.record_left);
+        let headers = later.div_ceil(RECORD_BYTES_MAX) * RECORD_HEADER_BYTES as u32;
+        match self.at.checked_add(missing + headers) {
+            Some(end) if end <= limit => Ok(()),
+            _ => Err(Refusal::HelloTooLarge),
+        }
+    }
+}
+
+/// The length in the record header that `rest` begins with; `None` when it is not all there.
+fn record_length(rest: &[u8], first: bool) -> Result<Option<u32>, Refusal> {
+    if rest[0] != RECORD_HANDSHAKE {
+        return match rest[0] {
+            kind if !first || RECORD_OTHERS.contains(&kind) => Err(Refusal::RecordNotHandshake),
+            _ => name_noise(rest),
+        };
+    }
+    if rest.get(1).is_some_and(|major| *major != 3) {
+        return Err(Refusal::RecordVersion);
+    }
+    let Some(header) = rest.first_chunk::<RECORD_HEADER_BYTES>() else {
+        return Ok(None);
+    };
+    match u32::from(u16::from_be_bytes([header[3], header[4]])) {
+        0 => Err(Refusal::RecordEmpty),
+        length if length > RECORD_BYTES_MAX => Err(Refusal::RecordTooLong),
+        length => Ok(Some(length)),
+    }
+}
+
+/// Names what is no TLS; asks for more only while it is undecided which name it gets.
+fn name_noise(rest: &[u8]) -> Result<Option<u32>, Refusal> {
+    // SSL 2.0 record: two bytes of length with the high bit set, then message type 1 (RFC 5246 appendix E.2).
+    if rest[0] & 0x80 != 0 {
+        return match rest.get(2) {
+            None => Ok(None),
+            Some(1) => Err(Refusal::SslV2Hello),
+            Some(_) => Err(Refusal::NotTls),
+        };
+    }
+    if HTTP_METHODS.iter().any(|method| rest.starts_with(method)) {
+        return Err(Refusal::HttpOnTlsPort);
+    }
+    if HTTP_METHODS.iter().any(|method| method.starts_with(rest)) {
+        return Ok(None);
+    }
+    Err(Refusal::NotTls)
+}
+
+/// The first `length` bytes of handshake in records that were walked; borrowed when one record
+/// holds them.
+fn gather(within: &[u8], length: usize) -> Cow<'_, [u8]> {
+    let mut scratch = Vec::new();
+    let mut at = 0;
+    loop {
+        let content = usize::from(u16::from_be_bytes([within[at + 3], within[at + 4]]));
+        at += RECORD_HEADER_BYTES;
+        let taken = content.min(length - scratch.len());
+        let fragment = &within[at..at + taken];
+        if taken == length {
+            return Cow::Borrowed(fragment);
+        }
+        if scratch.is_empty() {
+            scratch.reserve_exact(length);
+        }
+        scratch.extend_from_slice(fragment);
+        if scratch.len() == length {
+            return Cow::Owned(scratch);
+        }
+        at += taken;
+    }
+}

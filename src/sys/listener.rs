@@ -1,0 +1,173 @@
+//! Listening sockets: one per core and address, all of one SO_REUSEPORT group, so that the
+//! kernel spreads connections and no core waits for another.
+
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How long the kernel keeps a silent connection to itself before it is accepted all the same
+/// (tcp(7), TCP_DEFER_ACCEPT; seconds, rounded by the kernel to SYN-ACK retransmissions). The
+/// shortest there is: a client that speaks at once saves the core one wake-up, one that stays
+/// silent meets the head deadline a second late.
+const DEFER_ACCEPT_S: i32 = 1;
+
+/// One bound socket, not yet listening, so that all can be bound before the first client is taken.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Socket,
+    address: SocketAddr,
+}
+
+/// Why an address cannot be listened on.
+#[derive(Debug)]
+pub struct BindError {
+    pub address: SocketAddr,
+    pub cause: io::Error,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let remedy = match self.cause.raw_os_error() {
+            Some(libc::EADDRINUSE) => {
+                "another process, perhaps a second pointsman, listens there: stop it or choose another address"
+            }
+            Some(libc::EACCES) => {
+                "ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE: grant it or choose a higher port"
+            }
+            Some(libc::EADDRNOTAVAIL) => {
+                "no interface of this machine has that address: check it, or listen on 0.0.0.0 or [::]"
+            }
+            Some(libc::EAFNOSUPPORT) => "this kernel has no IPv6: listen on an IPv4 address",
+            _ => "check the address",
+        };
+        write!(
+            f,
+            "cannot listen on {}: {}; {remedy}",
+            self.address, self.cause
+        )
+    }
+}
+
+impl std::error::Error for BindError {}
+
+impl Listener {
+    /// Binds `count` sockets to one address. An address that any other process holds is refused:
+    /// with SO_REUSEPORT alone a second instance would silently share the port. Port 0 is
+    /// replaced by one free port for the whole group.
+    pub fn bind_group(address: SocketAddr, count: usize) -> Result<Vec<Listener>, BindError> {
+        let failed = |cause| BindError { address, cause };
+        // A bind without SO_REUSEPORT succeeds only while nobody listens there. The socket is
+        // kept until the group stands, so that a port 0 once chosen stays ours.
+        let sole = new_socket(address).map_err(failed)?;
+        sole.bind(&address.into()).map_err(failed)?;
+        let address = sole
+            .local_addr()
+            .ok()
+            .and_then(|bound| bound.as_socket())
+            .unwrap_or(address);
+        sole.set_reuse_port(true).map_err(failed)?;
+        let mut group = vec![Listener {
+            socket: sole,
+            address,
+        }];
+        while group.len() < count {
+            let socket = new_socket(address).map_err(failed)?;
+            socket.set_reuse_port(true).map_err(failed)?;
+            socket.bind(&address.into()).map_err(failed)?;
+            group.push(Listener { socket, address });
+        }
+        Ok(group)
+    }
+
+    /// The bound address, with its real port.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Starts to take connections. What accepted sockets inherit is set here once instead of per
+    /// connection: TCP_NODELAY, and keep-alive probes after `keep_alive` of silence.
+    pub fn listen(self, backlog: u32, keep_alive: Duration) -> io::Result<Rc<OwnedFd>> {
+        let socket = self.socket;
+        socket.set_tcp_nodelay(true)?;
+        let idle = keep_alive.max(Duration::from_secs(1));
+        socket.set_tcp_keepalive(
+            &socket2::TcpKeepalive::new()
+                .with_time(idle)
+                .with_interval((idle / 4).max(Duration::from_secs(1)))
+                .with_retries(4),
+        )?;
+        super::socket::set_defer_accept(&socket, DEFER_ACCEPT_S)?;
+        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        Ok(Rc::new(socket.into()))
+    }
+
+    /// Makes a listening socket deaf to new connections while those already in the handshake or
+    /// in the queue can still be accepted: a classic BPF filter drops segments that carry SYN
+    /// (byte 13 of the TCP header, RFC 9293 section 3.1). The client's SYN is retransmitted a
+    /// second later, by when the group is closed.
+    pub fn stop_taking(listener: &OwnedFd) -> io::Result<()> {
+        const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
+        const JUMP_IF_SET: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
+        const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+        const SYN: u32 = 0x02;
+        SockRef::from(listener).attach_filter(&[
+            SockFilter::new(LOAD_BYTE, 0, 0, 13),
+            SockFilter::new(JUMP_IF_SET, 0, 1, SYN),
+            SockFilter::new(RETURN, 0, 0, 0),
+            SockFilter::new(RETURN, 0, 0, u32::MAX),
+        ])
+    }
+}
+
+fn new_socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+
+    #[test]
+    fn a_group_shares_one_port_and_a_second_group_is_refused() {
+        let group = Listener::bind_group("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        let address = group[0].address();
+        assert_ne!(address.port(), 0);
+        assert!(group.iter().all(|listener| listener.address() == address));
+        let listening: Vec<_> = group
+            .into_iter()
+            .map(|listener| listener.listen(16, Duration::from_secs(60)).unwrap())
+            .collect();
+        TcpStream::connect(address).unwrap();
+        let refused = Listener::bind_group(address, 1).unwrap_err();
+        assert_eq!(refused.cause.raw_os_error(), Some(libc::EADDRINUSE));
+        assert!(refused.to_string().contains("second pointsman"));
+        drop(listening);
+    }
+
+    #[test]
+    fn a_deaf_listener_takes_no_new_connection() {
+        let listener = Listener::bind_group("127.0.0.1:0".parse().unwrap(), 1)
+            .unwrap()
+            .remove(0);
+        let address = listener.address();
+        let listening = listener.listen(16, Duration::from_secs(60)).unwrap();
+        Listener::stop_taking(&listening).unwrap();
+        let refused = TcpStream::connect_timeout(&address, Duration::from_millis(200));
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+}

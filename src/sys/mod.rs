@@ -1,0 +1,28 @@
+//! The system calls that move bytes, each wrapped once: non-blocking sockets, pipes and splice,
+//! the eventfd that wakes a core, and the machine's limits. Nothing here waits; waiting is the
+//! ring's. Beside `ring` this is the only place with unsafe code.
+
+mod address;
+mod limits;
+mod listener;
+mod pipe;
+mod socket;
+mod wake;
+
+pub use address::SocketAddress;
+pub use limits::{open_files_limit, raise_open_files_limit};
+pub use listener::{BindError, Listener};
+pub use pipe::Pipe;
+pub use socket::Socket;
+pub use wake::{WakeReader, Waker, wake_pair};
+
+use std::io;
+
+/// The return value of a system call as a result: a negative value is the errno.
+fn check(returned: libc::ssize_t) -> io::Result<usize> {
+    if returned < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(returned as usize)
+    }
+}

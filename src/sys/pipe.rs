@@ -1,0 +1,119 @@
+//! A pipe that carries bulk between two sockets without copying it (splice(2)).
+//!
+//! The pipe counts what it holds. It is only ever filled when empty and drained before it is
+//! filled again, so `WouldBlock` on filling always means the socket, never the pipe, and an end
+//! of stream is only ever seen with nothing left inside.
+
+use super::{Socket, check};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ptr;
+
+/// Both ends of one non-blocking pipe, and how many bytes are inside.
+#[derive(Debug)]
+pub struct Pipe {
+    read_end: OwnedFd,
+    write_end: OwnedFd,
+    held_bytes: usize,
+    capacity_bytes: usize,
+}
+
+impl Pipe {
+    /// A pipe of `capacity_bytes`, or of what the kernel grants: growing fails for an
+    /// unprivileged user beyond pipe-max-size or pipe-user-pages-soft (pipe(7)), and a pipe made
+    /// above the soft limit has 8 KiB. The caller asks [`Pipe::capacity_bytes`].
+    pub fn new(capacity_bytes: usize) -> io::Result<Pipe> {
+        let mut ends = [0; 2];
+        // SAFETY: the kernel writes two descriptors to a live array of two.
+        check(
+            unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) }
+                as libc::ssize_t,
+        )?;
+        // SAFETY: both descriptors were just made and nobody else owns them.
+        let (read_end, write_end) =
+            unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) };
+        let wanted = i32::try_from(capacity_bytes).unwrap_or(i32::MAX);
+        // SAFETY: fcntl(2) with these commands takes no pointers.
+        let capacity_bytes = unsafe {
+            libc::fcntl(write_end.as_raw_fd(), libc::F_SETPIPE_SZ, wanted);
+            libc::fcntl(write_end.as_raw_fd(), libc::F_GETPIPE_SZ)
+        };
+        Ok(Pipe {
+            read_end,
+            write_end,
+            held_bytes: 0,
+            capacity_bytes: check(capacity_bytes as libc::ssize_t)?,
+        })
+    }
+
+    /// Bytes inside, spliced in and not yet out.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// Nominal size. What the pipe holds may be more: a page-sized slot can carry a larger fragment.
+    pub fn capacity_bytes(&self) -> usize {
+        self.capacity_bytes
+    }
+
+    /// Moves up to `bytes_max` from the socket into the empty pipe; 0 is the end of stream.
+    pub fn fill_from(&mut self, socket: &Socket, bytes_max: usize) -> io::Result<usize> {
+        debug_assert_eq!(self.held_bytes, 0, "a pipe is filled only when empty");
+        let moved = splice(socket.raw(), self.write_end.as_raw_fd(), bytes_max)?;
+        self.held_bytes += moved;
+        Ok(moved)
+    }
+
+    /// Moves what the socket takes of what the pipe holds.
+    pub fn drain_to(&mut self, socket: &Socket) -> io::Result<usize> {
+        let moved = splice(self.read_end.as_raw_fd(), socket.raw(), self.held_bytes)?;
+        self.held_bytes -= moved;
+        Ok(moved)
+    }
+}
+
+/// SPLICE_F_NONBLOCK covers only the pipe end; sockets are O_NONBLOCK by themselves.
+/// SPLICE_F_MORE is never set: it corks the stream for 200 ms when the sender pauses.
+fn splice(from: i32, to: i32, bytes_max: usize) -> io::Result<usize> {
+    // SAFETY: both offsets are null, as splice(2) wants for pipes and sockets; no memory is lent.
+    check(unsafe {
+        libc::splice(
+            from,
+            ptr::null_mut(),
+            to,
+            ptr::null_mut(),
+            bytes_max,
+            libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MOVE,
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn bytes_come_out_as_they_went_in_and_the_count_follows() {
+        let (mut near, far) = UnixStream::pair().unwrap();
+        let (out_near, mut out_far) = UnixStream::pair().unwrap();
+        far.set_nonblocking(true).unwrap();
+        out_near.set_nonblocking(true).unwrap();
+        let from = Socket::from_accepted(far.into());
+        let to = Socket::from_accepted(out_near.into());
+        let mut pipe = Pipe::new(1 << 16).unwrap();
+        let empty = pipe.fill_from(&from, 1024).unwrap_err();
+        assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
+        near.write_all(b"twelve bytes").unwrap();
+        assert_eq!(pipe.fill_from(&from, 1024).unwrap(), 12);
+        assert_eq!(pipe.held_bytes(), 12);
+        assert_eq!(pipe.drain_to(&to).unwrap(), 12);
+        assert_eq!(pipe.held_bytes(), 0);
+        let mut received = [0; 12];
+        out_far.read_exact(&mut received).unwrap();
+        assert_eq!(&received, b"twelve bytes");
+        drop(near);
+        assert_eq!(pipe.fill_from(&from, 1024).unwrap(), 0);
+    }
+}

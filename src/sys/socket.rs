@@ -1,0 +1,181 @@
+//! A connected, non-blocking stream socket. Every call returns at once; `WouldBlock` means: wait
+//! for readiness on the ring. A clone is the same descriptor; it is closed with the last clone,
+//! so an operation in the ring keeps the descriptor from being reused under it.
+
+use super::{SocketAddress, check};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// One stream socket, owned by this core.
+#[derive(Debug, Clone)]
+pub struct Socket(Rc<OwnedFd>);
+
+impl Socket {
+    /// Takes over an accepted descriptor, which is already non-blocking.
+    pub fn from_accepted(descriptor: OwnedFd) -> Socket {
+        Socket(Rc::new(descriptor))
+    }
+
+    /// An unconnected non-blocking socket fit for `address`; TCP ones with TCP_NODELAY, since the
+    /// proxy forwards what it has and must not hold back a last small piece (RFC 896).
+    pub fn to_connect(address: &SocketAddress) -> io::Result<Socket> {
+        let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        // SAFETY: socket(2) takes no pointers.
+        let returned = unsafe { libc::socket(address.domain(), kind, 0) };
+        check(returned as libc::ssize_t)?;
+        // SAFETY: the descriptor was just made and nobody else owns it.
+        let socket = Socket(Rc::new(unsafe { OwnedFd::from_raw_fd(returned) }));
+        if address.is_inet() {
+            socket.set_option(libc::IPPROTO_TCP, libc::TCP_NODELAY, &1i32)?;
+        }
+        Ok(socket)
+    }
+
+    /// Reads what is there, up to `buffer`; 0 is the peer's end of stream.
+    pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        // SAFETY: pointer and length are of one live, writable slice; the call returns before it ends.
+        check(unsafe {
+            libc::recv(
+                self.raw(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+                libc::MSG_DONTWAIT,
+            )
+        })
+    }
+
+    /// Writes what fits; the peer having gone is an error, never a signal.
+    pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        // SAFETY: pointer and length are of one live slice; the call returns before it ends.
+        check(unsafe {
+            libc::send(
+                self.raw(),
+                bytes.as_ptr().cast(),
+                bytes.len(),
+                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+            )
+        })
+    }
+
+    /// Sends the end of stream behind everything sent so far. A peer that is gone already is no
+    /// error: the other direction reports it.
+    pub fn shutdown_write(&self) {
+        // SAFETY: shutdown(2) takes no pointers.
+        let _ = unsafe { libc::shutdown(self.raw(), libc::SHUT_WR) };
+    }
+
+    /// Makes the close to come an abort: the peer gets RST and unsent bytes are dropped (socket(7), SO_LINGER 0).
+    pub fn abort_on_close(&self) {
+        let linger = libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
+        let _ = self.set_option(libc::SOL_SOCKET, libc::SO_LINGER, &linger);
+    }
+
+    /// Bytes sent but not yet acknowledged by the peer (tcp(7), SIOCOUTQ); 0 when it cannot be told.
+    pub fn unacknowledged(&self) -> usize {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: the kernel writes one int to a live local.
+        let returned = unsafe { libc::ioctl(self.raw(), libc::TIOCOUTQ, &mut bytes) };
+        if returned < 0 {
+            0
+        } else {
+            bytes.max(0) as usize
+        }
+    }
+
+    /// Takes the pending error of the socket, as SO_ERROR reports and clears it.
+    pub fn take_error(&self) -> Option<io::Error> {
+        let mut code: libc::c_int = 0;
+        let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+        // SAFETY: the kernel writes at most `length` bytes to a live local of that size.
+        let returned = unsafe {
+            libc::getsockopt(
+                self.raw(),
+                libc::SOL_SOCKET,
+                libc::SO_ERROR,
+                (&raw mut code).cast(),
+                &raw mut length,
+            )
+        };
+        (returned == 0 && code != 0).then(|| io::Error::from_raw_os_error(code))
+    }
+
+    /// Probes a silent peer after `idle`, then every quarter of it, and gives up after four
+    /// unanswered probes (tcp(7), TCP_KEEPIDLE and the two beside it).
+    pub fn keep_alive(&self, idle: Duration) -> io::Result<()> {
+        let seconds = i32::try_from(idle.as_secs().max(1)).unwrap_or(i32::MAX);
+        self.set_option(libc::SOL_SOCKET, libc::SO_KEEPALIVE, &1i32)?;
+        self.set_option(libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, &seconds)?;
+        self.set_option(
+            libc::IPPROTO_TCP,
+            libc::TCP_KEEPINTVL,
+            &(seconds / 4).max(1),
+        )?;
+        self.set_option(libc::IPPROTO_TCP, libc::TCP_KEEPCNT, &4i32)
+    }
+
+    /// The peer's address; `None` for a unix peer or one that has gone.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        socket2::SockRef::from(&*self.0)
+            .peer_addr()
+            .ok()?
+            .as_socket()
+    }
+
+    /// The address of this end; `None` for a unix socket.
+    pub fn local(&self) -> Option<SocketAddr> {
+        socket2::SockRef::from(&*self.0)
+            .local_addr()
+            .ok()?
+            .as_socket()
+    }
+
+    fn set_option<T>(&self, level: i32, name: i32, value: &T) -> io::Result<()> {
+        // SAFETY: the kernel reads size_of::<T>() bytes of a live value; T is a plain C type here.
+        check(unsafe {
+            libc::setsockopt(
+                self.raw(),
+                level,
+                name,
+                (&raw const *value).cast(),
+                size_of::<T>() as libc::socklen_t,
+            )
+        } as libc::ssize_t)
+        .map(drop)
+    }
+
+    pub(crate) fn raw(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    /// The shared descriptor, for the ring to hold while an operation is under way.
+    pub(crate) fn descriptor(&self) -> &Rc<OwnedFd> {
+        &self.0
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Lets the kernel keep a connection to itself until its first bytes are there (TCP_DEFER_ACCEPT).
+pub(super) fn set_defer_accept(socket: &impl AsFd, seconds: i32) -> io::Result<()> {
+    // SAFETY: the kernel reads one int from a live local.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        )
+    } as libc::ssize_t)
+    .map(drop)
+}
