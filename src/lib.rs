@@ -1,4 +1,5 @@
 #![deny(unsafe_code)]
+pub mod check;
 pub mod config;
 pub mod conn;
 pub mod control;
