@@ -66,7 +66,7 @@ impl Follower {
     }
 
     /// Follows Redis for ever, over any number of connections.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self) -> Infallible {
         self.shared
             .update(|status| status.redis = RedisState::Connecting);
         loop {
@@ -131,6 +131,7 @@ impl Follower {
                     self.shared.update(|status| status.redis = RedisState::Live);
                     let hosts = self.truth.borrow().master.redis_names();
                     tracing::info!(hosts, "table read from Redis, following its changes");
+                    self.truth.borrow_mut().set_first_table();
                 }
             }
             let published = Instant::now();
@@ -201,7 +202,6 @@ impl Follower {
         }
         self.shared.confirm();
         self.publish();
-        self.truth.borrow_mut().set_first_table();
         Ok(())
     }
 
