@@ -25,6 +25,10 @@ pub(super) const PUBLISH_GAP: Duration = Duration::from_millis(10);
 /// thousand round trips.
 pub(super) const BATCH_KEYS: usize = 1000;
 
+/// The pause after a comparison is at least this many times what it took, so that comparing takes
+/// at most a tenth of the thread and of Redis however many hosts there are.
+pub(super) const COMPARISON_PAUSE: u32 = 9;
+
 /// Changed keys remembered by name. Beyond that everything is compared, which costs less.
 pub(super) const PENDING_KEYS_MAX: usize = 100_000;
 

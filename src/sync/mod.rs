@@ -10,6 +10,7 @@ mod fixed;
 mod follow;
 mod keys;
 mod names;
+mod probe;
 mod rejected;
 mod snapshot;
 mod status;
