@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::SyncSettings;
+
 /// Time for connecting to Redis and logging in, each attempt.
 pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -19,8 +21,13 @@ pub(super) const FIRST_TABLE_WAIT: Duration = Duration::from_secs(2);
 /// At most a hundred updates a second go to the cores; a storm of writes is folded into them.
 pub(super) const PUBLISH_GAP: Duration = Duration::from_millis(10);
 
-/// Keys asked for in one round trip: some 50 KB of replies, so that a ping is not held up by it.
-pub(super) const BATCH_KEYS: usize = 256;
+/// Keys asked for in one round trip: some 100 KB of replies, and a million hosts are read in two
+/// thousand round trips.
+pub(super) const BATCH_KEYS: usize = 1000;
+
+/// The pause after a comparison is at least this many times what it took, so that comparing takes
+/// at most a tenth of the thread and of Redis however many hosts there are.
+pub(super) const COMPARISON_PAUSE: u32 = 9;
 
 /// Changed keys remembered by name. Beyond that everything is compared, which costs less.
 pub(super) const PENDING_KEYS_MAX: usize = 100_000;
@@ -77,6 +84,31 @@ impl Default for SyncConfig {
             hold: Duration::from_secs(10),
             dns_ttl_min: Duration::from_secs(5),
             dns_ttl_max: Duration::from_secs(300),
+            dns_servers: Vec::new(),
+        }
+    }
+}
+
+/// What the checked configuration says. CA file and DNS servers have no option: the environment
+/// variable SSL_CERT_FILE and resolv.conf serve instead.
+impl From<&SyncSettings> for SyncConfig {
+    fn from(settings: &SyncSettings) -> SyncConfig {
+        let redis = settings.redis.as_ref().map(|url| RedisConfig {
+            url: url.secret().to_owned(),
+            prefix: settings.redis_prefix.clone(),
+            ca_file: None,
+        });
+        SyncConfig {
+            redis,
+            static_routes: settings.static_routes.clone(),
+            routes_file: settings.routes_file.clone(),
+            snapshot: settings.snapshot.clone(),
+            full_comparison: settings.full_comparison,
+            ping: settings.ping,
+            ping_timeout: settings.ping_timeout,
+            hold: settings.hold,
+            dns_ttl_min: settings.dns_ttl_min,
+            dns_ttl_max: settings.dns_ttl_max,
             dns_servers: Vec::new(),
         }
     }
