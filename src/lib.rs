@@ -18,5 +18,6 @@ pub mod reply;
 pub mod ring;
 pub mod route;
 pub mod sniff;
+pub mod sync;
 #[allow(unsafe_code)]
 pub mod sys;
