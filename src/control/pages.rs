@@ -65,7 +65,7 @@ fn status(shared: &Shared) -> serde_json::Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
-        "uptime_seconds": shared.collector().uptime().as_secs(),
+        "uptime_s": shared.collector().uptime().as_secs(),
         "ready": (shared.reports.ready)(),
         "draining": shared.draining.load(Ordering::Acquire),
         "cores": cores.iter().map(core).collect::<Vec<_>>(),

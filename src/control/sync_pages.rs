@@ -11,7 +11,7 @@ pub(super) fn json(status: &SyncStatus) -> Value {
     json!({
         "redis": status.redis.name(),
         "mode": status.mode.map(Mode::name),
-        "table_age_seconds": status.table_age.map(|age| age.as_secs_f64()),
+        "table_age_s": status.table_age.map(|age| age.as_secs_f64()),
         "version": status.version,
         "hosts": status.hosts,
         "backends": status.backends,

@@ -200,7 +200,7 @@ fn the_admin_endpoint_answers_its_three_pages() {
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(status["cores"][1]["live"], 2);
     assert_eq!(status["sync"]["redis"], "live");
-    assert_eq!(status["sync"]["table_age_seconds"], 1.5);
+    assert_eq!(status["sync"]["table_age_s"], 1.5);
     assert_eq!(status["log_lines_dropped"], 4);
     assert_eq!(status["draining"], false);
     let (head, body) = get(running.admin, "/ready");

@@ -11,6 +11,7 @@ mod follow;
 mod keys;
 mod names;
 mod rejected;
+mod settings;
 mod snapshot;
 mod status;
 mod truth;
