@@ -40,11 +40,17 @@ impl Broadcast {
     }
 }
 
-/// Runs the proxy until it is told to stop. `signals` were caught before anything else.
+/// Runs the proxy until it is told to stop. `signals` were caught before anything else; `on_ready`
+/// is called with the bound addresses once clients are served.
 ///
 /// # Errors
 /// Whatever keeps it from starting, with cause and remedy in its text.
-pub fn run(config: Config, signals: &SignalEvents, log: &Log) -> Result<Ended, Box<dyn Error>> {
+pub fn run(
+    config: Config,
+    signals: &SignalEvents,
+    log: &Log,
+    on_ready: impl FnOnce(&[(Protocol, SocketAddr)]),
+) -> Result<Ended, Box<dyn Error>> {
     let open_files = raise_open_files_limit()?;
     let features = ring::probe(config.kernel_mask)?;
     let latency_dir = config
@@ -106,6 +112,7 @@ pub fn run(config: Config, signals: &SignalEvents, log: &Log) -> Result<Ended, B
     let mailboxes: Vec<Mailbox> = cores.iter().map(|core| core.mailbox.clone()).collect();
     signals.hold_stop();
     log::print_line(&log::ready_line(&addresses, admin_address));
+    on_ready(&addresses);
     let reloading = sync.clone();
     let control = Control {
         cores: Arc::new(mailboxes) as Arc<dyn Cores>,
