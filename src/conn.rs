@@ -129,10 +129,9 @@ async fn read_head(
         let read = {
             let mut buffer = local.buffer.borrow_mut();
             let room = buffer.len().min(bytes_max - received.len());
-            client.recv(&mut buffer[..room]).map(|bytes| {
-                received.extend_from_slice(&buffer[..bytes]);
-                bytes
-            })
+            let read = client.recv(&mut buffer[..room]);
+            received.extend_from_slice(&buffer[..*read.as_ref().unwrap_or(&0)]);
+            read
         };
         match read {
             Ok(0) => return Err(Outcome::ClientLeft),

@@ -5,8 +5,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::SyncSettings;
-
 /// Time for connecting to Redis and logging in, each attempt.
 pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -84,31 +82,6 @@ impl Default for SyncConfig {
             hold: Duration::from_secs(10),
             dns_ttl_min: Duration::from_secs(5),
             dns_ttl_max: Duration::from_secs(300),
-            dns_servers: Vec::new(),
-        }
-    }
-}
-
-/// What the checked configuration says. CA file and DNS servers have no option: the environment
-/// variable SSL_CERT_FILE and resolv.conf serve instead.
-impl From<&SyncSettings> for SyncConfig {
-    fn from(settings: &SyncSettings) -> SyncConfig {
-        let redis = settings.redis.as_ref().map(|url| RedisConfig {
-            url: url.secret().to_owned(),
-            prefix: settings.redis_prefix.clone(),
-            ca_file: None,
-        });
-        SyncConfig {
-            redis,
-            static_routes: settings.static_routes.clone(),
-            routes_file: settings.routes_file.clone(),
-            snapshot: settings.snapshot.clone(),
-            full_comparison: settings.full_comparison,
-            ping: settings.ping,
-            ping_timeout: settings.ping_timeout,
-            hold: settings.hold,
-            dns_ttl_min: settings.dns_ttl_min,
-            dns_ttl_max: settings.dns_ttl_max,
             dns_servers: Vec::new(),
         }
     }
