@@ -12,6 +12,7 @@ mod keys;
 mod names;
 mod probe;
 mod rejected;
+mod settings;
 mod snapshot;
 mod status;
 mod truth;
