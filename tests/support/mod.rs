@@ -1,0 +1,23 @@
+//! What the end-to-end tests share: the proxy as a process of its own, real and awkward backends,
+//! real and awkward clients.
+
+// Every test binary compiles all of it and uses its part.
+#![allow(dead_code)]
+
+pub mod backend;
+pub mod client;
+pub mod proxy;
+
+use std::time::{Duration, Instant};
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+/// With `what` when it does not hold within `patience`.
+pub fn wait_until(what: &str, patience: Duration, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within {patience:?}: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
