@@ -33,10 +33,15 @@ pub async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) {
     let mut story = Story::default();
     let outcome = match connect(&local, &client, protocol, &deadline, accepted, &mut story).await {
         Ok(connected) => {
-            let Connected { dialled, head_sent } = connected;
-            let relayed = Relay::new(client.clone(), dialled.socket.clone(), head_sent)
+            let Connected {
+                dialled,
+                head_bytes,
+                head_sent,
+            } = connected;
+            let mut relayed = Relay::new(client.clone(), dialled.socket.clone(), head_sent)
                 .run(&local, protocol, &deadline)
                 .await;
+            relayed.bytes_to_backend += head_bytes as u64;
             story.relayed = Some(relayed);
             relayed.outcome
         }
@@ -56,6 +61,7 @@ pub async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) {
 
 struct Connected {
     dialled: Dialled,
+    head_bytes: usize,
     head_sent: Instant,
 }
 
@@ -95,6 +101,7 @@ async fn connect(
         .count(Counter::BytesToBackend, received.len() as u64);
     Ok(Connected {
         dialled,
+        head_bytes: received.len(),
         head_sent: connected,
     })
 }
@@ -122,10 +129,9 @@ async fn read_head(
         let read = {
             let mut buffer = local.buffer.borrow_mut();
             let room = buffer.len().min(bytes_max - received.len());
-            client.recv(&mut buffer[..room]).map(|bytes| {
-                received.extend_from_slice(&buffer[..bytes]);
-                bytes
-            })
+            let read = client.recv(&mut buffer[..room]);
+            received.extend_from_slice(&buffer[..*read.as_ref().unwrap_or(&0)]);
+            read
         };
         match read {
             Ok(0) => return Err(Outcome::ClientLeft),

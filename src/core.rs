@@ -15,13 +15,15 @@ use crate::listen::Listening;
 use crate::local::{Local, Room};
 use crate::protocol::Protocol;
 use crate::ring::{Features, Ring, RingError};
-use crate::route::{Balance, Chooser};
+use crate::route::{Balance, Chooser, Table};
 use crate::sys::{Listener, Socket, WakeReader, wake_pair};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
+use std::any::Any;
 use std::cell::Cell;
 use std::fmt;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -104,7 +106,8 @@ pub fn start(
     processor: usize,
     config: CoreConfig,
     listeners: Vec<Bound>,
-    first_table: crate::route::Table,
+    first_table: Table,
+    on_failure: Box<dyn FnOnce(String) + Send>,
 ) -> Result<Core, StartError> {
     let (waker, reader) = wake_pair().map_err(StartError::Io)?;
     let (sender, commands) = unbounded();
@@ -119,7 +122,12 @@ pub fn start(
                 reader,
                 started,
             };
-            seat.run(config, listeners, first_table);
+            let running = AssertUnwindSafe(|| seat.run(config, listeners, first_table));
+            // The listeners are closed by now, so the kernel spreads new connections over the
+            // other cores until the process has ended.
+            if let Err(panic) = std::panic::catch_unwind(running) {
+                on_failure(said(&*panic));
+            }
         })
         .map_err(StartError::Io)?;
     match starting.recv() {
@@ -136,6 +144,13 @@ pub fn start(
     }
 }
 
+/// What a panic said.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without words".to_owned())
+}
+
 /// What the thread of one core starts with.
 struct Seat {
     index: usize,
@@ -146,7 +161,7 @@ struct Seat {
 }
 
 impl Seat {
-    fn run(self, config: CoreConfig, listeners: Vec<Bound>, table: crate::route::Table) {
+    fn run(self, config: CoreConfig, listeners: Vec<Bound>, table: Table) {
         let executor = LocalExecutorBuilder::new(Placement::Fixed(self.processor))
             .name("core")
             .io_memory(GLOMMIO_IO_MEMORY_BYTES)
@@ -188,11 +203,7 @@ impl Seat {
         });
     }
 
-    fn prepare(
-        &self,
-        config: CoreConfig,
-        table: crate::route::Table,
-    ) -> Result<Rc<Local>, StartError> {
+    fn prepare(&self, config: CoreConfig, table: Table) -> Result<Rc<Local>, StartError> {
         let ring =
             Ring::new(config.features, config.limits.ring_entries).map_err(StartError::Ring)?;
         let chooser = Chooser::new(config.balance, fastrand::u64(..));

@@ -1,10 +1,34 @@
+//! Pointsman routes connections by the name in their first bytes and never opens what they carry.
+//!
+//! Read the life of a connection in this order: [`core`] (one pinned thread: executor, ring,
+//! mailbox, accept loops), [`conn`] (one connection from accept to its one outcome), [`relay`]
+//! (the bytes, both ways). On that road lie [`sniff`] (bytes → name), [`route`] (name →
+//! backends) and [`dial`] (backends → a connected socket); underneath lie [`ring`] (what is
+//! waited for) and [`sys`] (what is called). Beside the cores run [`sync`](mod@sync), which keeps
+//! the routing table true, and [`control`], which obeys signals; [`run`] puts them together.
+//!
+//! Imports only go downward:
+//!
+//! | layer | modules |
+//! |---|---|
+//! | 3 threads | `run`, `check`, `core`, `sync`, `control`, `log` |
+//! | 2 connection | `conn`, `listen`, `dial`, `relay`, `local` |
+//! | 1 kernel | `ring`, `sys`: the only unsafe code |
+//! | 0 pure | `sniff`, `route`, `reply`, `metrics`, `outcome`, `protocol`, `config` |
+//!
+//! What it does not do: terminate TLS, look at anything behind the head, or remember a client.
+
 #![deny(unsafe_code)]
+
+pub mod check;
 pub mod config;
 pub mod conn;
+pub mod control;
 pub mod core;
 pub mod dial;
 pub mod listen;
 pub mod local;
+pub mod log;
 pub mod metrics;
 pub mod outcome;
 pub mod protocol;
@@ -13,6 +37,8 @@ pub mod reply;
 #[allow(unsafe_code)]
 pub mod ring;
 pub mod route;
+pub mod run;
 pub mod sniff;
+pub mod sync;
 #[allow(unsafe_code)]
 pub mod sys;

@@ -8,16 +8,18 @@ use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::sniff::Answer;
 
-/// Every answer, by protocol and outcome.
-static ANSWERS: LazyLock<[[Option<Box<[u8]>>; Outcome::COUNT]; Protocol::ALL.len()]> =
-    LazyLock::new(|| {
-        let mut answers = std::array::from_fn(|_| std::array::from_fn(|_| None));
-        for outcome in Outcome::all() {
-            answers[Protocol::Tls.index()][outcome.index()] = tls_answer(outcome);
-            answers[Protocol::Http.index()][outcome.index()] = http_answer(outcome);
-        }
-        answers
-    });
+/// One protocol's answers, by [`Outcome::index`].
+type Answers = [Option<Box<[u8]>>; Outcome::COUNT];
+
+static ANSWERS: LazyLock<[Answers; Protocol::ALL.len()]> = LazyLock::new(|| {
+    let mut answers: [Answers; Protocol::ALL.len()] =
+        std::array::from_fn(|_| std::array::from_fn(|_| None));
+    for outcome in Outcome::all() {
+        answers[Protocol::Tls.index()][outcome.index()] = tls_answer(outcome);
+        answers[Protocol::Http.index()][outcome.index()] = http_answer(outcome);
+    }
+    answers
+});
 
 /// The bytes to send before the connection is closed; `None` closes it without a word. Allocates
 /// nothing but on its first call.

@@ -2,17 +2,27 @@
 //! behind this module sees a value that was not checked, and nothing in a checked value is
 //! missing.
 
+mod check;
+mod error;
+mod file;
 mod limits;
+mod options;
 mod sync_settings;
+mod typed;
+mod value;
 
+pub use check::Machine;
+pub use error::{ConfigError, Origin};
 pub use limits::Limits;
 pub use sync_settings::{RedisUrl, SyncSettings};
+pub use typed::{Action, ReadError, Typed, read};
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::protocol::Protocol;
+use crate::route::Balance;
 
 /// Everything that was configured, complete and checked.
 #[derive(Debug, Clone)]
@@ -41,16 +51,6 @@ pub struct Listener {
     pub address: SocketAddr,
     /// False for the IPv6 half of `:PORT`, which a machine without IPv6 goes without.
     pub required: bool,
-}
-
-/// How one of a route's backends is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Balance {
-    /// Of two drawn at random, the one with fewer connections from this core.
-    #[default]
-    LeastOfTwo,
-    RoundRobin,
-    Random,
 }
 
 /// A kernel release, as far as features depend on it.

@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::error::Fault;
+
 /// Sources of routes and the intervals at which they are asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyncSettings {
@@ -52,13 +54,54 @@ impl Default for SyncSettings {
     }
 }
 
-/// A Redis URL. Printing it leaves the password out; only [`RedisUrl::secret`] gives it away.
+/// A Redis URL of a known form. Printing it leaves the password out; only [`RedisUrl::secret`]
+/// gives it away.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl {
     url: String,
 }
 
 impl RedisUrl {
+    /// Checks the form: `redis://` or `rediss://` with `[USER[:PASSWORD]@]HOST[:PORT][/DATABASE]`,
+    /// or `unix:///PATH[?db=DATABASE&user=USER&pass=PASSWORD]`. No fault quotes the URL.
+    pub(super) fn parse(url: &str) -> Result<RedisUrl, Fault> {
+        const FORMS: &str = "write redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], the same with \
+                             rediss:// for TLS, or unix:///PATH[?db=DATABASE]";
+        let fault = |problem: &str| Fault::new(problem, FORMS);
+        if url.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err(fault("the URL holds blanks or control characters"));
+        }
+        let Some((scheme, rest)) = url.split_once("://") else {
+            return Err(fault("the value is no URL"));
+        };
+        let (rest, query) = match rest.split_once('?') {
+            Some((rest, query)) => (rest, query),
+            None => (rest, ""),
+        };
+        let known_keys: &[&str] = match scheme {
+            "redis" | "rediss" => {
+                check_server(rest).map_err(fault)?;
+                &["protocol"]
+            }
+            "unix" | "redis+unix" => {
+                if !rest.starts_with('/') || rest.len() == 1 {
+                    return Err(fault("the path of the socket does not begin with a slash"));
+                }
+                &["db", "user", "pass", "protocol"]
+            }
+            _ => return Err(fault("the scheme is none of redis, rediss and unix")),
+        };
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let key = pair.split('=').next().unwrap_or(pair);
+            if !known_keys.contains(&key) {
+                return Err(fault("the part behind the question mark is not understood"));
+            }
+        }
+        Ok(RedisUrl {
+            url: url.to_owned(),
+        })
+    }
+
     /// The whole URL, password included, for the one who connects.
     pub fn secret(&self) -> &str {
         &self.url
@@ -74,6 +117,47 @@ impl fmt::Display for RedisUrl {
 impl fmt::Debug for RedisUrl {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "RedisUrl({})", redact(&self.url))
+    }
+}
+
+/// `[USER[:PASSWORD]@]HOST[:PORT][/DATABASE]`, or what is wrong with it.
+fn check_server(text: &str) -> Result<(), &'static str> {
+    let (user, server) = match text.rsplit_once('@') {
+        Some((user, server)) => (user, server),
+        None => ("", text),
+    };
+    if user.contains(['/', '#', '@']) || server.contains('#') {
+        return Err("user or password holds /, # or @, which must be written %2F, %23 or %40");
+    }
+    let (server, database) = match server.split_once('/') {
+        Some((server, database)) => (server, database),
+        None => (server, ""),
+    };
+    if !database.is_empty() && database.parse::<u32>().is_err() {
+        return Err("the database is no number");
+    }
+    let (host, port) = match server.strip_prefix('[') {
+        Some(literal) => {
+            let Some((address, port)) = literal.split_once(']') else {
+                return Err("the bracket around the address is not closed");
+            };
+            if address.parse::<std::net::Ipv6Addr>().is_err() {
+                return Err("what the brackets hold is no IPv6 address");
+            }
+            (address, port)
+        }
+        None => match server.find(':') {
+            Some(colon) => server.split_at(colon),
+            None => (server, ""),
+        },
+    };
+    if host.is_empty() {
+        return Err("the host is missing");
+    }
+    match port.strip_prefix(':') {
+        None if port.is_empty() => Ok(()),
+        Some(port) if port.parse::<u16>().is_ok_and(|port| port > 0) => Ok(()),
+        _ => Err("the port is no number from 1 to 65535"),
     }
 }
 
@@ -103,4 +187,60 @@ fn redact(url: &str) -> String {
         text.push_str(&keys.join("&"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_forms_of_redis_urls() {
+        for url in [
+            "redis://127.0.0.1",
+            "redis://redis.internal:6380/3",
+            "rediss://user:p%40ss@redis.internal:6380/0",
+            "redis://:password@[::1]:6379",
+            "redis://localhost/",
+            "unix:///run/redis.sock?db=2&pass=secret",
+            "redis+unix:///run/redis.sock",
+        ] {
+            assert_eq!(RedisUrl::parse(url).unwrap().secret(), url);
+        }
+        for url in [
+            "",
+            "localhost:6379",
+            "http://localhost",
+            "redis://",
+            "redis://:0",
+            "redis://host:0",
+            "redis://host:65536",
+            "redis://host:port",
+            "redis://host/one",
+            "redis://[::1",
+            "redis://[nothing]:6379",
+            "redis://a b",
+            "redis://user:sec/ret@host",
+            "redis://user:sec#ret@host",
+            "redis://host?pass=secret",
+            "unix://run/redis.sock",
+            "unix:///run/redis.sock?password=secret",
+        ] {
+            let fault = RedisUrl::parse(url).expect_err(url);
+            assert!(!fault.problem.contains("secret"), "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_never_printed() {
+        for (url, printed) in [
+            ("redis://host:1/2", "redis://host:1/2"),
+            ("redis://user:secret@host:1/2", "redis://user:***@host:1/2"),
+            ("redis://:secret@host", "redis://:***@host"),
+            ("unix:///s?db=1&pass=secret", "unix:///s?db=1&pass=***"),
+        ] {
+            let url = RedisUrl::parse(url).unwrap();
+            assert_eq!(url.to_string(), printed);
+            assert!(!format!("{url:?}").contains("secret"));
+        }
+    }
 }

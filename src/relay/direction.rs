@@ -36,12 +36,16 @@ pub struct Direction {
     waits_for_target: bool,
     moved_bytes: u64,
     spliced_bytes: u64,
+    begun: bool,
     ending: Option<Ending>,
 }
 
 impl Direction {
+    /// It begins by waiting: the head has just been read and the backend just been connected, so
+    /// there is hardly ever anything to read yet.
     pub fn new() -> Direction {
         Direction {
+            begun: false,
             pace: Pace::new(),
             carried: Carried::Nothing,
             wait: None,
@@ -89,7 +93,13 @@ impl Direction {
                 let _ = ready!(Pin::new(wait).poll(context));
                 self.wait = None;
             }
-            match self.turn(local, from, to) {
+            let next = if self.begun {
+                self.turn(local, from, to)
+            } else {
+                self.begun = true;
+                Next::ReadSource
+            };
+            match next {
                 Next::ReadSource => {
                     self.waits_for_target = false;
                     self.release(local);

@@ -2,7 +2,7 @@
 //! (5.19), otherwise the plain one again and again; the same road for both.
 
 use super::Ring;
-use super::operation::{Accepting, Held, Waits, register};
+use super::operation::{Held, Waits, register};
 use io_uring::{opcode, types};
 use std::future::poll_fn;
 use std::io;
@@ -79,7 +79,7 @@ impl Accepts {
         self.ring.start(
             entry,
             Held::Descriptor(self.listener.clone()),
-            Waits::ForAccepts(Box::new(Accepting::default())),
+            Waits::ForAccepts(Box::default()),
         )
     }
 }

@@ -42,8 +42,8 @@ impl Host {
     /// field or of an authority, its port already taken off.
     ///
     /// Letters are lower-cased and one trailing dot is dropped. Labels are letters, digits, hyphens
-    /// and underscores, the last because names in use have them (RFC 2181 section 11); a hyphen
-    /// may stand anywhere, as it does in names in use. Addresses are recognised: IPv4 as four decimal
+    /// and underscores, the last because names in use have them (RFC 2181 section 11); a hyphen may
+    /// stand anywhere, as it does in names in use. Addresses are recognised: IPv4 as four decimal
     /// numbers, IPv6 with or without brackets, without a zone.
     ///
     /// # Errors

@@ -13,6 +13,8 @@ mod table;
 
 pub use backend::{Address, Backend};
 pub use choose::{Balance, Chooser};
+#[doc(hidden)]
+pub use host::fuzz_host;
 pub use host::{Host, HostError};
 pub use key::{Key, KeyError};
 pub use master::{Change, Layer, Master, Seen};

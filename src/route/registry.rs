@@ -21,8 +21,6 @@ pub struct Registry {
     backends: Vec<Option<Arc<Backend>>>,
     by_member: HashTable<u32>,
     free: Vec<u32>,
-    /// Slots of the backends that are DNS names.
-    named: BTreeSet<u32>,
     routes: HashTable<Arc<Route>>,
     routes_made: u64,
     /// Routes that lost a place in the table, by id; freed when nothing else holds them.
@@ -52,9 +50,6 @@ impl Registry {
             u32::try_from(self.backends.len() - 1).expect("fewer than 2^32 backends")
         });
         let backend = Arc::new(Backend::new(slot, member, text, &self.unresolved));
-        if backend.name().is_some() {
-            self.named.insert(slot);
-        }
         self.backends[slot as usize] = Some(Arc::clone(&backend));
         let (backends, hasher) = (&self.backends, &self.hasher);
         self.by_member.insert_unique(hash, slot, |slot| {
@@ -124,15 +119,9 @@ impl Registry {
             if let Ok(entry) = self.by_member.find_entry(hash, |other| *other == slot) {
                 entry.remove();
             }
-            self.named.remove(&slot);
             self.free.push(slot);
             false
         });
-    }
-
-    /// The backends that are DNS names.
-    pub fn names(&self) -> impl Iterator<Item = &Arc<Backend>> {
-        self.named.iter().map(|slot| self.at(*slot))
     }
 
     /// How many backends exist.
@@ -177,8 +166,6 @@ mod tests {
         let other = route(&mut registry, &["10.0.0.1:80"]);
         assert_ne!(one.id(), other.id());
         assert_eq!((registry.backend_count(), registry.route_count()), (2, 2));
-        let names: Vec<&str> = registry.names().map(|backend| backend.text()).collect();
-        assert_eq!(names, ["b.test"]);
     }
 
     #[test]
@@ -196,7 +183,6 @@ mod tests {
         registry.retire(second);
         registry.sweep();
         assert_eq!((registry.backend_count(), registry.route_count()), (0, 0));
-        assert_eq!(registry.names().count(), 0);
         let reused = registry.intern("10.0.0.9").unwrap();
         assert!(reused.slot() < 2);
     }

@@ -64,7 +64,7 @@ impl Table {
     /// An empty table, version 0.
     pub fn new() -> Table {
         Table {
-            shards: vec![Arc::new(Shard::new(0)); SHARDS].into(),
+            shards: std::iter::repeat_n(Arc::new(Shard::new(0)), SHARDS).collect(),
             shape: Shape::default(),
         }
     }

@@ -5,10 +5,14 @@
 //! it looked. Bytes behind the head are never looked at and are none of its business: early data
 //! behind a hello or a body behind a request is relayed as it came.
 
+mod hello;
 mod http;
 mod refusal;
 mod request_line;
 mod tls;
+
+#[cfg(test)]
+mod tests;
 
 pub use refusal::{Answer, Refusal};
 
@@ -17,6 +21,10 @@ use crate::route::Host;
 
 /// The three answers to "which name do these bytes carry?".
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives on the stack for a moment, once per connection; a box would be one more allocation for each"
+)]
 pub enum Sniff {
     /// The head is complete and valid.
     Found(Head),
@@ -29,7 +37,8 @@ pub enum Sniff {
 /// What a complete head says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
-    /// The name, canonical; `None` when the head is valid without one (no SNI; HTTP/1.0 without Host).
+    /// The name, canonical; `None` when the head is valid without one (no SNI; HTTP/1.0 without
+    /// Host).
     pub name: Option<Host>,
     /// ALPN protocols offered, comma-separated, escaped for the log; empty without the extension.
     pub alpn: Box<str>,
@@ -77,10 +86,10 @@ impl Sniffer {
         Sniffer { limit, walk }
     }
 
-    /// `received` is everything received since the connection was accepted: what the last call
-    /// got, and more behind it. The answer depends on the bytes alone, not on how they were cut into
-    /// calls, and stays the same once it is not [`Sniff::More`]. That is never the answer when as many bytes as the
-    /// limit allows were received.
+    /// `received` is everything received since the connection was accepted: what the last call got,
+    /// and more behind it. The answer depends on the bytes alone, not on how they were cut into
+    /// calls, and stays the same once it is not [`Sniff::More`]. That is never the answer when as
+    /// many bytes as the limit allows were received.
     pub fn advance(&mut self, received: &[u8]) -> Sniff {
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
         let within = &received[..received.len().min(limit)];

@@ -48,7 +48,8 @@ macro_rules! refusals {
 refusals! {
     /// The first byte is no TLS record.
     NotTls "not_tls" Malformed
-        "the first byte on the TLS port is no TLS record; point that client at the port of its protocol"
+        "the first byte on the TLS port is no TLS record; \
+         point that client at the port of its protocol"
     /// The first bytes are an HTTP request line.
     HttpOnTlsPort "http_on_tls_port" Malformed
         "an HTTP request came in on the TLS port; use https:// or the HTTP port"
@@ -66,7 +67,8 @@ refusals! {
         "a record is longer than the 16,384 bytes TLS allows; the client is broken or hostile"
     /// An alert, a ChangeCipherSpec or data before the hello is complete (RFC 8446 section 5.1).
     RecordNotHandshake "record_not_handshake" Malformed
-        "a record that is no handshake came before the end of the hello; the client gave up or is broken"
+        "a record that is no handshake came before the end of the hello; \
+         the client gave up or is broken"
     /// The first handshake message is no ClientHello.
     NotClientHello "not_client_hello" Malformed
         "the first handshake message is no ClientHello; the client is broken or resumes mid-stream"
@@ -99,16 +101,20 @@ refusals! {
         "the ALPN extension is no list of protocol names; the client is broken or hostile"
     /// Two server_name extensions.
     SniRepeated "sni_repeated" Malformed
-        "the hello has two server_name extensions, so its name is ambiguous; the client is broken or hostile"
+        "the hello has two server_name extensions, so its name is ambiguous; \
+         the client is broken or hostile"
     /// Two names in one server_name extension (RFC 6066 section 3).
     SniSeveralNames "sni_several_names" Malformed
-        "the server_name extension holds two names, so its name is ambiguous; the client is broken or hostile"
+        "the server_name extension holds two names, so its name is ambiguous; \
+         the client is broken or hostile"
     /// A server_name entry whose type is not host_name.
     SniNameType "sni_name_type" Malformed
-        "the server_name extension holds an entry that is no host name; no such type is defined, the client is broken"
+        "the server_name extension holds an entry that is no host name; \
+         no such type is defined, the client is broken"
     /// A length in the server_name extension lies, or the list is empty.
     SniLength "sni_length" Malformed
-        "a length in the server_name extension lies or its list is empty; the client is broken or hostile"
+        "a length in the server_name extension lies or its list is empty; \
+         the client is broken or hostile"
     /// The host_name is empty.
     SniEmpty "sni_empty" Malformed
         "the client sends an empty name; let it send the name it wants or no server_name at all"
@@ -117,20 +123,23 @@ refusals! {
         "the name in the SNI is longer than 253 bytes; no DNS name is, correct it at the client"
     /// The host_name holds a byte that no host name has.
     SniBadByte "sni_bad_byte" Malformed
-        "the name in the SNI holds a byte no host name has; correct it at the client, Unicode names in xn-- form"
+        "the name in the SNI holds a byte no host name has; \
+         correct it at the client, Unicode names in xn-- form"
     /// The host_name has an empty or overlong label, or is a broken address.
     SniBadName "sni_bad_name" Malformed
         "the name in the SNI has a bad label or is a broken IP address; correct it at the client"
 
     /// The first bytes cannot be a request line.
     NotHttp "not_http" Malformed
-        "the first bytes on the HTTP port are no HTTP request; point that client at the port of its protocol"
+        "the first bytes on the HTTP port are no HTTP request; \
+         point that client at the port of its protocol"
     /// A TLS record on the HTTP port.
     TlsOnHttpPort "tls_on_http_port" Malformed
         "a TLS hello came in on the HTTP port; use http:// or the TLS port"
     /// The HTTP/2 connection preface (RFC 9113 section 3.4).
     Http2Preface "http2_preface" Malformed
-        "the client speaks HTTP/2 without TLS, whose names cannot be read here; let it use HTTP/1.1 or TLS"
+        "the client speaks HTTP/2 without TLS, whose names cannot be read here; \
+         let it use HTTP/1.1 or TLS"
     /// The first line is not method, target and version with one space between.
     RequestLine "request_line" Malformed
         "the first line is no HTTP/1 request line; the client is broken or speaks HTTP/0.9"
@@ -145,49 +154,61 @@ refusals! {
         "the request target is a URL whose scheme is not http or https; this is no proxy for others"
     /// User information in the authority (RFC 9110 section 4.2.4).
     TargetUserinfo "target_userinfo" Malformed
-        "the request target carries a user name, which hides the real host; leave it out at the client"
+        "the request target carries a user name, which hides the real host; \
+         leave it out at the client"
     /// CONNECT: this is no forward proxy.
     ConnectMethod "connect_method" Malformed
-        "the client asks for a tunnel with CONNECT; this is no forward proxy, correct its proxy settings"
+        "the client asks for a tunnel with CONNECT; \
+         this is no forward proxy, correct its proxy settings"
     /// HTTP/1.1 without a Host field (RFC 9112 section 3.2).
     HostMissing "host_missing" Malformed
         "the HTTP/1.1 request has no Host field; the client is broken or a scanner"
     /// Two Host fields, equal or not (RFC 9112 section 3.2).
     HostRepeated "host_repeated" Malformed
-        "the request has two Host fields, so its name is ambiguous; the client or a proxy before it is broken"
+        "the request has two Host fields, so its name is ambiguous; \
+         the client or a proxy before it is broken"
     /// A comma in the Host field: two joined into one.
     HostList "host_list" Malformed
-        "the Host field is a list, so its name is ambiguous; the client or a proxy before it is broken"
+        "the Host field is a list, so its name is ambiguous; \
+         the client or a proxy before it is broken"
     /// The name in the Host field or the target is empty.
     HostEmpty "host_empty" Malformed
         "the Host field or the target's host is empty; let the client send the name it wants"
     /// The port behind the name is no number up to 65535.
     HostPort "host_port" Malformed
-        "the port in the Host field or the target is no number up to 65535; correct it at the client"
+        "the port in the Host field or the target is no number up to 65535; \
+         correct it at the client"
     /// The name is longer than a DNS name.
     HostTooLong "host_too_long" Malformed
-        "the name in the Host field or the target is longer than 253 bytes; no DNS name is, correct it at the client"
+        "the name in the Host field or the target is longer than 253 bytes; \
+         no DNS name is, correct it at the client"
     /// The name holds a byte that no host name has.
     HostBadByte "host_bad_byte" Malformed
-        "the Host field or the target's host holds a byte no host name has; correct it at the client, Unicode names in xn-- form"
+        "the Host field or the target's host holds a byte no host name has; \
+         correct it at the client, Unicode names in xn-- form"
     /// The name has an empty or overlong label, or is a broken address.
     HostBadName "host_bad_name" Malformed
-        "the name in the Host field or the target has a bad label or is a broken IP address; correct it at the client"
+        "the name in the Host field or the target has a bad label or is a broken IP address; \
+         correct it at the client"
     /// Whitespace between a field name and its colon (RFC 9112 section 5.1).
     SpaceBeforeColon "space_before_colon" Malformed
-        "a header has whitespace before its colon, which readers read differently; the client is broken or hostile"
+        "a header has whitespace before its colon, which readers read differently; \
+         the client is broken or hostile"
     /// A header line that begins with whitespace (RFC 9112 sections 2.2 and 5.2).
     FoldedHeader "folded_header" Malformed
-        "a header line begins with whitespace, which readers read differently; the client is too old or hostile"
+        "a header line begins with whitespace, which readers read differently; \
+         the client is too old or hostile"
     /// A carriage return that ends no line (RFC 9112 section 2.2).
     BareCr "bare_cr" Malformed
-        "a carriage return stands in the middle of a line, which readers read differently; the client is broken or hostile"
+        "a carriage return stands in the middle of a line, which readers read differently; \
+         the client is broken or hostile"
     /// A NUL byte in the head.
     NulByte "nul_byte" Malformed
         "the head holds a NUL byte; the client is broken or hostile"
     /// A header without colon, or with a name that is no token.
     HeaderName "header_name" Malformed
-        "a header has no name or a name with bytes no name may have; the client is broken or hostile"
+        "a header has no name or a name with bytes no name may have; \
+         the client is broken or hostile"
     /// A control character in a header's value (RFC 9110 section 5.5).
     HeaderValue "header_value" Malformed
         "a header's value holds a control character; the client is broken or hostile"
@@ -196,7 +217,8 @@ refusals! {
         "the request has more than 256 headers; the client is broken or hostile"
     /// The head does not end within the limit.
     RequestHeadTooLarge "request_head_too_large" TooLarge
-        "the request head is larger than the limit; raise request_head_bytes_max if such clients are yours"
+        "the request head is larger than the limit; \
+         raise request_head_bytes_max if such clients are yours"
 }
 
 impl Refusal {

@@ -1,4 +1,5 @@
-//! The first line of a request (RFC 9112 section 3) and the authority, which stands both in it and in the Host field.
+//! The first line of a request (RFC 9112 section 3) and the authority, which stands both in it and
+//! in the Host field.
 
 use super::Refusal;
 use crate::route::{Host, HostError};
@@ -92,8 +93,8 @@ fn parse_absolute(target: &[u8]) -> Result<Host, Refusal> {
     parse_authority(&rest[..end])
 }
 
-/// `host [ ":" port ]` (RFC 3986 section 3.2). The port may be empty and is not kept: the listener says the protocol,
-/// the route says the port.
+/// `host [ ":" port ]` (RFC 3986 section 3.2). The port may be empty and is not kept: the listener
+/// says the protocol, the route says the port.
 pub(super) fn parse_authority(authority: &[u8]) -> Result<Host, Refusal> {
     // Only in brackets may an address have colons; a bare one cannot be told from a port.
     let host_end = match authority.first() {

@@ -1,14 +1,15 @@
-//! Finds the ClientHello in a stream of TLS records and the name in the ClientHello.
+//! Finds the ClientHello in a stream of TLS records.
 //!
-//! A hello may be spread over any number of records (RFC 8446 section 5.1), of one byte each if the client
-//! likes. The walk checks record headers as they come and counts; only when the last byte of the hello is there is
-//! it put together, once, and parsed, once. What lies behind the hello, in the same record or in later ones, is not looked at.
+//! A hello may be spread over any number of records (RFC 8446 section 5.1), of one byte each if the
+//! client likes. The walk checks record headers as they come and counts; only when the last byte of
+//! the hello is there is it put together, once, and parsed, once. What lies behind the hello, in
+//! the same record or in later ones, is not looked at: it reaches the backend as it came, and the
+//! backend, which has the keys, is the one to judge it.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 
-use super::{Head, Refusal, Step};
-use crate::route::{Host, HostError};
+use super::hello::parse_hello;
+use super::{Refusal, Step};
 
 /// Type of a handshake record (RFC 8446 section 5.1).
 const RECORD_HANDSHAKE: u8 = 22;
@@ -21,17 +22,6 @@ const RECORD_BYTES_MAX: u32 = 1 << 14;
 const HANDSHAKE_CLIENT_HELLO: u8 = 1;
 /// A handshake message begins with its type and three bytes of length.
 const HANDSHAKE_HEADER_BYTES: u32 = 4;
-const SESSION_ID_BYTES_MAX: usize = 32;
-const RANDOM_BYTES: usize = 32;
-
-const EXTENSION_SERVER_NAME: u16 = 0;
-const EXTENSION_ALPN: u16 = 16;
-const EXTENSION_ECH: u16 = 0xfe0d;
-/// The only NameType there is (RFC 6066 section 3).
-const NAME_TYPE_HOST_NAME: u8 = 0;
-
-/// Longest ALPN text kept for the log, in bytes; browsers send 11, and a client must not fill the log.
-const ALPN_TEXT_BYTES_MAX: usize = 256;
 
 /// The methods by which an HTTP request is told from noise, each with the space behind it.
 const HTTP_METHODS: [&[u8]; 9] = [
@@ -164,7 +154,8 @@ fn name_noise(rest: &[u8]) -> Result<Option<u32>, Refusal> {
     Err(Refusal::NotTls)
 }
 
-/// The first `length` bytes of handshake in records that were walked; borrowed when one record holds them.
+/// The first `length` bytes of handshake in records that were walked; borrowed when one record
+/// holds them.
 fn gather(within: &[u8], length: usize) -> Cow<'_, [u8]> {
     let mut scratch = Vec::new();
     let mut at = 0;
@@ -185,180 +176,4 @@ fn gather(within: &[u8], length: usize) -> Cow<'_, [u8]> {
         }
         at += taken;
     }
-}
-
-/// Reads fields off the front of some bytes; a field that is not there is `None`.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn bytes(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (field, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(field)
-    }
-
-    fn u8(&mut self) -> Option<u8> {
-        self.bytes(1).map(|field| field[0])
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        self.bytes(2)
-            .map(|field| u16::from_be_bytes([field[0], field[1]]))
-    }
-
-    /// A field that begins with one byte of length.
-    fn vector8(&mut self) -> Option<&'a [u8]> {
-        let length = self.u8()?;
-        self.bytes(usize::from(length))
-    }
-
-    /// A field that begins with two bytes of length.
-    fn vector16(&mut self) -> Option<&'a [u8]> {
-        let length = self.u16()?;
-        self.bytes(usize::from(length))
-    }
-}
-
-/// The body of a ClientHello (RFC 8446 section 4.1.2, RFC 5246 section 7.4.1.2).
-fn parse_hello(body: &[u8]) -> Result<Head, Refusal> {
-    let mut reader = Reader(body);
-    let lies = Refusal::HelloLength;
-    let version = reader.u16().ok_or(lies)?;
-    if version >> 8 != 3 {
-        return Err(Refusal::HelloVersion);
-    }
-    reader.bytes(RANDOM_BYTES).ok_or(lies)?;
-    if reader.vector8().ok_or(lies)?.len() > SESSION_ID_BYTES_MAX {
-        return Err(Refusal::SessionIdTooLong);
-    }
-    let suites = reader.vector16().ok_or(lies)?;
-    if suites.is_empty() || suites.len() % 2 != 0 {
-        return Err(Refusal::CipherSuites);
-    }
-    if reader.vector8().ok_or(lies)?.is_empty() {
-        return Err(Refusal::CompressionMethods);
-    }
-    // Before TLS 1.2 a hello may end here, without even an empty block of extensions.
-    let mut extensions: &[u8] = &[];
-    if !reader.0.is_empty() {
-        extensions = reader.vector16().ok_or(lies)?;
-    }
-    if !reader.0.is_empty() {
-        return Err(Refusal::HelloTrailingData);
-    }
-    parse_extensions(extensions)
-}
-
-fn parse_extensions(block: &[u8]) -> Result<Head, Refusal> {
-    let mut head = Head {
-        name: None,
-        alpn: Box::default(),
-        ech: false,
-    };
-    let mut seen = Seen::default();
-    let mut reader = Reader(block);
-    while !reader.0.is_empty() {
-        let kind = reader.u16().ok_or(Refusal::HelloLength)?;
-        let data = reader.vector16().ok_or(Refusal::HelloLength)?;
-        if !seen.insert(kind) {
-            return Err(match kind {
-                EXTENSION_SERVER_NAME => Refusal::SniRepeated,
-                _ => Refusal::ExtensionRepeated,
-            });
-        }
-        match kind {
-            EXTENSION_SERVER_NAME => head.name = Some(parse_server_name(data)?),
-            EXTENSION_ALPN => head.alpn = parse_alpn(data)?,
-            EXTENSION_ECH => head.ech = true,
-            _ => {}
-        }
-    }
-    Ok(head)
-}
-
-/// The extension types met so far, one bit each: a hello of 64 KiB can hold 16,000 extensions, and
-/// comparing each with each would cost a thousand times what reading them does.
-struct Seen([u64; 1024]);
-
-impl Default for Seen {
-    fn default() -> Seen {
-        Seen([0; 1024])
-    }
-}
-
-impl Seen {
-    /// Whether the type is new.
-    fn insert(&mut self, kind: u16) -> bool {
-        let word = &mut self.0[usize::from(kind >> 6)];
-        let bit = 1 << (kind & 63);
-        let new = *word & bit == 0;
-        *word |= bit;
-        new
-    }
-}
-
-/// The one host_name of a server_name extension (RFC 6066 section 3). An entry of another type is refused and not skipped:
-/// none is defined, so its end is not known, and OpenSSL and BoringSSL refuse it too.
-fn parse_server_name(data: &[u8]) -> Result<Host, Refusal> {
-    let mut reader = Reader(data);
-    let list = reader.vector16().ok_or(Refusal::SniLength)?;
-    if list.is_empty() || !reader.0.is_empty() {
-        return Err(Refusal::SniLength);
-    }
-    let mut entries = Reader(list);
-    if entries.u8() != Some(NAME_TYPE_HOST_NAME) {
-        return Err(Refusal::SniNameType);
-    }
-    let name = entries.vector16().ok_or(Refusal::SniLength)?;
-    match entries.u8() {
-        None => {}
-        Some(NAME_TYPE_HOST_NAME) => {
-            entries.vector16().ok_or(Refusal::SniLength)?;
-            return Err(Refusal::SniSeveralNames);
-        }
-        Some(_) => return Err(Refusal::SniNameType),
-    }
-    Host::parse(name).map_err(|error| match error {
-        HostError::Empty => Refusal::SniEmpty,
-        HostError::TooLong => Refusal::SniTooLong,
-        HostError::BadByte(_) => Refusal::SniBadByte,
-        HostError::BadLabel | HostError::BadLiteral | HostError::BadIdna => Refusal::SniBadName,
-    })
-}
-
-/// The protocols of an ALPN extension (RFC 7301 section 3.1) as text for the log: commas between them, in them
-/// escaped, cut with three dots at [`ALPN_TEXT_BYTES_MAX`].
-fn parse_alpn(data: &[u8]) -> Result<Box<str>, Refusal> {
-    let mut reader = Reader(data);
-    let list = reader.vector16().ok_or(Refusal::AlpnMalformed)?;
-    if list.is_empty() || !reader.0.is_empty() {
-        return Err(Refusal::AlpnMalformed);
-    }
-    let mut text = String::new();
-    let mut names = Reader(list);
-    let mut cut = false;
-    while !names.0.is_empty() {
-        let name = names.vector8().ok_or(Refusal::AlpnMalformed)?;
-        if name.is_empty() {
-            return Err(Refusal::AlpnMalformed);
-        }
-        if cut {
-            continue;
-        }
-        if !text.is_empty() {
-            text.push(',');
-        }
-        for byte in name {
-            match byte {
-                b',' => text.push_str("\\x2c"),
-                _ => write!(text, "{}", byte.escape_ascii()).expect("a string takes all"),
-            }
-        }
-        cut = text.len() > ALPN_TEXT_BYTES_MAX;
-    }
-    if cut {
-        text.truncate(ALPN_TEXT_BYTES_MAX - 3);
-        text.push_str("...");
-    }
-    Ok(text.into_boxed_str())
 }

@@ -29,6 +29,16 @@ pub struct BindError {
     pub cause: io::Error,
 }
 
+impl BindError {
+    /// Whether the machine does not have the address family at all.
+    pub fn lacks_family(&self) -> bool {
+        matches!(
+            self.cause.raw_os_error(),
+            Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+        )
+    }
+}
+
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let remedy = match self.cause.raw_os_error() {

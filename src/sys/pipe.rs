@@ -24,11 +24,10 @@ impl Pipe {
     /// above the soft limit has 8 KiB. The caller asks [`Pipe::capacity_bytes`].
     pub fn new(capacity_bytes: usize) -> io::Result<Pipe> {
         let mut ends = [0; 2];
+        let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
         // SAFETY: the kernel writes two descriptors to a live array of two.
-        check(
-            unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) }
-                as libc::ssize_t,
-        )?;
+        let returned = unsafe { libc::pipe2(ends.as_mut_ptr(), flags) };
+        check(returned as libc::ssize_t)?;
         // SAFETY: both descriptors were just made and nobody else owns them.
         let (read_end, write_end) =
             unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) };

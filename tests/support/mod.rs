@@ -7,6 +7,7 @@
 pub mod backend;
 pub mod client;
 pub mod proxy;
+pub mod redis;
 
 use std::time::{Duration, Instant};
 

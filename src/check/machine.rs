@@ -1,0 +1,308 @@
+//! The items that are read from `/proc`. A file that is missing or odd makes an item a warning:
+//! what cannot be known is not known to be wrong.
+
+use std::path::{Path, PathBuf};
+
+use super::Item;
+use crate::config::{Config, KernelVersion};
+
+/// The oldest kernel whose io_uring has what the ring needs.
+const KERNEL_MIN: KernelVersion = KernelVersion::new(5, 8);
+
+/// Since this kernel rings are not counted against RLIMIT_MEMLOCK.
+const MEMLOCK_FREE_SINCE: KernelVersion = KernelVersion::new(5, 12);
+
+/// Lockable memory that a core's rings need where they are counted.
+const MEMLOCK_PER_CORE_BYTES: u64 = 512 << 10;
+
+/// Below this many open files the limit is met before the machine is busy.
+const OPEN_FILES_COMFORTABLE: u64 = 65_536;
+
+/// Client and backend socket.
+const DESCRIPTORS_PER_CONNECTION: u64 = 2;
+
+const PAGE_BYTES: usize = 4096;
+
+/// capabilities(7), as bits of CapEff.
+const CAP_NET_BIND_SERVICE: u64 = 1 << 10;
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+const CAP_SYS_RESOURCE: u64 = 1 << 24;
+
+/// `/proc` below a root.
+pub(super) struct Proc {
+    root: PathBuf,
+}
+
+impl Proc {
+    pub fn new(root: &Path) -> Proc {
+        Proc {
+            root: root.join("proc"),
+        }
+    }
+
+    fn read(&self, path: &str) -> Option<String> {
+        let text = std::fs::read_to_string(self.root.join(path)).ok()?;
+        Some(text.trim().to_owned())
+    }
+
+    fn sysctl(&self, path: &str) -> Option<u64> {
+        self.read(&format!("sys/{path}"))?.parse().ok()
+    }
+
+    fn release(&self) -> Option<KernelVersion> {
+        KernelVersion::parse(&self.read("sys/kernel/osrelease")?)
+    }
+
+    /// The value of `name:` in `/proc/self/status`.
+    fn status(&self, name: &str) -> Option<String> {
+        let status = self.read("self/status")?;
+        let value = |line: &str| {
+            Some(
+                line.strip_prefix(name)?
+                    .strip_prefix(':')?
+                    .trim()
+                    .to_owned(),
+            )
+        };
+        status.lines().find_map(value)
+    }
+
+    fn has_capability(&self, bits: u64) -> bool {
+        let effective = self.status("CapEff");
+        let effective = effective.and_then(|text| u64::from_str_radix(&text, 16).ok());
+        effective.is_some_and(|effective| effective & bits != 0)
+    }
+
+    /// Soft and hard limit, `u64::MAX` for unlimited.
+    fn limit(&self, name: &str) -> Option<(u64, u64)> {
+        let limits = self.read("self/limits")?;
+        let values = limits.lines().find_map(|line| line.strip_prefix(name))?;
+        let mut values = values.split_whitespace().map(|value| match value {
+            "unlimited" => Some(u64::MAX),
+            number => number.parse().ok(),
+        });
+        Some((values.next()??, values.next()??))
+    }
+
+    pub fn kernel(&self) -> Item {
+        const NAME: &str = "kernel";
+        match self.release() {
+            Some(release) if release >= KERNEL_MIN => Item::ok(NAME, format!("Linux {release}")),
+            Some(release) => Item::fail(
+                NAME,
+                format!("Linux {release} lacks io_uring operations"),
+                format!("use Linux {KERNEL_MIN} or later"),
+            ),
+            None => unknown(NAME, "sys/kernel/osrelease"),
+        }
+    }
+
+    pub fn seccomp(&self) -> Item {
+        const NAME: &str = "seccomp";
+        match self.status("Seccomp").as_deref() {
+            Some("0") => Item::ok(NAME, "no filter"),
+            Some(_) => Item::warn(
+                NAME,
+                "a filter is in force, as in a container",
+                "nothing to do when io_uring above is ok; otherwise allow io_uring_setup, \
+                 io_uring_enter and io_uring_register in it",
+            ),
+            None => unknown(NAME, "self/status"),
+        }
+    }
+
+    /// The process raises its soft limit to the hard one by itself.
+    pub fn open_files(&self) -> Item {
+        const NAME: &str = "open files";
+        let Some((_, hard)) = self.limit("Max open files") else {
+            return unknown(NAME, "self/limits");
+        };
+        let found = format!(
+            "limit {hard}, room for {} connections",
+            hard / DESCRIPTORS_PER_CONNECTION
+        );
+        if hard >= OPEN_FILES_COMFORTABLE {
+            return Item::ok(NAME, found);
+        }
+        let remedy = "raise the hard limit (LimitNOFILE= in systemd, ulimit -Hn) to twice the \
+                      connections expected";
+        Item::warn(NAME, found, remedy)
+    }
+
+    pub fn locked_memory(&self, config: &Config) -> Item {
+        const NAME: &str = "locked memory";
+        let (Some((soft, _)), Some(release)) = (self.limit("Max locked memory"), self.release())
+        else {
+            return unknown(NAME, "self/limits");
+        };
+        if release >= MEMLOCK_FREE_SINCE {
+            return Item::ok(NAME, "not needed by this kernel's io_uring");
+        }
+        let needed = MEMLOCK_PER_CORE_BYTES * config.cores.len() as u64;
+        if soft >= needed || self.has_capability(CAP_SYS_RESOURCE) {
+            return Item::ok(NAME, "enough for a ring per core");
+        }
+        Item::warn(
+            NAME,
+            format!("limit {soft} bytes; kernels before 5.12 may count rings against it"),
+            format!("raise it (LimitMEMLOCK= in systemd, ulimit -l) to {needed} bytes"),
+        )
+    }
+
+    pub fn backlog(&self, config: &Config) -> Item {
+        const NAME: &str = "backlog";
+        let Some(somaxconn) = self.sysctl("net/core/somaxconn") else {
+            return unknown(NAME, "sys/net/core/somaxconn");
+        };
+        let backlog = config.limits.backlog;
+        if somaxconn >= u64::from(backlog) {
+            return Item::ok(NAME, format!("{backlog}"));
+        }
+        Item::warn(
+            NAME,
+            format!("{backlog} is cut to net.core.somaxconn = {somaxconn}"),
+            format!("set net.core.somaxconn to {backlog}, or --backlog to {somaxconn}"),
+        )
+    }
+
+    pub fn pipes(&self, config: &Config) -> Item {
+        const NAME: &str = "pipes";
+        let (Some(soft_pages), Some(size_max)) = (
+            self.sysctl("fs/pipe-user-pages-soft"),
+            self.sysctl("fs/pipe-max-size"),
+        ) else {
+            return unknown(NAME, "sys/fs/pipe-user-pages-soft");
+        };
+        let limits = &config.limits;
+        let pipes = limits.pipes_per_core * config.cores.len();
+        if self.has_capability(CAP_SYS_RESOURCE | CAP_SYS_ADMIN) {
+            return Item::ok(NAME, format!("{pipes} at most, unlimited for this user"));
+        }
+        if limits.pipe_bytes as u64 > size_max {
+            return Item::warn(
+                NAME,
+                format!(
+                    "pipe-bytes {} is above fs.pipe-max-size = {size_max}",
+                    limits.pipe_bytes
+                ),
+                format!("set --pipe-bytes {size_max} or raise the sysctl"),
+            );
+        }
+        let pages = (pipes * limits.pipe_bytes.div_ceil(PAGE_BYTES)) as u64;
+        // 0 is no limit.
+        if soft_pages == 0 || pages <= soft_pages {
+            return Item::ok(NAME, format!("{pipes} at most"));
+        }
+        Item::warn(
+            NAME,
+            format!(
+                "{pipes} pipes may take {pages} pages, fs.pipe-user-pages-soft is {soft_pages}; \
+                 beyond it bulk goes through smaller pipes or is copied"
+            ),
+            format!("set the sysctl to {pages}, or lower --pipes-per-core"),
+        )
+    }
+
+    pub fn ports(&self, config: &Config) -> Item {
+        const NAME: &str = "low ports";
+        // 1024 on kernels without the setting.
+        let first_free = self
+            .sysctl("net/ipv4/ip_unprivileged_port_start")
+            .unwrap_or(1024);
+        let low = ports(config).find(|port| u64::from(*port) < first_free);
+        match low {
+            Some(port) if !self.has_capability(CAP_NET_BIND_SERVICE) => Item::fail(
+                NAME,
+                format!("port {port} needs CAP_NET_BIND_SERVICE"),
+                "give it (AmbientCapabilities= in systemd, setcap on the binary) or lower \
+                 net.ipv4.ip_unprivileged_port_start",
+            ),
+            Some(_) => Item::ok(NAME, "allowed"),
+            None => Item::ok(NAME, "none"),
+        }
+    }
+
+    /// A connection to a backend may be given a listener's port while the process is not running.
+    pub fn local_ports(&self, config: &Config) -> Item {
+        const NAME: &str = "local ports";
+        const RANGE: &str = "sys/net/ipv4/ip_local_port_range";
+        let range = self.read(RANGE).and_then(|text| {
+            let mut ends = text.split_whitespace().map(str::parse::<u16>);
+            Some((ends.next()?.ok()?, ends.next()?.ok()?))
+        });
+        let Some((first, last)) = range else {
+            return unknown(NAME, RANGE);
+        };
+        let reserved = self
+            .read("sys/net/ipv4/ip_local_reserved_ports")
+            .unwrap_or_default();
+        let taken = ports(config)
+            .find(|port| (first..=last).contains(port) && !is_reserved(&reserved, *port));
+        let found = format!("{first} to {last} for connections to backends");
+        match taken {
+            None => Item::ok(NAME, found),
+            Some(port) => Item::warn(
+                NAME,
+                format!("{found}; listening port {port} is among them and may be taken at a start"),
+                format!("add {port} to net.ipv4.ip_local_reserved_ports"),
+            ),
+        }
+    }
+
+    pub fn ipv6(&self, config: &Config) -> Item {
+        const NAME: &str = "ipv6";
+        let mut listeners = config.listeners.iter();
+        let wanted = listeners.clone().any(|listener| listener.address.is_ipv6());
+        let disabled = self.sysctl("net/ipv6/conf/all/disable_ipv6") == Some(1);
+        let there = self.root.join("net/if_inet6").exists() && !disabled;
+        if !wanted || there {
+            return Item::ok(
+                NAME,
+                if there {
+                    "there"
+                } else {
+                    "neither there nor asked for"
+                },
+            );
+        }
+        let required = listeners.find(|listener| listener.address.is_ipv6() && listener.required);
+        match required {
+            Some(listener) => Item::fail(
+                NAME,
+                format!("{} cannot be listened on without IPv6", listener.address),
+                "enable IPv6 or listen on IPv4 only",
+            ),
+            None => Item::warn(
+                NAME,
+                "not there; :PORT listens on IPv4 only",
+                "enable IPv6, or write 0.0.0.0:PORT to say that it is meant",
+            ),
+        }
+    }
+}
+
+fn unknown(name: &'static str, path: &str) -> Item {
+    Item::warn(
+        name,
+        format!("/proc/{path} cannot be read"),
+        "mount /proc, and look there",
+    )
+}
+
+/// Every fixed port to listen on.
+fn ports(config: &Config) -> impl Iterator<Item = u16> {
+    let listeners = config.listeners.iter().map(|listener| listener.address);
+    let ports = listeners.chain(config.admin).map(|address| address.port());
+    ports.filter(|port| *port != 0)
+}
+
+/// Whether `port` is in a list like `8080,9000-9100`.
+fn is_reserved(list: &str, port: u16) -> bool {
+    list.split(',').any(|part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        match (first.trim().parse::<u16>(), last.trim().parse::<u16>()) {
+            (Ok(first), Ok(last)) => (first..=last).contains(&port),
+            _ => false,
+        }
+    })
+}

@@ -1,0 +1,236 @@
+//! Machines that are not the one the tests run on.
+
+use std::ffi::OsString;
+use std::fs;
+
+use super::*;
+use crate::config::{Machine, read};
+
+const LIMITS: &str = "Limit                     Soft Limit           Hard Limit           Units
+Max open files            1024                 1048576              files
+Max locked memory         65536                unlimited            bytes
+";
+
+/// A machine on which everything is well.
+fn machine() -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for (path, text) in [
+        ("sys/kernel/osrelease", "6.1.0-18-amd64\n"),
+        (
+            "self/status",
+            "Name:\tx\nCapEff:\t0000000000000000\nSeccomp:\t0\n",
+        ),
+        ("self/limits", LIMITS),
+        ("sys/net/core/somaxconn", "4096\n"),
+        ("sys/fs/pipe-user-pages-soft", "0\n"),
+        ("sys/fs/pipe-max-size", "1048576\n"),
+        ("sys/net/ipv4/ip_unprivileged_port_start", "1024\n"),
+        ("sys/net/ipv4/ip_local_port_range", "32768\t60999\n"),
+        ("sys/net/ipv4/ip_local_reserved_ports", "\n"),
+        ("sys/net/ipv6/conf/all/disable_ipv6", "0\n"),
+        ("net/if_inet6", ""),
+    ] {
+        set(&root, path, text);
+    }
+    root
+}
+
+fn set(root: &tempfile::TempDir, path: &str, text: &str) {
+    let path = root.path().join("proc").join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+fn config(arguments: &[&str]) -> Config {
+    let typical = [
+        "pointsman",
+        "--route",
+        "a.test=127.0.0.1:1",
+        "--https",
+        ":8443",
+    ];
+    let arguments = typical.iter().chain(arguments).map(OsString::from);
+    let (_, typed) = read(arguments, []).unwrap();
+    let machine = Machine {
+        allowed_cores: vec![0, 1],
+    };
+    typed.check(&machine).unwrap()
+}
+
+const FINE: Trials<'_> = Trials {
+    ring: &|_| Ok(String::from("there")),
+    redis: &|_| Ok(String::from("answers")),
+    routes_file: &|_| Ok(String::from("3 routes")),
+};
+
+fn item(report: &Report, name: &str) -> Item {
+    let found = report.items.iter().find(|item| item.name == name);
+    found
+        .unwrap_or_else(|| panic!("no {name} in\n{report}"))
+        .clone()
+}
+
+#[test]
+fn on_a_good_machine_all_is_well() {
+    let root = machine();
+    let config = config(&["--redis", "redis://u:hush@h", "--routes", "/r"]);
+    let report = check_below(root.path(), &config, &FINE);
+    assert!(
+        report.items.iter().all(|item| item.verdict == Verdict::Ok),
+        "{report}"
+    );
+    assert_eq!(report.exit_code(), 0);
+    assert_eq!(report.to_string().lines().count(), report.items.len());
+    assert!(!report.to_string().contains("hush"));
+}
+
+#[test]
+fn each_shortcoming_is_found_and_has_a_remedy() {
+    use Verdict::{Fail, Warn};
+    for (path, text, arguments, name, verdict) in [
+        ("sys/kernel/osrelease", "5.4.0", &[][..], "kernel", Fail),
+        (
+            "self/status",
+            "CapEff:\t0\nSeccomp:\t2\n",
+            &[],
+            "seccomp",
+            Warn,
+        ),
+        (
+            "self/limits",
+            "Max open files 256 1024 files\n",
+            &[],
+            "open files",
+            Warn,
+        ),
+        ("self/limits", "", &[], "open files", Warn),
+        (
+            "sys/kernel/osrelease",
+            "5.10.46",
+            &[],
+            "locked memory",
+            Warn,
+        ),
+        ("sys/net/core/somaxconn", "128", &[], "backlog", Warn),
+        ("sys/fs/pipe-user-pages-soft", "16384", &[], "pipes", Warn),
+        ("sys/fs/pipe-max-size", "65536", &[], "pipes", Warn),
+        (
+            "sys/net/ipv4/ip_local_port_range",
+            "1024 65535",
+            &[],
+            "local ports",
+            Warn,
+        ),
+        ("sys/net/ipv6/conf/all/disable_ipv6", "1", &[], "ipv6", Warn),
+        (
+            "sys/net/ipv6/conf/all/disable_ipv6",
+            "1",
+            &["--http", "[::1]:0"],
+            "ipv6",
+            Fail,
+        ),
+        ("net/ignored", "", &["--http", ":80"], "low ports", Fail),
+        (
+            "net/ignored",
+            "",
+            &["--latency-dir", "/nonexistent"],
+            "latency-dir",
+            Warn,
+        ),
+        (
+            "net/ignored",
+            "",
+            &["--latency-dir", "/dev/null"],
+            "latency-dir",
+            Fail,
+        ),
+        (
+            "net/ignored",
+            "",
+            &["--snapshot", "/nonexistent/s"],
+            "snapshot",
+            Warn,
+        ),
+    ] {
+        let root = machine();
+        set(&root, path, text);
+        let report = check_below(root.path(), &config(arguments), &FINE);
+        let item = item(&report, name);
+        assert_eq!(item.verdict, verdict, "{path} {arguments:?}\n{report}");
+        assert!(!item.remedy.is_empty(), "{report}");
+        assert_eq!(report.exit_code(), u8::from(verdict == Fail), "{report}");
+    }
+}
+
+#[test]
+fn what_root_may_do_is_no_shortcoming() {
+    let root = machine();
+    set(
+        &root,
+        "self/status",
+        "CapEff:\t000001ffffffffff\nSeccomp:\t0\n",
+    );
+    set(&root, "sys/fs/pipe-user-pages-soft", "16384");
+    let report = check_below(root.path(), &config(&["--http", ":80"]), &FINE);
+    assert!(
+        report.items.iter().all(|item| item.verdict == Verdict::Ok),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_reserved_port_is_safe() {
+    let root = machine();
+    set(&root, "sys/net/ipv4/ip_local_port_range", "1024 65535");
+    set(
+        &root,
+        "sys/net/ipv4/ip_local_reserved_ports",
+        "80,8000-9000",
+    );
+    let report = check_below(root.path(), &config(&[]), &FINE);
+    assert_eq!(item(&report, "local ports").verdict, Verdict::Ok);
+}
+
+#[test]
+fn trials_that_fail_say_why() {
+    let root = machine();
+    let trials = Trials {
+        ring: &|_| Err(String::from("switched off; switch it on")),
+        redis: &|_| Err(String::from("refused; start it")),
+        ..FINE
+    };
+    let with_route = config(&["--redis", "redis://h"]);
+    let report = check_below(root.path(), &with_route, &trials);
+    assert_eq!(report.exit_code(), 1);
+    assert!(
+        report
+            .to_string()
+            .contains("FAIL  io_uring       switched off; switch it on\n")
+    );
+    assert_eq!(item(&report, "redis").verdict, Verdict::Warn);
+    let mut only_redis = with_route;
+    only_redis.sync.static_routes.clear();
+    let report = check_below(root.path(), &only_redis, &trials);
+    assert_eq!(item(&report, "redis").verdict, Verdict::Fail);
+}
+
+#[test]
+fn this_machine_can_be_looked_at() {
+    let report = check(&config(&[]), &FINE);
+    assert_eq!(item(&report, "kernel").verdict, Verdict::Ok, "{report}");
+}
+
+#[test]
+fn a_refused_configuration_is_a_report_too() {
+    let (_, typed) = read(["pointsman", "check"].map(OsString::from), []).unwrap();
+    let machine = Machine {
+        allowed_cores: vec![0],
+    };
+    let report = Report::of_refused(&typed.check(&machine).unwrap_err());
+    assert_eq!(report.exit_code(), 1);
+    assert!(
+        report
+            .to_string()
+            .starts_with("FAIL  configuration  https, http: there is nothing")
+    );
+}

@@ -1,0 +1,310 @@
+//! The second stage: what was typed → a complete configuration, or the first thing wrong with it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::error::{ConfigError, Fault};
+use super::options::{OptionSpec, option};
+use super::typed::{Typed, TypedValue};
+use super::value;
+use super::{
+    Config, KernelVersion, Limits, Listener, LogFormat, LogLevel, LogSettings, RedisUrl,
+    SyncSettings,
+};
+use crate::protocol::Protocol;
+use crate::route::{Balance, Key, Member};
+
+/// What the check must know of the machine.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// Processor numbers that this process may run on.
+    pub allowed_cores: Vec<usize>,
+}
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Typed {
+    /// Checks every value and puts the defaults in.
+    pub fn check(&self, machine: &Machine) -> Result<Config, ConfigError> {
+        let listeners = self.listeners()?;
+        let config = Config {
+            cores: self.value("cores", |text| value::cores(text, &machine.allowed_cores))?,
+            limits: self.limits()?,
+            balance: self.value("balance", |text| {
+                value::word(
+                    text,
+                    &[
+                        ("p2c", Balance::LeastOfTwo),
+                        ("round-robin", Balance::RoundRobin),
+                        ("random", Balance::Random),
+                    ],
+                )
+            })?,
+            sync: self.sync_settings()?,
+            admin: self.optional("admin", value::admin_address)?,
+            latency_dir: self.optional("latency-dir", path)?,
+            log: self.log()?,
+            kernel_mask: self.optional("kernel-mask", kernel_version)?,
+            listeners,
+        };
+        if let Some(admin) = config.admin {
+            let taken = |listener: &Listener| admin.port() != 0 && listener.address == admin;
+            if config.listeners.iter().any(taken) {
+                return Err(self.fault_at(
+                    "admin",
+                    Fault::new(
+                        format!("{admin} is already listened on for clients"),
+                        "give the admin endpoint a port of its own",
+                    ),
+                ));
+            }
+        }
+        Ok(config)
+    }
+
+    fn listeners(&self) -> Result<Vec<Listener>, ConfigError> {
+        let mut listeners: Vec<Listener> = Vec::new();
+        for (name, protocol) in [("https", Protocol::Tls), ("http", Protocol::Http)] {
+            let addresses = self.all(name, value::listen_addresses)?;
+            for (address, required) in addresses.into_iter().flatten() {
+                let twice = |other: &Listener| address.port() != 0 && other.address == address;
+                if listeners.iter().any(twice) {
+                    return Err(self.fault_at(
+                        name,
+                        Fault::new(
+                            format!("{address} is listened on twice"),
+                            "name each address once",
+                        ),
+                    ));
+                }
+                listeners.push(Listener {
+                    protocol,
+                    address,
+                    required,
+                });
+            }
+        }
+        if listeners.is_empty() {
+            return Err(Fault::new(
+                "there is nothing to listen on",
+                "add --https ADDR, --http ADDR or both, like --https :443",
+            )
+            .at("https, http"));
+        }
+        Ok(listeners)
+    }
+
+    fn limits(&self) -> Result<Limits, ConfigError> {
+        let duration = |name, range| self.value(name, |text| value::duration(text, range));
+        let count = |name, range| self.value(name, |text| value::count(text, range));
+        let bytes = |name, range| self.value(name, |text| value::bytes(text, range));
+        Ok(Limits {
+            head_deadline: duration("head-deadline", MILLISECOND..=HOUR)?,
+            connect_deadline: duration("connect-deadline", MILLISECOND..=HOUR)?,
+            connect_attempts: count("connect-attempts", 1..=16)?,
+            idle_deadline: duration("idle-deadline", MILLISECOND..=30 * DAY)?,
+            // Below a kibibyte no real hello fits; above a mebibyte one connection's head costs
+            // more than thousands of others.
+            hello_bytes_max: bytes("hello-bytes-max", KIB..=MIB)?,
+            request_head_bytes_max: bytes("request-head-bytes-max", KIB..=MIB)?,
+            // More than 65,535 waiting clients would have given up before their turn.
+            backlog: count("backlog", 1..=65_535)?,
+            turn_bytes: bytes("turn-bytes", 16 * KIB..=64 * MIB)?,
+            // One page at least; the largest pipe the kernel makes for root by default settings
+            // is far below the upper bound.
+            pipe_bytes: bytes("pipe-bytes", 4 * KIB..=64 * MIB)?,
+            pipes_per_core: count("pipes-per-core", 0..=65_536)? as usize,
+            drain: duration("drain", Duration::ZERO..=DAY)?,
+            ring_entries: self.value("ring-entries", ring_entries)?,
+        })
+    }
+
+    fn sync_settings(&self) -> Result<SyncSettings, ConfigError> {
+        let duration = |name, range| self.value(name, |text| value::duration(text, range));
+        let settings = SyncSettings {
+            redis: self.optional("redis", RedisUrl::parse)?,
+            redis_prefix: self.value("redis-prefix", redis_prefix)?,
+            static_routes: self
+                .all("route", static_route)?
+                .into_iter()
+                .flatten()
+                .collect(),
+            routes_file: self.optional("routes", path)?,
+            snapshot: self.optional("snapshot", path)?,
+            full_comparison: duration("redis-full-comparison", 100 * MILLISECOND..=DAY)?,
+            ping: duration("redis-ping", 10 * MILLISECOND..=HOUR)?,
+            ping_timeout: duration("redis-ping-timeout", 10 * MILLISECOND..=HOUR)?,
+            hold: duration("redis-hold", Duration::ZERO..=DAY)?,
+            dns_ttl_min: duration("dns-ttl-min", 100 * MILLISECOND..=DAY)?,
+            dns_ttl_max: duration("dns-ttl-max", 100 * MILLISECOND..=DAY)?,
+        };
+        if settings.dns_ttl_min > settings.dns_ttl_max {
+            return Err(self.fault_at(
+                "dns-ttl-min",
+                Fault::new(
+                    "is longer than dns-ttl-max",
+                    "shorten it or lengthen dns-ttl-max",
+                ),
+            ));
+        }
+        if settings.redis.is_none()
+            && settings.static_routes.is_empty()
+            && settings.routes_file.is_none()
+        {
+            return Err(Fault::new(
+                "there is nowhere to take routes from",
+                "add --redis URL, --route HOST=MEMBER or --routes FILE",
+            )
+            .at("redis, route, routes"));
+        }
+        Ok(settings)
+    }
+
+    fn log(&self) -> Result<LogSettings, ConfigError> {
+        const LEVELS: [(&str, LogLevel); 5] = [
+            ("error", LogLevel::Error),
+            ("warn", LogLevel::Warn),
+            ("info", LogLevel::Info),
+            ("debug", LogLevel::Debug),
+            ("trace", LogLevel::Trace),
+        ];
+        const FORMATS: [(&str, LogFormat); 2] =
+            [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        Ok(LogSettings {
+            level: self.value("log", |text| value::word(text, &LEVELS))?,
+            format: self.value("log-format", |text| value::word(text, &FORMATS))?,
+        })
+    }
+
+    /// The value of an option that has a default.
+    fn value<T>(
+        &self,
+        name: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, Fault>,
+    ) -> Result<T, ConfigError> {
+        let spec = listed(name);
+        match self.first(spec) {
+            Some(typed) => parse(&typed.text).map_err(|fault| fault.at(typed.origin.place(spec))),
+            None => parse(spec.default).map_err(|fault| fault.at(spec.name)),
+        }
+    }
+
+    /// The value of an option that may be missing.
+    fn optional<T>(
+        &self,
+        name: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, Fault>,
+    ) -> Result<Option<T>, ConfigError> {
+        let spec = listed(name);
+        self.first(spec)
+            .map(|typed| parse(&typed.text).map_err(|fault| fault.at(typed.origin.place(spec))))
+            .transpose()
+    }
+
+    /// The values of a repeatable option.
+    fn all<T>(
+        &self,
+        name: &'static str,
+        parse: impl Fn(&str) -> Result<T, Fault>,
+    ) -> Result<Vec<T>, ConfigError> {
+        let spec = listed(name);
+        let typed = self.values.get(name).into_iter().flatten();
+        typed
+            .map(|typed| parse(&typed.text).map_err(|fault| fault.at(typed.origin.place(spec))))
+            .collect()
+    }
+
+    fn first(&self, spec: &OptionSpec) -> Option<&TypedValue> {
+        self.values.get(spec.name)?.first()
+    }
+
+    /// A fault that shows only beside other options.
+    fn fault_at(&self, name: &'static str, fault: Fault) -> ConfigError {
+        let spec = listed(name);
+        match self.first(spec) {
+            Some(typed) => fault.at(typed.origin.place(spec)),
+            None => fault.at(spec.name),
+        }
+    }
+}
+
+fn listed(name: &'static str) -> &'static OptionSpec {
+    option(name).expect("only listed options are checked")
+}
+
+fn path(text: &str) -> Result<PathBuf, Fault> {
+    if text.is_empty() || text.contains('\0') {
+        return Err(Fault::new(
+            "is no path",
+            "name a path, or leave the option out",
+        ));
+    }
+    Ok(PathBuf::from(text))
+}
+
+fn kernel_version(text: &str) -> Result<KernelVersion, Fault> {
+    KernelVersion::parse(text).ok_or_else(|| {
+        Fault::new(
+            format!("{text:?} is no kernel version"),
+            "write it like 5.10",
+        )
+    })
+}
+
+/// The kernel would round up in silence; a power of two says what one gets.
+fn ring_entries(text: &str) -> Result<u32, Fault> {
+    // 32768 is IORING_MAX_ENTRIES.
+    let entries = value::count(text, 8..=32_768)?;
+    if entries.is_power_of_two() {
+        return Ok(entries);
+    }
+    Err(Fault::new(
+        format!("{entries} is no power of two"),
+        format!("write {}", entries.next_power_of_two()),
+    ))
+}
+
+fn redis_prefix(text: &str) -> Result<String, Fault> {
+    if text.chars().any(char::is_control) || text.len() > 256 {
+        return Err(Fault::new(
+            "holds control characters or more than 256 bytes",
+            "write what stands in front of the keys, like hostnames:",
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// `HOST=MEMBER[,MEMBER]` as one (host, member) pair per member.
+fn static_route(text: &str) -> Result<Vec<(String, String)>, Fault> {
+    let fault = |problem: &str| {
+        Fault::new(
+            format!("{text:?} {problem}"),
+            "write HOST=MEMBER[,MEMBER], like one.test=127.0.0.1:8001,127.0.0.1:8002",
+        )
+    };
+    let (host, members) = text
+        .split_once('=')
+        .ok_or_else(|| fault("has no equals sign"))?;
+    let host = host.trim();
+    if host.is_empty() {
+        return Err(fault("has no host"));
+    }
+    Key::parse(host).map_err(|error| fault(&format!("has a wrong host: {error}")))?;
+    members
+        .split(',')
+        .map(str::trim)
+        .map(|member| match Member::parse(member) {
+            Ok(_) => Ok((host.to_owned(), member.to_owned())),
+            Err(error) => Err(fault(&format!("has a wrong member: {error}"))),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,306 @@
+//! The one list of options. The command line, the environment and the file are all read by it, so
+//! that an option has the same name, unit, default and help wherever it is set.
+
+use clap::{Arg, ArgAction, Command};
+
+/// One option: `--head-deadline`, `POINTSMAN_HEAD_DEADLINE`, or `head-deadline` in the file.
+#[derive(Debug)]
+pub(super) struct OptionSpec {
+    pub name: &'static str,
+    /// What stands for the value in the help.
+    pub value: &'static str,
+    pub repeatable: bool,
+    /// As an operator would write it; empty: none.
+    pub default: &'static str,
+    /// What it does, the unit, and the reason for the default.
+    pub help: &'static str,
+    pub hidden: bool,
+}
+
+impl OptionSpec {
+    pub fn environment_name(&self) -> String {
+        let name = self.name.replace('-', "_").to_ascii_uppercase();
+        format!("{ENVIRONMENT_PREFIX}{name}")
+    }
+}
+
+pub(super) const ENVIRONMENT_PREFIX: &str = "POINTSMAN_";
+
+/// Separates the values of a repeatable option in the environment: addresses hold colons, routes
+/// commas, and members may hold blanks.
+pub(super) const ENVIRONMENT_SEPARATOR: char = ';';
+
+const fn one(
+    name: &'static str,
+    value: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> OptionSpec {
+    OptionSpec {
+        name,
+        value,
+        repeatable: false,
+        default,
+        help,
+        hidden: false,
+    }
+}
+
+const fn many(name: &'static str, value: &'static str, help: &'static str) -> OptionSpec {
+    OptionSpec {
+        repeatable: true,
+        ..one(name, value, "", help)
+    }
+}
+
+pub(super) const OPTIONS: &[OptionSpec] = &[
+    one(
+        "config",
+        "FILE",
+        "",
+        "TOML file with any of these options, by the same names",
+    ),
+    many(
+        "https",
+        "ADDR",
+        "Listen for TLS and route by SNI: IP:PORT, [IPV6]:PORT, or :PORT for both families; port 0 lets the kernel choose",
+    ),
+    many(
+        "http",
+        "ADDR",
+        "Listen for HTTP/1 and route by Host; addresses as for --https",
+    ),
+    one(
+        "redis",
+        "URL",
+        "",
+        "Routes from Redis: redis://, rediss:// or unix://, with user, password and database number; the environment hides a password better than the command line",
+    ),
+    many(
+        "route",
+        "HOST=MEMBER[,MEMBER]",
+        "A static route; HOST may be *.DOMAIN, default:https or default:http. Members are HOST, HOST:PORT, [IPV6]:PORT or unix:/PATH. Under Redis it is the fallback",
+    ),
+    one(
+        "routes",
+        "FILE",
+        "",
+        "TOML file of static routes, read again on SIGHUP and when it changes",
+    ),
+    one(
+        "cores",
+        "LIST",
+        "all",
+        "Processors to run a core on, like 0-3,6, or all that this process may use",
+    ),
+    one(
+        "admin",
+        "ADDR",
+        "",
+        "Serve /metrics, /status and /ready here; :PORT is loopback only, because whoever reaches it sees every backend's name",
+    ),
+    one(
+        "latency-dir",
+        "DIR",
+        "",
+        "Where SIGUSR1 writes histograms; without it the table goes to the log",
+    ),
+    one(
+        "log",
+        "LEVEL",
+        "info",
+        "error, warn, info, debug or trace. Single connections appear at debug: on a busy proxy they are most of the volume",
+    ),
+    one(
+        "log-format",
+        "FORMAT",
+        "text",
+        "text or json, one line per event on standard error",
+    ),
+    one(
+        "balance",
+        "HOW",
+        "p2c",
+        "p2c (of two backends drawn at random the less busy one), round-robin or random. p2c keeps away from a slow backend without knowing why it is slow",
+    ),
+    one(
+        "head-deadline",
+        "DURATION",
+        "10s",
+        "From accept until the ClientHello or request head is complete; long enough for a phone on a bad network, short enough that silent connections do not pile up",
+    ),
+    one(
+        "connect-deadline",
+        "DURATION",
+        "3s",
+        "For one attempt to connect to a backend; a lost SYN is sent again after 1 s, so this survives one",
+    ),
+    one(
+        "connect-attempts",
+        "COUNT",
+        "3",
+        "Backends tried before the client is told that none is reachable; with the deadline it bounds the client's wait to 9 s",
+    ),
+    one(
+        "idle-deadline",
+        "DURATION",
+        "1h",
+        "Without a byte in either direction the connection ends; longer than usual keep-alives, because a peer that vanished would hold two descriptors for ever",
+    ),
+    one(
+        "drain",
+        "DURATION",
+        "30s",
+        "After SIGTERM or SIGINT open connections may finish for this long; the usual grace of service managers",
+    ),
+    one(
+        "hello-bytes-max",
+        "BYTES",
+        "64KiB",
+        "Largest ClientHello with its record headers; several times what post-quantum clients send",
+    ),
+    one(
+        "request-head-bytes-max",
+        "BYTES",
+        "32KiB",
+        "Largest HTTP request head; what usual servers take at most",
+    ),
+    one(
+        "backlog",
+        "COUNT",
+        "4096",
+        "Connections that may wait for accept, per core and address; the kernel cuts it to net.core.somaxconn",
+    ),
+    one(
+        "turn-bytes",
+        "BYTES",
+        "256KiB",
+        "What one direction moves at most before others get their turn; more starves small connections, less costs processor time in bulk",
+    ),
+    one(
+        "pipe-bytes",
+        "BYTES",
+        "1MiB",
+        "Capacity of each splice pipe; the default is what fs.pipe-max-size allows unprivileged users",
+    ),
+    one(
+        "pipes-per-core",
+        "COUNT",
+        "256",
+        "Splice pipes of a core at most; bounds kernel memory, since bulk beyond it is copied; 0 never splices",
+    ),
+    one(
+        "ring-entries",
+        "COUNT",
+        "1024",
+        "Submission entries of each core's io_uring, a power of two; bounds one batch, not the number of connections",
+    ),
+    one(
+        "snapshot",
+        "FILE",
+        "",
+        "The last known table is kept here and serves at start while Redis does not answer",
+    ),
+    one(
+        "redis-prefix",
+        "TEXT",
+        "hostnames:",
+        "In front of every Redis key",
+    ),
+    one(
+        "redis-full-comparison",
+        "DURATION",
+        "60s",
+        "Between two comparisons of the whole table; the floor under live changes, finds whatever they missed",
+    ),
+    one(
+        "redis-ping",
+        "DURATION",
+        "2s",
+        "Between two pings of the Redis connection",
+    ),
+    one(
+        "redis-ping-timeout",
+        "DURATION",
+        "2s",
+        "Without an answer for this long Redis counts as away; TCP alone notices a frozen server after minutes",
+    ),
+    one(
+        "redis-hold",
+        "DURATION",
+        "10s",
+        "A table that suddenly became empty is not believed for this long, so that FLUSHALL before a reload does not turn clients away",
+    ),
+    one(
+        "dns-ttl-min",
+        "DURATION",
+        "5s",
+        "A backend's DNS answer is kept at least this long, whatever its TTL, to spare the resolver",
+    ),
+    one(
+        "dns-ttl-max",
+        "DURATION",
+        "5m",
+        "A backend's DNS answer is asked for again after this, whatever its TTL, so that a move is seen",
+    ),
+    OptionSpec {
+        hidden: true,
+        ..one(
+            "kernel-mask",
+            "MAJOR.MINOR",
+            "",
+            "Treat kernel features newer than this version as absent; for tests of the older paths",
+        )
+    },
+];
+
+/// The option of this name.
+pub(super) fn option(name: &str) -> Option<&'static OptionSpec> {
+    OPTIONS.iter().find(|spec| spec.name == name)
+}
+
+/// The command line, made of [`OPTIONS`].
+pub(super) fn command() -> Command {
+    let arguments = OPTIONS.iter().map(|spec| {
+        let environment = spec.environment_name();
+        let help = match (spec.default, spec.repeatable) {
+            ("", true) => format!(
+                "{} [repeatable; env: {environment}, separated by ;]",
+                spec.help
+            ),
+            ("", false) => format!("{} [env: {environment}]", spec.help),
+            (default, _) => format!("{} [default: {default}; env: {environment}]", spec.help),
+        };
+        Arg::new(spec.name)
+            .long(spec.name)
+            .value_name(spec.value)
+            .help(help)
+            .hide(spec.hidden)
+            .global(true)
+            .action(if spec.repeatable {
+                ArgAction::Append
+            } else {
+                ArgAction::Set
+            })
+    });
+    Command::new("pointsman")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Routes TLS by SNI and HTTP by Host to backends, without opening what it carries")
+        .after_help(
+            "The command line goes before the environment, the environment before the file, the \
+             file before the defaults.\n\
+             Durations are written like 500ms, 10s, 5m or 1h, sizes like 65536, 64KiB or 1MiB.\n\
+             SIGUSR1 dumps latencies, SIGHUP reads routes again, SIGTERM and SIGINT drain, a second \
+             one ends at once.\n\
+             Exit status: 0 every connection finished, 1 failed to start or to run, 2 wrong \
+             configuration, 3 connections were cut.",
+        )
+        .args(arguments)
+        .subcommand(
+            Command::new("demo")
+                .about("Two HTTP and two TLS backends of its own, no Redis: try it in one command"),
+        )
+        .subcommand(
+            Command::new("check").about("Checks configuration and machine, changes nothing"),
+        )
+}

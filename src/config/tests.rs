@@ -1,0 +1,417 @@
+//! Both stages together, as an operator meets them.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use super::*;
+use crate::config::options::OPTIONS;
+use crate::config::{Action, ReadError, read};
+
+const MINIMAL: [&str; 4] = ["--https", "127.0.0.1:0", "--route", "a.test=127.0.0.1:1"];
+
+fn machine() -> Machine {
+    Machine {
+        allowed_cores: vec![0, 1],
+    }
+}
+
+fn typed(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Typed, ReadError> {
+    let arguments = ["pointsman"].iter().chain(arguments).map(OsString::from);
+    let environment = environment
+        .iter()
+        .map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    read(arguments, environment).map(|(_, typed)| typed)
+}
+
+fn checked(arguments: &[&str], environment: &[(&str, &str)]) -> Config {
+    typed(arguments, environment)
+        .unwrap()
+        .check(&machine())
+        .unwrap()
+}
+
+/// What the operator reads.
+fn complaint(arguments: &[&str], environment: &[(&str, &str)]) -> String {
+    match typed(arguments, environment) {
+        Ok(typed) => typed.check(&machine()).unwrap_err().to_string(),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn name(file: &tempfile::NamedTempFile) -> &str {
+    file.path().to_str().unwrap()
+}
+
+#[test]
+fn the_defaults_in_the_help_are_the_defaults() {
+    let config = checked(&MINIMAL, &[]);
+    assert_eq!(config.limits, Limits::default());
+    let expected = SyncSettings {
+        static_routes: vec![("a.test".into(), "127.0.0.1:1".into())],
+        ..SyncSettings::default()
+    };
+    assert_eq!(config.sync, expected);
+    assert_eq!(config.log, LogSettings::default());
+    assert_eq!(config.balance, Balance::default());
+    assert_eq!(config.cores, [0, 1]);
+    assert_eq!((config.admin, config.latency_dir), (None, None));
+    assert_eq!(config.kernel_mask, None);
+}
+
+#[test]
+fn the_command_line_goes_before_environment_file_and_default() {
+    let file = file("drain = \"3s\"\nbacklog = 3\nhead-deadline = \"3s\"\n");
+    let with_file = [&MINIMAL[..], &["--config", name(&file)]].concat();
+    let environment = [("POINTSMAN_DRAIN", "2s"), ("POINTSMAN_BACKLOG", "2")];
+    let limits = checked(&[&with_file[..], &["--drain", "1s"]].concat(), &environment).limits;
+    assert_eq!(limits.drain, Duration::from_secs(1));
+    assert_eq!(limits.backlog, 2);
+    assert_eq!(limits.head_deadline, Duration::from_secs(3));
+    assert_eq!(limits.connect_deadline, Limits::default().connect_deadline);
+}
+
+#[test]
+fn a_repeatable_option_is_taken_whole_from_one_source() {
+    let file = file("https = [\"127.0.0.1:3\", \"127.0.0.1:4\"]\nroute = \"file.test=unix:/s\"\n");
+    let config = checked(
+        &["--config", name(&file), "--http", ":80"],
+        &[(
+            "POINTSMAN_ROUTE",
+            "a.test=[::1]:1,127.0.0.1:2; default:http=unix:/run/b",
+        )],
+    );
+    let ports: Vec<u16> = config
+        .listeners
+        .iter()
+        .map(|listener| listener.address.port())
+        .collect();
+    assert_eq!(ports, [3, 4, 80, 80]);
+    assert!(!config.listeners[3].required && config.listeners[3].address.is_ipv6());
+    let routes = [
+        ("a.test", "[::1]:1"),
+        ("a.test", "127.0.0.1:2"),
+        ("default:http", "unix:/run/b"),
+    ];
+    assert_eq!(
+        config.sync.static_routes,
+        routes.map(|(host, member)| (host.to_owned(), member.to_owned()))
+    );
+}
+
+#[test]
+fn the_file_may_be_named_in_the_environment() {
+    let file = file("https = \"127.0.0.1:0\"\nroute = \"a.test=127.0.0.1:1\"\ncores = \"1\"\n");
+    let config = checked(&[], &[("POINTSMAN_CONFIG", name(&file))]);
+    assert_eq!(config.cores, [1]);
+}
+
+#[test]
+fn every_option_is_read_from_all_three_places() {
+    let values = [
+        ("https", "127.0.0.1:1"),
+        ("http", "127.0.0.1:2"),
+        ("redis", "redis://h"),
+        ("route", "a=b"),
+        ("routes", "/r"),
+        ("cores", "0"),
+        ("admin", "127.0.0.1:3"),
+        ("latency-dir", "/l"),
+        ("log", "warn"),
+        ("log-format", "json"),
+        ("balance", "random"),
+        ("head-deadline", "11s"),
+        ("connect-deadline", "4s"),
+        ("connect-attempts", "4"),
+        ("idle-deadline", "2h"),
+        ("drain", "31s"),
+        ("hello-bytes-max", "32KiB"),
+        ("request-head-bytes-max", "16KiB"),
+        ("backlog", "5000"),
+        ("turn-bytes", "512KiB"),
+        ("pipe-bytes", "64KiB"),
+        ("pipes-per-core", "8"),
+        ("ring-entries", "256"),
+        ("snapshot", "/s"),
+        ("redis-prefix", "p:"),
+        ("redis-full-comparison", "61s"),
+        ("redis-ping", "3s"),
+        ("redis-ping-timeout", "4s"),
+        ("redis-hold", "11s"),
+        ("dns-ttl-min", "6s"),
+        ("dns-ttl-max", "6m"),
+        ("kernel-mask", "5.10"),
+    ];
+    let named: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
+    let listed = OPTIONS.iter().map(|spec| spec.name);
+    let unread: Vec<&str> = listed
+        .filter(|name| *name != "config" && !named.contains(name))
+        .collect();
+    assert_eq!(unread, [""; 0], "add them here");
+
+    let flags: Vec<String> = values
+        .iter()
+        .map(|(name, value)| format!("--{name}={value}"))
+        .collect();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let from_flags = format!("{:?}", checked(&flags, &[]));
+
+    let names: Vec<String> = named
+        .iter()
+        .map(|name| option(name).unwrap().environment_name())
+        .collect();
+    let environment: Vec<(&str, &str)> = names
+        .iter()
+        .zip(values)
+        .map(|(name, (_, value))| (name.as_str(), value))
+        .collect();
+    assert_eq!(format!("{:?}", checked(&[], &environment)), from_flags);
+
+    let text: String = values
+        .iter()
+        .map(|(name, value)| format!("{name} = {value:?}\n"))
+        .collect();
+    let file = file(&text);
+    let from_file = format!("{:?}", checked(&["--config", name(&file)], &[]));
+    assert_eq!(from_file, from_flags);
+
+    // Each value differs from the default, so an option that the check forgets shows here.
+    for (name, value) in values {
+        let fewer: Vec<&str> = flags
+            .iter()
+            .copied()
+            .filter(|flag| *flag != format!("--{name}={value}"))
+            .collect();
+        let without = typed(&fewer, &[]).unwrap().check(&machine());
+        let without = without.map(|config| format!("{config:?}"));
+        assert_ne!(without.as_ref(), Ok(&from_flags), "{name} is not read");
+    }
+}
+
+#[test]
+fn complaints_say_where_what_and_the_remedy() {
+    let drain = "is no duration";
+    assert!(
+        complaint(&[&MINIMAL[..], &["--drain", "soon"]].concat(), &[])
+            .starts_with("--drain: \"soon\" is no duration")
+    );
+    let from_environment = complaint(&MINIMAL, &[("POINTSMAN_DRAIN", "soon")]);
+    assert!(
+        from_environment.starts_with("POINTSMAN_DRAIN: \"soon\""),
+        "{from_environment}"
+    );
+    assert!(from_environment.contains(drain) && from_environment.contains("; write it like"));
+    let file = file("# first line\nbacklog = 5\ndrain = \"soon\"\n");
+    let from_file = complaint(&[&MINIMAL[..], &["--config", name(&file)]].concat(), &[]);
+    assert!(
+        from_file.starts_with(&format!("{}:3: drain: \"soon\"", name(&file))),
+        "{from_file}"
+    );
+}
+
+#[test]
+fn unknown_names_are_refused_wherever_they_are() {
+    let flag = complaint(&[&MINIMAL[..], &["--drian", "1s"]].concat(), &[]);
+    assert!(
+        flag.contains("--drian") && flag.contains("--drain"),
+        "{flag}"
+    );
+    let variable = complaint(&MINIMAL, &[("POINTSMAN_DRIAN", "1s")]);
+    assert!(
+        variable.starts_with("POINTSMAN_DRIAN: there is no such option;"),
+        "{variable}"
+    );
+    for (text, expected) in [
+        (
+            "drian = \"1s\"",
+            ":1: there is no option \"drian\"; correct",
+        ),
+        (
+            "\nhead_deadline = \"1s\"",
+            ":2: there is no option \"head_deadline\"; write head-deadline",
+        ),
+        (
+            "[limits]\ndrain = \"1s\"",
+            ":1: there is no option \"limits\"; correct",
+        ),
+        ("config = \"x\"", ":1: a file cannot name another file;"),
+        ("drain = [\"1s\"]", ":1: takes one value, not a list;"),
+        ("drain = 1.5", ":1: drain: the value is neither"),
+        ("https = [true]", ":1: https: the value is neither"),
+        ("backlog = 1\nbacklog = 2", ":2: not TOML: duplicate key"),
+        ("drain = \"1s", ":1: not TOML:"),
+    ] {
+        let file = file(text);
+        let got = complaint(&[&MINIMAL[..], &["--config", name(&file)]].concat(), &[]);
+        assert!(got.contains(expected), "{got}\nfor {text:?}");
+    }
+    let missing = complaint(&["--config", "/nonexistent/pointsman.toml"], &[]);
+    assert!(
+        missing.starts_with("--config: /nonexistent/pointsman.toml cannot be read:"),
+        "{missing}"
+    );
+}
+
+#[test]
+fn variables_of_others_are_left_alone() {
+    checked(
+        &MINIMAL,
+        &[
+            ("PATH", "/bin"),
+            ("POINTSMAN_SERVICE_HOST", "10.0.0.1"),
+            ("POINTSMAN_PORT", "tcp://10.0.0.1:80"),
+            ("POINTSMAN_PORT_80_TCP", "tcp://10.0.0.1:80"),
+            ("POINTSMAN_DRAIN", ""),
+        ],
+    );
+}
+
+#[test]
+fn combinations_that_make_no_sense() {
+    let none = complaint(&["--route", "a=b"], &[]);
+    assert!(none.contains("nothing to listen on; add --https"), "{none}");
+    let nowhere = complaint(&["--https", ":0"], &[]);
+    assert!(
+        nowhere.contains("nowhere to take routes from; add --redis"),
+        "{nowhere}"
+    );
+    for (arguments, expected) in [
+        (
+            &["--http", ":81", "--https", ":81"][..],
+            "0.0.0.0:81 is listened on twice",
+        ),
+        (
+            &["--http", "127.0.0.1:81", "--admin", "127.0.0.1:81"],
+            "--admin: 127.0.0.1:81 is already listened on",
+        ),
+        (
+            &["--dns-ttl-min", "1m", "--dns-ttl-max", "1s"],
+            "--dns-ttl-min: is longer",
+        ),
+        (
+            &["--ring-entries", "100"],
+            "--ring-entries: 100 is no power of two; write 128",
+        ),
+        (
+            &["--cores", "7"],
+            "--cores: this process may not use processor 7; choose among [0, 1]",
+        ),
+        (
+            &["--route", "no-member"],
+            "--route: \"no-member\" has no equals sign",
+        ),
+        (&["--route", "a=b,"], "has a wrong member"),
+        (&["--route", "=b"], "has no host"),
+        (&["--route", "a..b=c"], "has a wrong host"),
+        (
+            &["--route", "default:ftp=c"],
+            "default:https and default:http",
+        ),
+        (&["--route", "a=c:0"], "has a wrong member"),
+        (
+            &["--log", "loud"],
+            "--log: \"loud\" is not known; write one of error, warn",
+        ),
+        (
+            &["--balance", "best"],
+            "write one of p2c, round-robin, random",
+        ),
+        (
+            &["--kernel-mask", "old"],
+            "--kernel-mask: \"old\" is no kernel version",
+        ),
+        (&["--snapshot", ""], "--snapshot: is no path"),
+        (
+            &["--hello-bytes-max", "1"],
+            "--hello-bytes-max: \"1\" is out of bounds",
+        ),
+    ] {
+        let got = complaint(&[&MINIMAL[..], arguments].concat(), &[]);
+        assert!(got.contains(expected), "{got}\nfor {arguments:?}");
+    }
+}
+
+#[test]
+fn the_password_of_redis_appears_in_no_complaint_and_no_debug_print() {
+    for url in [
+        "rediss://u:hush@h:0",
+        "u:hush@h",
+        "redis://u:hu/sh@hush",
+        "ftp://u:hush@h",
+    ] {
+        let text = complaint(&[&MINIMAL[..], &["--redis", url]].concat(), &[]);
+        assert!(
+            text.starts_with("--redis: ") && !text.contains("hush"),
+            "{text}"
+        );
+    }
+    let config = checked(&["--http", ":0", "--redis", "redis://u:hush@h"], &[]);
+    assert!(!format!("{config:?}").contains("hush"));
+    let broken = file("redis = \"redis://u:hush@h\" oops\n");
+    let text = complaint(&["--config", name(&broken)], &[]);
+    assert!(!text.contains("hush"), "{text}");
+}
+
+#[test]
+fn subcommands_take_options_on_either_side() {
+    for arguments in [["check", "--drain", "1s"], ["--drain", "1s", "check"]] {
+        let arguments = ["pointsman"]
+            .into_iter()
+            .chain(arguments)
+            .map(OsString::from);
+        let (action, typed) = read(arguments, []).unwrap();
+        assert_eq!(action, Action::Check);
+        assert!(typed.is_set("drain"));
+    }
+    let (action, mut typed) = read(
+        ["pointsman", "demo", "--http", ":0"].map(OsString::from),
+        [],
+    )
+    .unwrap();
+    assert_eq!(action, Action::Demo);
+    typed.set_default("demo", "http", &["127.0.0.1:8080".into()]);
+    typed.set_default("demo", "https", &["127.0.0.1:8443".into()]);
+    typed.set_default("demo", "route", &["one.localhost=127.0.0.1:1".into()]);
+    let config = typed.check(&machine()).unwrap();
+    let ports: Vec<u16> = config
+        .listeners
+        .iter()
+        .map(|listener| listener.address.port())
+        .collect();
+    assert_eq!(ports, [8443, 0, 0]);
+    assert_eq!(
+        read(
+            ["pointsman", "--latency-dir", "/tmp/x"].map(OsString::from),
+            []
+        )
+        .unwrap()
+        .0,
+        Action::Run
+    );
+    assert_eq!(path("/tmp/x"), Ok(PathBuf::from("/tmp/x")));
+}
+
+#[test]
+fn help_and_version_are_no_complaints() {
+    for flag in ["--help", "--version"] {
+        let Err(ReadError::CommandLine(error)) = typed(&[flag], &[]) else {
+            panic!("{flag} is not answered");
+        };
+        assert_eq!(error.exit_code(), 0);
+    }
+    let Err(ReadError::CommandLine(error)) = typed(&["--help"], &[]) else {
+        panic!("--help is not answered");
+    };
+    let help = error.to_string();
+    assert!(
+        help.contains("[default: 10s; env: POINTSMAN_HEAD_DEADLINE]"),
+        "{help}"
+    );
+    assert!(!help.contains("kernel-mask"));
+}

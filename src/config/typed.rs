@@ -1,0 +1,183 @@
+//! The first stage: what was typed, as text, each value with the place it came from. The command
+//! line goes before the environment, the environment before the file. A repeatable option is taken
+//! whole from the first of them that has it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::Path;
+
+use super::error::{ConfigError, Fault, Origin};
+use super::file;
+use super::options::{ENVIRONMENT_PREFIX, ENVIRONMENT_SEPARATOR, OPTIONS, command, option};
+
+/// What the process is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    Run,
+    Demo,
+    Check,
+}
+
+/// One value as typed. Not printable: it may be a password.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct TypedValue {
+    pub text: String,
+    pub origin: Origin,
+}
+
+/// Everything typed, by the names of the options; [`Typed::check`] makes a configuration of it.
+#[derive(Clone, Default)]
+pub struct Typed {
+    pub(super) values: BTreeMap<&'static str, Vec<TypedValue>>,
+}
+
+/// Why nothing can be started.
+#[derive(Debug)]
+pub enum ReadError {
+    /// Help or version was asked for, or the command line is wrong; it knows its text, its stream
+    /// and its exit status.
+    CommandLine(clap::Error),
+    Config(ConfigError),
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReadError::CommandLine(error) => error.fmt(out),
+            ReadError::Config(error) => error.fmt(out),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {}
+
+impl From<ConfigError> for ReadError {
+    fn from(error: ConfigError) -> ReadError {
+        ReadError::Config(error)
+    }
+}
+
+/// Reads the command line (program name first), the environment and the file they name.
+pub fn read(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<(Action, Typed), ReadError> {
+    let matches = command()
+        .try_get_matches_from(arguments)
+        .map_err(ReadError::CommandLine)?;
+    let action = match matches.subcommand_name() {
+        Some("demo") => Action::Demo,
+        Some("check") => Action::Check,
+        _ => Action::Run,
+    };
+    let mut typed = Typed::default();
+    for spec in OPTIONS {
+        if let Some(values) = matches.get_many::<String>(spec.name) {
+            let values = values.map(|text| TypedValue {
+                text: text.clone(),
+                origin: Origin::CommandLine,
+            });
+            typed.values.insert(spec.name, values.collect());
+        }
+    }
+    typed.fill(from_environment(environment)?);
+    if let Some(config) = typed.values.get("config").and_then(|values| values.first()) {
+        let place = config
+            .origin
+            .place(option("config").expect("config is listed"));
+        let path = Path::new(&config.text);
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Fault::new(
+                format!("{} cannot be read: {error}", path.display()),
+                "name a file that exists and may be read, or leave the option out",
+            )
+            .at(place)
+        })?;
+        typed.fill(file::read(path, &text)?);
+    }
+    Ok((action, typed))
+}
+
+impl Typed {
+    /// Takes from `lower` the options that are not set yet.
+    fn fill(&mut self, lower: BTreeMap<&'static str, Vec<TypedValue>>) {
+        for (name, values) in lower {
+            self.values.entry(name).or_insert(values);
+        }
+    }
+
+    /// Sets an option that was not typed, for a subcommand that brings its own defaults.
+    ///
+    /// # Panics
+    /// When there is no option of this name.
+    pub fn set_default(&mut self, subcommand: &'static str, name: &str, values: &[String]) {
+        let spec = option(name).expect("a subcommand sets options that exist");
+        self.values.entry(spec.name).or_insert_with(|| {
+            let value = |text: &String| TypedValue {
+                text: text.clone(),
+                origin: Origin::Subcommand(subcommand),
+            };
+            values.iter().map(value).collect()
+        });
+    }
+
+    /// Whether the operator set this option.
+    pub fn is_set(&self, name: &str) -> bool {
+        self.values.contains_key(name)
+    }
+}
+
+fn from_environment(
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<BTreeMap<&'static str, Vec<TypedValue>>, ConfigError> {
+    let mut settings = BTreeMap::new();
+    for (name, value) in environment {
+        let Some(name) = name
+            .to_str()
+            .filter(|name| name.starts_with(ENVIRONMENT_PREFIX))
+        else {
+            continue;
+        };
+        let Some(spec) = OPTIONS.iter().find(|spec| spec.environment_name() == name) else {
+            if is_kubernetes_service_variable(name) {
+                continue;
+            }
+            return Err(Fault::new(
+                "there is no such option",
+                "correct the name or unset the variable; pointsman --help lists all names",
+            )
+            .at(name));
+        };
+        let Some(value) = value.to_str() else {
+            return Err(
+                Fault::new("the value is not UTF-8", "write it in UTF-8 or unset it").at(name),
+            );
+        };
+        let texts: Vec<&str> = if spec.repeatable {
+            value.split(ENVIRONMENT_SEPARATOR).map(str::trim).collect()
+        } else {
+            vec![value]
+        };
+        // An empty variable is how shells and unit files unset one.
+        let values: Vec<TypedValue> = texts
+            .into_iter()
+            .filter(|text| !text.is_empty())
+            .map(|text| TypedValue {
+                text: text.to_owned(),
+                origin: Origin::Environment,
+            })
+            .collect();
+        if !values.is_empty() {
+            settings.insert(spec.name, values);
+        }
+    }
+    Ok(settings)
+}
+
+/// Kubernetes sets these in every pod beside a service called `pointsman`; no option has such a
+/// name.
+fn is_kubernetes_service_variable(name: &str) -> bool {
+    let rest = &name[ENVIRONMENT_PREFIX.len()..];
+    rest.starts_with("SERVICE_") || rest == "PORT" || rest.starts_with("PORT_")
+}

@@ -1,0 +1,283 @@
+//! The text of one value → the value, or what is wrong with it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::error::Fault;
+
+/// A duration with its unit, within `range`.
+pub(super) fn duration(text: &str, range: RangeInclusive<Duration>) -> Result<Duration, Fault> {
+    let remedy = format!(
+        "write it like 500ms, 10s, 5m or 1h, from {} to {}",
+        humantime::format_duration(*range.start()),
+        humantime::format_duration(*range.end())
+    );
+    if text.parse::<f64>().is_ok() && text != "0" {
+        return Err(Fault::new(format!("{text:?} has no unit"), remedy));
+    }
+    match humantime::parse_duration(text) {
+        Ok(value) if range.contains(&value) => Ok(value),
+        Ok(_) => Err(Fault::new(format!("{text:?} is out of bounds"), remedy)),
+        Err(error) => Err(Fault::new(
+            format!("{text:?} is no duration: {error}"),
+            remedy,
+        )),
+    }
+}
+
+/// A number of bytes, plain or with KiB, MiB or GiB, within `range`.
+pub(super) fn bytes(text: &str, range: RangeInclusive<usize>) -> Result<usize, Fault> {
+    const UNITS: [(&str, usize); 4] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("B", 1),
+    ];
+    let (digits, unit) = UNITS
+        .into_iter()
+        .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, unit)))
+        .unwrap_or((text, 1));
+    let value = whole_number(digits.trim_end())
+        .and_then(|number| usize::try_from(number).ok()?.checked_mul(unit));
+    let remedy = format!(
+        "write a number of bytes like 65536, 64KiB or 1MiB, from {} to {}",
+        range.start(),
+        range.end()
+    );
+    match value {
+        Some(value) if range.contains(&value) => Ok(value),
+        Some(_) => Err(Fault::new(format!("{text:?} is out of bounds"), remedy)),
+        None => Err(Fault::new(
+            format!("{text:?} is no number of bytes"),
+            remedy,
+        )),
+    }
+}
+
+/// A whole number within `range`.
+pub(super) fn count(text: &str, range: RangeInclusive<u32>) -> Result<u32, Fault> {
+    let remedy = format!(
+        "write a whole number from {} to {}",
+        range.start(),
+        range.end()
+    );
+    match whole_number(text) {
+        Some(value) => match u32::try_from(value) {
+            Ok(value) if range.contains(&value) => Ok(value),
+            _ => Err(Fault::new(format!("{text:?} is out of bounds"), remedy)),
+        },
+        None => Err(Fault::new(format!("{text:?} is no whole number"), remedy)),
+    }
+}
+
+/// Digits only: `parse` alone would take a plus sign.
+fn whole_number(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten()
+}
+
+/// One of a few words.
+pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, Fault> {
+    if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
+        return Ok(*value);
+    }
+    let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+    Err(Fault::new(
+        format!("{text:?} is not known"),
+        format!("write one of {}", known.join(", ")),
+    ))
+}
+
+/// `IP:PORT`, `[IPV6]:PORT` or `:PORT`; the last is `None` for the address.
+fn address(text: &str) -> Result<(Option<IpAddr>, u16), Fault> {
+    let fault = |problem: &str| {
+        Fault::new(
+            format!("{text:?} {problem}"),
+            "write IP:PORT like 127.0.0.1:8443, [IPV6]:PORT like [::1]:8443, or :PORT",
+        )
+    };
+    if let Some(port) = text.strip_prefix(':') {
+        return match whole_number(port).map(u16::try_from) {
+            Some(Ok(port)) => Ok((None, port)),
+            _ => Err(fault("has no valid port")),
+        };
+    }
+    match text.parse::<SocketAddr>() {
+        Ok(address) => Ok((Some(address.ip()), address.port())),
+        Err(_) if text.parse::<IpAddr>().is_ok() => Err(fault("has no port")),
+        Err(_) => Err(fault("is no address")),
+    }
+}
+
+/// Addresses to listen on, each with whether the start fails without it.
+pub(super) fn listen_addresses(text: &str) -> Result<Vec<(SocketAddr, bool)>, Fault> {
+    Ok(match address(text)? {
+        (Some(ip), port) => vec![(SocketAddr::new(ip, port), true)],
+        (None, port) => vec![
+            (SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), true),
+            (SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), false),
+        ],
+    })
+}
+
+/// The admin endpoint's address; without an IP it is loopback.
+pub(super) fn admin_address(text: &str) -> Result<SocketAddr, Fault> {
+    let (ip, port) = address(text)?;
+    Ok(SocketAddr::new(
+        ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        port,
+    ))
+}
+
+/// Processor numbers: `all`, or numbers and ranges like `0-3,6`, each in `allowed`.
+pub(super) fn cores(text: &str, allowed: &[usize]) -> Result<Vec<usize>, Fault> {
+    if text == "all" {
+        return Ok(allowed.to_vec());
+    }
+    let malformed = || {
+        Fault::new(
+            format!("{text:?} is no list of processors"),
+            "write numbers and ranges like 0-3,6, or all",
+        )
+    };
+    // Far above what any machine has, so that 0-4294967295 is refused and not collected.
+    const PROCESSORS_MAX: usize = 8192;
+    let number = |text: &str| {
+        whole_number(text.trim())
+            .and_then(|number| usize::try_from(number).ok())
+            .filter(|number| *number < PROCESSORS_MAX)
+            .ok_or_else(malformed)
+    };
+    let mut cores = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = match part.split_once('-') {
+            Some((first, last)) => (number(first)?, number(last)?),
+            None => (number(part)?, number(part)?),
+        };
+        if first > last {
+            return Err(malformed());
+        }
+        for core in first..=last {
+            if cores.contains(&core) {
+                return Err(Fault::new(
+                    format!("processor {core} is named twice"),
+                    "name each once",
+                ));
+            }
+            if !allowed.contains(&core) {
+                return Err(Fault::new(
+                    format!("this process may not use processor {core}"),
+                    format!("choose among {allowed:?}, or widen its affinity (taskset, cpuset)"),
+                ));
+            }
+            cores.push(core);
+        }
+    }
+    cores.sort_unstable();
+    Ok(cores)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    #[test]
+    fn durations_have_units_and_bounds() {
+        let parse = |text| duration(text, Duration::from_millis(1)..=DAY);
+        assert_eq!(parse("10s").unwrap(), Duration::from_secs(10));
+        assert_eq!(parse("1h 30m").unwrap(), Duration::from_secs(5400));
+        assert_eq!(parse("10").unwrap_err().problem, "\"10\" has no unit");
+        assert_eq!(parse("1.5").unwrap_err().problem, "\"1.5\" has no unit");
+        assert!(parse("2d").unwrap_err().problem.contains("out of bounds"));
+        for wrong in ["", "s", "-1s", "10 parsecs", "0", "0s"] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+        assert_eq!(duration("0", Duration::ZERO..=DAY).unwrap(), Duration::ZERO);
+    }
+
+    #[test]
+    fn sizes_are_bytes_or_have_binary_units() {
+        let parse = |text| bytes(text, 1024..=1 << 20);
+        assert_eq!(parse("65536").unwrap(), 65536);
+        assert_eq!(parse("64KiB").unwrap(), 65536);
+        assert_eq!(parse("1 MiB").unwrap(), 1 << 20);
+        assert_eq!(parse("2048B").unwrap(), 2048);
+        for wrong in [
+            "",
+            "KiB",
+            "64KB",
+            "64k",
+            "-1",
+            "+2048",
+            "1.5MiB",
+            "1GiB",
+            "1",
+            "99999999999999999999GiB",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn counts_have_bounds() {
+        assert_eq!(count("3", 1..=16).unwrap(), 3);
+        for wrong in ["", "0", "17", "three", "+3", "3.0", "4294967296"] {
+            assert!(count(wrong, 1..=16).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_both_families() {
+        let both = listen_addresses(":443").unwrap();
+        assert_eq!(both[0], ("0.0.0.0:443".parse().unwrap(), true));
+        assert_eq!(both[1], ("[::]:443".parse().unwrap(), false));
+        assert_eq!(
+            listen_addresses("[::1]:0").unwrap(),
+            [("[::1]:0".parse().unwrap(), true)]
+        );
+        assert_eq!(
+            admin_address(":9000").unwrap(),
+            "127.0.0.1:9000".parse().unwrap()
+        );
+        for wrong in [
+            "",
+            "443",
+            "127.0.0.1",
+            "::1",
+            "::1:443x",
+            "localhost:443",
+            ":65536",
+            ":",
+            "127.0.0.1:+1",
+        ] {
+            assert!(listen_addresses(wrong).is_err(), "{wrong:?}");
+        }
+        assert!(
+            address("127.0.0.1")
+                .unwrap_err()
+                .problem
+                .contains("no port")
+        );
+    }
+
+    #[test]
+    fn core_lists_are_checked_against_the_affinity() {
+        let allowed = [0, 1, 2, 3, 6];
+        assert_eq!(cores("all", &allowed).unwrap(), allowed);
+        assert_eq!(cores("6,0-2", &allowed).unwrap(), [0, 1, 2, 6]);
+        let fault = cores("0-4", &allowed).unwrap_err();
+        assert!(fault.problem.contains("may not use processor 4"));
+        assert!(
+            cores("1,0-2", &allowed)
+                .unwrap_err()
+                .problem
+                .contains("twice")
+        );
+        for wrong in ["", "a", "3-1", "0,", "-1", "0-4294967295"] {
+            assert!(cores(wrong, &allowed).is_err(), "{wrong:?}");
+        }
+    }
+}

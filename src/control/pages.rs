@@ -1,0 +1,162 @@
+//! What the admin endpoint answers, without the socket: a path → a page.
+
+use std::fmt::{self, Write as _};
+use std::sync::atomic::Ordering;
+
+use serde_json::json;
+
+use super::cores::statuses;
+use super::{ANSWER_TIMEOUT, Shared};
+use crate::core::CoreStatus;
+use crate::metrics::write_prometheus;
+
+/// One answer.
+pub(super) struct Page {
+    pub status: &'static str,
+    pub content_type: &'static str,
+    pub body: String,
+}
+
+impl Page {
+    pub fn text(status: &'static str, body: impl Into<String>) -> Page {
+        Page {
+            status,
+            content_type: "text/plain; charset=utf-8",
+            body: body.into(),
+        }
+    }
+}
+
+/// The page at `path`, which has no query any more.
+pub(super) fn page(shared: &Shared, path: &str) -> Page {
+    match path {
+        "/metrics" => Page {
+            status: "200 OK",
+            // The version is part of the Prometheus text format's content type.
+            content_type: "text/plain; version=0.0.4; charset=utf-8",
+            body: metrics(shared).expect("a String takes everything"),
+        },
+        "/status" => Page {
+            status: "200 OK",
+            content_type: "application/json",
+            body: format!("{:#}\n", status(shared)),
+        },
+        "/ready" => ready(shared),
+        _ => Page::text("404 Not Found", "There are /metrics, /status and /ready.\n"),
+    }
+}
+
+fn ready(shared: &Shared) -> Page {
+    const AWAY: &str = "503 Service Unavailable";
+    if shared.draining.load(Ordering::Acquire) {
+        Page::text(AWAY, "stopping\n")
+    } else if (shared.reports.ready)() {
+        Page::text("200 OK", "ready\n")
+    } else {
+        Page::text(AWAY, "waiting for the first routing table\n")
+    }
+}
+
+fn status(shared: &Shared) -> serde_json::Value {
+    let cores = statuses(&*shared.cores, ANSWER_TIMEOUT);
+    let answered = |core: &usize| cores.iter().any(|status| status.core == *core);
+    let mut silent = shared.cores.numbers();
+    silent.retain(|core| !answered(core));
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "uptime_seconds": shared.collector().uptime().as_secs(),
+        "ready": (shared.reports.ready)(),
+        "draining": shared.draining.load(Ordering::Acquire),
+        "cores": cores.iter().map(core).collect::<Vec<_>>(),
+        "cores_without_answer": silent,
+        "sync": (shared.reports.sync)(),
+        "log_lines_dropped": (shared.reports.dropped_lines)(),
+    })
+}
+
+fn core(status: &CoreStatus) -> serde_json::Value {
+    json!({
+        "core": status.core,
+        "table_version": status.table_version,
+        "live": status.live,
+        "ring_operations": status.ring_operations,
+        "deadlines": status.deadlines,
+        "pipes_idle": status.pipes_idle,
+        "pipes_out": status.pipes_out,
+        "listening": status.listening,
+    })
+}
+
+fn metrics(shared: &Shared) -> Result<String, fmt::Error> {
+    let mut out = String::new();
+    {
+        let mut collector = shared.collector();
+        collector.collect(ANSWER_TIMEOUT);
+        write_prometheus(&mut out, collector.total())?;
+        writeln!(
+            out,
+            "# HELP pointsman_uptime_seconds Time since the start.\n\
+             # TYPE pointsman_uptime_seconds gauge\n\
+             pointsman_uptime_seconds {}",
+            collector.uptime().as_secs_f64()
+        )?;
+    }
+    writeln!(
+        out,
+        "# HELP pointsman_log_lines_dropped_total Log lines that nobody read in time.\n\
+         # TYPE pointsman_log_lines_dropped_total counter\n\
+         pointsman_log_lines_dropped_total {}",
+        (shared.reports.dropped_lines)()
+    )?;
+    gauges(&mut out, &statuses(&*shared.cores, ANSWER_TIMEOUT))?;
+    Ok(out)
+}
+
+/// Reads one number out of a core's status.
+type Reading = fn(&CoreStatus) -> u64;
+
+fn gauges(out: &mut String, cores: &[CoreStatus]) -> fmt::Result {
+    let gauges: [(&str, &str, Reading); 7] = [
+        ("live_connections", "Open client connections.", |core| {
+            core.live as u64
+        }),
+        (
+            "table_version",
+            "Version of the core's routing table.",
+            |core| core.table_version,
+        ),
+        (
+            "ring_operations",
+            "Operations held by the kernel.",
+            |core| core.ring_operations as u64,
+        ),
+        ("deadlines", "Deadlines that are running.", |core| {
+            core.deadlines as u64
+        }),
+        ("pipes_idle", "Splice pipes in the pool.", |core| {
+            core.pipes_idle as u64
+        }),
+        ("pipes_out", "Splice pipes in use.", |core| {
+            core.pipes_out as u64
+        }),
+        ("listening", "1 while the core accepts.", |core| {
+            core.listening.into()
+        }),
+    ];
+    for (name, help, read) in gauges {
+        writeln!(
+            out,
+            "# HELP pointsman_core_{name} {help}\n# TYPE pointsman_core_{name} gauge"
+        )?;
+        for core in cores {
+            writeln!(
+                out,
+                "pointsman_core_{name}{{core=\"{}\"}} {}",
+                core.core,
+                read(core)
+            )?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,270 @@
+//! The log: one line per event on standard error, written by a thread of its own. A reader that
+//! stops reading costs lines, which are counted, and never a core's time.
+
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+use std::net::SocketAddr;
+
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Subscriber};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::config::{LogFormat, LogLevel, LogSettings};
+use crate::protocol::Protocol;
+
+/// Lines that wait for the writing thread at most; about 2 MB. Beyond it lines are dropped.
+const WAITING_LINES_MAX: usize = 8192;
+
+/// Keeps the log alive. Dropping it writes what waits, for about a second at most.
+pub struct Log {
+    dropped: ErrorCounter,
+    _writer: WorkerGuard,
+}
+
+impl Log {
+    /// Starts the log of this process.
+    ///
+    /// # Errors
+    /// When the process has a log already.
+    pub fn start(settings: LogSettings) -> Result<Log, tracing::subscriber::SetGlobalDefaultError> {
+        let (writer, guard) = NonBlockingBuilder::default()
+            .buffered_lines_limit(WAITING_LINES_MAX)
+            .lossy(true)
+            .thread_name("log")
+            .finish(std::io::stderr());
+        let dropped = writer.error_counter();
+        tracing::subscriber::set_global_default(subscriber(settings, writer))?;
+        Ok(Log {
+            dropped,
+            _writer: guard,
+        })
+    }
+
+    /// Reads how many lines were dropped because nobody read them in time.
+    pub fn dropped_lines(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
+        let dropped = self.dropped.clone();
+        move || dropped.dropped_lines() as u64
+    }
+}
+
+fn subscriber<W>(settings: LogSettings, writer: W) -> impl Subscriber + Send + Sync
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let level = match settings.level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    // Other crates' details are theirs to debug; their warnings concern the operator.
+    let filter = Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        .with_target("pointsman", level);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .with_writer(writer);
+    let lines = match settings.format {
+        LogFormat::Text => lines.event_format(Logfmt).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(filter))
+}
+
+/// The line that says that every listener is bound: `ready https=127.0.0.1:8443
+/// http=[::1]:8080 admin=127.0.0.1:9000`, the words in this order, repeated per address.
+pub fn ready_line(listeners: &[(Protocol, SocketAddr)], admin: Option<SocketAddr>) -> String {
+    let mut line = String::from("ready");
+    for (protocol, word) in [(Protocol::Tls, "https"), (Protocol::Http, "http")] {
+        for (_, address) in listeners.iter().filter(|(of, _)| *of == protocol) {
+            write!(line, " {word}={address}").expect("a String takes everything");
+        }
+    }
+    if let Some(admin) = admin {
+        write!(line, " admin={admin}").expect("a String takes everything");
+    }
+    line
+}
+
+/// Writes a line past the log: it must come out whatever the level and the format. A closed
+/// standard error is no reason to stop.
+pub fn print_line(line: &str) {
+    let _ = std::io::stderr()
+        .lock()
+        .write_all(format!("{line}\n").as_bytes());
+}
+
+/// `time=… level=… target=… message="…" key=value`: whatever a value holds, it stays on its line
+/// and within its quotes.
+struct Logfmt;
+
+impl<S, N> FormatEvent<S, N> for Logfmt
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut out: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let metadata = event.metadata();
+        out.write_str("time=")?;
+        SystemTime.format_time(&mut out)?;
+        let level = metadata.level().as_str().to_ascii_lowercase();
+        write!(out, " level={level} target={}", metadata.target())?;
+        let mut pairs = Pairs {
+            out: &mut out,
+            result: Ok(()),
+        };
+        event.record(&mut pairs);
+        pairs.result?;
+        writeln!(out)
+    }
+}
+
+struct Pairs<'a, 'w> {
+    out: &'a mut Writer<'w>,
+    result: fmt::Result,
+}
+
+impl Pairs<'_, '_> {
+    fn pair(&mut self, field: &Field, value: &str) {
+        if self.result.is_ok() {
+            self.result = write_pair(self.out, field.name(), value);
+        }
+    }
+}
+
+impl Visit for Pairs<'_, '_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.pair(field, value);
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        self.pair(field, &value.to_string());
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.pair(field, &format!("{value:?}"));
+    }
+}
+
+fn write_pair(out: &mut Writer<'_>, name: &str, value: &str) -> fmt::Result {
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '=' | '\\');
+    if !value.is_empty() && value.chars().all(plain) {
+        return write!(out, " {name}={value}");
+    }
+    write!(out, " {name}=\"{}\"", value.escape_debug())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Lines {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(settings: LogSettings, events: impl FnOnce()) -> String {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = subscriber(settings, move || writer.clone());
+        tracing::subscriber::with_default(subscriber, events);
+        lines.text()
+    }
+
+    #[test]
+    fn whatever_a_value_holds_it_stays_on_one_line() {
+        let text = logged(LogSettings::default(), || {
+            let evil = "a\nlevel=error \"b\"\x1b[2J";
+            tracing::info!(target: "pointsman::sync", host = evil, count = 3, plain = "a.test", "routes\nchanged {evil}");
+        });
+        assert_eq!(text.matches('\n').count(), 1, "{text}");
+        assert!(text.ends_with('\n') && text.starts_with("time="));
+        assert!(text.contains(" level=info target=pointsman::sync message=\"routes\\nchanged"));
+        assert!(text.contains(" count=3 plain=a.test"));
+        assert!(
+            text.contains("host=\"a\\nlevel=error \\\"b\\\"\\u{1b}[2J\""),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn json_is_one_object_a_line() {
+        let settings = LogSettings {
+            format: LogFormat::Json,
+            ..LogSettings::default()
+        };
+        let text = logged(settings, || {
+            tracing::warn!(target: "pointsman", host = "a\nb", "one\ntwo");
+        });
+        assert_eq!(text.lines().count(), 1);
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(line["message"], "one\ntwo");
+        assert_eq!(line["host"], "a\nb");
+        assert_eq!(line["level"], "WARN");
+    }
+
+    #[test]
+    fn details_of_other_crates_stay_out() {
+        let events = || {
+            tracing::debug!(target: "pointsman::conn", "ours");
+            tracing::info!(target: "hickory_resolver", "theirs");
+            tracing::warn!(target: "hickory_resolver", "warning");
+        };
+        let settings = |level| LogSettings {
+            level,
+            ..LogSettings::default()
+        };
+        let text = logged(settings(LogLevel::Trace), events);
+        assert!(text.contains("ours") && text.contains("warning") && !text.contains("theirs"));
+        let text = logged(settings(LogLevel::Info), events);
+        assert!(!text.contains("ours") && text.contains("warning"));
+        assert_eq!(logged(settings(LogLevel::Error), events), "");
+    }
+
+    #[test]
+    fn the_ready_line_names_every_address() {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let listeners = [
+            (Protocol::Http, address("127.0.0.1:8080")),
+            (Protocol::Tls, address("127.0.0.1:8443")),
+            (Protocol::Tls, address("[::1]:8443")),
+        ];
+        assert_eq!(
+            ready_line(&listeners, Some(address("127.0.0.1:9000"))),
+            "ready https=127.0.0.1:8443 https=[::1]:8443 http=127.0.0.1:8080 admin=127.0.0.1:9000"
+        );
+        assert_eq!(ready_line(&[], None), "ready");
+    }
+}

@@ -1,0 +1,230 @@
+//! Puts the process together: what is checked and bound before the first client, in which order,
+//! and how the threads come to know each other.
+
+use crate::config::{Config, Machine, SyncSettings};
+use crate::control::{
+    Admin, Control, CoreReporter, Cores, Ended, LatencyDir, Reports, SignalEvents,
+};
+use crate::core::{self, Bound, Command, Core, CoreConfig, Mailbox};
+use crate::local::Room;
+use crate::log::{self, Log};
+use crate::protocol::Protocol;
+use crate::ring;
+use crate::route::{Table, Update};
+use crate::sync::{self, RedisConfig, SyncConfig, SyncHandle};
+use crate::sys::{Listener, raise_open_files_limit};
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Descriptors kept back for Redis, DNS, the admin endpoint, the snapshot and idle pipes.
+const DESCRIPTORS_RESERVED: usize = 64;
+/// How long between two lines that say what the start waits for.
+const WAITING_IS_SAID_EVERY: Duration = Duration::from_secs(10);
+
+/// The newest table and the cores that are told of every change. A core that starts gets the table
+/// and joins the list in one step, so that it misses nothing.
+#[derive(Default)]
+struct Broadcast {
+    table: Table,
+    mailboxes: Vec<Mailbox>,
+}
+
+impl Broadcast {
+    fn publish(&mut self, update: &Arc<Update>) {
+        self.table.apply(update);
+        for mailbox in &self.mailboxes {
+            mailbox.send(Command::Table(update.clone()));
+        }
+    }
+}
+
+/// Runs the proxy until it is told to stop. `signals` were caught before anything else.
+///
+/// # Errors
+/// Whatever keeps it from starting, with cause and remedy in its text.
+pub fn run(config: Config, signals: &SignalEvents, log: &Log) -> Result<Ended, Box<dyn Error>> {
+    let open_files = raise_open_files_limit()?;
+    let features = ring::probe(config.kernel_mask)?;
+    let latency_dir = config
+        .latency_dir
+        .as_deref()
+        .map(LatencyDir::open)
+        .transpose()?;
+    let admin = config.admin.map(Admin::bind).transpose()?;
+    let admin_address = admin.as_ref().map(Admin::address).transpose()?;
+    let (addresses, mut bound) = bind(&config)?;
+
+    let broadcast = Arc::new(Mutex::new(Broadcast::default()));
+    let publisher = broadcast.clone();
+    let publish = move |update: Arc<Update>| {
+        publisher
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .publish(&update);
+    };
+    let sync = Arc::new(sync::start(sync_config(&config.sync), Box::new(publish))?);
+    while !sync.wait_first_table(Some(WAITING_IS_SAID_EVERY)) {
+        tracing::warn!(
+            "not ready: Redis does not answer, and there is neither a snapshot nor a static route; start Redis, or add --snapshot or --routes"
+        );
+    }
+
+    let room = Arc::new(Room::new(connections_max(open_files, config.cores.len())));
+    tracing::info!(
+        cores = ?config.cores,
+        kernel = %features,
+        connections_max = room.connections_max(),
+        version = env!("CARGO_PKG_VERSION"),
+        "starting"
+    );
+    let core_config = CoreConfig {
+        limits: config.limits.clone(),
+        balance: config.balance,
+        features,
+        room,
+    };
+    let mut cores = Vec::new();
+    for (index, processor) in config.cores.iter().enumerate() {
+        let listeners = bound
+            .pop()
+            .expect("one set of listeners was bound per core");
+        let core = start_core(
+            index,
+            *processor,
+            &core_config,
+            listeners,
+            &broadcast,
+            signals.reporter(),
+        )?;
+        cores.push(core);
+    }
+    let mailboxes: Vec<Mailbox> = cores.iter().map(|core| core.mailbox.clone()).collect();
+    signals.hold_stop();
+    log::print_line(&log::ready_line(&addresses, admin_address));
+    let reloading = sync.clone();
+    let control = Control {
+        cores: Arc::new(mailboxes) as Arc<dyn Cores>,
+        drain: config.limits.drain,
+        latency_dir,
+        admin,
+        reload: Box::new(move || reloading.reload()),
+        reports: reports(&sync, log),
+    };
+    Ok(control.run(signals)?)
+}
+
+/// Starts one core with the newest table, and makes sure that it hears of the next.
+fn start_core(
+    index: usize,
+    processor: usize,
+    config: &CoreConfig,
+    listeners: Vec<Bound>,
+    broadcast: &Mutex<Broadcast>,
+    reporter: CoreReporter,
+) -> Result<Core, core::StartError> {
+    let mut broadcast = broadcast.lock().unwrap_or_else(PoisonError::into_inner);
+    let core = core::start(
+        index,
+        processor,
+        config.clone(),
+        listeners,
+        broadcast.table.clone(),
+        Box::new(move |cause| reporter.core_failed(index, cause)),
+    )?;
+    broadcast.mailboxes.push(core.mailbox.clone());
+    Ok(core)
+}
+
+/// One set of bound listeners per core, and the addresses they share.
+#[allow(clippy::type_complexity)]
+fn bind(config: &Config) -> Result<(Vec<(Protocol, SocketAddr)>, Vec<Vec<Bound>>), Box<dyn Error>> {
+    let mut addresses = Vec::new();
+    let mut sets: Vec<Vec<Bound>> = config.cores.iter().map(|_| Vec::new()).collect();
+    for wanted in &config.listeners {
+        let group = match Listener::bind_group(wanted.address, config.cores.len()) {
+            Ok(group) => group,
+            Err(error) if !wanted.required && error.lacks_family() => {
+                tracing::info!(address = %wanted.address, "this machine has no IPv6: listening on IPv4 alone");
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        addresses.push((wanted.protocol, group[0].address()));
+        for (set, listener) in sets.iter_mut().zip(group) {
+            set.push(Bound {
+                protocol: wanted.protocol,
+                listener,
+            });
+        }
+    }
+    Ok((addresses, sets))
+}
+
+/// Each connection needs two descriptors; what is open at this moment and what the cores and the
+/// other threads are going to open stays out of the count.
+fn connections_max(open_files: u64, cores: usize) -> usize {
+    const PER_CORE: usize = 16;
+    let open_now = std::fs::read_dir("/proc/self/fd").map_or(64, Iterator::count);
+    let taken = open_now + cores * PER_CORE + DESCRIPTORS_RESERVED;
+    let free = usize::try_from(open_files)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(taken);
+    (free / 2).max(1)
+}
+
+fn reports(sync: &Arc<SyncHandle>, log: &Log) -> Reports {
+    let of_status = sync.clone();
+    Reports {
+        sync: Box::new(move || sync_report(&of_status)),
+        // The admin endpoint answers only once the cores have started, and they start with a table.
+        ready: Box::new(|| true),
+        dropped_lines: Box::new(log.dropped_lines()),
+    }
+}
+
+fn sync_report(sync: &SyncHandle) -> serde_json::Value {
+    let status = sync.status();
+    serde_json::json!({
+        "redis": status.redis.name(),
+        "mode": status.mode.map(|mode| mode.name()),
+        "table_age_s": status.table_age.map(|age| age.as_secs_f64()),
+        "version": status.version,
+        "hosts": status.hosts,
+        "backends": status.backends,
+        "rejected_keys": status.rejected_keys,
+        "rejected_members": status.rejected_members,
+        "holding": status.holding,
+        "names_failing": status.names_failing,
+    })
+}
+
+/// The settings of the sync thread, out of those of the process.
+pub fn sync_config(settings: &SyncSettings) -> SyncConfig {
+    SyncConfig {
+        redis: settings.redis.as_ref().map(|url| RedisConfig {
+            url: url.secret().to_owned(),
+            prefix: settings.redis_prefix.clone(),
+            ca_file: None,
+        }),
+        static_routes: settings.static_routes.clone(),
+        routes_file: settings.routes_file.clone(),
+        snapshot: settings.snapshot.clone(),
+        full_comparison: settings.full_comparison,
+        ping: settings.ping,
+        ping_timeout: settings.ping_timeout,
+        hold: settings.hold,
+        dns_ttl_min: settings.dns_ttl_min,
+        dns_ttl_max: settings.dns_ttl_max,
+        dns_servers: Vec::new(),
+    }
+}
+
+/// What this machine allows, as the configuration is checked against it.
+pub fn machine() -> Machine {
+    let allowed = core_affinity::get_core_ids().unwrap_or_default();
+    Machine {
+        allowed_cores: allowed.into_iter().map(|core| core.id).collect(),
+    }
+}

@@ -1,0 +1,115 @@
+//! What the sync thread is told at start, with the limits that are not worth an option.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Time for connecting to Redis and logging in, each attempt.
+pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
+
+/// First and last pause between attempts; each pause doubles, with jitter so that many proxies do
+/// not come back in step.
+pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(100);
+pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// Without a table for this long at start, the snapshot or the static routes have to do.
+pub(super) const FIRST_TABLE_WAIT: Duration = Duration::from_secs(2);
+
+/// At most a hundred updates a second go to the cores; a storm of writes is folded into them.
+pub(super) const PUBLISH_GAP: Duration = Duration::from_millis(10);
+
+/// Keys asked for in one round trip: some 50 KB of replies, so that a ping is not held up by it.
+pub(super) const BATCH_KEYS: usize = 256;
+
+/// Changed keys remembered by name. Beyond that everything is compared, which costs less.
+pub(super) const PENDING_KEYS_MAX: usize = 100_000;
+
+/// From this many hosts on, a comparison that would remove more than half of them is suspicious.
+pub(super) const HOLD_HOSTS_MIN: usize = 10;
+
+/// Rejected keys and members that are logged one by one, per batch; the rest is a count.
+pub(super) const REJECTIONS_LOGGED_MAX: usize = 10;
+
+/// Rejected keys remembered, so that each is logged once and not at every comparison.
+pub(super) const REJECTIONS_KEPT_MAX: usize = 10_000;
+
+/// Between two snapshots: a storm of changes is not a storm of writes to the disk.
+pub(super) const SNAPSHOT_GAP: Duration = Duration::from_secs(5);
+
+/// DNS questions under way at once.
+pub(super) const LOOKUPS_MAX: usize = 32;
+
+/// Sources of routes and the intervals at which they are asked.
+#[derive(Debug, Clone)]
+pub struct SyncConfig {
+    pub redis: Option<RedisConfig>,
+    /// `--route`: a host, `*.` wildcard, `default:https` or `default:http`, and members separated by
+    /// commas. Entries of the same host add up. They win over the routes file.
+    pub static_routes: Vec<(String, String)>,
+    pub routes_file: Option<PathBuf>,
+    pub snapshot: Option<PathBuf>,
+    /// Between two comparisons of the whole table with Redis; the floor under the live changes.
+    pub full_comparison: Duration,
+    /// Between two pings.
+    pub ping: Duration,
+    /// Without an answer for this long Redis counts as lost.
+    pub ping_timeout: Duration,
+    /// How long the loss of more than half of the hosts at once is not believed; 0: believed.
+    pub hold: Duration,
+    /// A DNS answer is used at least and at most this long, whatever its TTL.
+    pub dns_ttl_min: Duration,
+    pub dns_ttl_max: Duration,
+    /// Asked instead of those in resolv.conf when there are any.
+    pub dns_servers: Vec<SocketAddr>,
+}
+
+impl Default for SyncConfig {
+    fn default() -> SyncConfig {
+        SyncConfig {
+            redis: None,
+            static_routes: Vec::new(),
+            routes_file: None,
+            snapshot: None,
+            full_comparison: Duration::from_secs(60),
+            ping: Duration::from_secs(2),
+            ping_timeout: Duration::from_secs(2),
+            hold: Duration::from_secs(10),
+            dns_ttl_min: Duration::from_secs(5),
+            dns_ttl_max: Duration::from_secs(300),
+            dns_servers: Vec::new(),
+        }
+    }
+}
+
+/// Which Redis, and under which keys.
+#[derive(Clone)]
+pub struct RedisConfig {
+    /// `redis://`, `rediss://` or `unix://`, with user, password and database number.
+    pub url: String,
+    /// In front of every key.
+    pub prefix: String,
+    /// Certificates (PEM) to trust for `rediss://` instead of the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl RedisConfig {
+    /// This URL, with the prefix `hostnames:` and the system's certificates.
+    pub fn new(url: impl Into<String>) -> RedisConfig {
+        RedisConfig {
+            url: url.into(),
+            prefix: String::from("hostnames:"),
+            ca_file: None,
+        }
+    }
+}
+
+/// Leaves the URL out: it may hold a password.
+impl fmt::Debug for RedisConfig {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("RedisConfig")
+            .field("prefix", &self.prefix)
+            .field("ca_file", &self.ca_file)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,277 @@
+//! Opening a connection to Redis and having it tell what changes, by the best way it allows.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, ProtocolVersion, PushInfo,
+    PushKind, RedisError, ServerErrorKind, TlsCertificates, Value,
+};
+use tokio::task::JoinHandle;
+
+use super::config::{CONNECT_DEADLINE, RedisConfig};
+use super::feed::Feed;
+use super::keys::Keyspace;
+use super::status::Mode;
+
+/// Why Redis is lost. Never holds the URL.
+#[derive(Debug)]
+pub(super) enum Loss {
+    Redis(RedisError),
+    /// No answer within this time.
+    Silent(Duration),
+    Closed,
+}
+
+impl From<RedisError> for Loss {
+    fn from(error: RedisError) -> Loss {
+        Loss::Redis(error)
+    }
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Loss::Redis(error) => error.fmt(out),
+            Loss::Silent(after) => write!(out, "no answer within {after:?}"),
+            Loss::Closed => write!(out, "the connection was closed"),
+        }
+    }
+}
+
+impl Loss {
+    /// What an operator can do about it.
+    pub(super) fn remedy(&self) -> &'static str {
+        let Loss::Redis(error) = self else {
+            return "check that Redis runs and that the network lets it through";
+        };
+        match (error.kind(), error.code()) {
+            (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS" | "NOAUTH")) => {
+                "check user and password of the Redis URL"
+            }
+            (_, Some("NOPERM")) => {
+                "grant the Redis user: +scan +smembers +pttl +ping +client|tracking, on keys with the prefix"
+            }
+            (_, Some("LOADING" | "MASTERDOWN" | "READONLY")) => {
+                "none needed, Redis is getting ready"
+            }
+            _ => "check that Redis runs, and host, port and TLS of the Redis URL",
+        }
+    }
+}
+
+/// What to connect to, both dialects.
+pub(super) struct Dialer {
+    client: Client,
+    keyspace: Keyspace,
+}
+
+/// An open connection that feeds.
+pub(super) struct Link {
+    pub(super) connection: MultiplexedConnection,
+    pub(super) mode: Mode,
+    /// Reads the keyspace events, on a connection of its own.
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(reader) = &self.reader {
+            reader.abort();
+        }
+    }
+}
+
+impl Dialer {
+    /// Checks the URL and reads the certificates. The error says cause and remedy, never the URL.
+    pub(super) fn new(config: &RedisConfig) -> Result<Dialer, String> {
+        // The crypto provider is compiled in once; an Err says that someone installed it before.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let info = config.url.as_str().into_connection_info();
+        let client = match &config.ca_file {
+            None => info.and_then(Client::open),
+            Some(path) => {
+                let certificates = std::fs::read(path).map_err(|error| {
+                    format!("{}: the CA file cannot be read: {error}", path.display())
+                })?;
+                let tls = TlsCertificates {
+                    client_tls: None,
+                    root_cert: Some(certificates),
+                };
+                info.and_then(|info| Client::build_with_tls(info, tls))
+            }
+        };
+        let client = client.map_err(|error| {
+            format!(
+                "the Redis URL cannot be used: {error}; write redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], rediss:// for TLS or unix:///PATH"
+            )
+        })?;
+        Ok(Dialer {
+            client,
+            keyspace: Keyspace::new(&config.prefix),
+        })
+    }
+
+    pub(super) fn keyspace(&self) -> &Keyspace {
+        &self.keyspace
+    }
+
+    /// Where this connects to, without secrets.
+    pub(super) fn address(&self) -> String {
+        let info = self.client.get_connection_info();
+        format!("{}/{}", info.addr(), info.redis_settings().db())
+    }
+
+    /// Connects, logs in and asks for changes; from then on none is missed.
+    pub(super) async fn open(&self, feed: &Arc<Feed>) -> Result<Link, Loss> {
+        let opening = self.open_unhurried(feed);
+        let opened = tokio::time::timeout(CONNECT_DEADLINE, opening).await;
+        opened.unwrap_or(Err(Loss::Silent(CONNECT_DEADLINE)))
+    }
+
+    async fn open_unhurried(&self, feed: &Arc<Feed>) -> Result<Link, Loss> {
+        let mut connection = match self.connect(ProtocolVersion::RESP3, Some(feed)).await {
+            Err(error) if is_hello_refused(&error) => {
+                let connection = self.connect(ProtocolVersion::RESP2, None).await?;
+                return self.with_keyspace_events(connection, feed, error).await;
+            }
+            other => other?,
+        };
+        let tracking: Result<Value, RedisError> = redis::cmd("CLIENT")
+            .arg(&["TRACKING", "ON", "BCAST", "PREFIX", self.keyspace.prefix()])
+            .query_async(&mut connection)
+            .await;
+        match tracking {
+            Ok(_) => Ok(Link {
+                connection,
+                mode: Mode::Tracking,
+                reader: None,
+            }),
+            Err(error) if matches!(error.code(), Some("ERR" | "NOPERM")) => {
+                self.with_keyspace_events(connection, feed, error).await
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn connect(
+        &self,
+        protocol: ProtocolVersion,
+        feed: Option<&Arc<Feed>>,
+    ) -> Result<MultiplexedConnection, RedisError> {
+        let client = self.speaking(protocol)?;
+        // Silence is noticed by pings, so that a long reply is not mistaken for it.
+        let mut config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None);
+        if let Some(feed) = feed {
+            let (feed, keyspace) = (Arc::clone(feed), self.keyspace.clone());
+            config = config.set_push_sender(move |push: PushInfo| {
+                receive(&feed, &keyspace, push);
+                Ok::<(), redis::aio::SendError>(())
+            });
+        }
+        client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+    }
+
+    fn speaking(&self, protocol: ProtocolVersion) -> Result<Client, RedisError> {
+        let info = self.client.get_connection_info().clone();
+        let redis = info.redis_settings().clone().set_protocol(protocol);
+        Client::open(info.set_redis_settings(redis))
+    }
+
+    /// The second best way, or else none: `refused` says why not tracking.
+    async fn with_keyspace_events(
+        &self,
+        mut connection: MultiplexedConnection,
+        feed: &Arc<Feed>,
+        refused: RedisError,
+    ) -> Result<Link, Loss> {
+        let refused = refused.to_string();
+        let asked: Result<HashMap<String, String>, RedisError> = redis::cmd("CONFIG")
+            .arg(&["GET", "notify-keyspace-events"])
+            .query_async(&mut connection)
+            .await;
+        // A server that may not be asked may still send them.
+        let sent = asked.map_or(true, |reply| {
+            reply
+                .values()
+                .next()
+                .is_some_and(|flags| flags.contains('K'))
+        });
+        let reader = if sent {
+            self.subscribe(feed).await
+        } else {
+            None
+        };
+        let mode = if reader.is_some() {
+            Mode::Keyspace
+        } else {
+            Mode::Poll
+        };
+        tracing::warn!(
+            refused,
+            mode = mode.name(),
+            "Redis does not track changes for this client; allow CLIENT TRACKING (Redis 6, +client|tracking) to have them at once"
+        );
+        Ok(Link {
+            connection,
+            mode,
+            reader,
+        })
+    }
+
+    async fn subscribe(&self, feed: &Arc<Feed>) -> Option<JoinHandle<()>> {
+        let database = self.client.get_connection_info().redis_settings().db();
+        let channel = format!("__keyspace@{database}__:");
+        let client = self.speaking(ProtocolVersion::RESP2).ok()?;
+        let mut subscription = client.get_async_pubsub().await.ok()?;
+        let pattern = format!("{channel}{}", self.keyspace.pattern());
+        subscription.psubscribe(pattern).await.ok()?;
+        let (feed, keyspace) = (Arc::clone(feed), self.keyspace.clone());
+        Some(tokio::spawn(async move {
+            let mut messages = subscription.into_on_message();
+            while let Some(message) = messages.next().await {
+                let raw = message.get_channel_name().strip_prefix(&channel);
+                if let Some(raw) = raw.filter(|raw| keyspace.covers(raw.as_bytes())) {
+                    feed.changed(raw.as_bytes().to_vec());
+                }
+            }
+            feed.set_lost();
+        }))
+    }
+}
+
+fn receive(feed: &Feed, keyspace: &Keyspace, push: PushInfo) {
+    match push.kind {
+        PushKind::Disconnection => feed.set_lost(),
+        PushKind::Invalidate => match push.data.into_iter().next() {
+            Some(Value::Array(keys)) => {
+                for key in keys {
+                    if let Value::BulkString(raw) = key
+                        && keyspace.covers(&raw)
+                    {
+                        feed.changed(raw);
+                    }
+                }
+            }
+            // FLUSHALL and FLUSHDB name no keys.
+            _ => feed.all_changed(),
+        },
+        _ => {}
+    }
+}
+
+/// Whether the server knows no RESP3, or does not let this user ask for it.
+fn is_hello_refused(error: &RedisError) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::RESP3NotSupported | ErrorKind::Server(ServerErrorKind::NoPerm)
+    ) || error.code() == Some("NOPROTO")
+}

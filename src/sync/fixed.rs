@@ -1,0 +1,216 @@
+//! Static routes: `--route` and the routes file. Checked whole before any of it counts.
+//!
+//! ```toml
+//! [routes]
+//! "a.example" = ["10.0.0.1:443", "10.0.0.2:443"]
+//! "*.b.example" = "unix:/run/b.sock"
+//!
+//! [default]
+//! https = ["10.0.0.9"]
+//! http = ["10.0.0.9"]
+//! ```
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::config::SyncConfig;
+use crate::route::{Key, Member};
+
+/// Members by what they are filed under.
+pub(super) type Routes = HashMap<Key, Vec<String>>;
+
+/// Everything static. The error names source, key and member, and the remedy.
+pub(super) fn load(config: &SyncConfig) -> Result<Routes, String> {
+    let mut routes = match &config.routes_file {
+        Some(path) => read(path)?,
+        None => Routes::new(),
+    };
+    routes.extend(from_options(&config.static_routes)?);
+    Ok(routes)
+}
+
+fn from_options(pairs: &[(String, String)]) -> Result<Routes, String> {
+    let mut routes = Routes::new();
+    for (host, members) in pairs {
+        let said = |error: &dyn std::fmt::Display| format!("--route {host}={members}: {error}");
+        let key = Key::parse(host).map_err(|error| said(&error))?;
+        for member in members.split(',') {
+            Member::parse(member).map_err(|error| said(&format!("member {member:?}: {error}")))?;
+            routes
+                .entry(key.clone())
+                .or_default()
+                .push(member.to_owned());
+        }
+    }
+    Ok(routes)
+}
+
+fn read(path: &Path) -> Result<Routes, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        format!(
+            "{}: the routes file cannot be read: {error}; make it a readable TOML file or change --routes",
+            path.display()
+        )
+    })?;
+    parse(&text).map_err(|(offset, error)| {
+        let line = text[..offset.min(text.len())].matches('\n').count() + 1;
+        format!("{}:{line}: {error}", path.display())
+    })
+}
+
+/// Where in the text, and what is wrong there.
+type Fault = (usize, String);
+
+fn parse(text: &str) -> Result<Routes, Fault> {
+    let document = DeTable::parse(text).map_err(|error| {
+        let offset = error.span().map_or(0, |span| span.start);
+        (offset, format!("no valid TOML: {}", error.message()))
+    })?;
+    let mut routes = Routes::new();
+    for (section, content) in document.get_ref() {
+        let offset = section.span().start;
+        let parse_key: fn(&str) -> Result<Key, String> = match &**section.get_ref() {
+            "routes" => |name| Key::parse_name(name).map_err(|error| error.to_string()),
+            "default" => |name| {
+                let key = Key::parse(&format!("default:{name}"));
+                key.map_err(|_| String::from("the defaults are https and http"))
+            },
+            other => {
+                let error = format!("unknown section {other:?}; there are [routes] and [default]");
+                return Err((offset, error));
+            }
+        };
+        let DeValue::Table(table) = content.get_ref() else {
+            let error = format!(
+                "{:?} has to be a table; write [routes] or [default]",
+                section.get_ref()
+            );
+            return Err((offset, error));
+        };
+        // In the order of the file, so that of two faults the first is named.
+        let mut lines: Vec<_> = table.iter().collect();
+        lines.sort_by_key(|(name, _)| name.span().start);
+        for (name, value) in lines {
+            let offset = name.span().start;
+            let key = parse_key(name.get_ref())
+                .map_err(|error| (offset, format!("{:?}: {error}", name.get_ref())))?;
+            let members = members(name.get_ref(), value)?;
+            if routes.insert(key, members).is_some() {
+                let error = format!("{:?} is there twice; merge the two lines", name.get_ref());
+                return Err((offset, error));
+            }
+        }
+    }
+    Ok(routes)
+}
+
+fn members(name: &str, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, Fault> {
+    let offset = value.span().start;
+    let single = std::slice::from_ref(value);
+    let list: &[Spanned<DeValue<'_>>] = match value.get_ref() {
+        DeValue::Array(list) => list,
+        _ => single,
+    };
+    if list.is_empty() {
+        return Err((
+            offset,
+            format!("{name:?} has no members; remove the line or add one"),
+        ));
+    }
+    let member = |value: &Spanned<DeValue<'_>>| {
+        let offset = value.span().start;
+        let DeValue::String(text) = value.get_ref() else {
+            let error = format!("{name:?}: members are strings, as in [\"10.0.0.1:443\"]");
+            return Err((offset, error));
+        };
+        Member::parse(text)
+            .map(|_| text.to_string())
+            .map_err(|error| (offset, format!("{name:?}: member {text:?}: {error}")))
+    };
+    list.iter().map(member).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(text: &str) -> Key {
+        Key::parse(text).unwrap()
+    }
+
+    #[test]
+    fn both_sections_and_both_forms_of_members() {
+        let text = "[routes]\n\"A.test\" = [\"10.0.0.1\", \"b:8080\"]\n\"*.a.test\" = \"unix:/run/a\"\n[default]\nhttps = [\"10.0.0.9\"]\n";
+        let routes = parse(text).unwrap();
+        assert_eq!(routes.len(), 3);
+        assert_eq!(routes[&key("a.test")], ["10.0.0.1", "b:8080"]);
+        assert_eq!(routes[&key("*.a.test")], ["unix:/run/a"]);
+        assert_eq!(routes[&key("default:https")], ["10.0.0.9"]);
+        assert!(parse("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn faults_name_line_key_and_member() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("routes.toml");
+        for (text, line, said) in [
+            (
+                "[routes]\n\"a.test\" = [\"10.0.0.1\",\n \"10.0.0.2:0\"]\n",
+                3,
+                "\"10.0.0.2:0\"",
+            ),
+            ("[routes]\n\"a b\" = [\"10.0.0.1\"]\n", 2, "\"a b\""),
+            ("[routes]\n\"a.test\" = []\n", 2, "no members"),
+            ("[routes]\n\"a.test\" = 5\n", 2, "strings"),
+            (
+                "[routes]\n\"a.test\" = \"x\"\n\"A.test\" = \"x\"\n",
+                3,
+                "twice",
+            ),
+            ("\n[route]\n", 2, "unknown section"),
+            ("[default]\nftp = \"x\"\n", 2, "https and http"),
+            ("routes = 1\n", 1, "table"),
+            ("[routes]\n\n\"a.test\" = [\n", 4, "TOML"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = read(&path).unwrap_err();
+            assert!(
+                error.contains(&format!("routes.toml:{line}: ")),
+                "{text:?}: {error}"
+            );
+            assert!(error.contains(said), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn options_add_up_and_win_over_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("routes.toml");
+        std::fs::write(
+            &path,
+            "[routes]\n\"a.test\" = \"file\"\n\"b.test\" = \"file\"\n",
+        )
+        .unwrap();
+        let pair = |host: &str, members: &str| (host.to_owned(), members.to_owned());
+        let config = SyncConfig {
+            static_routes: vec![pair("a.test", "x,y"), pair("A.TEST", "z")],
+            routes_file: Some(path),
+            ..SyncConfig::default()
+        };
+        let routes = load(&config).unwrap();
+        assert_eq!(routes[&key("a.test")], ["x", "y", "z"]);
+        assert_eq!(routes[&key("b.test")], ["file"]);
+        let bad = SyncConfig {
+            static_routes: vec![pair("a.test", "x,y:0")],
+            ..SyncConfig::default()
+        };
+        assert!(
+            load(&bad)
+                .unwrap_err()
+                .starts_with("--route a.test=x,y:0: member \"y:0\"")
+        );
+    }
+}

@@ -1,0 +1,196 @@
+//! The redis-sync thread: keeps the one full routing table true and sends each core what changed.
+//! It alone talks to Redis and to DNS, reads the routes file and keeps the snapshot. While Redis is
+//! away the last known table serves.
+
+mod config;
+mod connection;
+mod expiry;
+mod feed;
+mod fixed;
+mod follow;
+mod keys;
+mod names;
+mod rejected;
+mod snapshot;
+mod status;
+mod truth;
+mod watch;
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::LocalSet;
+
+pub use config::{RedisConfig, SyncConfig};
+pub use status::{Mode, RedisState, SyncStatus};
+pub use truth::Publish;
+
+use connection::Dialer;
+use fixed::Routes;
+use status::Shared;
+use truth::Truth;
+use watch::Keeper;
+
+const THREAD_NAME: &str = "redis-sync";
+
+/// How long the thread waits at its end for name look-ups of the system that hang.
+const LAST_WAIT: Duration = Duration::from_millis(200);
+
+enum Command {
+    Reload,
+    Stop,
+}
+
+/// The running thread. Dropping the handle stops it, without waiting.
+pub struct SyncHandle {
+    shared: Arc<Shared>,
+    commands: UnboundedSender<Command>,
+    thread: JoinHandle<()>,
+}
+
+/// What is checked before anything runs.
+struct Checked {
+    routes: Routes,
+    dialer: Option<Dialer>,
+}
+
+/// Checks static routes, routes file, Redis URL and CA file without asking anyone.
+///
+/// # Errors
+/// `InvalidInput` with source, key or line, cause and remedy.
+pub fn check(config: &SyncConfig) -> io::Result<()> {
+    checked(config).map(|_| ())
+}
+
+fn checked(config: &SyncConfig) -> io::Result<Checked> {
+    let invalid = |error: String| io::Error::new(io::ErrorKind::InvalidInput, error);
+    Ok(Checked {
+        routes: fixed::load(config).map_err(invalid)?,
+        dialer: config
+            .redis
+            .as_ref()
+            .map(Dialer::new)
+            .transpose()
+            .map_err(invalid)?,
+    })
+}
+
+/// Starts the thread. `publish` is called on it with every version of the table, in order.
+///
+/// # Errors
+/// As [`check`], and those of starting a thread with its runtime.
+pub fn start(config: SyncConfig, publish: Publish) -> io::Result<SyncHandle> {
+    let checked = checked(&config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let shared = Arc::new(Shared::default());
+    let (commands, receiver) = unbounded_channel();
+    let thread = std::thread::Builder::new()
+        .name(THREAD_NAME.into())
+        .spawn({
+            let shared = Arc::clone(&shared);
+            move || {
+                run(&runtime, config, checked, publish, &shared, receiver);
+                runtime.shutdown_timeout(LAST_WAIT);
+                shared.set_ended();
+            }
+        })?;
+    Ok(SyncHandle {
+        shared,
+        commands,
+        thread,
+    })
+}
+
+impl SyncHandle {
+    /// Waits until there is a table to serve with: Redis was read, or no Redis is configured, or Redis
+    /// did not answer and a snapshot or static routes have to do. False when `timeout` passed first.
+    pub fn wait_first_table(&self, timeout: Option<Duration>) -> bool {
+        self.shared.wait_ready(timeout)
+    }
+
+    /// Reads the routes file and the system's DNS configuration again.
+    pub fn reload(&self) {
+        // A thread that has ended has nothing to reload.
+        let _ = self.commands.send(Command::Reload);
+    }
+
+    pub fn status(&self) -> SyncStatus {
+        self.shared.status()
+    }
+
+    /// Saves the snapshot and ends the thread.
+    pub fn stop(self) {
+        let _ = self.commands.send(Command::Stop);
+        if self.thread.join().is_err() {
+            tracing::error!(
+                "the redis-sync thread had panicked; please report it with the lines before"
+            );
+        }
+    }
+}
+
+fn run(
+    runtime: &Runtime,
+    config: SyncConfig,
+    checked: Checked,
+    publish: Publish,
+    shared: &Arc<Shared>,
+    mut commands: UnboundedReceiver<Command>,
+) {
+    let config = Rc::new(config);
+    let mut truth = Truth::new(&config, Arc::clone(shared), publish);
+    truth.set_static(&checked.routes);
+    tracing::info!(
+        static_routes = checked.routes.len(),
+        redis = checked.dialer.as_ref().map(Dialer::address),
+        snapshot = config
+            .snapshot
+            .as_ref()
+            .map(|path| path.display().to_string()),
+        "redis-sync started"
+    );
+    truth.publish();
+    let truth = Rc::new(RefCell::new(truth));
+    let reload_names = Rc::new(Notify::new());
+    let last_answer = Rc::new(Cell::new(Instant::now()));
+    let mut keeper = Keeper::new(
+        Rc::clone(&truth),
+        Rc::clone(&config),
+        Rc::clone(&reload_names),
+        Rc::clone(&last_answer),
+    );
+    let tasks = LocalSet::new();
+    tasks.spawn_local(names::keep_asking(
+        Rc::clone(&truth),
+        Rc::clone(&config),
+        reload_names,
+    ));
+    match checked.dialer {
+        Some(dialer) => {
+            let follower = follow::Follower::new(Rc::clone(&truth), config, dialer, last_answer);
+            tasks.spawn_local(follower.run());
+        }
+        None => truth.borrow_mut().set_first_table(),
+    }
+    tasks.block_on(runtime, async {
+        loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Reload) => keeper.reload(),
+                    Some(Command::Stop) | None => break,
+                },
+                () = keeper.pause() => keeper.tick(),
+            }
+        }
+        keeper.finish().await;
+    });
+}

@@ -1,0 +1,144 @@
+//! What other threads may know about the sync thread: its numbers, and that the first table is there.
+
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// How Redis is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RedisState {
+    /// No Redis is configured.
+    #[default]
+    Unused,
+    Connecting,
+    /// Connected, the whole table is being read.
+    Loading,
+    /// The table is what Redis has.
+    Live,
+    /// The last known table serves until Redis is back.
+    Lost,
+}
+
+impl RedisState {
+    /// The word used in log, metrics and admin endpoint.
+    pub fn name(self) -> &'static str {
+        match self {
+            RedisState::Unused => "unused",
+            RedisState::Connecting => "connecting",
+            RedisState::Loading => "loading",
+            RedisState::Live => "live",
+            RedisState::Lost => "lost",
+        }
+    }
+}
+
+/// How changes in Redis are noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Client tracking in broadcast mode (Redis 6 and later).
+    Tracking,
+    /// Keyspace events on a connection of their own.
+    Keyspace,
+    /// Only by the periodic comparison.
+    Poll,
+}
+
+impl Mode {
+    /// The word used in log, metrics and admin endpoint.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Tracking => "tracking",
+            Mode::Keyspace => "keyspace",
+            Mode::Poll => "poll",
+        }
+    }
+}
+
+/// The sync thread's numbers at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct SyncStatus {
+    pub redis: RedisState,
+    /// `None` until connected for the first time.
+    pub mode: Option<Mode>,
+    /// Since the table was last known to be what Redis has; `None` before that and without Redis.
+    pub table_age: Option<Duration>,
+    pub version: u64,
+    /// Names and wildcards, without the defaults.
+    pub hosts: usize,
+    pub backends: usize,
+    /// Redis keys that give no usable route at the moment.
+    pub rejected_keys: usize,
+    /// Members in Redis that are skipped at the moment.
+    pub rejected_members: usize,
+    /// Whether the removal of many hosts is held back at the moment.
+    pub holding: bool,
+    /// DNS names whose last question failed.
+    pub names_failing: usize,
+}
+
+/// The side that both threads hold.
+#[derive(Default)]
+pub(super) struct Shared {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    status: SyncStatus,
+    confirmed: Option<Instant>,
+    ready: bool,
+    ended: bool,
+}
+
+impl Shared {
+    pub(super) fn status(&self) -> SyncStatus {
+        let inner = self.lock();
+        SyncStatus {
+            table_age: inner.confirmed.map(|since| since.elapsed()),
+            ..inner.status.clone()
+        }
+    }
+
+    pub(super) fn update(&self, change: impl FnOnce(&mut SyncStatus)) {
+        change(&mut self.lock().status);
+    }
+
+    /// The table is what Redis has, now.
+    pub(super) fn confirm(&self) {
+        self.lock().confirmed = Some(Instant::now());
+    }
+
+    pub(super) fn set_ready(&self) {
+        self.lock().ready = true;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn set_ended(&self) {
+        self.lock().ended = true;
+        self.changed.notify_all();
+    }
+
+    /// Whether the first table came within `timeout`.
+    pub(super) fn wait_ready(&self, timeout: Option<Duration>) -> bool {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let mut inner = self.lock();
+        while !inner.ready && !inner.ended {
+            inner = match deadline {
+                None => self.changed.wait(inner).expect("no holder panics"),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return false;
+                    }
+                    let waited = self.changed.wait_timeout(inner, left);
+                    waited.expect("no holder panics").0
+                }
+            };
+        }
+        inner.ready
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no holder panics")
+    }
+}

@@ -1,0 +1,224 @@
+//! What the sync thread holds to be true: the table, its backends and their names. Everything
+//! that learns something tells it here; it publishes to the cores and frees what they let go.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::config::{FIRST_TABLE_WAIT, SyncConfig};
+use super::fixed::Routes;
+use super::names::Book;
+use super::status::Shared;
+use crate::route::{Backend, Change, Key, Layer, Master, Registry, Route, Update};
+
+/// Takes each new version of the table, on the sync thread.
+pub type Publish = Box<dyn FnMut(Arc<Update>) + Send>;
+
+pub(super) struct Truth {
+    pub(super) master: Master,
+    pub(super) book: Book,
+    pub(super) shared: Arc<Shared>,
+    registry: Registry,
+    publish: Publish,
+    /// Not yet published.
+    changes: Changes,
+    /// Since when there is a table to start with, whether or not its names have addresses.
+    first_table: Option<Instant>,
+    ready: bool,
+    /// Whether the Redis part changed since the last snapshot.
+    unsaved: bool,
+}
+
+#[derive(Default, Clone, Copy)]
+struct Changes {
+    added: usize,
+    changed: usize,
+    removed: usize,
+}
+
+impl Changes {
+    fn count(&mut self, change: Change) {
+        match change {
+            Change::None => {}
+            Change::Added => self.added += 1,
+            Change::Changed => self.changed += 1,
+            Change::Removed => self.removed += 1,
+        }
+    }
+}
+
+impl Truth {
+    pub(super) fn new(config: &SyncConfig, shared: Arc<Shared>, publish: Publish) -> Truth {
+        Truth {
+            master: Master::new(fastrand::u64(..)),
+            book: Book::new(config.dns_ttl_min, config.dns_ttl_max),
+            shared,
+            registry: Registry::new(),
+            publish,
+            changes: Changes::default(),
+            first_table: None,
+            ready: false,
+            unsaved: false,
+        }
+    }
+
+    /// Files what Redis has under a key: its members, of which those that cannot be parsed are left
+    /// out and named; `None` when it has nothing.
+    pub(super) fn set_redis(&mut self, key: &Key, members: Option<&[&str]>) -> Vec<String> {
+        let mut errors = Vec::new();
+        let route = members.map(|members| {
+            let backends = members.iter().filter_map(|text| {
+                let backend = self.registry.intern(text).inspect(|backend| {
+                    self.book.adopt(backend, Instant::now());
+                });
+                let said = |error| errors.push(format!("member {text:.100?}: {error}"));
+                backend.map_err(said).ok()
+            });
+            let backends: Vec<Arc<Backend>> = backends.collect();
+            self.registry.route(backends)
+        });
+        let change = self.master.set(key, Layer::Redis, route);
+        self.unsaved |= change != Change::None;
+        self.changes.count(change);
+        errors
+    }
+
+    /// Removes what a comparison did not come by.
+    pub(super) fn remove_unseen(&mut self, seen: &crate::route::Seen) {
+        for change in self.master.remove_unseen(seen) {
+            self.unsaved |= change != Change::None;
+            self.changes.count(change);
+        }
+    }
+
+    /// Replaces all static routes by these, which were checked.
+    pub(super) fn set_static(&mut self, routes: &Routes) {
+        let gone: Vec<Key> = self
+            .master
+            .static_keys()
+            .filter(|key| !routes.contains_key(*key))
+            .cloned()
+            .collect();
+        for key in gone {
+            self.changes
+                .count(self.master.set(&key, Layer::Static, None));
+        }
+        for (key, members) in routes {
+            let route = self.checked_route(members);
+            self.changes
+                .count(self.master.set(key, Layer::Static, Some(route)));
+        }
+    }
+
+    /// Files what a snapshot holds as what Redis had. What Redis itself has said is newer.
+    pub(super) fn set_snapshot(&mut self, routes: &[(Key, Vec<String>)]) {
+        for (key, members) in routes {
+            if self.master.get(key, Layer::Redis).is_some() {
+                continue;
+            }
+            let route = self.checked_route(members);
+            self.changes
+                .count(self.master.set(key, Layer::Redis, Some(route)));
+        }
+    }
+
+    /// Sends what changed to the cores and frees what they let go.
+    pub(super) fn publish(&mut self) {
+        if let Some(update) = self.master.publish() {
+            let Changes {
+                added,
+                changed,
+                removed,
+            } = std::mem::take(&mut self.changes);
+            let version = update.version;
+            let hosts = self.master.table().len();
+            tracing::info!(added, changed, removed, hosts, version, "routes changed");
+            (self.publish)(update);
+        }
+        self.sweep();
+    }
+
+    pub(super) fn sweep(&mut self) {
+        for route in self.master.sweep() {
+            self.registry.retire(route);
+        }
+        self.registry.sweep();
+        let (version, hosts) = (self.master.table().version(), self.master.table().len());
+        let backends = self.registry.backend_count();
+        self.shared.update(|status| {
+            status.version = version;
+            status.hosts = hosts;
+            status.backends = backends;
+        });
+    }
+
+    /// There is a table that can serve.
+    pub(super) fn set_first_table(&mut self) {
+        self.first_table.get_or_insert_with(Instant::now);
+        self.check_ready();
+    }
+
+    pub(super) fn has_first_table(&self) -> bool {
+        self.first_table.is_some()
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// Ready once there is a table and DNS was asked for its names, for which it has a while.
+    pub(super) fn check_ready(&mut self) {
+        let Some(since) = self.first_table else {
+            return;
+        };
+        if !self.ready && (self.book.unanswered() == 0 || since.elapsed() >= FIRST_TABLE_WAIT) {
+            self.ready = true;
+            self.shared.set_ready();
+        }
+    }
+
+    /// Whether there is something to save; afterwards there is not.
+    pub(super) fn take_unsaved(&mut self) -> bool {
+        std::mem::take(&mut self.unsaved)
+    }
+
+    fn checked_route(&mut self, members: &[String]) -> Arc<Route> {
+        let now = Instant::now();
+        let intern = |text: &String| {
+            let backend = self
+                .registry
+                .intern(text)
+                .expect("checked when it was read");
+            self.book.adopt(&backend, now);
+            backend
+        };
+        let backends = members.iter().map(intern).collect();
+        self.registry.route(backends)
+    }
+}
+
+/// A pause that doubles from `first` to `last`, each time shortened at random by up to a half.
+pub(super) struct Backoff {
+    first: Duration,
+    last: Duration,
+    next: Duration,
+}
+
+impl Backoff {
+    pub(super) fn new(first: Duration, last: Duration) -> Backoff {
+        Backoff {
+            first,
+            last,
+            next: first,
+        }
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.next = self.first;
+    }
+
+    pub(super) fn next(&mut self) -> Duration {
+        let pause = self.next;
+        self.next = (pause * 2).min(self.last);
+        pause.mul_f64(0.5 + fastrand::f64() / 2.0)
+    }
+}

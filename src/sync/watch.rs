@@ -1,0 +1,195 @@
+//! What the sync thread does by the clock: looks at its files, writes the snapshot, frees what the
+//! cores let go, and decides at start that Redis has been waited for long enough.
+
+use std::cell::{Cell, RefCell};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use super::config::{FIRST_TABLE_WAIT, SNAPSHOT_GAP, SyncConfig};
+use super::truth::Truth;
+use super::{fixed, snapshot};
+
+/// Between two looks.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The same while the first table is awaited.
+const TICK_AT_START: Duration = Duration::from_millis(50);
+
+const SYSTEM_NAME_FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
+
+/// A file's modification time, size and inode: when all stay, it was not changed.
+type Stamp = Option<(SystemTime, u64, u64)>;
+
+pub(super) struct Keeper {
+    truth: Rc<RefCell<Truth>>,
+    config: Rc<SyncConfig>,
+    reload_names: Rc<Notify>,
+    last_answer: Rc<Cell<Instant>>,
+    routes_file: Stamp,
+    name_files: [Stamp; 2],
+    /// Whether the first table was sought elsewhere than in Redis.
+    gave_up_waiting: bool,
+    saved: Option<Instant>,
+    saving: Option<JoinHandle<()>>,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        truth: Rc<RefCell<Truth>>,
+        config: Rc<SyncConfig>,
+        reload_names: Rc<Notify>,
+        last_answer: Rc<Cell<Instant>>,
+    ) -> Keeper {
+        Keeper {
+            routes_file: config.routes_file.as_deref().and_then(stamp),
+            truth,
+            config,
+            reload_names,
+            last_answer,
+            name_files: SYSTEM_NAME_FILES.map(|path| stamp(Path::new(path))),
+            gave_up_waiting: false,
+            saved: None,
+            saving: None,
+        }
+    }
+
+    /// Until the next [`Keeper::tick`].
+    pub(super) async fn pause(&self) {
+        let ready = self.truth.borrow().is_ready();
+        tokio::time::sleep(if ready { TICK } else { TICK_AT_START }).await;
+    }
+
+    pub(super) fn tick(&mut self) {
+        self.look_for_first_table();
+        if let Some(path) = &self.config.routes_file {
+            let now = stamp(path);
+            if now != self.routes_file {
+                self.routes_file = now;
+                self.load_static();
+            }
+        }
+        let name_files = SYSTEM_NAME_FILES.map(|path| stamp(Path::new(path)));
+        if name_files != self.name_files {
+            self.name_files = name_files;
+            self.reload_names.notify_one();
+        }
+        self.save_in_background();
+        let mut truth = self.truth.borrow_mut();
+        truth.sweep();
+        truth.check_ready();
+    }
+
+    pub(super) fn reload(&mut self) {
+        self.routes_file = self.config.routes_file.as_deref().and_then(stamp);
+        self.load_static();
+        self.reload_names.notify_one();
+    }
+
+    /// Saves what is not saved, and waits for it.
+    pub(super) async fn finish(mut self) {
+        if let Some(saving) = self.saving.take() {
+            // A panic there was reported by its hook; here it only means that nothing was saved.
+            let _ = saving.await;
+        }
+        if let Some(path) = &self.config.snapshot
+            && self.truth.borrow_mut().take_unsaved()
+        {
+            let truth = self.truth.borrow();
+            report(snapshot::write(path, truth.master.table()), path);
+        }
+    }
+
+    fn load_static(&mut self) {
+        match fixed::load(&self.config) {
+            Ok(routes) => {
+                let mut truth = self.truth.borrow_mut();
+                truth.set_static(&routes);
+                truth.publish();
+                tracing::info!(static_routes = routes.len(), "static routes read again");
+            }
+            Err(error) => {
+                tracing::error!(error, "static routes rejected, the old ones stay");
+            }
+        }
+    }
+
+    /// Redis is the first choice; when it says nothing for a while, what is at hand has to do.
+    fn look_for_first_table(&mut self) {
+        let mut truth = self.truth.borrow_mut();
+        let waited = self.last_answer.get().elapsed();
+        if truth.has_first_table() || self.gave_up_waiting || waited < FIRST_TABLE_WAIT {
+            return;
+        }
+        self.gave_up_waiting = true;
+        let snapshot = self.config.snapshot.as_deref().filter(|path| path.exists());
+        if let Some(path) = snapshot {
+            match snapshot::read(path) {
+                Ok(routes) => {
+                    tracing::warn!(
+                        routes = routes.len(),
+                        "Redis does not answer, serving the snapshot"
+                    );
+                    truth.set_snapshot(&routes);
+                    truth.publish();
+                    truth.set_first_table();
+                    return;
+                }
+                Err(error) => tracing::error!(error, "snapshot ignored"),
+            }
+        }
+        if truth.master.static_keys().next().is_some() {
+            tracing::warn!("Redis does not answer, serving the static routes alone");
+            truth.set_first_table();
+        } else {
+            tracing::warn!(
+                "Redis does not answer and there is nothing to serve with; waiting for it"
+            );
+        }
+    }
+
+    fn save_in_background(&mut self) {
+        let Some(path) = self.config.snapshot.clone() else {
+            return;
+        };
+        let busy = self
+            .saving
+            .as_ref()
+            .is_some_and(|saving| !saving.is_finished());
+        let recent = self
+            .saved
+            .is_some_and(|saved| saved.elapsed() < SNAPSHOT_GAP);
+        let mut truth = self.truth.borrow_mut();
+        if busy || recent || !truth.take_unsaved() {
+            return;
+        }
+        // What is set but not yet published belongs into it too, and is shared by this clone.
+        truth.publish();
+        let table = truth.master.table().clone();
+        self.saved = Some(Instant::now());
+        self.saving = Some(tokio::task::spawn_blocking(move || {
+            report(snapshot::write(&path, &table), &path);
+        }));
+    }
+}
+
+fn report(written: std::io::Result<()>, path: &Path) {
+    if let Err(error) = written {
+        let (error, path) = (error.to_string(), path.display().to_string());
+        tracing::error!(
+            error,
+            path,
+            "the snapshot cannot be written; make its directory writable or change --snapshot"
+        );
+    }
+}
+
+fn stamp(path: &Path) -> Stamp {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+}

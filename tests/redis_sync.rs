@@ -1,0 +1,700 @@
+//! The redis-sync thread against a real redis-server: what Redis has is what a view of the table
+//! answers, soon, through every way in which Redis can go away and come back.
+
+#[allow(dead_code)]
+mod support;
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use pointsman::protocol::Protocol;
+use pointsman::route::{Host, Route, Table};
+use pointsman::sync::{self, Mode, RedisConfig, RedisState, SyncConfig, SyncHandle};
+use support::redis::{RedisServer, free_port};
+
+/// What a change has on loopback to be seen.
+const SOON: Duration = Duration::from_secs(1);
+
+/// What a reconnect with back-off has.
+const LATER: Duration = Duration::from_secs(8);
+
+struct Rig {
+    handle: SyncHandle,
+    view: Arc<Mutex<Table>>,
+}
+
+impl Rig {
+    fn start(config: SyncConfig) -> Rig {
+        let rig = Rig::start_unready(config);
+        assert!(rig.handle.wait_first_table(Some(LATER)), "no first table");
+        rig
+    }
+
+    fn start_unready(config: SyncConfig) -> Rig {
+        let view = Arc::new(Mutex::new(Table::new()));
+        let core = Arc::clone(&view);
+        let publish = Box::new(move |update: Arc<_>| core.lock().unwrap().apply(&update));
+        let handle = sync::start(config, publish).unwrap();
+        Rig { handle, view }
+    }
+
+    /// The members a name is routed to, sorted; empty without a route.
+    fn members(&self, name: &str) -> String {
+        let view = self.view.lock().unwrap();
+        let route = match name {
+            "default:https" => view.default_route(Protocol::Tls),
+            "default:http" => view.default_route(Protocol::Http),
+            name => view.lookup(&Host::from_operator(name).unwrap()),
+        };
+        route.map_or(String::new(), |route| texts(route))
+    }
+
+    fn wait(&self, within: Duration, what: &str, true_now: impl Fn(&Rig) -> bool) {
+        let deadline = Instant::now() + within;
+        while !true_now(self) {
+            let status = self.handle.status();
+            assert!(Instant::now() < deadline, "{what} did not come; {status:?}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn expect(&self, within: Duration, name: &str, members: &str) {
+        let what = format!("{name} at {members:?}");
+        self.wait(within, &what, |rig| rig.members(name) == members);
+    }
+
+    fn expect_state(&self, within: Duration, state: RedisState) {
+        self.wait(within, state.name(), |rig| {
+            rig.handle.status().redis == state
+        });
+    }
+}
+
+fn texts(route: &Route) -> String {
+    let mut texts: Vec<&str> = route.backends().iter().map(|one| one.text()).collect();
+    texts.sort_unstable();
+    texts.join(" ")
+}
+
+/// Intervals short enough for a test; the periodic comparison too far away to help.
+fn config(url: impl Into<String>) -> SyncConfig {
+    SyncConfig {
+        redis: Some(RedisConfig::new(url)),
+        full_comparison: Duration::from_secs(600),
+        ping: Duration::from_millis(200),
+        ping_timeout: Duration::from_millis(300),
+        hold: Duration::from_millis(1500),
+        ..SyncConfig::default()
+    }
+}
+
+fn seed(server: &RedisServer, hosts: std::ops::Range<usize>) {
+    let commands: Vec<String> = hosts
+        .map(|n| format!("SADD hostnames:h{n}.test:backends 10.0.0.{}:80", n % 250))
+        .collect();
+    let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+    server.run(&commands);
+}
+
+#[test]
+fn the_table_follows_every_kind_of_change() {
+    let server = RedisServer::start();
+    server.run(&[
+        "SADD hostnames:a.test:backends 10.0.0.1 10.0.0.2:8443",
+        "SADD hostnames:*.b.test:backends [::1]:443",
+        "SADD hostnames:httpsDefault:backends 10.0.0.9",
+        "SADD hostnames:a.test:visits 1",
+    ]);
+    let rig = Rig::start(config(server.url()));
+    assert_eq!(rig.members("A.Test."), "10.0.0.1 10.0.0.2:8443");
+    assert_eq!(rig.members("x.y.b.test"), "[::1]:443");
+    assert_eq!(rig.members("b.test"), "");
+    assert_eq!(rig.members("default:https"), "10.0.0.9");
+    assert_eq!(rig.members("default:http"), "");
+    let status = rig.handle.status();
+    assert_eq!(
+        (status.redis, status.mode, status.hosts),
+        (RedisState::Live, Some(Mode::Tracking), 2)
+    );
+
+    server.run(&["SADD hostnames:a.test:backends unix:/run/a.sock"]);
+    rig.expect(SOON, "a.test", "10.0.0.1 10.0.0.2:8443 unix:/run/a.sock");
+    server.run(&["SREM hostnames:a.test:backends 10.0.0.1 unix:/run/a.sock"]);
+    rig.expect(SOON, "a.test", "10.0.0.2:8443");
+    server.run(&["RENAME hostnames:a.test:backends hostnames:c.test:backends"]);
+    rig.expect(SOON, "a.test", "");
+    rig.expect(SOON, "c.test", "10.0.0.2:8443");
+    server.run(&[
+        "MULTI",
+        "DEL hostnames:c.test:backends",
+        "SADD hostnames:httpDefault:backends 10.0.0.8:81",
+        "EXEC",
+    ]);
+    rig.expect(SOON, "c.test", "");
+    rig.expect(SOON, "default:http", "10.0.0.8:81");
+    server.run(&["SREM hostnames:httpsDefault:backends 10.0.0.9"]);
+    rig.expect(SOON, "default:https", "");
+
+    server.run(&[
+        "SADD hostnames:t.test:backends 10.0.0.1",
+        "PEXPIRE hostnames:t.test:backends 400",
+    ]);
+    let set = Instant::now();
+    rig.expect(SOON, "t.test", "10.0.0.1");
+    rig.expect(SOON, "t.test", "");
+    let lasted = set.elapsed();
+    assert!(
+        (380..=480).contains(&lasted.as_millis()),
+        "expired after {lasted:?}"
+    );
+    server.run(&[
+        "SADD hostnames:t.test:backends 10.0.0.1",
+        "PEXPIRE hostnames:t.test:backends 300",
+        "PERSIST hostnames:t.test:backends",
+    ]);
+    rig.expect(SOON, "t.test", "10.0.0.1");
+    std::thread::sleep(Duration::from_millis(400));
+    assert_eq!(rig.members("t.test"), "10.0.0.1");
+
+    // The name has two spellings; their members add up.
+    server.run(&["SADD hostnames:T.Test:backends 10.0.0.2"]);
+    rig.expect(SOON, "t.test", "10.0.0.1 10.0.0.2");
+    server.run(&["SREM hostnames:t.test:backends 10.0.0.1"]);
+    rig.expect(SOON, "t.test", "10.0.0.2");
+    rig.handle.stop();
+}
+
+#[test]
+fn the_last_of_two_quick_updates_wins() {
+    let server = RedisServer::start();
+    let rig = Rig::start(config(server.url()));
+    let key = "hostnames:a.test:backends";
+    for n in 0..1000 {
+        let last = format!("10.1.{}.{}", n / 250, n % 250);
+        server.run(&[
+            &format!("DEL {key}"),
+            &format!("SADD {key} 10.9.9.9"),
+            &format!("DEL {key}"),
+            &format!("SADD {key} {last}"),
+        ]);
+        if n % 50 == 49 {
+            rig.expect(SOON, "a.test", &last);
+        }
+    }
+    rig.handle.stop();
+}
+
+#[test]
+fn killed_and_restarted_with_other_data() {
+    let mut server = RedisServer::start();
+    seed(&server, 0..8);
+    let rig = Rig::start(config(format!("unix://{}", server.socket().display())));
+    server.kill();
+    rig.expect_state(LATER, RedisState::Lost);
+    assert_eq!(rig.members("h3.test"), "10.0.0.3:80");
+    server.restart();
+    server.run(&[
+        "SADD hostnames:h3.test:backends 10.7.7.7",
+        "SADD hostnames:new.test:backends 10.7.7.8",
+    ]);
+    rig.expect(LATER, "h3.test", "10.7.7.7");
+    rig.expect(LATER, "new.test", "10.7.7.8");
+    rig.expect(LATER, "h4.test", "");
+    rig.handle.stop();
+}
+
+#[test]
+fn frozen_redis_is_noticed_and_comes_back() {
+    let server = RedisServer::start();
+    seed(&server, 0..3);
+    let rig = Rig::start(config(server.url()));
+    rig.expect_state(SOON, RedisState::Live);
+    server.freeze();
+    rig.expect_state(SOON, RedisState::Lost);
+    assert_eq!(rig.members("h1.test"), "10.0.0.1:80");
+    server.thaw();
+    server.run(&["SADD hostnames:h1.test:backends 10.7.7.7"]);
+    rig.expect(LATER, "h1.test", "10.0.0.1:80 10.7.7.7");
+    rig.handle.stop();
+}
+
+#[test]
+fn killed_connections_are_made_anew() {
+    let server = RedisServer::start();
+    let rig = Rig::start(config(server.url()));
+    for n in 0..3 {
+        server.run(&[
+            "CLIENT KILL TYPE normal SKIPME yes",
+            &format!("SADD hostnames:a.test:backends 10.0.0.{n}"),
+        ]);
+        let expected: Vec<String> = (0..=n).map(|n| format!("10.0.0.{n}")).collect();
+        rig.expect(LATER, "a.test", &expected.join(" "));
+    }
+    rig.handle.stop();
+}
+
+#[test]
+fn flushall_is_held_back_and_then_believed() {
+    let server = RedisServer::start();
+    seed(&server, 0..20);
+    let rig = Rig::start(config(server.url()));
+    server.run(&["FLUSHALL"]);
+    rig.wait(SOON, "the hold", |rig| rig.handle.status().holding);
+    assert_eq!(rig.members("h5.test"), "10.0.0.5:80");
+    // The reload that follows the accident: nobody noticed.
+    seed(&server, 0..20);
+    rig.wait(Duration::from_secs(3), "the end of the hold", |rig| {
+        !rig.handle.status().holding
+    });
+    assert_eq!(rig.members("h5.test"), "10.0.0.5:80");
+    // Single deletions are no accident.
+    server.run(&["DEL hostnames:h6.test:backends"]);
+    rig.expect(SOON, "h6.test", "");
+    server.run(&["FLUSHALL"]);
+    rig.wait(SOON, "the hold", |rig| rig.handle.status().holding);
+    rig.expect(Duration::from_secs(3), "h5.test", "");
+    assert_eq!(rig.handle.status().hosts, 0);
+    rig.handle.stop();
+}
+
+#[test]
+fn without_a_hold_everything_goes_at_once() {
+    let server = RedisServer::start();
+    seed(&server, 0..20);
+    let rig = Rig::start(SyncConfig {
+        hold: Duration::ZERO,
+        ..config(server.url())
+    });
+    server.run(&["FLUSHALL"]);
+    rig.expect(SOON, "h5.test", "");
+    rig.handle.stop();
+}
+
+#[test]
+fn a_wrong_password_is_not_fatal() {
+    let mut server = RedisServer::start_with(&["--requirepass", "another"]);
+    let url = format!("redis://:secret@127.0.0.1:{}", server.port());
+    let rig = Rig::start_unready(config(url));
+    assert!(
+        !rig.handle
+            .wait_first_table(Some(Duration::from_millis(700)))
+    );
+    assert_eq!(rig.handle.status().redis, RedisState::Lost);
+    server.kill();
+    server.restart_with(&["--requirepass", "secret"]);
+    server.run(&["AUTH secret", "SADD hostnames:a.test:backends 10.0.0.1"]);
+    rig.expect(LATER, "a.test", "10.0.0.1");
+    rig.handle.stop();
+}
+
+/// Each with the rights that leave just this way of noticing.
+#[test]
+fn without_tracking_the_next_best_way_is_taken() {
+    let server = RedisServer::start();
+    let rights = |name: &str, more: &str| {
+        let rule = format!(
+            "ACL SETUSER {name} on >secret ~hostnames:* &* +scan +smembers +pttl +ping +hello +psubscribe {more}"
+        );
+        assert_eq!(server.run(&[rule.trim_end()]), ["OK"]);
+        let url = format!("redis://{name}:secret@127.0.0.1:{}", server.port());
+        SyncConfig {
+            full_comparison: Duration::from_millis(300),
+            ..config(url)
+        }
+    };
+    server.run(&["CONFIG SET notify-keyspace-events KA"]);
+    let far = Duration::from_secs(600);
+    let keyspace = Rig::start(SyncConfig {
+        full_comparison: far,
+        ..rights("keyspace", "")
+    });
+    // Without HELLO there is no RESP3.
+    let old = Rig::start(SyncConfig {
+        full_comparison: far,
+        ..rights("old", "-hello")
+    });
+    server.run(&["CONFIG SET notify-keyspace-events "]);
+    let poll = Rig::start(rights("poll", "+config"));
+    let deaf = Rig::start(rights("deaf", "-psubscribe"));
+    let modes = [&keyspace, &old, &poll, &deaf].map(|rig| rig.handle.status().mode.unwrap());
+    assert_eq!(
+        modes,
+        [Mode::Keyspace, Mode::Keyspace, Mode::Poll, Mode::Poll]
+    );
+    server.run(&["CONFIG SET notify-keyspace-events KA"]);
+    for rig in [&keyspace, &old, &poll, &deaf] {
+        server.run(&["SADD hostnames:a.test:backends 10.0.0.1"]);
+        rig.expect(SOON, "a.test", "10.0.0.1");
+        server.run(&["DEL hostnames:a.test:backends"]);
+        rig.expect(SOON, "a.test", "");
+    }
+
+    // Each of the two connections alone brings the other down with it, and everything is read anew.
+    server.run(&[
+        "CLIENT KILL TYPE pubsub",
+        "SADD hostnames:b.test:backends 10.0.0.1",
+    ]);
+    keyspace.expect(LATER, "b.test", "10.0.0.1");
+    server.run(&[
+        "CLIENT KILL TYPE normal SKIPME yes",
+        "SADD hostnames:b.test:backends 10.0.0.2",
+    ]);
+    keyspace.expect(LATER, "b.test", "10.0.0.1 10.0.0.2");
+
+    // A user that is revoked keeps the table, and follows again when it is restored.
+    server.run(&["ACL SETUSER keyspace off", "CLIENT KILL USER keyspace"]);
+    keyspace.expect_state(LATER, RedisState::Lost);
+    assert_eq!(keyspace.members("b.test"), "10.0.0.1 10.0.0.2");
+    server.run(&[
+        "ACL SETUSER keyspace on +client",
+        "SADD hostnames:b.test:backends 10.0.0.3",
+    ]);
+    keyspace.expect(LATER, "b.test", "10.0.0.1 10.0.0.2 10.0.0.3");
+    assert_eq!(keyspace.handle.status().mode, Some(Mode::Tracking));
+    for rig in [keyspace, old, poll, deaf] {
+        rig.handle.stop();
+    }
+}
+
+#[test]
+fn poison_is_counted_and_harms_nobody_else() {
+    let server = RedisServer::start();
+    let huge = "a".repeat(1 << 20);
+    server.run(&[
+        "SADD hostnames:good.test:backends 10.0.0.1",
+        "SADD hostnames:mixed.test:backends 10.0.0.1 10.0.0.2:0 10.0.0.3:70000 {\"json\":1}",
+        "SADD hostnames:bad.test:backends 10.0.0.1:x",
+        "SADD hostnames:httpsDefault:backends 10.0.0.9",
+        "SET hostnames:string.test:backends 10.0.0.1",
+        "SADD hostnames:a.test:8080:backends 10.0.0.1",
+        "SADD hostnames:*:backends 10.0.0.1",
+        "SADD hostnames::backends 10.0.0.1",
+    ]);
+    server.run_words(&[
+        b"SADD",
+        b"hostnames:huge.test:backends",
+        huge.as_bytes(),
+        b"10.0.0.1",
+    ]);
+    server.run_words(&[
+        b"SADD",
+        b"hostnames:nul.test:backends",
+        b"10.0.0.1\0",
+        b"\xff\xfe",
+        b"10.0.0.2",
+    ]);
+    server.run_words(&[b"SADD", b"hostnames:\xff\0.test:backends", b"10.0.0.1"]);
+    let rig = Rig::start(config(server.url()));
+    for (name, members) in [
+        ("good.test", "10.0.0.1"),
+        ("mixed.test", "10.0.0.1"),
+        ("huge.test", "10.0.0.1"),
+        ("nul.test", "10.0.0.2"),
+    ] {
+        assert_eq!(rig.members(name), members, "{name}");
+    }
+    // Known names without a usable member are refused; they do not fall to a default.
+    for name in ["bad.test", "string.test"] {
+        let view = rig.view.lock().unwrap();
+        let route = view.lookup(&Host::from_operator(name).unwrap());
+        assert!(route.unwrap().backends().is_empty(), "{name}");
+    }
+    let status = rig.handle.status();
+    assert_eq!(
+        (status.rejected_keys, status.rejected_members),
+        (6, 7),
+        "{status:?}"
+    );
+    server.run(&[
+        "DEL hostnames:string.test:backends",
+        "SADD hostnames:bad.test:backends 10.0.0.5",
+    ]);
+    rig.expect(SOON, "bad.test", "10.0.0.5");
+    rig.wait(SOON, "fewer rejected", |rig| {
+        rig.handle.status().rejected_keys == 4
+    });
+    rig.handle.stop();
+}
+
+#[test]
+fn a_snapshot_serves_until_redis_comes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("table.json");
+    let with_snapshot = |url: String| SyncConfig {
+        snapshot: Some(path.clone()),
+        ..config(url)
+    };
+    let mut server = RedisServer::start();
+    server.run(&[
+        "SADD hostnames:a.test:backends 10.0.0.1:443",
+        "SADD hostnames:httpsDefault:backends 10.0.0.9",
+    ]);
+    let rig = Rig::start(with_snapshot(server.url()));
+    server.run(&["SADD hostnames:*.b.test:backends 10.0.0.2"]);
+    rig.expect(SOON, "x.b.test", "10.0.0.2");
+    rig.handle.stop();
+    server.kill();
+
+    let started = Instant::now();
+    let rig = Rig::start(with_snapshot(server.url()));
+    assert!(started.elapsed() < Duration::from_secs(4));
+    assert_eq!(rig.members("a.test"), "10.0.0.1:443");
+    assert_eq!(rig.members("x.b.test"), "10.0.0.2");
+    assert_eq!(rig.members("default:https"), "10.0.0.9");
+    assert_eq!(rig.handle.status().table_age, None);
+    server.restart();
+    server.run(&["SADD hostnames:a.test:backends 10.7.7.7"]);
+    rig.expect(LATER, "a.test", "10.7.7.7");
+    rig.expect(LATER, "x.b.test", "");
+    rig.handle.stop();
+    server.kill();
+
+    std::fs::write(&path, "{\"format\":").unwrap();
+    let rig = Rig::start_unready(with_snapshot(server.url()));
+    assert!(
+        !rig.handle
+            .wait_first_table(Some(Duration::from_millis(2500)))
+    );
+    rig.handle.stop();
+}
+
+#[test]
+fn static_routes_are_the_fallback_and_their_file_is_watched() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("routes.toml");
+    let write = |routes: &str| std::fs::write(&path, format!("[routes]\n{routes}\n")).unwrap();
+    write("\"file.test\" = \"10.0.1.1\"\n\"both.test\" = \"10.0.1.2\"");
+    let server = RedisServer::start();
+    server.run(&["SADD hostnames:both.test:backends 10.0.0.2"]);
+    let option = |host: &str, members: &str| (host.to_owned(), members.to_owned());
+    let rig = Rig::start(SyncConfig {
+        static_routes: vec![
+            option("opt.test", "10.0.2.1,10.0.2.2"),
+            option("default:http", "10.0.2.9"),
+        ],
+        routes_file: Some(path.clone()),
+        ..config(server.url())
+    });
+    assert_eq!(rig.members("file.test"), "10.0.1.1");
+    assert_eq!(rig.members("opt.test"), "10.0.2.1 10.0.2.2");
+    assert_eq!(rig.members("default:http"), "10.0.2.9");
+    assert_eq!(rig.members("both.test"), "10.0.0.2");
+    server.run(&["DEL hostnames:both.test:backends"]);
+    rig.expect(SOON, "both.test", "10.0.1.2");
+    write("\"file.test\" = \"10.0.1.7\"");
+    rig.expect(2 * SOON, "file.test", "10.0.1.7");
+    rig.expect(SOON, "both.test", "");
+    write("\"file.test\" = \"10.0.1.8:0\"");
+    rig.handle.reload();
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!(
+        rig.members("file.test"),
+        "10.0.1.7",
+        "a bad file is rejected whole"
+    );
+    write("\"file.test\" = \"10.0.1.9\"");
+    rig.handle.reload();
+    rig.expect(SOON, "file.test", "10.0.1.9");
+    rig.handle.stop();
+}
+
+#[test]
+fn without_redis_static_routes_are_enough() {
+    let nobody = format!("redis://127.0.0.1:{}", free_port());
+    let routes = vec![("a.test".to_owned(), "10.0.0.1".to_owned())];
+    let started = Instant::now();
+    let alone = Rig::start(SyncConfig {
+        static_routes: routes.clone(),
+        ..SyncConfig::default()
+    });
+    assert!(started.elapsed() < SOON);
+    assert_eq!(alone.handle.status().redis, RedisState::Unused);
+    let waiting = Rig::start(SyncConfig {
+        static_routes: routes,
+        ..config(nobody)
+    });
+    assert!(started.elapsed() >= Duration::from_secs(2));
+    for rig in [alone, waiting] {
+        assert_eq!(rig.members("a.test"), "10.0.0.1");
+        rig.handle.stop();
+    }
+    let bad = SyncConfig {
+        static_routes: vec![("a.test".to_owned(), "10.0.0.1:0".to_owned())],
+        ..SyncConfig::default()
+    };
+    let error = sync::start(bad, Box::new(|_| {}))
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        error.contains("a.test") && error.contains("65535"),
+        "{error}"
+    );
+}
+
+#[test]
+fn names_are_resolved_before_the_first_table_and_again_after_their_ttl() {
+    let dns = Dns::start("10.3.3.3");
+    let address = |rig: &Rig, name: &str| {
+        let view = rig.view.lock().unwrap();
+        let route = view.lookup(&Host::from_operator(name).unwrap()).cloned();
+        let address = route.unwrap().backends()[0].address(Protocol::Http, 0);
+        format!("{address:?}")
+    };
+    let routes = [("l.test", "localhost:8080"), ("n.test", "app.internal")];
+    let rig = Rig::start(SyncConfig {
+        static_routes: routes
+            .map(|(host, member)| (host.to_owned(), member.to_owned()))
+            .into(),
+        dns_servers: vec![dns.address],
+        dns_ttl_min: Duration::from_millis(300),
+        ..SyncConfig::default()
+    });
+    assert_eq!(address(&rig, "l.test"), "Some(Inet(127.0.0.1:8080))");
+    assert_eq!(address(&rig, "n.test"), "Some(Inet(10.3.3.3:80))");
+    *dns.answer.lock().unwrap() = Some("10.4.4.4".parse().unwrap());
+    rig.wait(3 * SOON, "the new address", |rig| {
+        address(rig, "n.test").contains("10.4.4.4")
+    });
+    *dns.answer.lock().unwrap() = None;
+    rig.wait(5 * SOON, "the failure", |rig| {
+        rig.handle.status().names_failing == 1
+    });
+    assert!(
+        address(&rig, "n.test").contains("10.4.4.4"),
+        "the last good answer stays"
+    );
+    *dns.answer.lock().unwrap() = Some("10.5.5.5".parse().unwrap());
+    rig.wait(5 * SOON, "the recovery", |rig| {
+        address(rig, "n.test").contains("10.5.5.5")
+    });
+    rig.handle.stop();
+}
+
+#[test]
+fn redis_over_tls_is_verified() {
+    let directory = tempfile::tempdir().unwrap();
+    make_certificates(directory.path());
+    let tls_port = free_port().to_string();
+    let ca = directory.path().join("ca.pem");
+    let server = RedisServer::start_in(
+        directory,
+        free_port(),
+        &[
+            "--tls-port",
+            &tls_port,
+            "--tls-cert-file",
+            "cert.pem",
+            "--tls-key-file",
+            "key.pem",
+            "--tls-ca-cert-file",
+            "ca.pem",
+            "--tls-auth-clients",
+            "no",
+        ],
+    );
+    server.run(&["SADD hostnames:a.test:backends 10.0.0.1"]);
+    let url = format!("rediss://localhost:{tls_port}");
+    let with_ca = |ca_file: Option<PathBuf>| {
+        let mut config = config(url.clone());
+        config.redis.as_mut().unwrap().ca_file = ca_file;
+        config
+    };
+    let rig = Rig::start(with_ca(Some(ca)));
+    rig.expect(SOON, "a.test", "10.0.0.1");
+    server.run(&["SADD hostnames:a.test:backends 10.0.0.2"]);
+    rig.expect(SOON, "a.test", "10.0.0.1 10.0.0.2");
+    // The system does not know this authority.
+    let stranger = Rig::start_unready(with_ca(None));
+    stranger.expect_state(SOON, RedisState::Lost);
+    for rig in [rig, stranger] {
+        rig.handle.stop();
+    }
+}
+
+#[test]
+fn a_database_number_and_a_prefix_of_its_own() {
+    let server = RedisServer::start();
+    server.run(&["SELECT 3", "SADD p[*]:a.test:backends 10.0.0.1"]);
+    let mut config = config(format!("{}/3", server.url()));
+    config.redis.as_mut().unwrap().prefix = "p[*]:".to_owned();
+    let rig = Rig::start(config);
+    assert_eq!(rig.members("a.test"), "10.0.0.1");
+    server.run(&[
+        "SADD p[*]:a.test:backends 10.0.0.9",
+        "SELECT 3",
+        "SADD p[*]:a.test:backends 10.0.0.2",
+    ]);
+    rig.expect(SOON, "a.test", "10.0.0.1 10.0.0.2");
+    rig.handle.stop();
+}
+
+/// A DNS server for one name: answers A with a TTL of one second, or SERVFAIL.
+struct Dns {
+    address: std::net::SocketAddr,
+    answer: Arc<Mutex<Option<IpAddr>>>,
+}
+
+impl Dns {
+    fn start(answer: &str) -> Dns {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let dns = Dns {
+            address: socket.local_addr().unwrap(),
+            answer: Arc::new(Mutex::new(Some(answer.parse().unwrap()))),
+        };
+        let answer = Arc::clone(&dns.answer);
+        std::thread::spawn(move || {
+            let mut question = [0; 1500];
+            while let Ok((length, from)) = socket.recv_from(&mut question) {
+                let reply = dns_reply(&question[..length], *answer.lock().unwrap());
+                socket.send_to(&reply, from).unwrap();
+            }
+        });
+        dns
+    }
+}
+
+/// RFC 1035 section 4: the header, the question as it came, and one A record for questions of type A.
+fn dns_reply(question: &[u8], answer: Option<IpAddr>) -> Vec<u8> {
+    let name_end = 12 + question[12..].iter().position(|byte| *byte == 0).unwrap() + 1;
+    let asks_a = question[name_end..name_end + 2] == [0, 1];
+    let (code, answers) = match answer {
+        None => (2, 0),
+        Some(_) => (0, u8::from(asks_a)),
+    };
+    let mut reply = question[..2].to_vec();
+    reply.extend([0x81, 0x80 | code, 0, 1, 0, answers, 0, 0, 0, 0]);
+    reply.extend(&question[12..name_end + 4]);
+    if let (Some(IpAddr::V4(address)), 1) = (answer, answers) {
+        reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);
+        reply.extend(address.octets());
+    }
+    reply
+}
+
+fn make_certificates(directory: &Path) {
+    let mut extensions = String::new();
+    writeln!(extensions, "subjectAltName=DNS:localhost").unwrap();
+    writeln!(extensions, "basicConstraints=CA:FALSE").unwrap();
+    std::fs::write(directory.join("extensions"), extensions).unwrap();
+    for arguments in [
+        "req -x509 -newkey rsa:2048 -nodes -days 2 -keyout ca.key -out ca.pem -subj /CN=test-ca",
+        "req -newkey rsa:2048 -nodes -keyout key.pem -out request.pem -subj /CN=localhost",
+        "x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out cert.pem -extfile extensions",
+    ] {
+        let openssl = Command::new("openssl")
+            .current_dir(directory)
+            .args(arguments.split(' '))
+            .output()
+            .unwrap();
+        assert!(
+            openssl.status.success(),
+            "{}",
+            String::from_utf8_lossy(&openssl.stderr)
+        );
+    }
+}
