@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
 /// A backend that waits this long for a byte belongs to a test that hangs.
@@ -175,8 +177,8 @@ pub fn http_unix(path: &Path, name: &str) -> Backend {
     })
 }
 
-/// An HTTP/1 server behind TLS 1.2 and 1.3 that answers with its name; see [`serve_http`]. Its
-/// certificate is for `*.test`, `localhost` and `*.localhost` and comes from [`authority_pem`].
+/// An HTTP/1 server behind TLS 1.2 and 1.3 that answers with its name; see [`serve_http`]. It has a
+/// certificate for whatever name arrives, from [`authority_pem`].
 pub fn tls(name: &str) -> Backend {
     tls_at("127.0.0.1:0", name)
 }
@@ -303,19 +305,39 @@ static AUTHORITY: LazyLock<CertifiedIssuer<'static, KeyPair>> = LazyLock::new(||
 });
 
 static SERVER: LazyLock<Arc<ServerConfig>> = LazyLock::new(|| {
-    let names = ["*.test", "localhost", "*.localhost"].map(str::to_owned);
-    let params = CertificateParams::new(names).expect("valid names");
-    let key = KeyPair::generate().expect("a key");
-    let certificate = params.signed_by(&key, &AUTHORITY).expect("a certificate");
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("the provider has the usual versions")
         .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key)
-        .expect("key and certificate fit");
+        .with_cert_resolver(Arc::new(CertificateForAnyName {
+            key: KeyPair::generate().expect("a key"),
+        }));
     Arc::new(config)
 });
+
+/// Makes a certificate for the name that arrived, so that a test may use any.
+#[derive(Debug)]
+struct CertificateForAnyName {
+    key: KeyPair,
+}
+
+impl ResolvesServerCert for CertificateForAnyName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let names = match hello.server_name() {
+            Some(name) => vec![name.to_owned()],
+            // A client that connects to an address checks that.
+            None => ["127.0.0.1", "::1"].map(str::to_owned).to_vec(),
+        };
+        let params = CertificateParams::new(names).ok()?;
+        let certificate = params.signed_by(&self.key, &AUTHORITY).ok()?;
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
+        let key = provider().key_provider.load_private_key(key).ok()?;
+        Some(Arc::new(CertifiedKey::new(
+            vec![certificate.der().clone()],
+            key,
+        )))
+    }
+}
 
 /// The cryptography of all rustls ends in the tests.
 pub fn provider() -> Arc<rustls::crypto::CryptoProvider> {
