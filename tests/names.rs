@@ -12,7 +12,7 @@ use support::client::{
     tls_get,
 };
 use support::proxy::{Options, Proxy};
-use support::wait_until;
+use support::{skipped, wait_until};
 
 /// Who answers over TLS.
 #[track_caller]
@@ -86,8 +86,7 @@ fn each_name_reaches_its_own_backend_on_one_core() {
 #[test]
 fn each_name_reaches_its_own_backend_on_two_cores() {
     if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
-        eprintln!("skipped: this machine has one processor");
-        return;
+        return skipped("this machine has one processor");
     }
     let two = two("0-1");
     check_each_name(&two.proxy);
