@@ -3,6 +3,8 @@
 //! ring's. Beside `ring` this is the only place with unsafe code.
 
 mod address;
+#[cfg(test)]
+mod facts;
 mod limits;
 mod listener;
 mod pipe;
