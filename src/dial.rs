@@ -5,7 +5,7 @@ use crate::local::Local;
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
-use crate::ring::Deadline;
+use crate::ring::{Deadline, Operation};
 use crate::route::{Address, Backend, Route};
 use crate::sys::{Socket, SocketAddress};
 use std::io;
@@ -85,12 +85,19 @@ pub async fn dial(
 }
 
 async fn connect(local: &Local, address: &Address, deadline: &Deadline) -> io::Result<Socket> {
-    let address = SocketAddress::new(address)?;
-    let socket = Socket::to_connect(&address)?;
-    match deadline.bound(local.ring.connect(&socket, address)).await {
+    let (socket, connecting) = start_connect(local, address)?;
+    match deadline.bound(connecting).await {
         Some(connected) => connected.map(|_| socket),
         None => Err(io::ErrorKind::TimedOut.into()),
     }
+}
+
+/// No future, so that no task keeps the memory of a kernel-ready address.
+fn start_connect(local: &Local, address: &Address) -> io::Result<(Socket, Operation)> {
+    let address = SocketAddress::new(address)?;
+    let socket = Socket::to_connect(&address)?;
+    let connecting = local.ring.connect(&socket, address);
+    Ok((socket, connecting))
 }
 
 fn outcome(error: &io::Error) -> Outcome {

@@ -172,7 +172,7 @@ fn the_table_follows_every_kind_of_change() {
     rig.expect(SOON, "t.test", "");
     let lasted = set.elapsed();
     assert!(
-        (380..=480).contains(&lasted.as_millis()),
+        (380..=600).contains(&lasted.as_millis()),
         "expired after {lasted:?}"
     );
     server.run(&[
@@ -307,7 +307,7 @@ fn flushall_is_held_back_and_then_believed() {
     server.run(&["FLUSHALL"]);
     rig.wait(SOON, "the hold", |rig| rig.handle.status().holding);
     rig.expect(Duration::from_secs(3), "h5.test", "");
-    assert_eq!(rig.handle.status().hosts, 0);
+    rig.wait(SOON, "no hosts", |rig| rig.handle.status().hosts == 0);
     rig.handle.stop();
 }
 

@@ -21,7 +21,7 @@ mod watch;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -54,7 +54,7 @@ enum Command {
 pub struct SyncHandle {
     shared: Arc<Shared>,
     commands: UnboundedSender<Command>,
-    thread: JoinHandle<()>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What is checked before anything runs.
@@ -123,7 +123,7 @@ pub fn start(config: SyncConfig, publish: Publish) -> io::Result<SyncHandle> {
     Ok(SyncHandle {
         shared,
         commands,
-        thread,
+        thread: Mutex::new(Some(thread)),
     })
 }
 
@@ -153,17 +153,18 @@ impl SyncHandle {
     /// Whether the thread is gone, which before [`SyncHandle::stop`] only a panic brings about. The
     /// last published table serves on.
     pub fn has_ended(&self) -> bool {
-        self.thread.is_finished()
+        self.shared.has_ended()
     }
 
     pub fn status(&self) -> SyncStatus {
         self.shared.status()
     }
 
-    /// Saves the snapshot and ends the thread.
-    pub fn stop(self) {
+    /// Saves the snapshot and ends the thread; returns when it has ended.
+    pub fn stop(&self) {
         let _ = self.commands.send(Command::Stop);
-        if self.thread.join().is_err() {
+        let thread = self.thread.lock().expect("no holder panics").take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!(
                 "the redis-sync thread had panicked; please report it with the lines before"
             );
