@@ -124,8 +124,8 @@ fn blank_length(rest: &str, before: Option<char>) -> usize {
     if rest.starts_with("/*") {
         return rest.find("*/").map_or(rest.len(), |end| end + 2);
     }
-    if rest.starts_with('"') {
-        return 1 + quoted_length(&rest[1..], '"');
+    if let Some(inner) = rest.strip_prefix('"') {
+        return 1 + quoted_length(inner, '"');
     }
     let in_word = before.is_some_and(|c| c.is_alphanumeric() || c == '_');
     if rest.starts_with('r') && !in_word {
