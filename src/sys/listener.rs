@@ -139,7 +139,8 @@ fn new_socket(address: SocketAddr) -> io::Result<Socket> {
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
-    socket.set_nonblocking(true)?;
+    // Left blocking, though nothing blocks on it: on a non-blocking listener the io_uring of 5.10.46
+    // does not wait, and each accept ends at once with EAGAIN.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
