@@ -17,6 +17,7 @@ use crate::protocol::Protocol;
 use crate::ring::{Features, Ring, RingError};
 use crate::route::{Balance, Chooser, Table};
 use crate::sys::{Listener, Socket, WakeReader, wake_pair};
+use core_affinity::CoreId;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 use std::any::Any;
@@ -174,7 +175,16 @@ struct Seat {
 
 impl Seat {
     fn run(self, config: CoreConfig, listeners: Vec<Bound>, table: Table) {
-        let executor = LocalExecutorBuilder::new(Placement::Fixed(self.processor))
+        // Not left to glommio, which reads the machine's topology for it and panics where the
+        // package's number is unknown (-1), as in User Mode Linux and on some ARM machines.
+        if !core_affinity::set_for_current(CoreId { id: self.processor }) {
+            let _ = self.started.send(Err(StartError::Executor {
+                processor: self.processor,
+                cause: io::Error::last_os_error().to_string(),
+            }));
+            return;
+        }
+        let executor = LocalExecutorBuilder::new(Placement::Unbound)
             .name("core")
             .io_memory(GLOMMIO_IO_MEMORY_BYTES)
             .ring_depth(GLOMMIO_RING_DEPTH)
