@@ -67,7 +67,7 @@ fn measure_scenario(
     let mut samples = Vec::new();
     for round in 1..=options.rounds {
         for (peer, _) in peers {
-            if !peer.takes_part(scenario.listening) {
+            if !peer.takes_part(scenario) {
                 continue;
             }
             let window = Window {

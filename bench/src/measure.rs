@@ -15,6 +15,8 @@ const GIBIBYTE: f64 = (1u64 << 30) as f64;
 const OPENING_PATIENCE: Duration = Duration::from_secs(20);
 /// Load before the window, for caches, allocators and the proxies' own adaption.
 const WARM_UP: Duration = Duration::from_millis(500);
+/// How long a fixed number of requests may take.
+const FIXED_PATIENCE: Duration = Duration::from_secs(60);
 /// How long idle connections settle before their memory is read.
 const SETTLING: Duration = Duration::from_millis(500);
 
@@ -117,12 +119,24 @@ pub fn window(scenario: &Scenario, peer: &Peer, window: Window) -> io::Result<Sa
         .all(|(_, group)| group.act == Act::Hold);
     let memory_before = Memory::of(tree)?;
     let available_before = procfs::memory_available()?;
-    load.open(OPENING_PATIENCE)?;
-    load.run(if idle { SETTLING } else { WARM_UP })?;
-    load.reset();
+    // A fixed number of requests is measured from the first connection on.
+    let fixed = scenario
+        .groups
+        .iter()
+        .any(|(_, group)| group.answers_max.is_some());
+    if !fixed {
+        load.open(OPENING_PATIENCE)?;
+        load.run(if idle { SETTLING } else { WARM_UP })?;
+        load.reset();
+    }
 
     let begin = Meters::read(tree, window.processors)?;
-    load.run(window.length)?;
+    if fixed {
+        load.begin()?;
+        load.run(FIXED_PATIENCE)?;
+    } else {
+        load.run(window.length)?;
+    }
     let end = Meters::read(tree, window.processors)?;
     let mut sample = sample(scenario, peer, &mut load, window.round, &begin, &end);
     if !tree.is_empty() {

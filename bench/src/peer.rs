@@ -3,6 +3,7 @@
 use crate::load::{LoadSide, Service};
 use crate::machine::{self, Processors};
 use crate::procfs;
+use crate::scenario::{SEED, Scenario};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io;
@@ -86,9 +87,13 @@ impl Peer {
         machine::version(&program, argument).ok_or_else(|| format!("{program} is not installed"))
     }
 
-    /// Splicing is of mode tcp only.
-    pub fn takes_part(&self, listening: Listening) -> bool {
-        *self != Peer::HaproxySplice || listening == Listening::Tls
+    /// Splicing is of mode tcp only, and sniproxy has no route of several backends.
+    pub fn takes_part(&self, scenario: &Scenario) -> bool {
+        match self {
+            Peer::HaproxySplice => scenario.listening == Listening::Tls,
+            Peer::Sniproxy => scenario.name != SEED,
+            _ => true,
+        }
     }
 
     fn command(&self, listening: Listening, setting: &Setting) -> io::Result<Command> {

@@ -307,8 +307,8 @@ mod tests {
             peer: peer.to_owned(),
             round,
             window: 1.0,
-            units: 10.0,
-            answers: 10,
+            units: 8.0,
+            answers: 8,
             processor: Some(processor),
             ..Sample::default()
         }

@@ -14,6 +14,11 @@ const HELD_BYTES_PER_SECOND: f64 = 1e9;
 /// Requests per second of the open loop: about a third of what one core carries.
 const OPEN_LOOP_RATE: f64 = 15_000.0;
 
+/// The scenario of the 2013 program that pointsman descends from, as its author measured it.
+pub const SEED: &str = "seed";
+const SEED_CONCURRENCY: usize = 100;
+const SEED_REQUESTS: u64 = 1_000;
+
 /// One unit of work, by which processor time is divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Unit {
@@ -196,10 +201,17 @@ pub fn all() -> Vec<Scenario> {
             Unit::Request,
             vec![http(Service::Close, Act::Connect, CONNECTING)],
         ),
+        window(
+            SEED,
+            "the seed's scenario: three slow backends, against one alone without a proxy",
+            Unit::Request,
+            vec![http(Service::Seed(0), Act::Connect, SEED_CONCURRENCY)],
+        ),
     ];
     for scenario in &mut scenarios {
         match scenario.name {
             "mixed-held" => scenario.bulk_rate = Some(HELD_BYTES_PER_SECOND / 4.0),
+            SEED => scenario.groups[0].1.answers_max = Some(SEED_REQUESTS),
             "exchange-open" => scenario.groups[0].1.rate = Some(OPEN_LOOP_RATE),
             _ => {}
         }
