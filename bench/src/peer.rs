@@ -141,7 +141,6 @@ impl Peer {
         if *self == Peer::None {
             return Ok(Running {
                 child: None,
-                tree: Vec::new(),
                 listen,
                 _directory: directory,
             });
@@ -161,7 +160,6 @@ impl Peer {
             .stderr(output)
             .spawn()?;
         let mut running = Running {
-            tree: vec![child.id()],
             child: Some(child),
             listen,
             _directory: directory,
@@ -173,7 +171,7 @@ impl Peer {
                 self.name()
             ))
         })?;
-        machine::check_proxy_pinned(&running.tree, processors)?;
+        running.check_pinned(processors)?;
         Ok(running)
     }
 }
@@ -277,7 +275,6 @@ pub fn free_address() -> io::Result<SocketAddr> {
 #[derive(Debug)]
 pub struct Running {
     child: Option<Child>,
-    tree: Vec<u32>,
     listen: SocketAddr,
     _directory: tempfile::TempDir,
 }
@@ -292,9 +289,31 @@ impl Running {
         }
     }
 
-    /// Its processes; none without a proxy.
-    pub fn tree(&self) -> &[u32] {
-        &self.tree
+    /// Takes over a pointsman that is up.
+    pub fn adopt(child: Child, listen: SocketAddr) -> io::Result<Running> {
+        Ok(Running {
+            child: Some(child),
+            listen,
+            _directory: tempfile::tempdir()?,
+        })
+    }
+
+    /// Checks that every thread of it may run on the proxy's processor only.
+    pub fn check_pinned(&self, processors: Processors) -> io::Result<()> {
+        match self.root() {
+            Some(root) => machine::check_proxy_pinned(&procfs::process_tree(root)?, processors),
+            None => Ok(()),
+        }
+    }
+
+    /// Where the proxy listens.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Its first process, from which the others come; none without a proxy.
+    pub fn root(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
     }
 
     fn wait_until_up(&mut self, log: &Path) -> io::Result<()> {
@@ -317,7 +336,6 @@ impl Running {
         }
         // Workers that only now come to their processor.
         std::thread::sleep(Duration::from_millis(100));
-        self.tree = procfs::process_tree(child.id())?;
         Ok(())
     }
 }
