@@ -103,6 +103,13 @@ impl Measured {
         peers
     }
 
+    /// Whether there was any; a ratio of two idle proxies says nothing.
+    pub fn has_work(&self) -> bool {
+        self.samples
+            .iter()
+            .any(|sample| sample.answers > 0 || sample.bulk_bytes > 0)
+    }
+
     fn by_round(&self, peer: &str, figure: Figure) -> Vec<(u32, f64)> {
         let of_peer = self.samples.iter().filter(|sample| sample.peer == peer);
         of_peer
@@ -209,7 +216,11 @@ fn overview(results: &Results, text: &mut String) {
         .collect();
     let _ = writeln!(text, "| scenario, cost | {} |", peers.join(" | "));
     let _ = writeln!(text, "|---|{}", "---|".repeat(peers.len()));
-    for measured in &results.scenarios {
+    for measured in results
+        .scenarios
+        .iter()
+        .filter(|measured| measured.has_work())
+    {
         let cells: Vec<String> = peers
             .iter()
             .map(|peer| ratio_cell(&measured.ratios(peer, cost)))
