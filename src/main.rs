@@ -47,7 +47,11 @@ fn start() -> Result<ExitCode, Box<dyn Error>> {
         Action::Run => serve(&typed, &signals, |_| {}),
         Action::Check => {
             let report = match typed.check(&run::machine()) {
-                Ok(config) => check::check(&config),
+                Ok(config) => {
+                    // What Redis says to the check is in the log.
+                    let _log = Log::start(config.log)?;
+                    check::check(&config)
+                }
                 Err(error) => check::Report::of_refused(&error),
             };
             print!("{report}");

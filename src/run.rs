@@ -12,7 +12,7 @@ use crate::protocol::Protocol;
 use crate::ring;
 use crate::route::{Table, Update};
 use crate::sync::{self, SyncConfig, SyncHandle};
-use crate::sys::{Listener, raise_open_files_limit};
+use crate::sys::{Limited, Listener, raise_limit};
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -51,7 +51,8 @@ pub fn run(
     log: &Log,
     on_ready: impl FnOnce(&[(Protocol, SocketAddr)]),
 ) -> Result<Ended, Box<dyn Error>> {
-    let open_files = raise_open_files_limit()?;
+    let open_files = raise_limit(Limited::OpenFiles)?;
+    raise_limit(Limited::LockedMemory)?;
     let features = ring::probe(config.kernel_mask)?;
     let latency_dir = config
         .latency_dir
@@ -75,6 +76,9 @@ pub fn run(
         Box::new(publish),
     )?);
     while !sync.wait_first_table(Some(WAITING_IS_SAID_EVERY)) {
+        if sync.has_ended() {
+            return Err("the redis-sync thread ended before the first table; its last lines in the log say why".into());
+        }
         tracing::warn!(
             "not ready: Redis does not answer, and there is neither a snapshot nor a static route; start Redis, or add --snapshot or --routes"
         );
@@ -122,7 +126,9 @@ pub fn run(
         reload: Box::new(move || reloading.reload()),
         reports: reports(&sync, log),
     };
-    Ok(control.run(signals)?)
+    let ended = control.run(signals)?;
+    sync.stop();
+    Ok(ended)
 }
 
 /// Starts one core with the newest table, and makes sure that it hears of the next.

@@ -303,8 +303,8 @@ pub(super) fn command() -> Command {
              Durations are written like 500ms, 10s, 5m or 1h, sizes like 65536, 64KiB or 1MiB.\n\
              SIGUSR1 dumps latencies, SIGHUP reads routes again, SIGTERM and SIGINT drain, a second \
              one ends at once.\n\
-             Exit status: 0 every connection finished, 1 a core failed, 2 it could not start, 3 \
-             connections were cut.",
+             Exit status: 0 every connection finished, 1 failed to start or to run, 2 wrong \
+             configuration, 3 connections were cut.",
         )
         .args(arguments)
         .subcommand(
