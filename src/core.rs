@@ -90,7 +90,7 @@ impl fmt::Display for StartError {
             StartError::Ring(error) => error.fmt(f),
             StartError::Executor { processor, cause } => write!(
                 f,
-                "no executor on processor {processor}: {cause}; if this names lockable memory, raise LimitMEMLOCK= (ulimit -l) to 512 KiB or more per core, otherwise see `pointsman check`"
+                "no executor on processor {processor}: {cause}; if this names MemLockLimit, raise LimitMEMLOCK= (ulimit -Hl) to 512 KiB or more, otherwise see `pointsman check`"
             ),
             StartError::Io(error) => write!(f, "a core cannot start: {error}"),
         }

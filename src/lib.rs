@@ -25,6 +25,7 @@ pub mod config;
 pub mod conn;
 pub mod control;
 pub mod core;
+pub mod demo;
 pub mod dial;
 pub mod listen;
 pub mod local;

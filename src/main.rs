@@ -1,11 +1,14 @@
 //! The `pointsman` command: reads the configuration, then runs, checks or demonstrates.
 
 use mimalloc::MiMalloc;
-use pointsman::config::{Action, ReadError, Typed, read};
+use pointsman::config::{Action, ConfigError, ReadError, Typed, read};
 use pointsman::control::SignalEvents;
+use pointsman::demo::Demo;
 use pointsman::log::{Log, print_line};
-use pointsman::run;
+use pointsman::protocol::Protocol;
+use pointsman::{check, run};
 use std::error::Error;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 /// A connection allocates its task and little else; this allocator is fast for that and gives
@@ -13,8 +16,10 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// The configuration is wrong or something is in the way of the start.
-const CANNOT_START: u8 = 2;
+/// Something other than the configuration is in the way of the start.
+const CANNOT_START: u8 = 1;
+/// The configuration is wrong.
+const WRONG_CONFIGURATION: u8 = 2;
 
 fn main() -> ExitCode {
     match start() {
@@ -25,24 +30,49 @@ fn main() -> ExitCode {
                 return ExitCode::from(said.exit_code() as u8);
             }
             print_line(&format!("pointsman: {error}"));
-            ExitCode::from(CANNOT_START)
+            let of_configuration = error.is::<ReadError>() || error.is::<ConfigError>();
+            ExitCode::from(if of_configuration {
+                WRONG_CONFIGURATION
+            } else {
+                CANNOT_START
+            })
         }
     }
 }
 
 fn start() -> Result<ExitCode, Box<dyn Error>> {
     let signals = SignalEvents::catch()?;
-    let (action, typed) = read(std::env::args_os(), std::env::vars_os())?;
+    let (action, mut typed) = read(std::env::args_os(), std::env::vars_os())?;
     match action {
-        Action::Run => serve(&typed, &signals),
-        Action::Check => Err("check".into()),
-        Action::Demo => Err("demo".into()),
+        Action::Run => serve(&typed, &signals, |_| {}),
+        Action::Check => {
+            let report = match typed.check(&run::machine()) {
+                Ok(config) => {
+                    // What Redis says to the check is in the log.
+                    let _log = Log::start(config.log)?;
+                    check::check(&config)
+                }
+                Err(error) => check::Report::of_refused(&error),
+            };
+            print!("{report}");
+            Ok(ExitCode::from(report.exit_code()))
+        }
+        Action::Demo => {
+            let demo = Demo::start(&mut typed)?;
+            serve(&typed, &signals, |listeners| {
+                println!("{}", demo.instructions(listeners));
+            })
+        }
     }
 }
 
-fn serve(typed: &Typed, signals: &SignalEvents) -> Result<ExitCode, Box<dyn Error>> {
+fn serve(
+    typed: &Typed,
+    signals: &SignalEvents,
+    on_ready: impl FnOnce(&[(Protocol, SocketAddr)]),
+) -> Result<ExitCode, Box<dyn Error>> {
     let config = typed.check(&run::machine())?;
     let log = Log::start(config.log)?;
-    let ended = run::run(config, signals, &log)?;
+    let ended = run::run(config, signals, &log, on_ready)?;
     Ok(ExitCode::from(ended.exit_code()))
 }

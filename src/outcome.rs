@@ -93,6 +93,50 @@ impl Outcome {
             Outcome::OutOfResources => "out_of_resources",
         }
     }
+
+    /// One sentence for the operator: the cause, and after a semicolon what to do about it.
+    pub fn explain(self) -> &'static str {
+        match self {
+            Outcome::Relayed => "both sides finished; nothing to do",
+            Outcome::ClientReset => {
+                "the client reset the connection while it was relayed; usual for browsers that close a tab, otherwise look at the client"
+            }
+            Outcome::BackendReset => {
+                "the backend reset the connection while it was relayed; look at the backend's log"
+            }
+            Outcome::IdleTimeout => {
+                "no byte moved for the idle deadline; raise idle-deadline if such long silence is normal here"
+            }
+            Outcome::CutAtDrain => {
+                "still open when the drain deadline passed or a second signal came; raise drain if clients need longer"
+            }
+            Outcome::ClientLeft => {
+                "the client closed before its head was complete; usual for port scans and health probes"
+            }
+            Outcome::HeadTimeout => {
+                "the head was not complete within the head deadline; slow or hostile clients, or a protocol in which the server speaks first"
+            }
+            Outcome::Refused(refusal) => refusal.explain(),
+            Outcome::UnknownName => {
+                "the name has no route and the protocol no default; add the route or a default"
+            }
+            Outcome::NoName => {
+                "the head has no name and the protocol no default; add a default if such clients are yours"
+            }
+            Outcome::NoAddress => {
+                "no backend of the route has an address; its DNS names do not resolve, correct them or the resolver"
+            }
+            Outcome::BackendUnreachable => {
+                "every backend tried refused, reset or was unreachable; start it, or correct the route"
+            }
+            Outcome::BackendTimeout => {
+                "the last backend tried did not accept within the connect deadline; look at its load and at firewalls between"
+            }
+            Outcome::OutOfResources => {
+                "no descriptor or local port was left for the backend connection; raise LimitNOFILE= or widen net.ipv4.ip_local_port_range"
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -110,5 +154,14 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), Outcome::COUNT);
+    }
+
+    #[test]
+    fn the_readme_explains_every_outcome() {
+        let readme = include_str!("../README.md");
+        for outcome in Outcome::all() {
+            let row = format!("| `{}` | {} |", outcome.name(), outcome.explain());
+            assert!(readme.contains(&row), "README.md lacks the row\n{row}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Puts the process together: what is checked and bound before the first client, in which order,
 //! and how the threads come to know each other.
 
-use crate::config::{Config, Limits, Machine, SyncSettings};
+use crate::config::{Config, Limits, Machine};
 use crate::control::{
     Admin, Control, CoreReporter, Cores, Ended, LatencyDir, Reports, SignalEvents,
 };
@@ -11,8 +11,8 @@ use crate::log::{self, Log};
 use crate::protocol::Protocol;
 use crate::ring;
 use crate::route::{Table, Update};
-use crate::sync::{self, RedisConfig, SyncConfig, SyncHandle};
-use crate::sys::{Listener, raise_open_files_limit};
+use crate::sync::{self, SyncConfig, SyncHandle};
+use crate::sys::{Limited, Listener, raise_limit};
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,12 +43,19 @@ impl Broadcast {
     }
 }
 
-/// Runs the proxy until it is told to stop. `signals` were caught before anything else.
+/// Runs the proxy until it is told to stop. `signals` were caught before anything else; `on_ready`
+/// is called with the bound addresses once clients are served.
 ///
 /// # Errors
 /// Whatever keeps it from starting, with cause and remedy in its text.
-pub fn run(config: Config, signals: &SignalEvents, log: &Log) -> Result<Ended, Box<dyn Error>> {
-    let open_files = raise_open_files_limit()?;
+pub fn run(
+    config: Config,
+    signals: &SignalEvents,
+    log: &Log,
+    on_ready: impl FnOnce(&[(Protocol, SocketAddr)]),
+) -> Result<Ended, Box<dyn Error>> {
+    let open_files = raise_limit(Limited::OpenFiles)?;
+    raise_limit(Limited::LockedMemory)?;
     let features = ring::probe(config.kernel_mask)?;
     let latency_dir = config
         .latency_dir
@@ -67,8 +74,14 @@ pub fn run(config: Config, signals: &SignalEvents, log: &Log) -> Result<Ended, B
             .unwrap_or_else(PoisonError::into_inner)
             .publish(&update);
     };
-    let sync = Arc::new(sync::start(sync_config(&config.sync), Box::new(publish))?);
+    let sync = Arc::new(sync::start(
+        SyncConfig::from(&config.sync),
+        Box::new(publish),
+    )?);
     while !sync.wait_first_table(Some(WAITING_IS_SAID_EVERY)) {
+        if sync.has_ended() {
+            return Err("the redis-sync thread ended before the first table; its last lines in the log say why".into());
+        }
         tracing::warn!(
             "not ready: Redis does not answer, and there is neither a snapshot nor a static route; start Redis, or add --snapshot or --routes"
         );
@@ -111,6 +124,7 @@ pub fn run(config: Config, signals: &SignalEvents, log: &Log) -> Result<Ended, B
     let mailboxes: Vec<Mailbox> = cores.iter().map(|core| core.mailbox.clone()).collect();
     signals.hold_stop();
     log::print_line(&log::ready_line(&addresses, admin_address));
+    on_ready(&addresses);
     let reloading = sync.clone();
     let control = Control {
         cores: Arc::new(mailboxes) as Arc<dyn Cores>,
@@ -120,7 +134,9 @@ pub fn run(config: Config, signals: &SignalEvents, log: &Log) -> Result<Ended, B
         reload: Box::new(move || reloading.reload()),
         reports: reports(&sync, log),
     };
-    Ok(control.run(signals)?)
+    let ended = control.run(signals)?;
+    sync.stop();
+    Ok(ended)
 }
 
 /// Starts one core with the newest table, and makes sure that it hears of the next.
@@ -198,47 +214,10 @@ impl Shares {
 fn reports(sync: &Arc<SyncHandle>, log: &Log) -> Reports {
     let of_status = sync.clone();
     Reports {
-        sync: Box::new(move || sync_report(&of_status)),
+        sync: Box::new(move || of_status.status()),
         // The admin endpoint answers only once the cores have started, and they start with a table.
         ready: Box::new(|| true),
         dropped_lines: Box::new(log.dropped_lines()),
-    }
-}
-
-fn sync_report(sync: &SyncHandle) -> serde_json::Value {
-    let status = sync.status();
-    serde_json::json!({
-        "redis": status.redis.name(),
-        "mode": status.mode.map(|mode| mode.name()),
-        "table_age_s": status.table_age.map(|age| age.as_secs_f64()),
-        "version": status.version,
-        "hosts": status.hosts,
-        "backends": status.backends,
-        "rejected_keys": status.rejected_keys,
-        "rejected_members": status.rejected_members,
-        "holding": status.holding,
-        "names_failing": status.names_failing,
-    })
-}
-
-/// The settings of the sync thread, out of those of the process.
-pub fn sync_config(settings: &SyncSettings) -> SyncConfig {
-    SyncConfig {
-        redis: settings.redis.as_ref().map(|url| RedisConfig {
-            url: url.secret().to_owned(),
-            prefix: settings.redis_prefix.clone(),
-            ca_file: None,
-        }),
-        static_routes: settings.static_routes.clone(),
-        routes_file: settings.routes_file.clone(),
-        snapshot: settings.snapshot.clone(),
-        full_comparison: settings.full_comparison,
-        ping: settings.ping,
-        ping_timeout: settings.ping_timeout,
-        hold: settings.hold,
-        dns_ttl_min: settings.dns_ttl_min,
-        dns_ttl_max: settings.dns_ttl_max,
-        dns_servers: Vec::new(),
     }
 }
 

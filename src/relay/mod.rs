@@ -80,7 +80,7 @@ impl Relay {
     }
 
     /// Runs until the connection has ended; `deadline` is the connection's own, free for use here.
-    pub async fn run(mut self, local: &Local, protocol: Protocol, deadline: &Deadline) -> Relayed {
+    pub async fn run(&mut self, local: &Local, protocol: Protocol, deadline: &Deadline) -> Relayed {
         deadline.set(local.ring.now() + local.limits.idle_deadline);
         let outcome = poll_fn(|context| self.poll(local, protocol, deadline, context)).await;
         self.up.abandon(local);

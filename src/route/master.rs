@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::key::Key;
-use super::shard::{Kind, SHARDS, Shard, hash, shard_of};
+use super::shard::{Kind, Shard, hash, shard_of};
 use super::table::{Route, Table, Update, depth_bit, labels_in};
 
 /// Where a route was said. Under one key Redis wins over what is static.
@@ -70,13 +70,9 @@ pub struct Master {
 impl Master {
     /// An empty table; `seed` keys its hash.
     pub fn new(seed: u64) -> Master {
-        let mut table = Table::new();
-        // A shard hashes by itself when it grows, so all start from one with this seed.
         let empty = Arc::new(Shard::new(seed));
-        table.shards = vec![Arc::clone(&empty); SHARDS].into();
-        table.shape.seed = seed;
         Master {
-            table,
+            table: Table::of(&empty, seed),
             empty,
             dirty: BTreeSet::new(),
             defaults_dirty: false,
@@ -301,6 +297,7 @@ mod tests {
 
     use super::*;
     use crate::protocol::Protocol;
+    use crate::route::shard::SHARDS;
     use crate::route::{Host, Registry};
 
     /// What the table is held against: two maps and the order of lookup, written down naively.
