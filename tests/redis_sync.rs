@@ -1,7 +1,6 @@
 //! The redis-sync thread against a real redis-server: what Redis has is what a view of the table
 //! answers, soon, through every way in which Redis can go away and come back.
 
-#[allow(dead_code)]
 mod support;
 
 use std::fmt::Write as _;

@@ -163,6 +163,11 @@ impl Response {
     }
 }
 
+/// The head of a request for `/`.
+pub fn request(host: &str) -> Vec<u8> {
+    format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes()
+}
+
 /// One request on a connection of its own.
 pub fn http_get(address: SocketAddr, host: &str, path: &str) -> io::Result<Response> {
     let mut stream = connect(address);
