@@ -2,11 +2,13 @@
 //! line per item with cause and remedy. Reads, asks and tries; changes and binds nothing.
 
 mod machine;
+mod trials;
 
 use std::fmt;
 use std::path::Path;
 
-use crate::config::{Config, ConfigError, KernelVersion, RedisUrl};
+use crate::config::{Config, ConfigError, KernelVersion};
+use crate::sync::SyncConfig;
 use machine::Proc;
 
 /// How one item came out.
@@ -102,20 +104,21 @@ impl fmt::Display for Report {
     }
 }
 
-/// What only other parts of the program can try. `Ok` says what was found, `Err` cause and remedy
-/// in one text.
-pub struct Trials<'a> {
-    /// Sets up a ring as a core would.
-    pub ring: &'a dyn Fn(Option<KernelVersion>) -> Result<String, String>,
-    /// Connects, authenticates and asks, within a deadline of its own.
-    pub redis: &'a dyn Fn(&RedisUrl) -> Result<String, String>,
-    /// Reads the routes file.
-    pub routes_file: &'a dyn Fn(&Path) -> Result<String, String>,
+/// What is tried out. `Ok` says what was found, `Err` cause and remedy in one text.
+struct Trials<'a> {
+    ring: &'a dyn Fn(Option<KernelVersion>) -> Result<String, String>,
+    redis: &'a dyn Fn(&SyncConfig) -> Result<String, String>,
+    routes_file: &'a dyn Fn(&Path) -> Result<String, String>,
 }
 
-/// Checks everything.
-pub fn check(config: &Config, trials: &Trials<'_>) -> Report {
-    check_below(Path::new("/"), config, trials)
+/// Checks everything; takes up to ten seconds when Redis does not answer.
+pub fn check(config: &Config) -> Report {
+    let trials = Trials {
+        ring: &trials::ring,
+        redis: &trials::redis,
+        routes_file: &trials::routes_file,
+    };
+    check_below(Path::new("/"), config, &trials)
 }
 
 /// `root` is where `/proc` is, so that tests can show another machine.
@@ -151,8 +154,11 @@ fn check_below(root: &Path, config: &Config, trials: &Trials<'_>) -> Report {
     if let Some(path) = &config.sync.routes_file {
         items.push(trial("routes", (trials.routes_file)(path)));
     }
-    if let Some(url) = &config.sync.redis {
-        items.push(redis(config, (trials.redis)(url)));
+    if config.sync.redis.is_some() {
+        items.push(redis(
+            config,
+            (trials.redis)(&SyncConfig::from(&config.sync)),
+        ));
     }
     Report { items }
 }

@@ -90,7 +90,7 @@ impl fmt::Display for StartError {
             StartError::Ring(error) => error.fmt(f),
             StartError::Executor { processor, cause } => write!(
                 f,
-                "no executor on processor {processor}: {cause}; if this names lockable memory, raise LimitMEMLOCK= (ulimit -l) to 512 KiB or more per core, otherwise see `pointsman check`"
+                "no executor on processor {processor}: {cause}; if this names MemLockLimit, raise LimitMEMLOCK= (ulimit -Hl) to 512 KiB or more, otherwise see `pointsman check`"
             ),
             StartError::Io(error) => write!(f, "a core cannot start: {error}"),
         }
@@ -225,6 +225,9 @@ fn listen_all(local: &Rc<Local>, listeners: Vec<Bound>) -> io::Result<()> {
         let listening = Listening::new(local.clone(), listener, address);
         let serving = local.clone();
         let serve = move |client: Socket, protocol| {
+            // Counted before its task first runs: a core that has accepted it is not idle, and has
+            // that much less room.
+            serving.connection_begins(protocol);
             spawn(conn::serve(serving.clone(), client, protocol));
         };
         local.listening.set(local.listening.get() + 1);

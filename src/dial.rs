@@ -5,7 +5,7 @@ use crate::local::Local;
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
-use crate::ring::Deadline;
+use crate::ring::{Deadline, Operation};
 use crate::route::{Address, Backend, Route};
 use crate::sys::{Socket, SocketAddress};
 use std::io;
@@ -85,12 +85,19 @@ pub async fn dial(
 }
 
 async fn connect(local: &Local, address: &Address, deadline: &Deadline) -> io::Result<Socket> {
-    let address = SocketAddress::new(address)?;
-    let socket = Socket::to_connect(&address)?;
-    match deadline.bound(local.ring.connect(&socket, address)).await {
+    let (socket, connecting) = start_connect(local, address)?;
+    match deadline.bound(connecting).await {
         Some(connected) => connected.map(|_| socket),
         None => Err(io::ErrorKind::TimedOut.into()),
     }
+}
+
+/// No future, so that no task keeps the memory of a kernel-ready address.
+fn start_connect(local: &Local, address: &Address) -> io::Result<(Socket, Operation)> {
+    let address = SocketAddress::new(address)?;
+    let socket = Socket::to_connect(&address)?;
+    let connecting = local.ring.connect(&socket, address);
+    Ok((socket, connecting))
 }
 
 fn outcome(error: &io::Error) -> Outcome {
@@ -114,8 +121,15 @@ fn is_exhaustion(error: &io::Error) -> bool {
 #[derive(Default)]
 struct Tried {
     slots: Vec<u32>,
-    /// Backends with several addresses (DNS names), and the next of theirs to try.
-    more_addresses: Vec<(Arc<Backend>, usize)>,
+    /// Backends with several addresses (DNS names), and what of theirs was tried.
+    several: Vec<Several>,
+}
+
+/// The addresses of one backend, from a random one on, each once.
+struct Several {
+    backend: Arc<Backend>,
+    first: usize,
+    tried: usize,
 }
 
 impl Tried {
@@ -131,19 +145,31 @@ impl Tried {
             let chosen = local.chooser.borrow_mut().choose(route, &self.slots);
             let Some(backend) = chosen else { break };
             self.slots.push(backend.slot());
-            if let Some(address) = backend.address(protocol, 0) {
-                if backend.address_count() > 1 {
-                    self.more_addresses.push((backend.clone(), 1));
+            let count = backend.address_count();
+            let first = if count > 1 {
+                fastrand::usize(..count)
+            } else {
+                0
+            };
+            if let Some(address) = backend.address(protocol, first) {
+                if count > 1 {
+                    self.several.push(Several {
+                        backend: backend.clone(),
+                        first,
+                        tried: 1,
+                    });
                 }
                 return Some((backend, address));
             }
         }
-        let (backend, next) = self
-            .more_addresses
+        let several = self
+            .several
             .iter_mut()
-            .find(|(backend, next)| *next < backend.address_count())?;
-        *next += 1;
-        let address = backend.address(protocol, *next - 1)?;
-        Some((backend.clone(), address))
+            .find(|several| several.tried < several.backend.address_count())?;
+        let address = several
+            .backend
+            .address(protocol, several.first + several.tried)?;
+        several.tried += 1;
+        Some((several.backend.clone(), address))
     }
 }

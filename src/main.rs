@@ -1,11 +1,14 @@
 //! The `pointsman` command: reads the configuration, then runs, checks or demonstrates.
 
 use mimalloc::MiMalloc;
-use pointsman::config::{Action, ConfigError, ReadError, Typed, read};
+use pointsman::config::{Action, ConfigError, LogLevel, ReadError, Typed, read};
 use pointsman::control::SignalEvents;
+use pointsman::demo::Demo;
 use pointsman::log::{Log, print_line};
-use pointsman::run;
+use pointsman::protocol::Protocol;
+use pointsman::{check, run};
 use std::error::Error;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 /// A connection allocates its task and little else; this allocator is fast for that and gives
@@ -39,17 +42,41 @@ fn main() -> ExitCode {
 
 fn start() -> Result<ExitCode, Box<dyn Error>> {
     let signals = SignalEvents::catch()?;
-    let (action, typed) = read(std::env::args_os(), std::env::vars_os())?;
+    let (action, mut typed) = read(std::env::args_os(), std::env::vars_os())?;
     match action {
-        Action::Run => serve(&typed, &signals),
-        Action::Check => Err("check".into()),
-        Action::Demo => Err("demo".into()),
+        Action::Run => serve(&typed, &signals, |_| {}),
+        Action::Check => {
+            let report = match typed.check(&run::machine()) {
+                Ok(config) => {
+                    // What Redis says to the check is in the log, and only asked for on trouble.
+                    let mut settings = config.log;
+                    if !typed.is_set("log") {
+                        settings.level = LogLevel::Warn;
+                    }
+                    let _log = Log::start(settings)?;
+                    check::check(&config)
+                }
+                Err(error) => check::Report::of_refused(&error),
+            };
+            print!("{report}");
+            Ok(ExitCode::from(report.exit_code()))
+        }
+        Action::Demo => {
+            let demo = Demo::start(&mut typed)?;
+            serve(&typed, &signals, |listeners| {
+                println!("{}", demo.instructions(listeners));
+            })
+        }
     }
 }
 
-fn serve(typed: &Typed, signals: &SignalEvents) -> Result<ExitCode, Box<dyn Error>> {
+fn serve(
+    typed: &Typed,
+    signals: &SignalEvents,
+    on_ready: impl FnOnce(&[(Protocol, SocketAddr)]),
+) -> Result<ExitCode, Box<dyn Error>> {
     let config = typed.check(&run::machine())?;
     let log = Log::start(config.log)?;
-    let ended = run::run(config, signals, &log)?;
+    let ended = run::run(config, signals, &log, on_ready)?;
     Ok(ExitCode::from(ended.exit_code()))
 }

@@ -1,7 +1,7 @@
 //! Puts the process together: what is checked and bound before the first client, in which order,
 //! and how the threads come to know each other.
 
-use crate::config::{Config, Machine, SyncSettings};
+use crate::config::{Config, Limits, Machine};
 use crate::control::{
     Admin, Control, CoreReporter, Cores, Ended, LatencyDir, Reports, SignalEvents,
 };
@@ -11,15 +11,18 @@ use crate::log::{self, Log};
 use crate::protocol::Protocol;
 use crate::ring;
 use crate::route::{Table, Update};
-use crate::sync::{self, RedisConfig, SyncConfig, SyncHandle};
-use crate::sys::{Listener, raise_open_files_limit};
+use crate::sync::{self, SyncConfig, SyncHandle};
+use crate::sys::{Limited, Listener, raise_limit};
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Descriptors kept back for Redis, DNS, the admin endpoint, the snapshot and idle pipes.
+/// Descriptors kept back for Redis, DNS, the admin endpoint and the snapshot.
 const DESCRIPTORS_RESERVED: usize = 64;
+/// Of the free descriptors pipes get one in so many at most: a bulk direction without a pipe is
+/// copied, a connection without a descriptor is refused.
+const PIPES_SHARE: usize = 4;
 /// How long between two lines that say what the start waits for.
 const WAITING_IS_SAID_EVERY: Duration = Duration::from_secs(10);
 
@@ -40,12 +43,19 @@ impl Broadcast {
     }
 }
 
-/// Runs the proxy until it is told to stop. `signals` were caught before anything else.
+/// Runs the proxy until it is told to stop. `signals` were caught before anything else; `on_ready`
+/// is called with the bound addresses once clients are served.
 ///
 /// # Errors
 /// Whatever keeps it from starting, with cause and remedy in its text.
-pub fn run(config: Config, signals: &SignalEvents, log: &Log) -> Result<Ended, Box<dyn Error>> {
-    let open_files = raise_open_files_limit()?;
+pub fn run(
+    config: Config,
+    signals: &SignalEvents,
+    log: &Log,
+    on_ready: impl FnOnce(&[(Protocol, SocketAddr)]),
+) -> Result<Ended, Box<dyn Error>> {
+    let open_files = raise_limit(Limited::OpenFiles)?;
+    raise_limit(Limited::LockedMemory)?;
     let features = ring::probe(config.kernel_mask)?;
     let latency_dir = config
         .latency_dir
@@ -64,23 +74,34 @@ pub fn run(config: Config, signals: &SignalEvents, log: &Log) -> Result<Ended, B
             .unwrap_or_else(PoisonError::into_inner)
             .publish(&update);
     };
-    let sync = Arc::new(sync::start(sync_config(&config.sync), Box::new(publish))?);
+    let sync = Arc::new(sync::start(
+        SyncConfig::from(&config.sync),
+        Box::new(publish),
+    )?);
     while !sync.wait_first_table(Some(WAITING_IS_SAID_EVERY)) {
+        if sync.has_ended() {
+            return Err("the redis-sync thread ended before the first table; its last lines in the log say why".into());
+        }
         tracing::warn!(
             "not ready: Redis does not answer, and there is neither a snapshot nor a static route; start Redis, or add --snapshot or --routes"
         );
     }
 
-    let room = Arc::new(Room::new(connections_max(open_files, config.cores.len())));
+    let shares = Shares::of(open_files, config.cores.len(), config.limits.pipes_per_core);
+    let room = Arc::new(Room::new(shares.connections_max));
     tracing::info!(
         cores = ?config.cores,
         kernel = %features,
         connections_max = room.connections_max(),
+        pipes_per_core = shares.pipes_per_core,
         version = env!("CARGO_PKG_VERSION"),
         "starting"
     );
     let core_config = CoreConfig {
-        limits: config.limits.clone(),
+        limits: Limits {
+            pipes_per_core: shares.pipes_per_core,
+            ..config.limits.clone()
+        },
         balance: config.balance,
         features,
         room,
@@ -103,6 +124,7 @@ pub fn run(config: Config, signals: &SignalEvents, log: &Log) -> Result<Ended, B
     let mailboxes: Vec<Mailbox> = cores.iter().map(|core| core.mailbox.clone()).collect();
     signals.hold_stop();
     log::print_line(&log::ready_line(&addresses, admin_address));
+    on_ready(&addresses);
     let reloading = sync.clone();
     let control = Control {
         cores: Arc::new(mailboxes) as Arc<dyn Cores>,
@@ -112,7 +134,9 @@ pub fn run(config: Config, signals: &SignalEvents, log: &Log) -> Result<Ended, B
         reload: Box::new(move || reloading.reload()),
         reports: reports(&sync, log),
     };
-    Ok(control.run(signals)?)
+    let ended = control.run(signals)?;
+    sync.stop();
+    Ok(ended)
 }
 
 /// Starts one core with the newest table, and makes sure that it hears of the next.
@@ -162,62 +186,38 @@ fn bind(config: &Config) -> Result<(Vec<(Protocol, SocketAddr)>, Vec<Vec<Bound>>
     Ok((addresses, sets))
 }
 
-/// Each connection needs two descriptors; what is open at this moment and what the cores and the
-/// other threads are going to open stays out of the count.
-fn connections_max(open_files: u64, cores: usize) -> usize {
-    const PER_CORE: usize = 16;
-    let open_now = std::fs::read_dir("/proc/self/fd").map_or(64, Iterator::count);
-    let taken = open_now + cores * PER_CORE + DESCRIPTORS_RESERVED;
-    let free = usize::try_from(open_files)
-        .unwrap_or(usize::MAX)
-        .saturating_sub(taken);
-    (free / 2).max(1)
+/// How the descriptors of the process are shared out. Each connection and each pipe needs two; what
+/// is open at this moment and what the cores and the other threads are going to open stays out of
+/// the count.
+struct Shares {
+    connections_max: usize,
+    pipes_per_core: usize,
+}
+
+impl Shares {
+    fn of(open_files: u64, cores: usize, pipes_per_core_max: usize) -> Shares {
+        const PER_CORE: usize = 16;
+        let open_now = std::fs::read_dir("/proc/self/fd").map_or(64, Iterator::count);
+        let taken = open_now + cores * PER_CORE + DESCRIPTORS_RESERVED;
+        let free = usize::try_from(open_files)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(taken);
+        let pipes_per_core = (free / PIPES_SHARE / 2 / cores).min(pipes_per_core_max);
+        let for_connections = free - pipes_per_core * cores * 2;
+        Shares {
+            connections_max: (for_connections / 2).max(1),
+            pipes_per_core,
+        }
+    }
 }
 
 fn reports(sync: &Arc<SyncHandle>, log: &Log) -> Reports {
     let of_status = sync.clone();
     Reports {
-        sync: Box::new(move || sync_report(&of_status)),
+        sync: Box::new(move || of_status.status()),
         // The admin endpoint answers only once the cores have started, and they start with a table.
         ready: Box::new(|| true),
         dropped_lines: Box::new(log.dropped_lines()),
-    }
-}
-
-fn sync_report(sync: &SyncHandle) -> serde_json::Value {
-    let status = sync.status();
-    serde_json::json!({
-        "redis": status.redis.name(),
-        "mode": status.mode.map(|mode| mode.name()),
-        "table_age_s": status.table_age.map(|age| age.as_secs_f64()),
-        "version": status.version,
-        "hosts": status.hosts,
-        "backends": status.backends,
-        "rejected_keys": status.rejected_keys,
-        "rejected_members": status.rejected_members,
-        "holding": status.holding,
-        "names_failing": status.names_failing,
-    })
-}
-
-/// The settings of the sync thread, out of those of the process.
-pub fn sync_config(settings: &SyncSettings) -> SyncConfig {
-    SyncConfig {
-        redis: settings.redis.as_ref().map(|url| RedisConfig {
-            url: url.secret().to_owned(),
-            prefix: settings.redis_prefix.clone(),
-            ca_file: None,
-        }),
-        static_routes: settings.static_routes.clone(),
-        routes_file: settings.routes_file.clone(),
-        snapshot: settings.snapshot.clone(),
-        full_comparison: settings.full_comparison,
-        ping: settings.ping,
-        ping_timeout: settings.ping_timeout,
-        hold: settings.hold,
-        dns_ttl_min: settings.dns_ttl_min,
-        dns_ttl_max: settings.dns_ttl_max,
-        dns_servers: Vec::new(),
     }
 }
 

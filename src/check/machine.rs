@@ -131,21 +131,29 @@ impl Proc {
 
     pub fn locked_memory(&self, config: &Config) -> Item {
         const NAME: &str = "locked memory";
-        let (Some((soft, _)), Some(release)) = (self.limit("Max locked memory"), self.release())
+        // The start raises the soft limit to the hard one.
+        let (Some((_, hard)), Some(release)) = (self.limit("Max locked memory"), self.release())
         else {
             return unknown(NAME, "self/limits");
         };
-        if release >= MEMLOCK_FREE_SINCE {
-            return Item::ok(NAME, "not needed by this kernel's io_uring");
+        if hard < MEMLOCK_PER_CORE_BYTES {
+            return Item::fail(
+                NAME,
+                format!("limit {hard} bytes; a core's executor asks for {MEMLOCK_PER_CORE_BYTES}"),
+                format!(
+                    "raise it (LimitMEMLOCK= in systemd, ulimit -Hl) to {MEMLOCK_PER_CORE_BYTES} bytes or more"
+                ),
+            );
         }
         let needed = MEMLOCK_PER_CORE_BYTES * config.cores.len() as u64;
-        if soft >= needed || self.has_capability(CAP_SYS_RESOURCE) {
-            return Item::ok(NAME, "enough for a ring per core");
+        let is_counted = release < MEMLOCK_FREE_SINCE && !self.has_capability(CAP_SYS_RESOURCE);
+        if !is_counted || hard >= needed {
+            return Item::ok(NAME, "enough");
         }
         Item::warn(
             NAME,
-            format!("limit {soft} bytes; kernels before 5.12 may count rings against it"),
-            format!("raise it (LimitMEMLOCK= in systemd, ulimit -l) to {needed} bytes"),
+            format!("limit {hard} bytes; kernels before 5.12 may count rings against it"),
+            format!("raise it (LimitMEMLOCK= in systemd, ulimit -Hl) to {needed} bytes"),
         )
     }
 

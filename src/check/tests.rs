@@ -8,7 +8,7 @@ use crate::config::{Machine, read};
 
 const LIMITS: &str = "Limit                     Soft Limit           Hard Limit           Units
 Max open files            1024                 1048576              files
-Max locked memory         65536                unlimited            bytes
+Max locked memory         65536                524288               bytes
 ";
 
 /// A machine on which everything is well.
@@ -104,6 +104,13 @@ fn each_shortcoming_is_found_and_has_a_remedy() {
             Warn,
         ),
         ("self/limits", "", &[], "open files", Warn),
+        (
+            "self/limits",
+            "Max locked memory 65536 65536 bytes\n",
+            &[],
+            "locked memory",
+            Fail,
+        ),
         (
             "sys/kernel/osrelease",
             "5.10.46",
@@ -216,7 +223,7 @@ fn trials_that_fail_say_why() {
 
 #[test]
 fn this_machine_can_be_looked_at() {
-    let report = check(&config(&[]), &FINE);
+    let report = check(&config(&[]));
     assert_eq!(item(&report, "kernel").verdict, Verdict::Ok, "{report}");
 }
 

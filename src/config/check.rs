@@ -128,6 +128,7 @@ impl Typed {
         let duration = |name, range| self.value(name, |text| value::duration(text, range));
         let settings = SyncSettings {
             redis: self.optional("redis", RedisUrl::parse)?,
+            redis_ca: self.optional("redis-ca", path)?,
             redis_prefix: self.value("redis-prefix", redis_prefix)?,
             static_routes: self
                 .all("route", static_route)?
@@ -140,6 +141,7 @@ impl Typed {
             ping: duration("redis-ping", 10 * MILLISECOND..=HOUR)?,
             ping_timeout: duration("redis-ping-timeout", 10 * MILLISECOND..=HOUR)?,
             hold: duration("redis-hold", Duration::ZERO..=DAY)?,
+            dns_servers: self.all("dns-server", value::server_address)?,
             dns_ttl_min: duration("dns-ttl-min", 100 * MILLISECOND..=DAY)?,
             dns_ttl_max: duration("dns-ttl-max", 100 * MILLISECOND..=DAY)?,
         };

@@ -76,6 +76,12 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "",
         "Routes from Redis: redis://, rediss:// or unix://, with user, password and database number; the environment hides a password better than the command line",
     ),
+    one(
+        "redis-ca",
+        "FILE",
+        "",
+        "Certificates (PEM) to trust for rediss:// instead of the system's",
+    ),
     many(
         "route",
         "HOST=MEMBER[,MEMBER]",
@@ -229,7 +235,12 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "redis-hold",
         "DURATION",
         "10s",
-        "A table that suddenly became empty is not believed for this long, so that FLUSHALL before a reload does not turn clients away",
+        "The loss of more than half of the hosts at once is not believed for this long, so that FLUSHALL before a reload does not turn clients away; 0s believes it",
+    ),
+    many(
+        "dns-server",
+        "ADDR",
+        "Resolve backends' names here, IP:PORT or [IPV6]:PORT, instead of at the servers of resolv.conf",
     ),
     one(
         "dns-ttl-min",

@@ -2,6 +2,7 @@
 //! configuration needs neither Redis nor a thread.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use super::error::Fault;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyncSettings {
     pub redis: Option<RedisUrl>,
+    /// Certificates (PEM) to trust for `rediss://`; `None`: the system's.
+    pub redis_ca: Option<PathBuf>,
     /// In front of every Redis key; `hostnames:`.
     pub redis_prefix: String,
     /// (host, member), one pair per member, in the order typed. The defaults are the hosts
@@ -27,9 +30,11 @@ pub struct SyncSettings {
     /// Without an answer for this long the connection is dropped; 2 s. TCP alone notices a frozen
     /// server after minutes.
     pub ping_timeout: Duration,
-    /// How long a table that suddenly became empty is not believed; 10 s. FLUSHALL by mistake
-    /// followed by a reload goes unnoticed by clients.
+    /// How long the loss of more than half of the hosts at once is not believed; 10 s. FLUSHALL by
+    /// mistake followed by a reload goes unnoticed by clients.
     pub hold: Duration,
+    /// Name servers; empty: those of resolv.conf.
+    pub dns_servers: Vec<SocketAddr>,
     /// A DNS answer is used at least this long, whatever its TTL; 5 s.
     pub dns_ttl_min: Duration,
     /// A DNS answer is asked for again after this, whatever its TTL; 5 min.
@@ -40,6 +45,7 @@ impl Default for SyncSettings {
     fn default() -> SyncSettings {
         SyncSettings {
             redis: None,
+            redis_ca: None,
             redis_prefix: String::from("hostnames:"),
             static_routes: Vec::new(),
             routes_file: None,
@@ -48,6 +54,7 @@ impl Default for SyncSettings {
             ping: Duration::from_secs(2),
             ping_timeout: Duration::from_secs(2),
             hold: Duration::from_secs(10),
+            dns_servers: Vec::new(),
             dns_ttl_min: Duration::from_secs(5),
             dns_ttl_max: Duration::from_secs(300),
         }

@@ -144,6 +144,8 @@ fn every_option_is_read_from_all_three_places() {
         ("redis-ping", "3s"),
         ("redis-ping-timeout", "4s"),
         ("redis-hold", "11s"),
+        ("redis-ca", "/ca"),
+        ("dns-server", "192.0.2.53:53"),
         ("dns-ttl-min", "6s"),
         ("dns-ttl-max", "6m"),
         ("kernel-mask", "5.10"),

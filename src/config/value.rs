@@ -130,6 +130,17 @@ pub(super) fn admin_address(text: &str) -> Result<SocketAddr, Fault> {
     ))
 }
 
+/// The address of a server that this process asks.
+pub(super) fn server_address(text: &str) -> Result<SocketAddr, Fault> {
+    match address(text)? {
+        (Some(ip), port) if port > 0 && !ip.is_unspecified() => Ok(SocketAddr::new(ip, port)),
+        _ => Err(Fault::new(
+            format!("{text:?} is the address of no server"),
+            "write IP:PORT like 192.0.2.53:53",
+        )),
+    }
+}
+
 /// Processor numbers: `all`, or numbers and ranges like `0-3,6`, each in `allowed`.
 pub(super) fn cores(text: &str, allowed: &[usize]) -> Result<Vec<usize>, Fault> {
     if text == "all" {
@@ -254,6 +265,10 @@ mod tests {
             "127.0.0.1:+1",
         ] {
             assert!(listen_addresses(wrong).is_err(), "{wrong:?}");
+        }
+        assert!(server_address("[::1]:53").is_ok());
+        for wrong in [":53", "0.0.0.0:53", "127.0.0.1:0", "dns.test:53"] {
+            assert!(server_address(wrong).is_err(), "{wrong:?}");
         }
         assert!(
             address("127.0.0.1")

@@ -10,6 +10,7 @@ mod latency_dir;
 mod pages;
 mod signals;
 mod stop;
+mod sync_pages;
 
 pub use admin::Admin;
 pub use cores::Cores;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::metrics::{Dump, write_table};
+use crate::sync::SyncStatus;
 use collector::Collector;
 use signals::Event;
 
@@ -47,8 +49,8 @@ pub struct Control {
 
 /// Answers that the admin endpoint gets from other threads; none may wait for long.
 pub struct Reports {
-    /// The `sync` part of `/status`.
-    pub sync: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// How the sync thread stands.
+    pub sync: Box<dyn Fn() -> SyncStatus + Send + Sync>,
     /// Whether every core has its first routing table.
     pub ready: Box<dyn Fn() -> bool + Send + Sync>,
     /// Log lines that nobody read in time.

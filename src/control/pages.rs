@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use serde_json::json;
 
 use super::cores::statuses;
-use super::{ANSWER_TIMEOUT, Shared};
+use super::{ANSWER_TIMEOUT, Shared, sync_pages};
 use crate::core::CoreStatus;
 use crate::metrics::write_prometheus;
 
@@ -65,12 +65,12 @@ fn status(shared: &Shared) -> serde_json::Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
-        "uptime_seconds": shared.collector().uptime().as_secs(),
+        "uptime_s": shared.collector().uptime().as_secs(),
         "ready": (shared.reports.ready)(),
         "draining": shared.draining.load(Ordering::Acquire),
         "cores": cores.iter().map(core).collect::<Vec<_>>(),
         "cores_without_answer": silent,
-        "sync": (shared.reports.sync)(),
+        "sync": sync_pages::json(&(shared.reports.sync)()),
         "log_lines_dropped": (shared.reports.dropped_lines)(),
     })
 }
@@ -109,6 +109,7 @@ fn metrics(shared: &Shared) -> Result<String, fmt::Error> {
          pointsman_log_lines_dropped_total {}",
         (shared.reports.dropped_lines)()
     )?;
+    sync_pages::write_prometheus(&mut out, &(shared.reports.sync)())?;
     gauges(&mut out, &statuses(&*shared.cores, ANSWER_TIMEOUT))?;
     Ok(out)
 }

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use super::double::CoreThreads;
 use super::*;
+use crate::sync::RedisState;
 
 /// Far longer than anything here takes, so that only a hang runs into it.
 const SOON: Duration = Duration::from_secs(20);
@@ -38,7 +39,12 @@ fn control(
             reloads.fetch_add(1, Ordering::SeqCst);
         }),
         reports: Reports {
-            sync: Box::new(|| serde_json::json!({"redis": "connected"})),
+            sync: Box::new(|| SyncStatus {
+                redis: RedisState::Live,
+                table_age: Some(Duration::from_millis(1500)),
+                hosts: 3,
+                ..SyncStatus::default()
+            }),
             ready: Box::new(|| true),
             dropped_lines: Box::new(|| 4),
         },
@@ -182,6 +188,10 @@ fn the_admin_endpoint_answers_its_three_pages() {
         "pointsman_core_live_connections{core=\"5\"} 2",
         "pointsman_core_table_version{core=\"0\"} 7",
         "pointsman_log_lines_dropped_total 4",
+        "pointsman_redis_state{state=\"live\"} 1",
+        "pointsman_redis_state{state=\"lost\"} 0",
+        "pointsman_table_age_seconds 1.5",
+        "pointsman_hosts 3",
     ] {
         assert!(body.lines().any(|got| got == line), "no {line} in\n{body}");
     }
@@ -189,7 +199,8 @@ fn the_admin_endpoint_answers_its_three_pages() {
     let status: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(status["cores"][1]["live"], 2);
-    assert_eq!(status["sync"]["redis"], "connected");
+    assert_eq!(status["sync"]["redis"], "live");
+    assert_eq!(status["sync"]["table_age_s"], 1.5);
     assert_eq!(status["log_lines_dropped"], 4);
     assert_eq!(status["draining"], false);
     let (head, body) = get(running.admin, "/ready");

@@ -63,9 +63,17 @@ pub struct Update {
 impl Table {
     /// An empty table, version 0.
     pub fn new() -> Table {
+        Table::of(&Arc::new(Shard::new(0)), 0)
+    }
+
+    /// Every shard is the same empty one.
+    pub(super) fn of(empty: &Arc<Shard>, seed: u64) -> Table {
         Table {
-            shards: std::iter::repeat_n(Arc::new(Shard::new(0)), SHARDS).collect(),
-            shape: Shape::default(),
+            shards: vec![Arc::clone(empty); SHARDS].into(),
+            shape: Shape {
+                seed,
+                ..Shape::default()
+            },
         }
     }
 

@@ -19,8 +19,13 @@ pub(super) const FIRST_TABLE_WAIT: Duration = Duration::from_secs(2);
 /// At most a hundred updates a second go to the cores; a storm of writes is folded into them.
 pub(super) const PUBLISH_GAP: Duration = Duration::from_millis(10);
 
-/// Keys asked for in one round trip: some 50 KB of replies, so that a ping is not held up by it.
-pub(super) const BATCH_KEYS: usize = 256;
+/// Keys asked for in one round trip: some 100 KB of replies, and a million hosts are read in two
+/// thousand round trips.
+pub(super) const BATCH_KEYS: usize = 1000;
+
+/// The pause after a comparison is at least this many times what it took, so that comparing takes
+/// at most a tenth of the thread and of Redis however many hosts there are.
+pub(super) const COMPARISON_PAUSE: u32 = 9;
 
 /// Changed keys remembered by name. Beyond that everything is compared, which costs less.
 pub(super) const PENDING_KEYS_MAX: usize = 100_000;

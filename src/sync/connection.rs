@@ -17,6 +17,8 @@ use super::config::{CONNECT_DEADLINE, RedisConfig};
 use super::feed::Feed;
 use super::keys::Keyspace;
 use super::status::Mode;
+use crate::protocol::Protocol;
+use crate::route::Key;
 
 /// Why Redis is lost. Never holds the URL.
 #[derive(Debug)]
@@ -124,6 +126,22 @@ impl Dialer {
     pub(super) fn address(&self) -> String {
         let info = self.client.get_connection_info();
         format!("{}/{}", info.addr(), info.redis_settings().db())
+    }
+
+    /// Connects as [`Dialer::open`] does and reads a little with each command that is needed.
+    pub(super) async fn try_out(&self) -> Result<Mode, Loss> {
+        let link = self.open(&Arc::default()).await?;
+        let key = self.keyspace.raw(&Key::Default(Protocol::Tls));
+        let mut commands = redis::pipe();
+        commands
+            .cmd("SCAN")
+            .arg(&["0", "MATCH", &self.keyspace.pattern()]);
+        commands.cmd("SMEMBERS").arg(&key).cmd("PTTL").arg(&key);
+        let mut connection = link.connection.clone();
+        let reading = commands.query_async::<Value>(&mut connection);
+        let read = tokio::time::timeout(CONNECT_DEADLINE, reading).await;
+        read.map_err(|_| Loss::Silent(CONNECT_DEADLINE))??;
+        Ok(link.mode)
     }
 
     /// Connects, logs in and asks for changes; from then on none is missed.

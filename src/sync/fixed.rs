@@ -173,7 +173,7 @@ mod tests {
             ("\n[route]\n", 2, "unknown section"),
             ("[default]\nftp = \"x\"\n", 2, "https and http"),
             ("routes = 1\n", 1, "table"),
-            ("[routes]\n\n\"a.test\" = [\n", 4, "TOML"),
+            ("[routes]\n\n\"a.test\" = [\n", 3, "TOML"),
         ] {
             std::fs::write(&path, text).unwrap();
             let error = read(&path).unwrap_err();

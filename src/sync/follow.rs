@@ -12,11 +12,12 @@ use redis::aio::MultiplexedConnection;
 use redis::{RedisError, RedisResult, Value};
 
 use super::config::{
-    BACKOFF_MAX, BACKOFF_MIN, BATCH_KEYS, HOLD_HOSTS_MIN, PUBLISH_GAP, SyncConfig,
+    BACKOFF_MAX, BACKOFF_MIN, BATCH_KEYS, COMPARISON_PAUSE, HOLD_HOSTS_MIN, PUBLISH_GAP, SyncConfig,
 };
 use super::connection::{Dialer, Link, Loss};
 use super::expiry::Expiry;
 use super::feed::Feed;
+use super::probe::Prober;
 use super::rejected::Rejected;
 use super::status::{Mode, RedisState, Shared};
 use super::truth::{Backoff, Truth};
@@ -66,7 +67,7 @@ impl Follower {
     }
 
     /// Follows Redis for ever, over any number of connections.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self) -> Infallible {
         self.shared
             .update(|status| status.redis = RedisState::Connecting);
         loop {
@@ -123,14 +124,16 @@ impl Follower {
         let mut connection = link.connection.clone();
         let mut compare_at = Instant::now();
         loop {
-            if Instant::now() >= compare_at {
+            let now = Instant::now();
+            if now >= compare_at {
                 self.compare(&mut connection, feed).await?;
-                compare_at = self.next_comparison();
+                compare_at = self.next_comparison(now.elapsed());
                 if !live.replace(true) {
                     self.backoff.reset();
                     self.shared.update(|status| status.redis = RedisState::Live);
                     let hosts = self.truth.borrow().master.redis_names();
                     tracing::info!(hosts, "table read from Redis, following its changes");
+                    self.truth.borrow_mut().set_first_table();
                 }
             }
             let published = Instant::now();
@@ -148,17 +151,33 @@ impl Follower {
                 compare_at = Instant::now();
                 continue;
             }
-            let mut keys = pending.keys;
-            keys.extend(self.expiry.due(Instant::now()));
-            if !keys.is_empty() {
-                self.read(&mut connection, keys, None).await?;
-                self.publish();
-            }
+            self.read_changed(&mut connection, pending.keys, None)
+                .await?;
         }
     }
 
-    fn next_comparison(&self) -> Instant {
-        let regular = Instant::now() + self.config.full_comparison;
+    /// Reads the keys that changed or whose end has come, and publishes them.
+    async fn read_changed(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+        mut keys: HashSet<Vec<u8>>,
+        seen: Option<&mut Seen>,
+    ) -> Result<(), Loss> {
+        keys.extend(self.expiry.due(Instant::now()));
+        if keys.is_empty() {
+            return Ok(());
+        }
+        self.read(connection, keys, seen).await?;
+        // Before that there is nothing to serve with, and the first table comes in one piece.
+        if self.truth.borrow().has_first_table() {
+            self.publish();
+        }
+        Ok(())
+    }
+
+    fn next_comparison(&self, took: Duration) -> Instant {
+        let pause = self.config.full_comparison.max(took * COMPARISON_PAUSE);
+        let regular = Instant::now() + pause;
         let held = self.held_since.map(|since| since + self.config.hold);
         held.map_or(regular, |held| held.min(regular))
     }
@@ -184,24 +203,26 @@ impl Follower {
                 .await?;
             self.last_answer.set(Instant::now());
             self.read(connection, keys, Some(&mut seen)).await?;
+            // What changed meanwhile may have been passed over by the scan, and need not wait for
+            // its end.
+            let pending = feed.take();
+            if pending.all {
+                feed.all_changed();
+            }
+            self.read_changed(connection, pending.keys, Some(&mut seen))
+                .await?;
             cursor = next;
             if cursor == 0 {
                 break;
             }
         }
-        // What changed meanwhile may have been passed over by the scan.
-        let pending = feed.take();
-        if pending.all {
-            feed.all_changed();
-        }
-        self.read(connection, pending.keys, Some(&mut seen)).await?;
         self.rejected.finish();
         if self.may_remove(hosts_before, &seen) {
             self.truth.borrow_mut().remove_unseen(&seen);
         }
         self.shared.confirm();
+        self.truth.borrow_mut().set_whole();
         self.publish();
-        self.truth.borrow_mut().set_first_table();
         Ok(())
     }
 
@@ -379,40 +400,4 @@ fn next_reply<T: redis::FromRedisValue>(
     let missing = || RedisError::from((redis::ErrorKind::Client, "a reply is missing"));
     let value = replies.next().ok_or_else(missing)??;
     Ok(redis::from_redis_value(value)?)
-}
-
-/// Notices a server that is frozen or no longer reached, which TCP does not for minutes.
-struct Prober {
-    connection: MultiplexedConnection,
-    ping: Duration,
-    timeout: Duration,
-    last_answer: Rc<Cell<Instant>>,
-    /// With live tracking, an answer means that no change is under way: the table is confirmed.
-    confirms: Option<(Rc<Cell<bool>>, Arc<Shared>)>,
-}
-
-impl Prober {
-    async fn run(mut self) -> Result<Infallible, Loss> {
-        loop {
-            tokio::time::sleep(self.ping).await;
-            let sent = Instant::now();
-            let ping = redis::cmd("PING");
-            let answer = ping.query_async::<Value>(&mut self.connection);
-            match tokio::time::timeout(self.timeout, answer).await {
-                Ok(Ok(_)) => {
-                    if let Some((live, shared)) = &self.confirms
-                        && live.get()
-                    {
-                        shared.confirm();
-                    }
-                }
-                // A refusal is an answer too: the user may have no right to ping.
-                Ok(Err(error)) if error.code().is_some() => {}
-                Ok(Err(error)) => return Err(error.into()),
-                // A long reply may be in front of this one.
-                Err(_) if self.last_answer.get() > sent => {}
-                Err(_) => return Err(Loss::Silent(self.timeout)),
-            }
-        }
-    }
 }

@@ -10,7 +10,9 @@ mod fixed;
 mod follow;
 mod keys;
 mod names;
+mod probe;
 mod rejected;
+mod settings;
 mod snapshot;
 mod status;
 mod truth;
@@ -19,14 +21,13 @@ mod watch;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::LocalSet;
 
 pub use config::{RedisConfig, SyncConfig};
 pub use status::{Mode, RedisState, SyncStatus};
@@ -34,6 +35,7 @@ pub use truth::Publish;
 
 use connection::Dialer;
 use fixed::Routes;
+use follow::Follower;
 use status::Shared;
 use truth::Truth;
 use watch::Keeper;
@@ -52,7 +54,7 @@ enum Command {
 pub struct SyncHandle {
     shared: Arc<Shared>,
     commands: UnboundedSender<Command>,
-    thread: JoinHandle<()>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What is checked before anything runs.
@@ -82,6 +84,22 @@ fn checked(config: &SyncConfig) -> io::Result<Checked> {
     })
 }
 
+/// Asks Redis once for what the thread will need of it, and says how changes would be noticed.
+///
+/// # Errors
+/// Cause and remedy, for an operator; never the URL.
+pub fn try_redis(config: &RedisConfig) -> Result<String, String> {
+    let dialer = Dialer::new(config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("no runtime: {error}; raise the limit of open files"))?;
+    let mode = runtime.block_on(dialer.try_out());
+    runtime.shutdown_timeout(LAST_WAIT);
+    let mode = mode.map_err(|loss| format!("{loss}; {}", loss.remedy()))?;
+    Ok(format!("answers; changes are noticed by {}", mode.name()))
+}
+
 /// Starts the thread. `publish` is called on it with every version of the table, in order.
 ///
 /// # Errors
@@ -96,23 +114,32 @@ pub fn start(config: SyncConfig, publish: Publish) -> io::Result<SyncHandle> {
     let thread = std::thread::Builder::new()
         .name(THREAD_NAME.into())
         .spawn({
-            let shared = Arc::clone(&shared);
+            let ended = Ended(Arc::clone(&shared));
             move || {
-                run(&runtime, config, checked, publish, &shared, receiver);
+                run(&runtime, config, checked, publish, &ended.0, receiver);
                 runtime.shutdown_timeout(LAST_WAIT);
-                shared.set_ended();
             }
         })?;
     Ok(SyncHandle {
         shared,
         commands,
-        thread,
+        thread: Mutex::new(Some(thread)),
     })
+}
+
+/// Tells those who wait that the thread has ended, by a panic too.
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.set_ended();
+    }
 }
 
 impl SyncHandle {
     /// Waits until there is a table to serve with: Redis was read, or no Redis is configured, or Redis
-    /// did not answer and a snapshot or static routes have to do. False when `timeout` passed first.
+    /// did not answer and a snapshot or static routes have to do. False when `timeout` passed first or
+    /// the thread has ended.
     pub fn wait_first_table(&self, timeout: Option<Duration>) -> bool {
         self.shared.wait_ready(timeout)
     }
@@ -123,14 +150,21 @@ impl SyncHandle {
         let _ = self.commands.send(Command::Reload);
     }
 
+    /// Whether the thread is gone, which before [`SyncHandle::stop`] only a panic brings about. The
+    /// last published table serves on.
+    pub fn has_ended(&self) -> bool {
+        self.shared.has_ended()
+    }
+
     pub fn status(&self) -> SyncStatus {
         self.shared.status()
     }
 
-    /// Saves the snapshot and ends the thread.
-    pub fn stop(self) {
+    /// Saves the snapshot and ends the thread; returns when it has ended.
+    pub fn stop(&self) {
         let _ = self.commands.send(Command::Stop);
-        if self.thread.join().is_err() {
+        let thread = self.thread.lock().expect("no holder panics").take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!(
                 "the redis-sync thread had panicked; please report it with the lines before"
             );
@@ -168,28 +202,26 @@ fn run(
         Rc::clone(&reload_names),
         Rc::clone(&last_answer),
     );
-    let tasks = LocalSet::new();
-    tasks.spawn_local(names::keep_asking(
-        Rc::clone(&truth),
-        Rc::clone(&config),
-        reload_names,
-    ));
-    match checked.dialer {
-        Some(dialer) => {
-            let follower = follow::Follower::new(Rc::clone(&truth), config, dialer, last_answer);
-            tasks.spawn_local(follower.run());
-        }
-        None => truth.borrow_mut().set_first_table(),
-    }
-    tasks.block_on(runtime, async {
-        loop {
-            tokio::select! {
-                command = commands.recv() => match command {
-                    Some(Command::Reload) => keeper.reload(),
-                    Some(Command::Stop) | None => break,
-                },
-                () = keeper.pause() => keeper.tick(),
+    let names = names::keep_asking(Rc::clone(&truth), Rc::clone(&config), reload_names);
+    let following = async {
+        match checked.dialer {
+            Some(dialer) => {
+                Follower::new(truth, config, dialer, last_answer)
+                    .run()
+                    .await
             }
+            None => {
+                truth.borrow_mut().set_first_table();
+                std::future::pending().await
+            }
+        }
+    };
+    // One task, so that a panic in any part ends the thread and is seen.
+    runtime.block_on(async {
+        tokio::select! {
+            () = keeper.serve(&mut commands) => {}
+            never = names => match never {},
+            never = following => match never {},
         }
         keeper.finish().await;
     });

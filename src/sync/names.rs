@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
@@ -168,7 +169,7 @@ pub(super) async fn keep_asking(
     truth: Rc<RefCell<Truth>>,
     config: Rc<SyncConfig>,
     reload: Rc<Notify>,
-) {
+) -> Infallible {
     let wake = Rc::clone(&truth.borrow().book.wake);
     let mut resolver = resolver(&config.dns_servers);
     let mut asking = JoinSet::new();

@@ -58,14 +58,15 @@ impl Rejected {
     }
 
     pub(super) fn keys(&self) -> usize {
-        self.now
-            .values()
-            .filter(|rejection| rejection.whole)
-            .count()
+        self.all().filter(|rejection| rejection.whole).count()
     }
 
     pub(super) fn members(&self) -> usize {
-        self.now.values().map(|rejection| rejection.members).sum()
+        self.all().map(|rejection| rejection.members).sum()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Rejection> {
+        self.now.values().chain(self.before.values())
     }
 
     /// Says what is new, a bounded number of lines.

@@ -118,6 +118,10 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    pub(super) fn has_ended(&self) -> bool {
+        self.lock().ended
+    }
+
     /// Whether the first table came within `timeout`.
     pub(super) fn wait_ready(&self, timeout: Option<Duration>) -> bool {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);

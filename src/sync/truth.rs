@@ -24,6 +24,9 @@ pub(super) struct Truth {
     /// Since when there is a table to start with, whether or not its names have addresses.
     first_table: Option<Instant>,
     ready: bool,
+    /// Whether the Redis part is whole: compared with Redis once, or from a snapshot. Before that,
+    /// saving it would put a part in the place of a whole.
+    whole: bool,
     /// Whether the Redis part changed since the last snapshot.
     unsaved: bool,
 }
@@ -57,6 +60,7 @@ impl Truth {
             changes: Changes::default(),
             first_table: None,
             ready: false,
+            whole: false,
             unsaved: false,
         }
     }
@@ -109,8 +113,14 @@ impl Truth {
         }
     }
 
+    /// The Redis part was compared with all that Redis has.
+    pub(super) fn set_whole(&mut self) {
+        self.whole = true;
+    }
+
     /// Files what a snapshot holds as what Redis had. What Redis itself has said is newer.
     pub(super) fn set_snapshot(&mut self, routes: &[(Key, Vec<String>)]) {
+        self.whole = true;
         for (key, members) in routes {
             if self.master.get(key, Layer::Redis).is_some() {
                 continue;
@@ -178,7 +188,7 @@ impl Truth {
 
     /// Whether there is something to save; afterwards there is not.
     pub(super) fn take_unsaved(&mut self) -> bool {
-        std::mem::take(&mut self.unsaved)
+        self.whole && std::mem::take(&mut self.unsaved)
     }
 
     fn checked_route(&mut self, members: &[String]) -> Arc<Route> {

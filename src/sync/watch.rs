@@ -9,11 +9,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 
 use super::config::{FIRST_TABLE_WAIT, SNAPSHOT_GAP, SyncConfig};
 use super::truth::Truth;
-use super::{fixed, snapshot};
+use super::{Command, fixed, snapshot};
 
 /// Between two looks.
 const TICK: Duration = Duration::from_secs(1);
@@ -59,13 +60,22 @@ impl Keeper {
         }
     }
 
-    /// Until the next [`Keeper::tick`].
-    pub(super) async fn pause(&self) {
-        let ready = self.truth.borrow().is_ready();
-        tokio::time::sleep(if ready { TICK } else { TICK_AT_START }).await;
+    /// Works until it is told to stop, or the handle is gone.
+    pub(super) async fn serve(&mut self, commands: &mut UnboundedReceiver<Command>) {
+        loop {
+            let ready = self.truth.borrow().is_ready();
+            let tick = if ready { TICK } else { TICK_AT_START };
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Reload) => self.reload(),
+                    Some(Command::Stop) | None => return,
+                },
+                () = tokio::time::sleep(tick) => self.tick(),
+            }
+        }
     }
 
-    pub(super) fn tick(&mut self) {
+    fn tick(&mut self) {
         self.look_for_first_table();
         if let Some(path) = &self.config.routes_file {
             let now = stamp(path);
@@ -85,7 +95,7 @@ impl Keeper {
         truth.check_ready();
     }
 
-    pub(super) fn reload(&mut self) {
+    fn reload(&mut self) {
         self.routes_file = self.config.routes_file.as_deref().and_then(stamp);
         self.load_static();
         self.reload_names.notify_one();

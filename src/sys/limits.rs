@@ -1,27 +1,32 @@
-//! The process's limit of open descriptors.
+//! The process's limits that stand in the way of many connections.
 
 use super::check;
 use std::io;
 
-/// Soft and hard limit of open descriptors (getrlimit(2), RLIMIT_NOFILE).
-pub fn open_files_limit() -> io::Result<(u64, u64)> {
+/// What the kernel limits per process (getrlimit(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limited {
+    /// Descriptors; RLIMIT_NOFILE.
+    OpenFiles,
+    /// Bytes that may be locked into memory; RLIMIT_MEMLOCK. Rings count against it before Linux
+    /// 5.12, and glommio asks for 512 KiB of it on any kernel.
+    LockedMemory,
+}
+
+/// Raises the soft limit to the hard one, which needs no privilege, and returns the limit in force.
+pub fn raise_limit(limited: Limited) -> io::Result<u64> {
+    let resource = match limited {
+        Limited::OpenFiles => libc::RLIMIT_NOFILE,
+        Limited::LockedMemory => libc::RLIMIT_MEMLOCK,
+    };
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
     };
     // SAFETY: the kernel writes one rlimit to a live local.
-    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } as libc::ssize_t)?;
-    Ok((limit.rlim_cur, limit.rlim_max))
-}
-
-/// Raises the soft limit to the hard one, which needs no privilege, and returns the limit in force.
-pub fn raise_open_files_limit() -> io::Result<u64> {
-    let (_, hard) = open_files_limit()?;
-    let limit = libc::rlimit {
-        rlim_cur: hard,
-        rlim_max: hard,
-    };
+    check(unsafe { libc::getrlimit(resource, &raw mut limit) } as libc::ssize_t)?;
+    limit.rlim_cur = limit.rlim_max;
     // SAFETY: the kernel reads one rlimit from a live local.
-    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } as libc::ssize_t)?;
-    Ok(hard)
+    check(unsafe { libc::setrlimit(resource, &raw const limit) } as libc::ssize_t)?;
+    Ok(limit.rlim_cur)
 }

@@ -3,6 +3,8 @@
 //! ring's. Beside `ring` this is the only place with unsafe code.
 
 mod address;
+#[cfg(test)]
+mod facts;
 mod limits;
 mod listener;
 mod pipe;
@@ -10,7 +12,7 @@ mod socket;
 mod wake;
 
 pub use address::SocketAddress;
-pub use limits::{open_files_limit, raise_open_files_limit};
+pub use limits::{Limited, raise_limit};
 pub use listener::{BindError, Listener};
 pub use pipe::Pipe;
 pub use socket::Socket;

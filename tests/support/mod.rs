@@ -1,3 +1,34 @@
-//! What several end-to-end tests share.
+//! What the end-to-end tests share: the proxy as a process of its own, real and awkward backends,
+//! real and awkward clients.
 
+// Every test binary compiles all of it and uses its part.
+#![allow(dead_code)]
+
+pub mod backend;
+pub mod client;
+pub mod flow;
+pub mod process;
+pub mod proxy;
 pub mod redis;
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+/// Says that a test did not run, past the harness, which keeps what passing tests print.
+pub fn skipped(why: &str) {
+    let test = std::thread::current();
+    let name = test.name().unwrap_or("a test");
+    let _ = writeln!(std::io::stderr(), "skipped {name}: {why}");
+}
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+/// With `what` when it does not hold within `patience`.
+pub fn wait_until(what: &str, patience: Duration, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within {patience:?}: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
