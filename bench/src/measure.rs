@@ -206,8 +206,11 @@ fn sample(
     let answers: u64 = tallies.iter().map(|tally| tally.answers).sum();
     let bulk_bytes: u64 = tallies.iter().map(|tally| tally.bytes).sum();
     let failures = tallies.iter().map(|tally| tally.failures).sum();
-    let answered: Option<&&Tally> = tallies.iter().find(|tally| tally.answers > 0);
-    let at = |percentile| answered.map(|tally| tally.latency.value_at_percentile(percentile));
+    let latency = tallies.iter().fold(Tally::no_latency(), |mut all, tally| {
+        all += &tally.latency;
+        all
+    });
+    let at = |percentile| (answers > 0).then(|| latency.value_at_percentile(percentile));
     // A loop that spins is always running; one that blocks is running when it is not waiting. The
     // smaller figure is the one that means work in both cases.
     let running = end.load.since(&begin.load).as_secs_f64();

@@ -97,8 +97,7 @@ impl Peer {
     }
 
     fn command(&self, listening: Listening, setting: &Setting) -> io::Result<Command> {
-        let mut command = Command::new("taskset");
-        command.args(["--cpu-list", &setting.processors.proxy.to_string()]);
+        let mut command = pinned(setting.processors.proxy);
         let configuration = setting.directory.join("peer.conf");
         let template = match (self, listening) {
             (Peer::Pointsman { program, .. }, _) => {
@@ -264,6 +263,15 @@ fn nginx_modules() -> Option<&'static str> {
     NGINX_MODULES
         .into_iter()
         .find(|directory| Path::new(directory).join("ngx_stream_module.so").exists())
+}
+
+/// The beginning of a command that runs on one processor only, and ends when this process does,
+/// however that ends.
+pub fn pinned(processor: usize) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM", "taskset", "--cpu-list"]);
+    command.arg(processor.to_string());
+    command
 }
 
 /// An address that was free a moment ago.

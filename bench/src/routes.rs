@@ -5,14 +5,14 @@ use crate::hello::{CLASSIC_BYTES, client_hello};
 use crate::load::{LoadSide, Service};
 use crate::machine::Processors;
 use crate::measure::{self, Sample, Window};
-use crate::peer::{Running, free_address};
+use crate::peer::{Running, free_address, pinned};
 use crate::procfs::{self, Memory};
 use crate::scenario::{Scenario, connecting};
 use hdrhistogram::Histogram;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 /// Hosts in the tables. The first is the one the others are compared with.
@@ -102,8 +102,7 @@ fn host(index: usize) -> String {
 fn start(program: &Path, redis: &Redis, processors: Processors) -> io::Result<(Running, Duration)> {
     let listen = free_address()?;
     let begin = Instant::now();
-    let mut child = Command::new("taskset")
-        .args(["--cpu-list", &processors.proxy.to_string()])
+    let mut child = pinned(processors.proxy)
         .arg(program)
         .args([
             "--https",
@@ -199,8 +198,8 @@ impl Redis {
     fn start(processors: Processors) -> io::Result<Redis> {
         let directory = tempfile::tempdir()?;
         let address = free_address()?;
-        let mut child = Command::new("taskset")
-            .args(["--cpu-list", &processors.load.to_string(), "redis-server"])
+        let mut child = pinned(processors.load)
+            .arg("redis-server")
             .args(["--port", &address.port().to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", "no", "--dir"])
             .arg(directory.path())
