@@ -167,10 +167,11 @@ pub fn loaded(
         let tree = tree(root)?;
         machine::check_proxy_pinned(&tree, window.processors)?;
         sample.memory = Memory::of(&tree)?;
-        if !idle && sample.processor == Some(0.0) {
-            return Err(io::Error::other(
-                "the proxy used no processor time under load; its processes were not found",
-            ));
+        if sample.units > 0.0 && !idle && sample.processor == Some(0.0) {
+            return Err(io::Error::other(format!(
+                "the proxy did {} units of work in no processor time; not all of its processes {tree:?} are known",
+                sample.units
+            )));
         }
     } else {
         sample.processor = None;

@@ -135,17 +135,19 @@ impl ProcessorTime {
     /// Processor time used since `earlier`: exact to the nanosecond while no thread ended between,
     /// otherwise in whole ticks.
     pub fn since(&self, earlier: &ProcessorTime) -> Duration {
-        if earlier
-            .threads
-            .keys()
-            .any(|thread| !self.threads.contains_key(thread))
-        {
-            return self.ticks.saturating_sub(earlier.ticks);
-        }
         let used = self.threads.iter().map(|(thread, now)| {
             now.saturating_sub(earlier.threads.get(thread).copied().unwrap_or(0))
         });
-        Duration::from_nanos(used.sum())
+        let used = Duration::from_nanos(used.sum());
+        let complete = earlier
+            .threads
+            .keys()
+            .all(|thread| self.threads.contains_key(thread));
+        if complete {
+            used
+        } else {
+            used.max(self.ticks.saturating_sub(earlier.ticks))
+        }
     }
 }
 
