@@ -54,7 +54,12 @@ impl Flow {
         loop {
             before_read(bytes);
             match from.read(&mut buffer) {
-                Ok(0) => return Received { bytes, reset: false },
+                Ok(0) => {
+                    return Received {
+                        bytes,
+                        reset: false,
+                    };
+                }
                 Ok(count) => {
                     self.check(&buffer[..count], bytes);
                     bytes += count as u64;
