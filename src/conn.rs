@@ -76,7 +76,7 @@ async fn connect(
 ) -> Result<Connected, Outcome> {
     deadline.set(accepted + local.limits.head_deadline);
     // A block of its own, so that the head with its name is gone before the next wait.
-    let (route, received, head_complete) = {
+    let (route, received) = {
         let reading = read_head(local, client, protocol);
         let (head, received) = deadline
             .bound(reading)
@@ -84,24 +84,27 @@ async fn connect(
             .ok_or(Outcome::HeadTimeout)??;
         let head_complete = Instant::now();
         let route = find_route(local, protocol, &head);
+        let mut metrics = local.metrics.borrow_mut();
+        metrics.record(protocol, Stage::Head, head_complete - accepted);
+        metrics.record(protocol, Stage::Route, head_complete.elapsed());
         story.set_head(head);
-        (route?, received, head_complete)
+        (route?, received)
     };
     let routed = Instant::now();
     let dialled = dial(local, &route, protocol, deadline).await?;
     let connected = Instant::now();
     story.set_backend(&dialled);
-    {
-        let mut metrics = local.metrics.borrow_mut();
-        metrics.record(protocol, Stage::Head, head_complete - accepted);
-        metrics.record(protocol, Stage::Route, routed - head_complete);
-        metrics.record(protocol, Stage::Connect, connected - routed);
-    }
-    send_head(local, &dialled.socket, &received, deadline).await?;
+    let spent = connected - routed;
     local
         .metrics
         .borrow_mut()
-        .count(Counter::BytesToBackend, received.len() as u64);
+        .record(protocol, Stage::Connect, spent);
+    send_head(local, &dialled.socket, &received, deadline).await?;
+    {
+        let mut metrics = local.metrics.borrow_mut();
+        metrics.count(Counter::BytesToBackend, received.len() as u64);
+        metrics.count(Counter::CopiedBytes, received.len() as u64);
+    }
     Ok(Connected {
         dialled,
         head_bytes: received.len(),

@@ -11,7 +11,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 3 threads | `run`, `check`, `core`, `sync`, `control`, `log` |
+//! | 3 threads | `run`, `check`, `demo`, `core`, `sync`, `control`, `log` |
 //! | 2 connection | `conn`, `listen`, `dial`, `relay`, `local` |
 //! | 1 kernel | `ring`, `sys`: the only unsafe code |
 //! | 0 pure | `sniff`, `route`, `reply`, `metrics`, `outcome`, `protocol`, `config` |

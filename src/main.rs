@@ -1,7 +1,7 @@
 //! The `pointsman` command: reads the configuration, then runs, checks or demonstrates.
 
 use mimalloc::MiMalloc;
-use pointsman::config::{Action, ConfigError, ReadError, Typed, read};
+use pointsman::config::{Action, ConfigError, LogLevel, ReadError, Typed, read};
 use pointsman::control::SignalEvents;
 use pointsman::demo::Demo;
 use pointsman::log::{Log, print_line};
@@ -48,8 +48,12 @@ fn start() -> Result<ExitCode, Box<dyn Error>> {
         Action::Check => {
             let report = match typed.check(&run::machine()) {
                 Ok(config) => {
-                    // What Redis says to the check is in the log.
-                    let _log = Log::start(config.log)?;
+                    // What Redis says to the check is in the log, and only asked for on trouble.
+                    let mut settings = config.log;
+                    if !typed.is_set("log") {
+                        settings.level = LogLevel::Warn;
+                    }
+                    let _log = Log::start(settings)?;
                     check::check(&config)
                 }
                 Err(error) => check::Report::of_refused(&error),

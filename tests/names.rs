@@ -12,6 +12,7 @@ use support::client::{
     tls_get,
 };
 use support::proxy::{Options, Proxy};
+use support::redis::RedisServer;
 use support::{skipped, wait_until};
 
 /// Who answers over TLS.
@@ -329,4 +330,40 @@ fn members_of_a_route_share_its_connections() {
             assert!(taken >= least, "{balance}: {taken} of 60");
         }
     }
+}
+
+/// In Redis the defaults have keys like those of hosts, so here a client could try to name one.
+#[test]
+fn what_redis_calls_a_default_or_a_wildcard_is_no_name_of_a_client() {
+    let [exact, wild, default] = ["EXACT", "WILD", "DEFAULT"].map(backend::echo);
+    let redis = RedisServer::start();
+    for (key, backend) in [
+        ("a.test", &exact),
+        ("*.w.test", &wild),
+        ("httpsDefault", &default),
+    ] {
+        let member = backend.member();
+        redis.run(&[&format!("SADD hostnames:{key}:backends {member}")]);
+    }
+    let proxy = Options::new().args(&["--redis", &redis.url()]).start();
+    for (name, who) in [
+        ("a.test", "EXACT"),
+        ("b.w.test", "WILD"),
+        // A name like any other, which nobody has.
+        ("httpsDefault", "DEFAULT"),
+    ] {
+        let hello = Hello::named(name).record();
+        let answer = exchange(proxy.https(), &hello, Cut::Whole);
+        assert_eq!(answer.echoed(), Some((who, &hello[..])), "{name}");
+    }
+    for name in ["*.w.test", "a.test:backends", "hostnames:a.test:backends"] {
+        let answer = exchange(proxy.https(), &Hello::named(name).record(), Cut::Whole);
+        assert_eq!(answer.alert(), Some(DECODE_ERROR), "{name}");
+    }
+    // HTTP has no default here, so the name of the other's default must lead nowhere.
+    for host in ["httpsDefault", "httpDefault", "httpsdefault"] {
+        let answer = exchange(proxy.http(), &request(host), Cut::Whole);
+        assert_eq!(answer.status(), Some(421), "{host}");
+    }
+    assert_eq!(default.accepted(), 1);
 }

@@ -19,7 +19,7 @@ pub use table::write_table;
 pub enum Stage {
     /// Accepted until the head is complete and valid: mostly the client's network.
     Head,
-    /// Looking up the name and choosing a backend.
+    /// Looking up the name in the table.
     Route,
     /// First connect attempt until a backend has accepted, failed attempts included.
     Connect,

@@ -19,6 +19,16 @@ pub enum Ending {
     SourceFailed,
     /// Writing failed: the target reset the connection. What was carried is lost with it.
     TargetFailed,
+    /// Writing failed because the target had ended its stream and closed: it has said all it had
+    /// to say and takes nothing more.
+    TargetClosed,
+}
+
+impl Ending {
+    /// Whether the target takes nothing more.
+    pub fn is_target_gone(self) -> bool {
+        matches!(self, Ending::TargetFailed | Ending::TargetClosed)
+    }
 }
 
 /// Bytes taken from the source and not yet given to the target.
@@ -190,7 +200,7 @@ impl Direction {
         let sent = match to.send(&buffer[..received]) {
             Ok(sent) => sent,
             Err(error) if is_transient(&error) => 0,
-            Err(_) => return Err(Next::End(Ending::TargetFailed)),
+            Err(error) => return Err(after_write_error(&error)),
         };
         self.moved_bytes += sent as u64;
         if sent < received {
@@ -260,6 +270,9 @@ fn after_read_error(error: &io::Error) -> Next {
 fn after_write_error(error: &io::Error) -> Next {
     if is_transient(error) {
         Next::WriteTarget
+    } else if error.raw_os_error() == Some(libc::EPIPE) {
+        // A reset behind the peer's end of stream is reported as EPIPE, one without as ECONNRESET.
+        Next::End(Ending::TargetClosed)
     } else {
         Next::End(Ending::TargetFailed)
     }

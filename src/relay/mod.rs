@@ -89,10 +89,10 @@ impl Relay {
         self.backend_watch = None;
         // A target that failed itself is given nothing more.
         match outcome {
-            Outcome::BackendReset if self.down.ending() != Some(Ending::TargetFailed) => {
+            Outcome::BackendReset if !target_is_gone(&self.down) => {
                 pass_reset_on(local, &self.client, deadline).await;
             }
-            Outcome::ClientReset if self.up.ending() != Some(Ending::TargetFailed) => {
+            Outcome::ClientReset if !target_is_gone(&self.up) => {
                 pass_reset_on(local, &self.backend, deadline).await;
             }
             _ => {}
@@ -137,7 +137,7 @@ impl Relay {
         if failed(&mut self.backend_watch, context) {
             return Poll::Ready(Outcome::BackendReset);
         }
-        if failed(&mut self.client_watch, context) || down == Poll::Ready(Ending::TargetFailed) {
+        if failed(&mut self.client_watch, context) || target_is_gone(&self.down) {
             if self.up.ending().is_some() {
                 return Poll::Ready(Outcome::ClientReset);
             }
@@ -213,14 +213,20 @@ impl Relay {
     }
 }
 
-/// One word for how both directions ended. Whoever was reset is named; a side that reset after
-/// both streams had ended did no harm.
+/// One word for how both directions ended. Whoever reset is named, except a backend that had sent
+/// everything and closed, when what came too late was no more than a client's farewell (a TLS
+/// close_notify, mostly).
 fn outcome(up: Ending, down: Ending) -> Outcome {
+    use Ending::{Finished, SourceFailed, TargetClosed, TargetFailed};
     match (up, down) {
-        (Ending::Finished, Ending::Finished) => Outcome::Relayed,
-        (Ending::TargetFailed, _) | (_, Ending::SourceFailed) => Outcome::BackendReset,
-        (Ending::SourceFailed, _) | (_, Ending::TargetFailed) => Outcome::ClientReset,
+        (Finished | TargetClosed, Finished) => Outcome::Relayed,
+        (TargetFailed | TargetClosed, _) | (_, SourceFailed) => Outcome::BackendReset,
+        (SourceFailed, _) | (_, TargetFailed | TargetClosed) => Outcome::ClientReset,
     }
+}
+
+fn target_is_gone(direction: &Direction) -> bool {
+    direction.ending().is_some_and(Ending::is_target_gone)
 }
 
 /// Whether the watched socket has failed. One whose directions have merely both ended has not;
@@ -269,6 +275,8 @@ mod tests {
     fn the_side_that_was_reset_is_named() {
         use Ending::*;
         assert_eq!(outcome(Finished, Finished), Outcome::Relayed);
+        assert_eq!(outcome(TargetClosed, Finished), Outcome::Relayed);
+        assert_eq!(outcome(Finished, TargetClosed), Outcome::ClientReset);
         assert_eq!(outcome(Finished, SourceFailed), Outcome::BackendReset);
         assert_eq!(outcome(TargetFailed, Finished), Outcome::BackendReset);
         assert_eq!(outcome(TargetFailed, SourceFailed), Outcome::BackendReset);

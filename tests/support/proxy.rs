@@ -3,13 +3,12 @@
 //! leaked, so a test cannot forget to.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
-use std::thread::JoinHandle;
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+use super::process::Process;
 use super::wait_until;
 
 /// A debug build on a loaded machine, DNS and all, is up long before.
@@ -17,9 +16,6 @@ const START_PATIENCE: Duration = Duration::from_secs(20);
 /// After the last client is gone everything of it must be gone this soon. It outlasts the second
 /// that the proxy gives a refused client to read its answer.
 const LEAK_PATIENCE: Duration = Duration::from_secs(5);
-/// Longer than any drain that a test asks for.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
-
 /// How to start the proxy. Unless told otherwise: one core, one listener per protocol and the
 /// admin endpoint on 127.0.0.1, ports chosen by the kernel, a drain of one second.
 pub struct Options {
@@ -106,17 +102,15 @@ impl Options {
 
     /// Starts the proxy and returns when it is ready.
     pub fn start(self) -> Proxy {
-        let (child, log, reader) = spawn(self.command());
-        let ready = log.wait_for(START_PATIENCE, |line| {
+        let process = Process::start(self.command());
+        let ready = process.wait_for_line(START_PATIENCE, |line| {
             line.split(' ').next() == Some("ready")
         });
         let Some(ready) = ready else {
-            panic!("the proxy did not get ready; it said:\n{}", log.text());
+            panic!("the proxy did not get ready; it said:\n{}", process.said());
         };
         let mut proxy = Proxy {
-            child,
-            log,
-            reader: Some(reader),
+            process,
             https: addresses(&ready, "https"),
             http: addresses(&ready, "http"),
             admin: addresses(&ready, "admin")[0],
@@ -129,20 +123,14 @@ impl Options {
 
     /// Starts the proxy where it must refuse to; gives back how it ended and what it said.
     pub fn start_and_fail(self) -> (ExitStatus, String) {
-        let (mut child, log, reader) = spawn(self.command());
-        let status = wait_for_exit(&mut child, START_PATIENCE);
-        if status.is_none() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        let _ = reader.join();
-        let Some(status) = status else {
+        let mut process = Process::start(self.command());
+        let Some(status) = process.wait_for_exit(START_PATIENCE) else {
             panic!(
                 "the proxy runs where it should not; it said:\n{}",
-                log.text()
+                process.said()
             );
         };
-        (status, log.text())
+        (status, process.said())
     }
 }
 
@@ -154,66 +142,6 @@ fn addresses(ready: &str, key: &str) -> Vec<SocketAddr> {
         .filter(|(name, _)| *name == key)
         .map(|(_, address)| address.parse().expect("an address in the ready line"))
         .collect()
-}
-
-fn spawn(mut command: Command) -> (Child, Arc<Log>, JoinHandle<()>) {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the proxy was built");
-    let log = Arc::new(Log::default());
-    let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
-    let lines = log.clone();
-    let reader = std::thread::spawn(move || {
-        for line in stderr.lines() {
-            let Ok(line) = line else { break };
-            lines.push(line);
-        }
-        lines.end();
-    });
-    (child, log, reader)
-}
-
-/// What the proxy said on standard error.
-#[derive(Default)]
-struct Log {
-    /// The lines, and whether there will be no more.
-    lines: Mutex<(Vec<String>, bool)>,
-    changed: Condvar,
-}
-
-impl Log {
-    fn push(&self, line: String) {
-        self.lines.lock().unwrap().0.push(line);
-        self.changed.notify_all();
-    }
-
-    fn end(&self) {
-        self.lines.lock().unwrap().1 = true;
-        self.changed.notify_all();
-    }
-
-    fn text(&self) -> String {
-        self.lines.lock().unwrap().0.join("\n")
-    }
-
-    /// The first line that fits, waited for until the log ends or patience does.
-    fn wait_for(&self, patience: Duration, fits: impl Fn(&str) -> bool) -> Option<String> {
-        let deadline = Instant::now() + patience;
-        let mut lines = self.lines.lock().unwrap();
-        loop {
-            if let Some(line) = lines.0.iter().find(|line| fits(line)) {
-                return Some(line.clone());
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if lines.1 || left.is_zero() {
-                return None;
-            }
-            lines = self.changed.wait_timeout(lines, left).unwrap().0;
-        }
-    }
 }
 
 /// What the proxy holds while it has no client.
@@ -228,9 +156,7 @@ struct Baseline {
 
 /// A running proxy.
 pub struct Proxy {
-    child: Child,
-    log: Arc<Log>,
-    reader: Option<JoinHandle<()>>,
+    process: Process,
     https: Vec<SocketAddr>,
     http: Vec<SocketAddr>,
     admin: SocketAddr,
@@ -262,12 +188,12 @@ impl Proxy {
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.id()
     }
 
     /// All that it said on standard error so far.
     pub fn stderr(&self) -> String {
-        self.log.text()
+        self.process.said()
     }
 
     /// The first line on standard error with `part` in it.
@@ -275,7 +201,10 @@ impl Proxy {
     /// # Panics
     /// When there is none within `patience`.
     pub fn wait_for_line(&self, part: &str, patience: Duration) -> String {
-        match self.log.wait_for(patience, |line| line.contains(part)) {
+        let line = self
+            .process
+            .wait_for_line(patience, |line| line.contains(part));
+        match line {
             Some(line) => line,
             None => panic!("the proxy never said {part:?}, but:\n{}", self.stderr()),
         }
@@ -402,18 +331,12 @@ impl Proxy {
 
     /// Sends a signal by its name, such as `TERM`.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .args(["-s", name, &self.pid().to_string()])
-            .status();
-        assert!(
-            status.expect("kill runs").success(),
-            "SIG{name} was not sent"
-        );
+        assert!(self.process.signal(name), "SIG{name} was not sent");
     }
 
     /// How it ended, when it does within `patience`.
     pub fn wait_for_exit(&mut self, patience: Duration) -> Option<ExitStatus> {
-        let status = wait_for_exit(&mut self.child, patience);
+        let status = self.process.wait_for_exit(patience);
         if status.is_some() {
             self.leaks_checked = true;
         }
@@ -487,47 +410,11 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        if !self.leaks_checked && !std::thread::panicking() {
-            // Checked in here, a leak fails the test and the process is still ended below.
-            let leaked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                self.assert_no_leaks();
-            }));
-            if let Err(leak) = leaked {
-                self.end();
-                std::panic::resume_unwind(leak);
-            }
-        }
-        self.end();
         if std::thread::panicking() {
             eprintln!("the proxy said:\n{}", self.stderr());
+        } else if !self.leaks_checked {
+            // The process is ended all the same when this panics: fields are dropped.
+            self.assert_no_leaks();
         }
-    }
-}
-
-impl Proxy {
-    /// SIGTERM, patience, SIGKILL; each to this process alone.
-    fn end(&mut self) {
-        if let Ok(None) = self.child.try_wait() {
-            let pid = self.child.id().to_string();
-            let _ = Command::new("kill").args(["-s", "TERM", &pid]).status();
-            if wait_for_exit(&mut self.child, STOP_PATIENCE).is_none() {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-            }
-        }
-        if let Some(reader) = self.reader.take() {
-            let _ = reader.join();
-        }
-    }
-}
-
-fn wait_for_exit(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
-    let deadline = Instant::now() + patience;
-    loop {
-        let status = child.try_wait().expect("it is our own child");
-        if status.is_some() || Instant::now() >= deadline {
-            return status;
-        }
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
