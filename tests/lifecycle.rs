@@ -244,7 +244,8 @@ fn a_second_signal_ends_at_once() {
 #[test]
 fn without_connections_it_stops_cleanly() {
     for signal in ["TERM", "INT"] {
-        let mut proxy = Options::new().drain("60s").start();
+        let options = Options::new().route("a.test", &["127.0.0.1:1"]);
+        let mut proxy = options.drain("60s").start();
         proxy.signal(signal);
         let status = proxy.wait_for_exit(Duration::from_secs(5));
         assert_eq!(status.expect("it ends").code(), Some(0));
@@ -261,8 +262,9 @@ fn a_second_instance_on_the_same_port_is_refused() {
         .start();
     for (flag, address) in [("--http", proxy.http()), ("--https", proxy.https())] {
         let address = address.to_string();
-        let (status, said) = Options::new().listen(flag, &address).start_and_fail();
-        assert_eq!(status.code(), Some(2), "{said}");
+        let second = Options::new().route("a.test", &[&backend.member()]);
+        let (status, said) = second.listen(flag, &address).start_and_fail();
+        assert_eq!(status.code(), Some(1), "{said}");
         assert!(said.contains(&address), "{said}");
         assert!(said.contains("second pointsman"), "{said}");
     }
@@ -278,7 +280,7 @@ fn the_routes_file_is_read_again_on_sighup_and_a_bad_one_changes_nothing() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("routes.toml");
     let write = |text: String| fs::write(&file, text).expect("our own file");
-    write(format!("\"a.test\" = [\"{}\"]\n", first.member()));
+    write(format!("[routes]\n\"a.test\" = [\"{}\"]\n", first.member()));
     let proxy = Options::new()
         .cores("0-1")
         .args(&["--routes", file.to_str().expect("plain text")])
@@ -293,7 +295,10 @@ fn the_routes_file_is_read_again_on_sighup_and_a_bad_one_changes_nothing() {
         "first"
     );
 
-    write(format!("\"a.test\" = [\"{}\"]\n", second.member()));
+    write(format!(
+        "[routes]\n\"a.test\" = [\"{}\"]\n",
+        second.member()
+    ));
     proxy.signal("HUP");
     wait_until("the new route", client::PATIENCE, || {
         get("a.test").text() == "second"
@@ -304,13 +309,15 @@ fn the_routes_file_is_read_again_on_sighup_and_a_bad_one_changes_nothing() {
         "first"
     );
 
-    write(String::from("\"a.test\" = [\"127.0.0.1:70000\"\n"));
+    write(String::from(
+        "[routes]\n\"a.test\" = [\"127.0.0.1:70000\"\n",
+    ));
     proxy.signal("HUP");
     proxy.wait_for_line("routes.toml", client::PATIENCE);
     for _ in 0..20 {
         assert_eq!(get("a.test").text(), "second");
     }
-    write(format!("\"b.test\" = [\"{}\"]\n", first.member()));
+    write(format!("[routes]\n\"b.test\" = [\"{}\"]\n", first.member()));
     proxy.signal("HUP");
     wait_until("the good one", client::PATIENCE, || {
         get("b.test").status == 200
@@ -319,4 +326,53 @@ fn the_routes_file_is_read_again_on_sighup_and_a_bad_one_changes_nothing() {
     let versions = proxy.per_core("table_version");
     assert_eq!(versions[0], versions[1]);
     open.shutdown(Shutdown::Both).expect("connected");
+}
+
+fn post(proxy: &Proxy, path: &str) -> Answer {
+    let mut stream = client::connect(proxy.admin());
+    write!(stream, "POST {path} HTTP/1.0\r\n\r\n").expect("it listens");
+    stream.shutdown(Shutdown::Write).expect("connected");
+    Answer::read(&mut stream)
+}
+
+/// The process ends for its supervisor; no client is left waiting on a core that is gone.
+#[test]
+fn a_core_that_panics_ends_the_process() {
+    let backend = backend::raw(|mut stream| {
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let mut proxy = Options::new()
+        .cores("0-1")
+        .drain("60s")
+        .route("a.test", &[&backend.member()])
+        .args(&["--debug-faults", "yes"])
+        .start();
+    let mut open: Vec<TcpStream> = (0..20).map(|_| client::connect(proxy.http())).collect();
+    for stream in &mut open {
+        stream.write_all(HEAD).expect("the proxy reads");
+    }
+    wait_until("they are relayed", client::PATIENCE, || {
+        backend.accepted() == 20
+    });
+    let refused = post(&proxy, "/debug/panic/7");
+    assert!(refused.bytes.starts_with(b"HTTP/1.1 404 "), "{refused:?}");
+    let asked = Instant::now();
+    post(&proxy, "/debug/panic/1");
+    let status = proxy.wait_for_exit(client::PATIENCE).expect("it ends");
+    assert!(asked.elapsed() < Duration::from_secs(4));
+    assert_eq!(status.code(), Some(1), "{}", proxy.stderr());
+    let said = proxy.stderr();
+    let line = said.lines().find(|line| line.contains("a core failed"));
+    assert!(line.is_some_and(|line| line.contains("core=1")), "{said}");
+    for mut stream in open {
+        assert_eq!(Answer::read(&mut stream).bytes, b"");
+    }
+}
+
+#[test]
+fn without_debug_faults_nobody_can_make_a_core_panic() {
+    let proxy = Options::new().route("a.test", &["127.0.0.1:1"]).start();
+    let refused = post(&proxy, "/debug/panic/0");
+    assert!(refused.bytes.starts_with(b"HTTP/1.1 405 "), "{refused:?}");
+    assert_eq!(proxy.live(), 0);
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use pointsman::sys::Socket;
 use socket2::SockRef;
 use support::backend::{self, Backend};
 use support::client::{self, Cut, Hello};
@@ -228,24 +229,50 @@ fn a_reset_waits_for_a_client_that_pauses() {
     proxy.wait_for_outcome("http", "backend_reset", 1);
 }
 
+/// Sends until nothing more is taken; what of it has been acknowledged by the proxy's kernel.
+fn send_until_full(stream: &TcpStream, flow: &Flow) -> u64 {
+    let patience = Some(Duration::from_millis(700));
+    stream.set_write_timeout(patience).expect("a socket option");
+    let mut counted = Counted { stream, bytes: 0 };
+    flow.send(&mut counted, u64::MAX).expect_err("it fills up");
+    let written = counted.bytes;
+    let descriptor = stream.try_clone().expect("a descriptor");
+    let unacknowledged = Socket::from_accepted(descriptor.into()).unacknowledged();
+    written - unacknowledged as u64
+}
+
+struct Counted<'a> {
+    stream: &'a TcpStream,
+    bytes: u64,
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.stream.write(bytes)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// The client resets while its upload stands before a backend that does not read.
 #[test]
 fn an_upload_that_was_received_is_given_on_although_the_client_has_reset() {
-    const BYTES: u64 = 150_000;
     let (sender, ends) = mpsc::channel();
     let backend = behind_head(move |mut stream| {
-        std::thread::sleep(Duration::from_millis(1500));
+        std::thread::sleep(Duration::from_secs(4));
         let received = Flow::new(TO_BACKEND).receive(&mut stream, |_| {});
         sender.send(received).expect("the test waits");
     });
     let proxy = start(&backend, &[]);
-    let mut stream = open(&proxy);
-    let sent = Flow::new(TO_BACKEND).send(&mut stream, BYTES);
-    sent.expect("the proxy reads");
-    std::thread::sleep(Duration::from_millis(500));
+    let stream = open(&proxy);
+    let acknowledged = send_until_full(&stream, &Flow::new(TO_BACKEND));
     reset(stream);
     let received = ends.recv_timeout(client::PATIENCE).expect("an end");
-    assert_eq!(received.bytes, BYTES);
+    assert!(received.bytes >= acknowledged, "{received:?}");
     assert!(received.reset);
     proxy.wait_for_outcome("http", "client_reset", 1);
 }
