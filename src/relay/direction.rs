@@ -10,6 +10,9 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+/// The peer has ended its stream (poll(2)).
+const POLLRDHUP: u32 = 0x2000;
+
 /// How a direction ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
@@ -47,6 +50,8 @@ pub struct Direction {
     moved_bytes: u64,
     spliced_bytes: u64,
     begun: bool,
+    /// The ring has reported that the source's end of stream has come.
+    source_has_ended: bool,
     ending: Option<Ending>,
 }
 
@@ -56,6 +61,7 @@ impl Direction {
     pub fn new() -> Direction {
         Direction {
             begun: false,
+            source_has_ended: false,
             pace: Pace::new(),
             carried: Carried::Nothing,
             wait: None,
@@ -99,9 +105,10 @@ impl Direction {
         }
         loop {
             if let Some(wait) = &mut self.wait {
-                // The result is not looked at: the next system call reports the socket's state.
-                let _ = ready!(Pin::new(wait).poll(context));
+                // An error is not looked at: the next system call reports the socket's state.
+                let events = ready!(Pin::new(wait).poll(context)).unwrap_or(0);
                 self.wait = None;
+                self.source_has_ended = !self.waits_for_target && events & POLLRDHUP != 0;
             }
             let next = if self.begun {
                 self.turn(local, from, to)
@@ -211,8 +218,9 @@ impl Direction {
             return Err(Next::WriteTarget);
         }
         // A read that did not fill the buffer has emptied the socket: asking again would most
-        // often only be told so, and the ring reports what came meanwhile.
-        if received < buffer.len() {
+        // often only be told so, and the ring reports what came meanwhile. Unless it has already
+        // reported the end of the stream, which is read at once.
+        if received < buffer.len() && !self.source_has_ended {
             return Err(Next::ReadSource);
         }
         Ok(())
