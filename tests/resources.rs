@@ -9,11 +9,13 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
 use support::backend;
 use support::client::{self, Response};
 use support::flow::{Flow, Received};
 use support::process::Process;
 use support::proxy::{Options, Proxy};
+use support::wait_until;
 
 const MIB: u64 = 1 << 20;
 const HEAD: &[u8] = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
@@ -253,4 +255,64 @@ fn an_unprivileged_user_with_too_many_pipe_pages_is_served() {
 
 fn is_owned_by_root(metadata: &std::fs::Metadata) -> bool {
     std::os::unix::fs::MetadataExt::uid(metadata) == 0
+}
+
+/// Set where this test binary runs itself again in a network of its own.
+const IN_OWN_NETWORK: &str = "TEST_IN_OWN_NETWORK";
+
+/// The machine's local ports towards one backend are used up: told as such, and over when they are
+/// free again.
+#[test]
+fn without_local_ports_clients_are_told_and_later_served() {
+    if std::env::var_os(IN_OWN_NETWORK).is_some() {
+        return use_up_local_ports();
+    }
+    let tests = std::env::current_exe().expect("it runs");
+    let name = "without_local_ports_clients_are_told_and_later_served";
+    let script = "ip link set lo up && exec \"$0\" --exact \"$1\" --nocapture";
+    let done = Command::new("unshare")
+        .args(["--net", "--map-root-user", "sh", "-c", script])
+        .arg(tests)
+        .arg(name)
+        .env(IN_OWN_NETWORK, "yes")
+        .output()
+        .expect("util-linux is installed");
+    let said = [done.stdout, done.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(done.status.success(), "{said}");
+}
+
+fn use_up_local_ports() {
+    const PORTS: usize = 61;
+    const CLIENTS: u16 = 80;
+    let backend = backend::http("one");
+    let proxy = Options::new().route("a.test", &[&backend.member()]).start();
+    let range = "/proc/sys/net/ipv4/ip_local_port_range";
+    std::fs::write(range, "40000 40060").expect("this network is ours");
+    let open = |number: u16| {
+        // Outside the range, so that the clients' ports are no part of it.
+        let source = SocketAddr::from(([127, 0, 0, 2], 50_000 + number));
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&source.into()).expect("a free port");
+        socket.connect(&proxy.http().into()).expect("it listens");
+        let mut stream: TcpStream = socket.into();
+        let patience = Some(client::PATIENCE);
+        stream.set_read_timeout(patience).expect("a socket option");
+        stream.write_all(HEAD).expect("the proxy reads");
+        let status = Response::read(&mut stream).expect("an answer").status;
+        (stream, status)
+    };
+    let clients: Vec<(TcpStream, u16)> = (0..CLIENTS).map(open).collect();
+    let served = clients.iter().filter(|(_, status)| *status == 200).count();
+    let told = clients.iter().filter(|(_, status)| *status == 503).count();
+    assert!((PORTS / 2..=PORTS).contains(&served), "{served}");
+    assert_eq!(served + told, usize::from(CLIENTS));
+    proxy.wait_for_outcome("http", "out_of_resources", told as u64);
+    drop(clients);
+    // On loopback a port is used again a second after its connection (tcp_tw_reuse).
+    let mut number = CLIENTS;
+    wait_until("ports are free again", client::PATIENCE, || {
+        number += 1;
+        open(number).1 == 200
+    });
 }
