@@ -62,7 +62,10 @@ pub fn run(
         .as_deref()
         .map(LatencyDir::open)
         .transpose()?;
-    let admin = config.admin.map(Admin::bind).transpose()?;
+    let mut admin = config.admin.map(Admin::bind).transpose()?;
+    if config.debug_faults {
+        admin = admin.map(Admin::with_faults);
+    }
     let admin_address = admin.as_ref().map(Admin::address).transpose()?;
     let (addresses, mut bound) = bind(&config)?;
 
