@@ -47,7 +47,11 @@ fn draw_ratios(results: &Results, path: &Path) -> Result<bool, Box<dyn Error>> {
         .collect();
     let mut bars: Vec<(usize, usize, f64)> = Vec::new();
     let mut compared: Vec<&Measured> = Vec::new();
-    for measured in &results.scenarios {
+    for measured in results
+        .scenarios
+        .iter()
+        .filter(|measured| measured.has_work())
+    {
         let of_scenario: Vec<(usize, f64)> = peers
             .iter()
             .enumerate()
@@ -76,7 +80,7 @@ fn draw_ratios(results: &Results, path: &Path) -> Result<bool, Box<dyn Error>> {
         .margin(10)
         .x_label_area_size(40)
         .y_label_area_size(50)
-        .build_cartesian_2d(0.0..compared.len() as f64, 0.0..highest.max(1.0) * 1.15)?;
+        .build_cartesian_2d(0.0..compared.len() as f64, 0.0..highest.max(1.0) * 1.4)?;
     let label = |at: &f64| {
         let scenario = compared
             .get(at.floor() as usize)
@@ -112,6 +116,7 @@ fn draw_ratios(results: &Results, path: &Path) -> Result<bool, Box<dyn Error>> {
     ))?;
     chart
         .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
         .background_style(WHITE)
         .border_style(BLACK)
         .draw()?;
@@ -200,7 +205,11 @@ fn nines(percentile: f64) -> f64 {
     -(1.0 - percentile / 100.0).log10()
 }
 
+/// Labels whole nines only.
 fn percentile_label(nines: f64) -> String {
+    if (nines - nines.round()).abs() > 0.01 {
+        return String::new();
+    }
     let percentile = 100.0 * (1.0 - 10f64.powf(-nines));
     let text = format!("{percentile:.2}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -220,5 +229,6 @@ mod tests {
         assert!((nines(99.9) - 3.0).abs() < 1e-9);
         assert_eq!(percentile_label(3.0), "99.9");
         assert_eq!(percentile_label(0.0), "0");
+        assert_eq!(percentile_label(1.5), "");
     }
 }

@@ -5,7 +5,9 @@
 //! side is one pinned thread that is client and origin ([`load`]); what is measured is listed in
 //! [`scenario`], who takes part in [`peer`], and the results are written by [`report`].
 
+mod calls;
 mod charts;
+mod goals;
 mod hello;
 mod load;
 mod machine;
@@ -14,6 +16,7 @@ mod options;
 mod peer;
 mod procfs;
 mod report;
+mod routes;
 mod scenario;
 mod stats;
 
@@ -21,9 +24,13 @@ use machine::{Machine, Processors};
 use measure::{Sample, Window};
 use options::Options;
 use peer::Peer;
-use scenario::Scenario;
+use scenario::{Scenario, Unit};
 use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// Length of the windows that count system calls; the counts need no rounds.
+const CALLS_WINDOW: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let options = Options::from_command_line();
@@ -48,9 +55,12 @@ fn run(options: &Options) -> io::Result<()> {
     let mut results = report::Results::new(machine, options, &peers);
     for scenario in &options.scenarios {
         eprintln!("== {}: {}", scenario.name, scenario.title);
-        results
-            .scenarios
-            .push(measure_scenario(scenario, &peers, options)?);
+        let measured = if scenario.name == scenario::ROUTES {
+            measure_routes(scenario, &peers, options)?
+        } else {
+            measure_scenario(scenario, &peers, options)?
+        };
+        results.scenarios.push(measured);
         // Written after every scenario, so that a long run that is broken off is not lost.
         report::write(&results, &options.out)?;
     }
@@ -67,13 +77,14 @@ fn measure_scenario(
     let mut samples = Vec::new();
     for round in 1..=options.rounds {
         for (peer, _) in peers {
-            if !peer.takes_part(scenario.listening) {
+            if !peer.takes_part(scenario) {
                 continue;
             }
             let window = Window {
                 round,
                 length: options.window,
                 processors: options.processors,
+                counts_calls: false,
             };
             let sample = measure::window(scenario, peer, window).map_err(|error| {
                 io::Error::new(
@@ -85,7 +96,80 @@ fn measure_scenario(
             samples.push(sample);
         }
     }
-    Ok(report::Measured::new(scenario, samples))
+    let mut measured = report::Measured::new(scenario, samples);
+    measured
+        .notes
+        .extend(count_calls(scenario, peers, options)?);
+    Ok(measured)
+}
+
+/// System calls per unit of work of each proxy, in a window of its own; for scenarios that have
+/// such units.
+fn count_calls(
+    scenario: &Scenario,
+    peers: &[(Peer, String)],
+    options: &Options,
+) -> io::Result<Option<String>> {
+    if scenario.unit == Unit::Second || scenario.name == scenario::SEED {
+        return Ok(None);
+    }
+    let mut counts = Vec::new();
+    for (peer, _) in peers {
+        if *peer == Peer::None || !peer.takes_part(scenario) {
+            continue;
+        }
+        let window = Window {
+            round: 0,
+            length: CALLS_WINDOW,
+            processors: options.processors,
+            counts_calls: true,
+        };
+        let sample = measure::window(scenario, peer, window)?;
+        if let Some(calls) = sample.calls.filter(|_| sample.units > 0.0) {
+            counts.push(format!(
+                "{} {:.1}",
+                peer.name(),
+                calls as f64 / sample.units
+            ));
+        }
+    }
+    let unit = scenario.unit.name();
+    Ok((!counts.is_empty())
+        .then(|| format!("system calls per {unit} (strace): {}", counts.join(", "))))
+}
+
+/// All rounds of the large tables. The smallest comes first and is what the larger ones are
+/// compared with: what they cost more is the price of a lookup in them.
+fn measure_routes(
+    scenario: &Scenario,
+    peers: &[(Peer, String)],
+    options: &Options,
+) -> io::Result<report::Measured> {
+    let mut measured = report::Measured::new(scenario, Vec::new());
+    for round in 1..=options.rounds {
+        let window = Window {
+            round,
+            length: options.window,
+            processors: options.processors,
+            counts_calls: false,
+        };
+        for (peer, _) in peers {
+            let Peer::Pointsman { name, program } = peer else {
+                continue;
+            };
+            for hosts in routes::SIZES {
+                let name = format!("{name}, {hosts} hosts");
+                let table = routes::measure(scenario, hosts, program, &name, window)?;
+                eprintln!("{}", line(&table.sample, options.processors));
+                for note in &table.notes {
+                    eprintln!("  {note}");
+                }
+                measured.samples.push(table.sample);
+                measured.notes.extend(table.notes);
+            }
+        }
+    }
+    Ok(measured)
 }
 
 /// What one window came to, in one line.

@@ -1,6 +1,7 @@
 //! One window: a fresh proxy in front of a fresh origin, load on it, and what that cost. Nothing
 //! else runs on the proxy's processor, and no port number is used twice.
 
+use crate::calls::Counter;
 use crate::load::{Act, LoadSide, Tally};
 use crate::machine::{self, Processors};
 use crate::peer::Peer;
@@ -15,6 +16,8 @@ const GIBIBYTE: f64 = (1u64 << 30) as f64;
 const OPENING_PATIENCE: Duration = Duration::from_secs(20);
 /// Load before the window, for caches, allocators and the proxies' own adaption.
 const WARM_UP: Duration = Duration::from_millis(500);
+/// How long a fixed number of requests may take.
+const FIXED_PATIENCE: Duration = Duration::from_secs(60);
 /// How long idle connections settle before their memory is read.
 const SETTLING: Duration = Duration::from_millis(500);
 
@@ -24,6 +27,8 @@ pub struct Window {
     pub round: u32,
     pub length: Duration,
     pub processors: Processors,
+    /// Count system calls instead of measuring times.
+    pub counts_calls: bool,
 }
 
 /// What one window measured. Times are seconds, latencies microseconds, memory bytes.
@@ -50,6 +55,8 @@ pub struct Sample {
     pub p999: Option<u64>,
     pub failures: u64,
     pub first_failure: Option<String>,
+    /// System calls of all the proxy's threads, in a window that counts them.
+    pub calls: Option<u64>,
     pub memory: Memory,
     /// Of idle connections: growth of the proxy's own memory and of the system's per connection.
     pub memory_per_connection: Option<f64>,
@@ -88,10 +95,10 @@ struct Meters {
 }
 
 impl Meters {
-    fn read(tree: &[u32], processors: Processors) -> io::Result<Meters> {
+    fn read(root: Option<u32>, processors: Processors) -> io::Result<Meters> {
         Ok(Meters {
             at: Instant::now(),
-            proxy: ProcessorTime::of(tree)?,
+            proxy: ProcessorTime::of(&tree(root)?)?,
             whole: procfs::processor_busy(processors.proxy)?,
             load: ProcessorTime::of(&[std::process::id()])?,
             load_whole: procfs::processor_busy(processors.load)?,
@@ -107,43 +114,86 @@ pub fn window(scenario: &Scenario, peer: &Peer, window: Window) -> io::Result<Sa
     let mut load = LoadSide::new(scenario.connections())?;
     let running = peer.start(scenario.listening, window.processors, &load)?;
     load.hold_bulk(scenario.bulk_rate);
-    for (service, group) in &scenario.groups {
+    for (index, (service, group)) in scenario.groups.iter().enumerate() {
+        if index > 0 && group.act == Act::Hold {
+            // What a proxy touches for its first connections is not what one more costs.
+            load.open(OPENING_PATIENCE)?;
+        }
         load.add(group.clone(), running.target(*service, &load));
     }
-    let tree = running.tree();
+    loaded(scenario, &mut load, running.root(), peer.name(), window)
+}
+
+/// As [`window`], with the proxy of these processes running and the clients added.
+pub fn loaded(
+    scenario: &Scenario,
+    load: &mut LoadSide,
+    root: Option<u32>,
+    name: &str,
+    window: Window,
+) -> io::Result<Sample> {
     let idle = scenario
         .groups
         .iter()
         .all(|(_, group)| group.act == Act::Hold);
-    let memory_before = Memory::of(tree)?;
+    let memory_before = Memory::of(&tree(root)?)?;
     let available_before = procfs::memory_available()?;
-    load.open(OPENING_PATIENCE)?;
-    load.run(if idle { SETTLING } else { WARM_UP })?;
-    load.reset();
+    // A fixed number of requests is measured from the first connection on.
+    let fixed = scenario
+        .groups
+        .iter()
+        .any(|(_, group)| group.answers_max.is_some());
+    if !fixed {
+        load.open(OPENING_PATIENCE)?;
+        load.run(if idle { SETTLING } else { WARM_UP })?;
+        load.reset();
+    }
 
-    let begin = Meters::read(tree, window.processors)?;
-    load.run(window.length)?;
-    let end = Meters::read(tree, window.processors)?;
-    let mut sample = sample(scenario, peer, &mut load, window.round, &begin, &end);
-    if !tree.is_empty() {
-        machine::check_proxy_pinned(tree, window.processors)?;
-        sample.memory = Memory::of(tree)?;
+    let counter = match window.counts_calls {
+        true => Counter::attach(&tree(root)?)?,
+        false => None,
+    };
+    let begin = Meters::read(root, window.processors)?;
+    if fixed {
+        load.begin()?;
+        load.run(FIXED_PATIENCE)?;
+    } else {
+        load.run(window.length)?;
+    }
+    let end = Meters::read(root, window.processors)?;
+    let mut sample = sample(scenario, name, load, window.round, &begin, &end);
+    sample.calls = counter.map(Counter::finish).transpose()?.flatten();
+    if root.is_some() {
+        let tree = tree(root)?;
+        machine::check_proxy_pinned(&tree, window.processors)?;
+        sample.memory = Memory::of(&tree)?;
+        if !idle && sample.processor == Some(0.0) {
+            return Err(io::Error::other(
+                "the proxy used no processor time under load; its processes were not found",
+            ));
+        }
     } else {
         sample.processor = None;
     }
     if idle {
-        let connections = scenario.connections() as f64;
+        let (_, counted) = scenario.groups.last().expect("a scenario has a group");
+        let connections = counted.connections as f64;
         let grown = sample.memory.proportional as f64 - memory_before.proportional as f64;
         let taken = available_before as f64 - procfs::memory_available()? as f64;
-        sample.memory_per_connection = (!tree.is_empty()).then_some(grown / connections);
+        sample.memory_per_connection = root.is_some().then_some(grown / connections);
         sample.system_memory_per_connection = Some(taken / connections);
     }
     Ok(sample)
 }
 
+/// The proxy's processes now: a worker may come to be after its master accepts.
+fn tree(root: Option<u32>) -> io::Result<Vec<u32>> {
+    root.map_or(Ok(Vec::new()), procfs::process_tree)
+}
+
 fn sample(
     scenario: &Scenario,
-    peer: &Peer,
+    name: &str,
     load: &mut LoadSide,
     round: u32,
     begin: &Meters,
@@ -156,8 +206,11 @@ fn sample(
     let answers: u64 = tallies.iter().map(|tally| tally.answers).sum();
     let bulk_bytes: u64 = tallies.iter().map(|tally| tally.bytes).sum();
     let failures = tallies.iter().map(|tally| tally.failures).sum();
-    let answered: Option<&&Tally> = tallies.iter().find(|tally| tally.answers > 0);
-    let at = |percentile| answered.map(|tally| tally.latency.value_at_percentile(percentile));
+    let latency = tallies.iter().fold(Tally::no_latency(), |mut all, tally| {
+        all += &tally.latency;
+        all
+    });
+    let at = |percentile| (answers > 0).then(|| latency.value_at_percentile(percentile));
     // A loop that spins is always running; one that blocks is running when it is not waiting. The
     // smaller figure is the one that means work in both cases.
     let running = end.load.since(&begin.load).as_secs_f64();
@@ -167,7 +220,7 @@ fn sample(
     let not_polling = elapsed.saturating_sub(polling).as_secs_f64();
     Sample {
         scenario: scenario.name.to_owned(),
-        peer: peer.name().to_owned(),
+        peer: name.to_owned(),
         round,
         window: elapsed.as_secs_f64(),
         units: match scenario.unit {

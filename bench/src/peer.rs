@@ -3,6 +3,7 @@
 use crate::load::{LoadSide, Service};
 use crate::machine::{self, Processors};
 use crate::procfs;
+use crate::scenario::{SEED, Scenario};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io;
@@ -86,14 +87,17 @@ impl Peer {
         machine::version(&program, argument).ok_or_else(|| format!("{program} is not installed"))
     }
 
-    /// Splicing is of mode tcp only.
-    pub fn takes_part(&self, listening: Listening) -> bool {
-        *self != Peer::HaproxySplice || listening == Listening::Tls
+    /// Splicing is of mode tcp only, and sniproxy has no route of several backends.
+    pub fn takes_part(&self, scenario: &Scenario) -> bool {
+        match self {
+            Peer::HaproxySplice => scenario.listening == Listening::Tls,
+            Peer::Sniproxy => scenario.name != SEED,
+            _ => true,
+        }
     }
 
     fn command(&self, listening: Listening, setting: &Setting) -> io::Result<Command> {
-        let mut command = Command::new("taskset");
-        command.args(["--cpu-list", &setting.processors.proxy.to_string()]);
+        let mut command = pinned(setting.processors.proxy);
         let configuration = setting.directory.join("peer.conf");
         let template = match (self, listening) {
             (Peer::Pointsman { program, .. }, _) => {
@@ -136,7 +140,6 @@ impl Peer {
         if *self == Peer::None {
             return Ok(Running {
                 child: None,
-                tree: Vec::new(),
                 listen,
                 _directory: directory,
             });
@@ -156,7 +159,6 @@ impl Peer {
             .stderr(output)
             .spawn()?;
         let mut running = Running {
-            tree: vec![child.id()],
             child: Some(child),
             listen,
             _directory: directory,
@@ -168,7 +170,7 @@ impl Peer {
                 self.name()
             ))
         })?;
-        machine::check_proxy_pinned(&running.tree, processors)?;
+        running.check_pinned(processors)?;
         Ok(running)
     }
 }
@@ -263,6 +265,15 @@ fn nginx_modules() -> Option<&'static str> {
         .find(|directory| Path::new(directory).join("ngx_stream_module.so").exists())
 }
 
+/// The beginning of a command that runs on one processor only, and ends when this process does,
+/// however that ends.
+pub fn pinned(processor: usize) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM", "taskset", "--cpu-list"]);
+    command.arg(processor.to_string());
+    command
+}
+
 /// An address that was free a moment ago.
 pub fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
@@ -272,7 +283,6 @@ pub fn free_address() -> io::Result<SocketAddr> {
 #[derive(Debug)]
 pub struct Running {
     child: Option<Child>,
-    tree: Vec<u32>,
     listen: SocketAddr,
     _directory: tempfile::TempDir,
 }
@@ -287,9 +297,31 @@ impl Running {
         }
     }
 
-    /// Its processes; none without a proxy.
-    pub fn tree(&self) -> &[u32] {
-        &self.tree
+    /// Takes over a pointsman that is up.
+    pub fn adopt(child: Child, listen: SocketAddr) -> io::Result<Running> {
+        Ok(Running {
+            child: Some(child),
+            listen,
+            _directory: tempfile::tempdir()?,
+        })
+    }
+
+    /// Checks that every thread of it may run on the proxy's processor only.
+    pub fn check_pinned(&self, processors: Processors) -> io::Result<()> {
+        match self.root() {
+            Some(root) => machine::check_proxy_pinned(&procfs::process_tree(root)?, processors),
+            None => Ok(()),
+        }
+    }
+
+    /// Where the proxy listens.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Its first process, from which the others come; none without a proxy.
+    pub fn root(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
     }
 
     fn wait_until_up(&mut self, log: &Path) -> io::Result<()> {
@@ -312,7 +344,6 @@ impl Running {
         }
         // Workers that only now come to their processor.
         std::thread::sleep(Duration::from_millis(100));
-        self.tree = procfs::process_tree(child.id())?;
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 //! median of these is shown with the smallest and the largest.
 
 use crate::charts;
+use crate::goals;
 use crate::machine::Machine;
 use crate::measure::Sample;
 use crate::options::Options;
@@ -67,8 +68,13 @@ pub fn cost(sample: &Sample) -> Option<f64> {
     sample.cost()
 }
 
-fn bulk(sample: &Sample) -> Option<f64> {
+pub fn bulk(sample: &Sample) -> Option<f64> {
     (sample.bulk_bytes > 0).then(|| sample.bulk_per_second())
+}
+
+/// Answers per second, where there are any.
+pub fn rate(sample: &Sample) -> Option<f64> {
+    (sample.answers > 0).then(|| sample.answers_per_second())
 }
 
 pub fn p99(sample: &Sample) -> Option<f64> {
@@ -95,6 +101,13 @@ impl Measured {
             }
         }
         peers
+    }
+
+    /// Whether there was any; a ratio of two idle proxies says nothing.
+    pub fn has_work(&self) -> bool {
+        self.samples
+            .iter()
+            .any(|sample| sample.answers > 0 || sample.bulk_bytes > 0)
     }
 
     fn by_round(&self, peer: &str, figure: Figure) -> Vec<(u32, f64)> {
@@ -171,6 +184,7 @@ fn summary(results: &Results, charts: &[String]) -> String {
         );
     }
     overview(results, &mut text);
+    let _ = writeln!(text, "{}", goals::table(results));
     for chart in charts {
         let _ = writeln!(text, "![{chart}]({chart})\n");
     }
@@ -202,7 +216,11 @@ fn overview(results: &Results, text: &mut String) {
         .collect();
     let _ = writeln!(text, "| scenario, cost | {} |", peers.join(" | "));
     let _ = writeln!(text, "|---|{}", "---|".repeat(peers.len()));
-    for measured in &results.scenarios {
+    for measured in results
+        .scenarios
+        .iter()
+        .filter(|measured| measured.has_work())
+    {
         let cells: Vec<String> = peers
             .iter()
             .map(|peer| ratio_cell(&measured.ratios(peer, cost)))
@@ -239,17 +257,15 @@ fn details(measured: &Measured, text: &mut String) {
             middle(|sample| sample.p999.map(|value| value as f64)),
         ]
         .map(|value| show(value, |value| format!("{value:.0}")));
-        let answers = middle(|sample| (sample.answers > 0).then(|| sample.answers_per_second()));
+        let answers = middle(rate);
         let _ = writeln!(
             text,
             "| {peer} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.0} |",
             show(middle(cost), time),
             ratio_cell(&measured.ratios(peer, cost)),
-            show(answers, |rate| format!("{rate:.0}/s")),
-            ratio_cell(&measured.ratios(peer, |sample| {
-                (sample.answers > 0).then(|| sample.answers_per_second())
-            })),
-            show(middle(bulk), |rate| format!("{:.2} GB/s", rate / 1e9)),
+            show(answers, |answers| format!("{answers:.0}/s")),
+            ratio_cell(&measured.ratios(peer, rate)),
+            show(middle(bulk), |bytes| format!("{:.2} GB/s", bytes / 1e9)),
             ratio_cell(&measured.ratios(peer, bulk)),
             latency.join(", "),
             ratio_cell(&measured.ratios(peer, p99)),
@@ -307,8 +323,8 @@ mod tests {
             peer: peer.to_owned(),
             round,
             window: 1.0,
-            units: 10.0,
-            answers: 10,
+            units: 8.0,
+            answers: 8,
             processor: Some(processor),
             ..Sample::default()
         }

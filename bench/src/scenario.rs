@@ -14,6 +14,14 @@ const HELD_BYTES_PER_SECOND: f64 = 1e9;
 /// Requests per second of the open loop: about a third of what one core carries.
 const OPEN_LOOP_RATE: f64 = 15_000.0;
 
+/// The scenario of the 2013 program that pointsman descends from, as its author measured it.
+pub const SEED: &str = "seed";
+const SEED_CONCURRENCY: usize = 100;
+const SEED_REQUESTS: u64 = 1_000;
+
+/// Large routing tables, see [`crate::routes`].
+pub const ROUTES: &str = "routes";
+
 /// One unit of work, by which processor time is divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Unit {
@@ -90,6 +98,16 @@ pub fn http(service: Service, act: Act, connections: usize) -> (Service, Group) 
     (service, group)
 }
 
+/// New connections from clients that each ask for a name of their own.
+pub fn connecting(clients: usize, name: impl Fn(usize) -> String) -> Vec<Group> {
+    let group = |client| Group {
+        opening: client_hello(&name(client), CLASSIC_BYTES).into(),
+        connections: 1,
+        ..tls(Service::Small, Act::Connect, 1, CLASSIC_BYTES).1
+    };
+    (0..clients).map(group).collect()
+}
+
 fn window(
     name: &'static str,
     title: &'static str,
@@ -124,6 +142,7 @@ pub fn all() -> Vec<Scenario> {
     let down = |streams| vec![tls(Service::Down, Act::Receive, streams, CLASSIC_BYTES)];
     let up = |streams| vec![tls(Service::Up, Act::Send, streams, CLASSIC_BYTES)];
     let connect = |hello| vec![tls(Service::Small, Act::Connect, CONNECTING, hello)];
+    let hold = |connections| tls(Service::Small, Act::Hold, connections, CLASSIC_BYTES);
     let mixed = || [down(4), small(16)].concat();
     let mut scenarios = vec![
         window(
@@ -182,7 +201,7 @@ pub fn all() -> Vec<Scenario> {
             "idle",
             "5,000 idle connections",
             Unit::Second,
-            vec![tls(Service::Small, Act::Hold, 5_000, CLASSIC_BYTES)],
+            vec![hold(256), hold(5_000)],
         ),
         window(
             "http-keep",
@@ -196,10 +215,23 @@ pub fn all() -> Vec<Scenario> {
             Unit::Request,
             vec![http(Service::Close, Act::Connect, CONNECTING)],
         ),
+        window(
+            SEED,
+            "the seed's scenario: three slow backends, against one alone without a proxy",
+            Unit::Request,
+            vec![http(Service::Seed(0), Act::Connect, SEED_CONCURRENCY)],
+        ),
+        window(
+            ROUTES,
+            "new connections with 1,000, 100,000 and 1,000,000 hosts out of Redis",
+            Unit::Connection,
+            connect(CLASSIC_BYTES),
+        ),
     ];
     for scenario in &mut scenarios {
         match scenario.name {
             "mixed-held" => scenario.bulk_rate = Some(HELD_BYTES_PER_SECOND / 4.0),
+            SEED => scenario.groups[0].1.answers_max = Some(SEED_REQUESTS),
             "exchange-open" => scenario.groups[0].1.rate = Some(OPEN_LOOP_RATE),
             _ => {}
         }
