@@ -36,6 +36,9 @@ const GLOMMIO_IO_MEMORY_BYTES: usize = 4096;
 const GLOMMIO_RING_DEPTH: usize = 8;
 /// How often glommio looks at its own rings instead of running tasks. It has nothing there for us.
 const GLOMMIO_LOOK: Duration = Duration::from_secs(60);
+/// RLIMIT_MEMLOCK below which glommio refuses to make an executor, on any kernel. Those before 5.16
+/// start every process with 64 KiB.
+pub const LOCKED_MEMORY_PER_CORE_BYTES: u64 = 512 << 10;
 /// Silence after which an accepted connection is probed, so that a client that vanished does not
 /// hold its descriptors until the idle deadline.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
@@ -76,6 +79,10 @@ impl Core {
 #[derive(Debug)]
 pub enum StartError {
     Ring(RingError),
+    /// The limit of lockable memory, in bytes, is too low for even one executor.
+    LockedMemory {
+        lockable: u64,
+    },
     /// The executor could not be made on the processor.
     Executor {
         processor: usize,
@@ -88,9 +95,14 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Ring(error) => error.fmt(f),
+            StartError::LockedMemory { lockable } => write!(
+                f,
+                "only {lockable} bytes may be locked into memory, which kernels before 5.16 set by default, and a core's executor asks for {LOCKED_MEMORY_PER_CORE_BYTES}; raise the limit (LimitMEMLOCK= in systemd, ulimit -Hl) to {} KiB or more",
+                LOCKED_MEMORY_PER_CORE_BYTES >> 10
+            ),
             StartError::Executor { processor, cause } => write!(
                 f,
-                "no executor on processor {processor}: {cause}; if this names MemLockLimit, raise LimitMEMLOCK= (ulimit -Hl) to 512 KiB or more, otherwise see `pointsman check`"
+                "no executor on processor {processor}: {cause}; see `pointsman check`"
             ),
             StartError::Io(error) => write!(f, "a core cannot start: {error}"),
         }

@@ -5,7 +5,7 @@ use crate::config::{Config, Limits, Machine};
 use crate::control::{
     Admin, Control, CoreReporter, Cores, Ended, LatencyDir, Reports, SignalEvents,
 };
-use crate::core::{self, Bound, Command, Core, CoreConfig, Mailbox};
+use crate::core::{self, Bound, Command, Core, CoreConfig, LOCKED_MEMORY_PER_CORE_BYTES, Mailbox};
 use crate::local::Room;
 use crate::log::{self, Log};
 use crate::protocol::Protocol;
@@ -54,15 +54,24 @@ pub fn run(
     log: &Log,
     on_ready: impl FnOnce(&[(Protocol, SocketAddr)]),
 ) -> Result<Ended, Box<dyn Error>> {
-    let open_files = raise_limit(Limited::OpenFiles)?;
-    raise_limit(Limited::LockedMemory)?;
+    let open_files = raise_limit(Limited::OpenFiles, 0)?;
+    let lockable = raise_limit(
+        Limited::LockedMemory,
+        LOCKED_MEMORY_PER_CORE_BYTES * config.cores.len() as u64,
+    )?;
+    if lockable < LOCKED_MEMORY_PER_CORE_BYTES {
+        return Err(core::StartError::LockedMemory { lockable }.into());
+    }
     let features = ring::probe(config.kernel_mask)?;
     let latency_dir = config
         .latency_dir
         .as_deref()
         .map(LatencyDir::open)
         .transpose()?;
-    let admin = config.admin.map(Admin::bind).transpose()?;
+    let mut admin = config.admin.map(Admin::bind).transpose()?;
+    if config.debug_faults {
+        admin = admin.map(Admin::with_faults);
+    }
     let admin_address = admin.as_ref().map(Admin::address).transpose()?;
     let (addresses, mut bound) = bind(&config)?;
 

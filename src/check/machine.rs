@@ -5,15 +5,13 @@ use std::path::{Path, PathBuf};
 
 use super::Item;
 use crate::config::{Config, KernelVersion};
+use crate::core::LOCKED_MEMORY_PER_CORE_BYTES;
 
 /// The oldest kernel whose io_uring has what the ring needs.
 const KERNEL_MIN: KernelVersion = KernelVersion::new(5, 8);
 
 /// Since this kernel rings are not counted against RLIMIT_MEMLOCK.
 const MEMLOCK_FREE_SINCE: KernelVersion = KernelVersion::new(5, 12);
-
-/// Lockable memory that a core's rings need where they are counted.
-const MEMLOCK_PER_CORE_BYTES: u64 = 512 << 10;
 
 /// Below this many open files the limit is met before the machine is busy.
 const OPEN_FILES_COMFORTABLE: u64 = 65_536;
@@ -25,6 +23,7 @@ const PAGE_BYTES: usize = 4096;
 
 /// capabilities(7), as bits of CapEff.
 const CAP_NET_BIND_SERVICE: u64 = 1 << 10;
+const CAP_IPC_LOCK: u64 = 1 << 14;
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 const CAP_SYS_RESOURCE: u64 = 1 << 24;
 
@@ -131,22 +130,27 @@ impl Proc {
 
     pub fn locked_memory(&self, config: &Config) -> Item {
         const NAME: &str = "locked memory";
-        // The start raises the soft limit to the hard one.
+        // The start raises the soft limit to the hard one, and that one where it may.
         let (Some((_, hard)), Some(release)) = (self.limit("Max locked memory"), self.release())
         else {
             return unknown(NAME, "self/limits");
         };
-        if hard < MEMLOCK_PER_CORE_BYTES {
+        if self.has_capability(CAP_SYS_RESOURCE) {
+            return Item::ok(NAME, "enough, or raised at the start");
+        }
+        if hard < LOCKED_MEMORY_PER_CORE_BYTES {
             return Item::fail(
                 NAME,
-                format!("limit {hard} bytes; a core's executor asks for {MEMLOCK_PER_CORE_BYTES}"),
                 format!(
-                    "raise it (LimitMEMLOCK= in systemd, ulimit -Hl) to {MEMLOCK_PER_CORE_BYTES} bytes or more"
+                    "limit {hard} bytes; a core's executor asks for {LOCKED_MEMORY_PER_CORE_BYTES}"
+                ),
+                format!(
+                    "raise it (LimitMEMLOCK= in systemd, ulimit -Hl) to {LOCKED_MEMORY_PER_CORE_BYTES} bytes or more"
                 ),
             );
         }
-        let needed = MEMLOCK_PER_CORE_BYTES * config.cores.len() as u64;
-        let is_counted = release < MEMLOCK_FREE_SINCE && !self.has_capability(CAP_SYS_RESOURCE);
+        let needed = LOCKED_MEMORY_PER_CORE_BYTES * config.cores.len() as u64;
+        let is_counted = release < MEMLOCK_FREE_SINCE && !self.has_capability(CAP_IPC_LOCK);
         if !is_counted || hard >= needed {
             return Item::ok(NAME, "enough");
         }

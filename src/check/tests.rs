@@ -178,6 +178,7 @@ fn what_root_may_do_is_no_shortcoming() {
         "CapEff:\t000001ffffffffff\nSeccomp:\t0\n",
     );
     set(&root, "sys/fs/pipe-user-pages-soft", "16384");
+    set(&root, "self/limits", &LIMITS.replace("524288 ", "65536 "));
     let report = check_below(root.path(), &config(&["--http", ":80"]), &FINE);
     assert!(
         report.items.iter().all(|item| item.verdict == Verdict::Ok),

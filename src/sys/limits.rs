@@ -13,8 +13,9 @@ pub enum Limited {
     LockedMemory,
 }
 
-/// Raises the soft limit to the hard one, which needs no privilege, and returns the limit in force.
-pub fn raise_limit(limited: Limited) -> io::Result<u64> {
+/// Raises the soft limit to the hard one, which needs no privilege, and before that the hard one to
+/// `hard_min` where it is lower and this process may (CAP_SYS_RESOURCE). Returns the limit in force.
+pub fn raise_limit(limited: Limited, hard_min: u64) -> io::Result<u64> {
     let resource = match limited {
         Limited::OpenFiles => libc::RLIMIT_NOFILE,
         Limited::LockedMemory => libc::RLIMIT_MEMLOCK,
@@ -25,6 +26,16 @@ pub fn raise_limit(limited: Limited) -> io::Result<u64> {
     };
     // SAFETY: the kernel writes one rlimit to a live local.
     check(unsafe { libc::getrlimit(resource, &raw mut limit) } as libc::ssize_t)?;
+    if limit.rlim_max < hard_min {
+        let raised = libc::rlimit {
+            rlim_cur: hard_min,
+            rlim_max: hard_min,
+        };
+        // SAFETY: the kernel reads one rlimit from a live local.
+        if check(unsafe { libc::setrlimit(resource, &raw const raised) } as libc::ssize_t).is_ok() {
+            return Ok(hard_min);
+        }
+    }
     limit.rlim_cur = limit.rlim_max;
     // SAFETY: the kernel reads one rlimit from a live local.
     check(unsafe { libc::setrlimit(resource, &raw const limit) } as libc::ssize_t)?;
