@@ -25,9 +25,8 @@ const FAREWELL_DEADLINE: Duration = Duration::from_secs(1);
 /// A client that sends more than this after a refusal is not going to read the answer.
 const FAREWELL_BYTES_MAX: usize = 256 * 1024;
 
-/// Serves one accepted connection to its end.
+/// Serves one accepted connection, which was counted by [`Local::connection_begins`], to its end.
 pub async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) {
-    local.connection_begins(protocol);
     let accepted = Instant::now();
     let deadline = local.ring.deadline();
     let mut story = Story::default();

@@ -247,6 +247,9 @@ fn listen_all(local: &Rc<Local>, listeners: Vec<Bound>) -> io::Result<()> {
         let listening = Listening::new(local.clone(), listener, address);
         let serving = local.clone();
         let serve = move |client: Socket, protocol| {
+            // Counted before its task first runs: a core that has accepted it is not idle, and has
+            // that much less room.
+            serving.connection_begins(protocol);
             spawn(conn::serve(serving.clone(), client, protocol));
         };
         local.listening.set(local.listening.get() + 1);

@@ -18,8 +18,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Without a failure for this long an episode is over, and the next one is logged again.
 const EPISODE_ENDS_AFTER: Duration = Duration::from_secs(10);
 /// How long a stopping listener goes on accepting what is in the handshake or in its queue. It no
-/// longer hears new connections by then, so this only has to outlast a round trip.
-const LAST_ACCEPTS: Duration = Duration::from_millis(250);
+/// longer hears new connections by then. A client that has connected and is still silent is kept
+/// back by the kernel (TCP_DEFER_ACCEPT) and handed over when it answers the SYN-ACK that is sent
+/// again after 1 s (RFC 6298 section 2.1), so this outlasts that and a round trip.
+const LAST_ACCEPTS: Duration = Duration::from_millis(1250);
 
 /// One listening socket and what has gone wrong on it lately.
 pub struct Listening {
@@ -64,6 +66,12 @@ impl Listening {
 
     async fn accept_while_there_is_room(&mut self, serve: &mut impl FnMut(OwnedFd)) {
         while !self.local.room.is_full() {
+            let one_by_one = self.local.room.is_tight(self.local.limits.backlog);
+            if one_by_one != self.accepts.one_by_one() {
+                self.take_accepted(serve).await;
+                self.accepts.set_one_by_one(one_by_one);
+                continue;
+            }
             match self.accepts.next().await {
                 Ok(descriptor) => serve(descriptor),
                 Err(error) => self.failed(&error).await,
@@ -71,7 +79,7 @@ impl Listening {
         }
     }
 
-    /// Stops accepting and serves what the kernel has accepted by then.
+    /// Stops accepting, if it was, and serves what the kernel has accepted by then.
     async fn take_accepted(&mut self, serve: &mut impl FnMut(OwnedFd)) {
         self.accepts.stop();
         while self.accepts.is_running() {
@@ -90,8 +98,9 @@ impl Listening {
         let until = self.local.ring.deadline();
         until.set(self.local.ring.now() + LAST_ACCEPTS);
         while let Some(accepted) = until.bound(self.accepts.next()).await {
-            if let Ok(descriptor) = accepted {
-                serve(descriptor);
+            match accepted {
+                Ok(descriptor) => serve(descriptor),
+                Err(_) => self.rest(PAUSE).await,
             }
         }
         self.take_accepted(serve).await;

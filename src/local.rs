@@ -39,6 +39,14 @@ impl Room {
         self.connections.load(Ordering::Relaxed) >= self.connections_max
     }
 
+    /// Whether all connections that may wait in a backlog of `backlog` could be too many, or more
+    /// than half of the room is taken.
+    pub fn is_tight(&self, backlog: u32) -> bool {
+        let taken = self.connections.load(Ordering::Relaxed);
+        let left = self.connections_max.saturating_sub(taken);
+        left <= (backlog as usize).max(self.connections_max / 2)
+    }
+
     pub fn connections_max(&self) -> usize {
         self.connections_max
     }

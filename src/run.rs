@@ -1,7 +1,7 @@
 //! Puts the process together: what is checked and bound before the first client, in which order,
 //! and how the threads come to know each other.
 
-use crate::config::{Config, Machine};
+use crate::config::{Config, Limits, Machine};
 use crate::control::{
     Admin, Control, CoreReporter, Cores, Ended, LatencyDir, Reports, SignalEvents,
 };
@@ -18,8 +18,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Descriptors kept back for Redis, DNS, the admin endpoint, the snapshot and idle pipes.
+/// Descriptors kept back for Redis, DNS, the admin endpoint and the snapshot.
 const DESCRIPTORS_RESERVED: usize = 64;
+/// Of the free descriptors pipes get one in so many at most: a bulk direction without a pipe is
+/// copied, a connection without a descriptor is refused.
+const PIPES_SHARE: usize = 4;
 /// How long between two lines that say what the start waits for.
 const WAITING_IS_SAID_EVERY: Duration = Duration::from_secs(10);
 
@@ -65,7 +68,10 @@ pub fn run(
         .as_deref()
         .map(LatencyDir::open)
         .transpose()?;
-    let admin = config.admin.map(Admin::bind).transpose()?;
+    let mut admin = config.admin.map(Admin::bind).transpose()?;
+    if config.debug_faults {
+        admin = admin.map(Admin::with_faults);
+    }
     let admin_address = admin.as_ref().map(Admin::address).transpose()?;
     let (addresses, mut bound) = bind(&config)?;
 
@@ -90,16 +96,21 @@ pub fn run(
         );
     }
 
-    let room = Arc::new(Room::new(connections_max(open_files, config.cores.len())));
+    let shares = Shares::of(open_files, config.cores.len(), config.limits.pipes_per_core);
+    let room = Arc::new(Room::new(shares.connections_max));
     tracing::info!(
         cores = ?config.cores,
         kernel = %features,
         connections_max = room.connections_max(),
+        pipes_per_core = shares.pipes_per_core,
         version = env!("CARGO_PKG_VERSION"),
         "starting"
     );
     let core_config = CoreConfig {
-        limits: config.limits.clone(),
+        limits: Limits {
+            pipes_per_core: shares.pipes_per_core,
+            ..config.limits.clone()
+        },
         balance: config.balance,
         features,
         room,
@@ -184,16 +195,29 @@ fn bind(config: &Config) -> Result<(Vec<(Protocol, SocketAddr)>, Vec<Vec<Bound>>
     Ok((addresses, sets))
 }
 
-/// Each connection needs two descriptors; what is open at this moment and what the cores and the
-/// other threads are going to open stays out of the count.
-fn connections_max(open_files: u64, cores: usize) -> usize {
-    const PER_CORE: usize = 16;
-    let open_now = std::fs::read_dir("/proc/self/fd").map_or(64, Iterator::count);
-    let taken = open_now + cores * PER_CORE + DESCRIPTORS_RESERVED;
-    let free = usize::try_from(open_files)
-        .unwrap_or(usize::MAX)
-        .saturating_sub(taken);
-    (free / 2).max(1)
+/// How the descriptors of the process are shared out. Each connection and each pipe needs two; what
+/// is open at this moment and what the cores and the other threads are going to open stays out of
+/// the count.
+struct Shares {
+    connections_max: usize,
+    pipes_per_core: usize,
+}
+
+impl Shares {
+    fn of(open_files: u64, cores: usize, pipes_per_core_max: usize) -> Shares {
+        const PER_CORE: usize = 16;
+        let open_now = std::fs::read_dir("/proc/self/fd").map_or(64, Iterator::count);
+        let taken = open_now + cores * PER_CORE + DESCRIPTORS_RESERVED;
+        let free = usize::try_from(open_files)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(taken);
+        let pipes_per_core = (free / PIPES_SHARE / 2 / cores).min(pipes_per_core_max);
+        let for_connections = free - pipes_per_core * cores * 2;
+        Shares {
+            connections_max: (for_connections / 2).max(1),
+            pipes_per_core,
+        }
+    }
 }
 
 fn reports(sync: &Arc<SyncHandle>, log: &Log) -> Reports {

@@ -4,7 +4,7 @@
 mod support;
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -372,6 +372,34 @@ fn an_answer_arrives_whole_though_the_client_sends_much_more() {
             assert_eq!(answer.status(), status, "{answer:?}");
             assert_eq!(answer.alert().is_some(), status.is_none(), "{answer:?}");
         }
+    }
+}
+
+/// More than the proxy is willing to read in vain: the connection is cut, behind the answer.
+#[test]
+fn an_answer_arrives_whole_though_the_client_never_stops() {
+    let known = backend::echo("KNOWN");
+    let proxy = Options::new().route("a.test", &[&known.member()]).start();
+    let behind = vec![b'x'; 20 * 1024 * 1024];
+    for (address, head, status) in [
+        (proxy.http(), request("unknown.test"), Some(421)),
+        (proxy.https(), Hello::named("unknown.test").record(), None),
+    ] {
+        let mut stream = client::connect(address);
+        stream.write_all(&head).expect("the head is taken");
+        let cut = stream
+            .write_all(&behind)
+            .expect_err("nobody reads all that");
+        assert!(
+            matches!(
+                cut.kind(),
+                ErrorKind::BrokenPipe | ErrorKind::ConnectionReset
+            ),
+            "{cut}"
+        );
+        let answer = Answer::read(&mut stream);
+        assert_eq!(answer.status(), status, "{answer:?}");
+        assert_eq!(answer.alert().is_some(), status.is_none(), "{answer:?}");
     }
 }
 

@@ -50,6 +50,9 @@ impl Typed {
             latency_dir: self.optional("latency-dir", path)?,
             log: self.log()?,
             kernel_mask: self.optional("kernel-mask", kernel_version)?,
+            debug_faults: self.value("debug-faults", |text| {
+                value::word(text, &[("yes", true), ("no", false)])
+            })?,
             listeners,
         };
         if let Some(admin) = config.admin {

@@ -41,6 +41,8 @@ pub struct Config {
     pub log: LogSettings,
     /// Kernel features newer than this version are treated as absent; `None`: what is there is used.
     pub kernel_mask: Option<KernelVersion>,
+    /// Whether the admin endpoint makes a core panic when asked to.
+    pub debug_faults: bool,
 }
 
 /// One address that every core listens on.

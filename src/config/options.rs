@@ -263,6 +263,15 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
             "Treat kernel features newer than this version as absent; for tests of the older paths",
         )
     },
+    OptionSpec {
+        hidden: true,
+        ..one(
+            "debug-faults",
+            "YESNO",
+            "no",
+            "yes: POST /debug/panic/CORE on the admin endpoint makes that core panic; for tests of what becomes of the process",
+        )
+    },
 ];
 
 /// The option of this name.

@@ -63,6 +63,7 @@ fn the_defaults_in_the_help_are_the_defaults() {
     assert_eq!(config.cores, [0, 1]);
     assert_eq!((config.admin, config.latency_dir), (None, None));
     assert_eq!(config.kernel_mask, None);
+    assert!(!config.debug_faults);
 }
 
 #[test]
@@ -149,6 +150,7 @@ fn every_option_is_read_from_all_three_places() {
         ("dns-ttl-min", "6s"),
         ("dns-ttl-max", "6m"),
         ("kernel-mask", "5.10"),
+        ("debug-faults", "yes"),
     ];
     let named: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
     let listed = OPTIONS.iter().map(|spec| spec.name);
@@ -415,5 +417,5 @@ fn help_and_version_are_no_complaints() {
         help.contains("[default: 10s; env: POINTSMAN_HEAD_DEADLINE]"),
         "{help}"
     );
-    assert!(!help.contains("kernel-mask"));
+    assert!(!help.contains("kernel-mask") && !help.contains("debug-faults"));
 }

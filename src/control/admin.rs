@@ -22,6 +22,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A bound admin endpoint that does not serve yet.
 pub struct Admin {
     listener: TcpListener,
+    /// Whether POST /debug/panic/CORE is obeyed.
+    faults: bool,
 }
 
 impl Admin {
@@ -37,7 +39,19 @@ impl Admin {
                 ),
             )
         })?;
-        Ok(Admin { listener })
+        Ok(Admin {
+            listener,
+            faults: false,
+        })
+    }
+
+    /// Obeys POST /debug/panic/CORE, too. For tests: whoever reaches the endpoint can then end the
+    /// process.
+    pub fn with_faults(self) -> Admin {
+        Admin {
+            faults: true,
+            ..self
+        }
     }
 
     /// Where it listens, the port chosen by the kernel included.
@@ -53,7 +67,7 @@ impl Admin {
                     match self.listener.accept() {
                         Ok((client, _)) => {
                             // A client that left is no event.
-                            let _ = answer(&shared, client);
+                            let _ = answer(&shared, client, self.faults);
                         }
                         Err(error) => {
                             tracing::debug!(%error, "admin endpoint cannot accept");
@@ -70,16 +84,18 @@ impl Admin {
 enum Request {
     Get(String),
     Head(String),
+    Post(String),
     Other,
     Malformed,
 }
 
-fn answer(shared: &Shared, mut client: TcpStream) -> io::Result<()> {
+fn answer(shared: &Shared, mut client: TcpStream, faults: bool) -> io::Result<()> {
     let deadline = Instant::now() + CONNECTION_DEADLINE;
     let (page, with_body) = match read_request(&mut client, deadline)? {
         Request::Get(path) => (page(shared, &path), true),
         Request::Head(path) => (page(shared, &path), false),
-        Request::Other => {
+        Request::Post(path) if faults => (panic_page(shared, &path), true),
+        Request::Post(_) | Request::Other => {
             let sentence = "Only GET and HEAD are answered.\n";
             (Page::text("405 Method Not Allowed", sentence), true)
         }
@@ -106,6 +122,19 @@ fn answer(shared: &Shared, mut client: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes the core in `/debug/panic/CORE` panic.
+fn panic_page(shared: &Shared, path: &str) -> Page {
+    let number = path.strip_prefix("/debug/panic/");
+    let number = number.and_then(|number| number.parse().ok());
+    match number.filter(|core| shared.cores.numbers().contains(core)) {
+        Some(core) => {
+            shared.cores.panic(core);
+            Page::text("202 Accepted", "The core is told to panic.\n")
+        }
+        None => Page::text("404 Not Found", "There is /debug/panic/CORE.\n"),
+    }
+}
+
 fn read_request(client: &mut TcpStream, deadline: Instant) -> io::Result<Request> {
     let mut head = Vec::with_capacity(1024);
     let mut piece = [0; 1024];
@@ -124,6 +153,7 @@ fn read_request(client: &mut TcpStream, deadline: Instant) -> io::Result<Request
                 return Ok(match request.method {
                     Some("GET") => Request::Get(path),
                     Some("HEAD") => Request::Head(path),
+                    Some("POST") => Request::Post(path),
                     _ => Request::Other,
                 });
             }

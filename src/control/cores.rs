@@ -18,6 +18,8 @@ pub trait Cores: Send + Sync {
     fn status(&self, core: usize, reply: Sender<CoreStatus>);
     /// The core stops accepting and goes on with what it has.
     fn drain(&self, core: usize);
+    /// The core panics.
+    fn panic(&self, core: usize);
     /// The core ends every connection at once, each as cut, sends what it recorded since the last
     /// dump, and is gone.
     fn cut(&self, core: usize, reply: Sender<Dumped>);
@@ -39,6 +41,10 @@ impl Cores for Vec<Mailbox> {
 
     fn drain(&self, core: usize) {
         self[core].send(Command::Drain);
+    }
+
+    fn panic(&self, core: usize) {
+        self[core].send(Command::Panic);
     }
 
     fn cut(&self, core: usize, reply: Sender<Dumped>) {

@@ -134,6 +134,10 @@ impl Cores for CoreThreads {
         self.run(core, |state| state.listening = false);
     }
 
+    fn panic(&self, core: usize) {
+        self.kill(core);
+    }
+
     fn cut(&self, core: usize, reply: Sender<Dumped>) {
         self.run(core, move |state| {
             state.end(state.live, Outcome::CutAtDrain);

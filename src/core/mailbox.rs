@@ -23,7 +23,7 @@ pub enum Command {
     Drain,
     /// End now, whatever is still open, and give back what was measured.
     Cut { reply: Sender<Dumped> },
-    /// Panic, to show what becomes of the process. Sent by nothing but tests.
+    /// Panic, to show what becomes of the process. Sent only where `--debug-faults` allows it.
     Panic,
 }
 

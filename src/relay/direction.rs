@@ -10,6 +10,9 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+/// The peer has ended its stream (poll(2)).
+const POLLRDHUP: u32 = 0x2000;
+
 /// How a direction ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
@@ -19,6 +22,16 @@ pub enum Ending {
     SourceFailed,
     /// Writing failed: the target reset the connection. What was carried is lost with it.
     TargetFailed,
+    /// Writing failed because the target had ended its stream and closed: it has said all it had
+    /// to say and takes nothing more.
+    TargetClosed,
+}
+
+impl Ending {
+    /// Whether the target takes nothing more.
+    pub fn is_target_gone(self) -> bool {
+        matches!(self, Ending::TargetFailed | Ending::TargetClosed)
+    }
 }
 
 /// Bytes taken from the source and not yet given to the target.
@@ -37,6 +50,8 @@ pub struct Direction {
     moved_bytes: u64,
     spliced_bytes: u64,
     begun: bool,
+    /// The ring has reported that the source's end of stream has come.
+    source_has_ended: bool,
     ending: Option<Ending>,
 }
 
@@ -46,6 +61,7 @@ impl Direction {
     pub fn new() -> Direction {
         Direction {
             begun: false,
+            source_has_ended: false,
             pace: Pace::new(),
             carried: Carried::Nothing,
             wait: None,
@@ -89,9 +105,10 @@ impl Direction {
         }
         loop {
             if let Some(wait) = &mut self.wait {
-                // The result is not looked at: the next system call reports the socket's state.
-                let _ = ready!(Pin::new(wait).poll(context));
+                // An error is not looked at: the next system call reports the socket's state.
+                let events = ready!(Pin::new(wait).poll(context)).unwrap_or(0);
                 self.wait = None;
+                self.source_has_ended = !self.waits_for_target && events & POLLRDHUP != 0;
             }
             let next = if self.begun {
                 self.turn(local, from, to)
@@ -190,7 +207,7 @@ impl Direction {
         let sent = match to.send(&buffer[..received]) {
             Ok(sent) => sent,
             Err(error) if is_transient(&error) => 0,
-            Err(_) => return Err(Next::End(Ending::TargetFailed)),
+            Err(error) => return Err(after_write_error(&error)),
         };
         self.moved_bytes += sent as u64;
         if sent < received {
@@ -201,8 +218,9 @@ impl Direction {
             return Err(Next::WriteTarget);
         }
         // A read that did not fill the buffer has emptied the socket: asking again would most
-        // often only be told so, and the ring reports what came meanwhile.
-        if received < buffer.len() {
+        // often only be told so, and the ring reports what came meanwhile. Unless it has already
+        // reported the end of the stream, which is read at once.
+        if received < buffer.len() && !self.source_has_ended {
             return Err(Next::ReadSource);
         }
         Ok(())
@@ -260,6 +278,9 @@ fn after_read_error(error: &io::Error) -> Next {
 fn after_write_error(error: &io::Error) -> Next {
     if is_transient(error) {
         Next::WriteTarget
+    } else if error.raw_os_error() == Some(libc::EPIPE) {
+        // A reset behind the peer's end of stream is reported as EPIPE, one without as ECONNRESET.
+        Next::End(Ending::TargetClosed)
     } else {
         Next::End(Ending::TargetFailed)
     }

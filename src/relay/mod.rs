@@ -26,10 +26,13 @@ use std::time::{Duration, Instant};
 /// reset would go unseen until something is written to it. Most connections are over well before
 /// this; the others get a watch for errors.
 const HALF_CLOSED_GRACE: Duration = Duration::from_secs(1);
-/// How often it is looked whether a peer has acknowledged the last bytes before a reset is passed on to it.
+/// How soon it is first looked whether a peer has acknowledged the last bytes before a reset is
+/// passed on to it. Each look waits twice as long as the one before, up to the maximum.
 const FLUSH_STEP: Duration = Duration::from_millis(20);
-/// A peer that acknowledges nothing for this long gets the reset all the same.
-const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
+const FLUSH_STEP_MAX: Duration = Duration::from_secs(1);
+/// A peer that takes none of the last bytes for this long gets the reset all the same. A phone may
+/// be without network for many seconds; a normal close would have its tail wait longer than this.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is known once a relay has ended.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +57,8 @@ pub struct Relay {
     seen_bytes: u64,
     last_moved: Instant,
     half_closed: bool,
+    /// The client has failed, and what it had sent before is still being given to the backend.
+    client_gone: bool,
 }
 
 impl Relay {
@@ -70,6 +75,7 @@ impl Relay {
             seen_bytes: 0,
             last_moved: head_sent,
             half_closed: false,
+            client_gone: false,
         }
     }
 
@@ -81,9 +87,14 @@ impl Relay {
         self.down.abandon(local);
         self.client_watch = None;
         self.backend_watch = None;
+        // A target that failed itself is given nothing more.
         match outcome {
-            Outcome::BackendReset => pass_reset_on(local, &self.client, deadline).await,
-            Outcome::ClientReset => pass_reset_on(local, &self.backend, deadline).await,
+            Outcome::BackendReset if !target_is_gone(&self.down) => {
+                pass_reset_on(local, &self.client, deadline).await;
+            }
+            Outcome::ClientReset if !target_is_gone(&self.up) => {
+                pass_reset_on(local, &self.backend, deadline).await;
+            }
             _ => {}
         }
         self.count(local);
@@ -112,17 +123,28 @@ impl Relay {
             self.client.shutdown_write();
         }
         self.note_progress(local, protocol);
-        if let (Poll::Ready(up), Poll::Ready(down)) = (up, down) {
-            return Poll::Ready(outcome(up, down));
+        match (up, down) {
+            (Poll::Ready(up), Poll::Ready(down)) => return Poll::Ready(outcome(up, down)),
+            // All that the side had sent was given on, and it takes nothing more, so the other
+            // direction has nobody to give to.
+            (Poll::Ready(Ending::SourceFailed), _) => return Poll::Ready(Outcome::ClientReset),
+            (_, Poll::Ready(Ending::SourceFailed)) => return Poll::Ready(Outcome::BackendReset),
+            _ => {}
         }
         if self.up.waits_for_target() && self.client_watch.is_none() {
             self.client_watch = Some(local.ring.failed(&self.client));
         }
-        if failed(&mut self.client_watch, context) {
-            return Poll::Ready(Outcome::ClientReset);
-        }
-        if failed(&mut self.backend_watch, context) && !self.down.waits_for_target() {
+        if failed(&mut self.backend_watch, context) {
             return Poll::Ready(Outcome::BackendReset);
+        }
+        if failed(&mut self.client_watch, context) || target_is_gone(&self.down) {
+            if self.up.ending().is_some() {
+                return Poll::Ready(Outcome::ClientReset);
+            }
+            if !self.client_gone {
+                self.client_gone = true;
+                deadline.set(local.ring.now() + FLUSH_PATIENCE);
+            }
         }
         self.poll_deadline(local, deadline, context)
     }
@@ -140,9 +162,14 @@ impl Relay {
             deadline.set(local.ring.now() + HALF_CLOSED_GRACE);
         }
         while deadline.poll_passed(context).is_ready() {
-            let idle_until = self.last_moved + local.limits.idle_deadline;
+            let (patience, ending) = if self.client_gone {
+                (FLUSH_PATIENCE, Outcome::ClientReset)
+            } else {
+                (local.limits.idle_deadline, Outcome::IdleTimeout)
+            };
+            let idle_until = self.last_moved + patience;
             if local.ring.now() >= idle_until {
-                return Poll::Ready(Outcome::IdleTimeout);
+                return Poll::Ready(ending);
             }
             deadline.set(idle_until);
             if self.up.ending().is_some() && self.client_watch.is_none() {
@@ -186,14 +213,20 @@ impl Relay {
     }
 }
 
-/// One word for how both directions ended. Whoever was reset is named; a side that reset after
-/// both streams had ended did no harm.
+/// One word for how both directions ended. Whoever reset is named, except a backend that had sent
+/// everything and closed, when what came too late was no more than a client's farewell (a TLS
+/// close_notify, mostly).
 fn outcome(up: Ending, down: Ending) -> Outcome {
+    use Ending::{Finished, SourceFailed, TargetClosed, TargetFailed};
     match (up, down) {
-        (Ending::Finished, Ending::Finished) => Outcome::Relayed,
-        (Ending::TargetFailed, _) | (_, Ending::SourceFailed) => Outcome::BackendReset,
-        (Ending::SourceFailed, _) | (_, Ending::TargetFailed) => Outcome::ClientReset,
+        (Finished | TargetClosed, Finished) => Outcome::Relayed,
+        (TargetFailed | TargetClosed, _) | (_, SourceFailed) => Outcome::BackendReset,
+        (SourceFailed, _) | (_, TargetFailed | TargetClosed) => Outcome::ClientReset,
     }
+}
+
+fn target_is_gone(direction: &Direction) -> bool {
+    direction.ending().is_some_and(Ending::is_target_gone)
 }
 
 /// Whether the watched socket has failed. One whose directions have merely both ended has not;
@@ -210,15 +243,26 @@ fn failed(watch: &mut Option<Operation>, context: &mut Context<'_>) -> bool {
 /// Lets the peer have what it was sent, for as long as it keeps acknowledging, then resets it.
 async fn pass_reset_on(local: &Local, to: &Socket, deadline: &Deadline) {
     let mut left = to.unacknowledged();
-    let mut patience_ends = Instant::now() + FLUSH_PATIENCE;
-    while left > 0 && Instant::now() < patience_ends {
-        deadline.set(local.ring.now() + FLUSH_STEP);
-        deadline.passed().await;
+    let mut step = FLUSH_STEP;
+    let mut patience_ends = local.ring.now() + FLUSH_PATIENCE;
+    let mut watch = (left > 0).then(|| local.ring.failed(to));
+    while left > 0 && local.ring.now() < patience_ends {
+        deadline.set(local.ring.now() + step);
+        let gone = poll_fn(|context| {
+            if failed(&mut watch, context) {
+                return Poll::Ready(true);
+            }
+            deadline.poll_passed(context).map(|()| false)
+        });
+        if gone.await {
+            break;
+        }
         let now_left = to.unacknowledged();
         if now_left < left {
-            patience_ends = Instant::now() + FLUSH_PATIENCE;
+            patience_ends = local.ring.now() + FLUSH_PATIENCE;
         }
         left = now_left;
+        step = (step * 2).min(FLUSH_STEP_MAX);
     }
     to.abort_on_close();
 }
@@ -231,6 +275,8 @@ mod tests {
     fn the_side_that_was_reset_is_named() {
         use Ending::*;
         assert_eq!(outcome(Finished, Finished), Outcome::Relayed);
+        assert_eq!(outcome(TargetClosed, Finished), Outcome::Relayed);
+        assert_eq!(outcome(Finished, TargetClosed), Outcome::ClientReset);
         assert_eq!(outcome(Finished, SourceFailed), Outcome::BackendReset);
         assert_eq!(outcome(TargetFailed, Finished), Outcome::BackendReset);
         assert_eq!(outcome(TargetFailed, SourceFailed), Outcome::BackendReset);

@@ -18,7 +18,8 @@ pub struct PipePool {
 }
 
 impl PipePool {
-    /// At most `out_max` pipes of `capacity_bytes` each are out at once.
+    /// At most `out_max` pipes of `capacity_bytes` each exist at once, idle ones included, since a
+    /// new one is made only when none is idle.
     pub fn new(out_max: usize, capacity_bytes: usize) -> PipePool {
         PipePool {
             idle: Vec::new(),

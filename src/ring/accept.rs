@@ -16,6 +16,7 @@ pub struct Accepts {
     ring: Ring,
     listener: Rc<OwnedFd>,
     key: Option<u32>,
+    one_by_one: bool,
 }
 
 impl Accepts {
@@ -24,7 +25,20 @@ impl Accepts {
             ring: ring.clone(),
             listener,
             key: None,
+            one_by_one: false,
         }
+    }
+
+    /// Whether the next operation accepts a single connection.
+    pub fn one_by_one(&self) -> bool {
+        self.one_by_one
+    }
+
+    /// From the next operation on accept one connection at a time, or again as many as come. A
+    /// multishot operation takes the whole queue of the listener in one go, before anybody could
+    /// say that it is too much.
+    pub fn set_one_by_one(&mut self, one_by_one: bool) {
+        self.one_by_one = one_by_one;
     }
 
     /// The next connection, or the error of accept(2). After an error the operation has ended; the
@@ -69,7 +83,7 @@ impl Accepts {
     fn start(&self) -> u32 {
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         let listener = types::Fd(self.listener.as_raw_fd());
-        let entry = if self.ring.0.features.multishot_accept {
+        let entry = if self.ring.0.features.multishot_accept && !self.one_by_one {
             opcode::AcceptMulti::new(listener).flags(flags).build()
         } else {
             opcode::Accept::new(listener, ptr::null_mut(), ptr::null_mut())

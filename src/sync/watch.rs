@@ -32,7 +32,11 @@ pub(super) struct Keeper {
     config: Rc<SyncConfig>,
     reload_names: Rc<Notify>,
     last_answer: Rc<Cell<Instant>>,
+    /// As it was read.
     routes_file: Stamp,
+    /// As it was at the last look. Only a file that has not changed between two looks is read: an
+    /// editor or a copy empties a file before it fills it, and an empty one is a valid one.
+    routes_file_seen: Stamp,
     name_files: [Stamp; 2],
     /// Whether the first table was sought elsewhere than in Redis.
     gave_up_waiting: bool,
@@ -47,8 +51,10 @@ impl Keeper {
         reload_names: Rc<Notify>,
         last_answer: Rc<Cell<Instant>>,
     ) -> Keeper {
+        let routes_file = config.routes_file.as_deref().and_then(stamp);
         Keeper {
-            routes_file: config.routes_file.as_deref().and_then(stamp),
+            routes_file,
+            routes_file_seen: routes_file,
             truth,
             config,
             reload_names,
@@ -79,7 +85,9 @@ impl Keeper {
         self.look_for_first_table();
         if let Some(path) = &self.config.routes_file {
             let now = stamp(path);
-            if now != self.routes_file {
+            let is_settled = self.routes_file_seen == now;
+            self.routes_file_seen = now;
+            if is_settled && now != self.routes_file {
                 self.routes_file = now;
                 self.load_static();
             }

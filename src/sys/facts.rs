@@ -81,6 +81,20 @@ fn a_connection_whose_directions_both_ended_hangs_up_without_an_error() {
 }
 
 #[test]
+fn a_reset_behind_the_end_of_stream_reads_as_the_end_and_writes_as_epipe() {
+    let (socket, client) = accepted_from_group();
+    drop(client);
+    let mut bytes = [0; 64];
+    assert_eq!(socket.recv(&mut bytes).unwrap(), 6);
+    assert_eq!(socket.recv(&mut bytes).unwrap(), 0);
+    assert_eq!(socket.send(b"too late").unwrap(), 8);
+    std::thread::sleep(Duration::from_millis(50));
+    let error = socket.send(b"again").unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EPIPE));
+    assert_eq!(socket.recv(&mut bytes).unwrap(), 0);
+}
+
+#[test]
 fn closing_with_unread_bytes_resets_the_connection() {
     let (socket, client) = accepted_from_group();
     socket.send(b"answer").unwrap();

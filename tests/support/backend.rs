@@ -14,7 +14,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use rustls::{RootCertStore, ServerConfig, ServerConnection};
 
 /// A backend that waits this long for a byte belongs to a test that hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -165,7 +165,7 @@ pub fn http(name: &str) -> Backend {
 pub fn http_at(address: &str, name: &str) -> Backend {
     let name = name.to_owned();
     raw_at(address, move |stream| {
-        let _ = serve_http(&mut BufReader::new(stream), &name);
+        let _ = serve_plain(stream, &name);
     })
 }
 
@@ -173,7 +173,7 @@ pub fn http_at(address: &str, name: &str) -> Backend {
 pub fn http_unix(path: &Path, name: &str) -> Backend {
     let name = name.to_owned();
     raw_unix(path, move |stream| {
-        let _ = serve_http(&mut BufReader::new(stream), &name);
+        let _ = serve_plain(stream, &name);
     })
 }
 
@@ -199,13 +199,41 @@ pub fn tls_unix(path: &Path, name: &str) -> Backend {
     })
 }
 
-fn serve_tls<S: Read + Write>(stream: S, name: &str) -> io::Result<()> {
-    let connection = ServerConnection::new(SERVER.clone()).map_err(io::Error::other)?;
-    let mut stream = BufReader::new(StreamOwned::new(connection, stream));
-    serve_http(&mut stream, name)?;
-    let tls = stream.get_mut();
-    tls.conn.send_close_notify();
-    tls.flush()
+/// A socket of either kind, as far as it can be finished.
+trait Socket: Read + Write {
+    fn finish_sending(&self) -> io::Result<()>;
+
+    /// Closing with bytes of the peer unread, a close_notify for one, would be a reset.
+    fn finish(&mut self) -> io::Result<()> {
+        self.finish_sending()?;
+        io::copy(self, &mut io::sink()).map(drop)
+    }
+}
+
+impl Socket for TcpStream {
+    fn finish_sending(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
+
+impl Socket for UnixStream {
+    fn finish_sending(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
+
+fn serve_plain(mut socket: impl Socket, name: &str) -> io::Result<()> {
+    serve_http(&mut BufReader::new(&mut socket), name)?;
+    socket.finish()
+}
+
+fn serve_tls(mut socket: impl Socket, name: &str) -> io::Result<()> {
+    let mut connection = ServerConnection::new(SERVER.clone()).map_err(io::Error::other)?;
+    let stream = rustls::Stream::new(&mut connection, &mut socket);
+    serve_http(&mut BufReader::new(stream), name)?;
+    connection.send_close_notify();
+    connection.complete_io(&mut socket)?;
+    socket.finish()
 }
 
 /// Serves requests until one asks for the end. The body of the answer is `name`, and behind it a

@@ -214,7 +214,10 @@ pub fn tls_get(address: SocketAddr, name: &str, path: &str) -> io::Result<Respon
         stream,
         "GET {path} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n"
     )?;
-    Response::read(&mut stream)
+    let response = Response::read(&mut stream)?;
+    // To leave before the backend's close_notify has come would be a reset.
+    stream.read_to_end(&mut Vec::new())?;
+    Ok(response)
 }
 
 /// The alert that a failed [`tls_connect`] was told, by the name that rustls has for it.

@@ -24,6 +24,7 @@ pub struct Options {
     rest: Vec<String>,
     environment: Vec<(String, String)>,
     file_limit: Option<u32>,
+    drain: String,
 }
 
 impl Options {
@@ -34,6 +35,7 @@ impl Options {
             rest: Vec::new(),
             environment: Vec::new(),
             file_limit: None,
+            drain: String::from("1s"),
         }
     }
 
@@ -64,6 +66,12 @@ impl Options {
         self
     }
 
+    /// As `--drain`.
+    pub fn drain(mut self, drain: &str) -> Options {
+        self.drain = drain.to_owned();
+        self
+    }
+
     /// Open descriptors that the process may have.
     pub fn file_limit(mut self, files: u32) -> Options {
         self.file_limit = Some(files);
@@ -82,7 +90,7 @@ impl Options {
             }
         };
         command.args(["--cores", &self.cores, "--admin", "127.0.0.1:0"]);
-        command.args(["--drain", "1s"]);
+        command.args(["--drain", &self.drain]);
         if self.listeners.is_empty() {
             command.args(["--https", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
         }
@@ -306,6 +314,19 @@ impl Proxy {
         kib.and_then(|kib| kib.parse::<usize>().ok())
             .expect("VmRSS is in KiB")
             * 1024
+    }
+
+    /// Processor time used so far.
+    pub fn processor_time(&self) -> Duration {
+        // Fields 14 and 15, in hundredths of a second (proc_pid_stat(5)); the second field holds
+        // the name and may hold blanks.
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");
+        let (_, fields) = stat.rsplit_once(')').expect("the name is in parentheses");
+        let fields = fields.split_whitespace().skip(11).take(2);
+        let ticks: u64 = fields
+            .map(|field| field.parse::<u64>().expect("a count of ticks"))
+            .sum();
+        Duration::from_millis(ticks * 10)
     }
 
     /// Sends a signal by its name, such as `TERM`.

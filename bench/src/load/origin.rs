@@ -1,0 +1,285 @@
+//! The origin behind the proxies: one connection's side of each [`Service`], and the backends of
+//! the seed's scenario that take their time.
+
+use super::buffers::{HeadEnd, Moved, read, write};
+use super::plan::{
+    BODY_BYTES, PIECE_BYTES, REPLY_BYTES, REQUEST_BYTES, SEED_SERVICE_TIME, SEED_WORKERS, Service,
+};
+use mio::net::TcpStream;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Length of a TLS record's header, in which the length of its content is the last two bytes.
+const RECORD_HEADER_BYTES: usize = 5;
+
+/// What the origin answers, made once.
+#[derive(Debug)]
+pub struct Answers {
+    small: Vec<u8>,
+    keep: Vec<u8>,
+    close: Vec<u8>,
+}
+
+impl Answers {
+    pub fn new() -> Answers {
+        let http = |connection: &str| {
+            let mut answer = format!(
+                "HTTP/1.1 200 OK\r\nServer: origin\r\nContent-Type: application/octet-stream\r\nContent-Length: {BODY_BYTES}\r\n{connection}\r\n"
+            )
+            .into_bytes();
+            answer.resize(answer.len() + BODY_BYTES, b'x');
+            answer
+        };
+        Answers {
+            small: vec![0x2a; REPLY_BYTES],
+            keep: http(""),
+            close: http("Connection: close\r\n"),
+        }
+    }
+
+    fn of(&self, service: Service) -> &[u8] {
+        match service {
+            Service::Keep => &self.keep,
+            Service::Close | Service::Seed(_) => &self.close,
+            _ => &self.small,
+        }
+    }
+}
+
+/// What a step of a served connection came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    Waits,
+    /// Has had its share of this turn and wants another.
+    Again,
+    /// A request for the numbered slow backend is complete.
+    Queue(usize),
+    Ended,
+}
+
+/// A connection being served.
+#[derive(Debug)]
+pub struct Served {
+    pub stream: TcpStream,
+    pub service: Service,
+    /// It stands in the queue of those that want another turn.
+    pub queued: bool,
+    header: [u8; RECORD_HEADER_BYTES],
+    /// Bytes of the hello received so far, header included.
+    hello: usize,
+    /// The hello is complete.
+    greeted: bool,
+    /// Bytes of a request received so far.
+    request: usize,
+    head: HeadEnd,
+    /// Bytes of the answer still to be sent.
+    answer_left: usize,
+    /// Bulk sent, and since when, for streams held at a rate.
+    sent: u64,
+    since: Instant,
+}
+
+impl Served {
+    pub fn new(stream: TcpStream, service: Service) -> Served {
+        Served {
+            stream,
+            service,
+            queued: false,
+            header: [0; RECORD_HEADER_BYTES],
+            hello: 0,
+            greeted: false,
+            request: 0,
+            head: HeadEnd::default(),
+            answer_left: 0,
+            sent: 0,
+            since: Instant::now(),
+        }
+    }
+
+    /// Goes on as far as the socket allows, at most one piece of bulk. `received` counts bytes of
+    /// uploads; `rate` holds a bulk stream at that many bytes per second.
+    pub fn advance(
+        &mut self,
+        answers: &Answers,
+        scratch: &mut [u8],
+        received: &mut u64,
+        rate: Option<f64>,
+    ) -> Step {
+        loop {
+            if self.answer_left > 0 {
+                match self.send_answer(answers) {
+                    None => return Step::Waits,
+                    Some(false) => return Step::Ended,
+                    Some(true) => {}
+                }
+                if self.service == Service::Close {
+                    return Step::Ended;
+                }
+                // The next request cannot be here yet; its event will come.
+                return Step::Waits;
+            }
+            if self.service == Service::Down && self.greeted {
+                return self.send_piece(scratch, rate);
+            }
+            let length = match read(&mut self.stream, scratch) {
+                Moved::Bytes(length) => length,
+                Moved::Blocked => return Step::Waits,
+                Moved::Finished | Moved::Failed(_) => return Step::Ended,
+            };
+            match self.service {
+                Service::Up if self.greeted => {
+                    *received += length as u64;
+                    return Step::Again;
+                }
+                Service::Small | Service::Down | Service::Up => self.take_small(&scratch[..length]),
+                Service::Keep | Service::Close => {
+                    if self.head.advance(&scratch[..length]).is_some() {
+                        self.answer_left = answers.of(self.service).len();
+                    }
+                }
+                Service::Seed(backend) => {
+                    if self.head.advance(&scratch[..length]).is_some() {
+                        return Step::Queue(backend);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Answers a request that a slow backend is done with; the caller then ends the connection.
+    pub fn answer(&mut self, answers: &Answers) {
+        self.answer_left = answers.of(self.service).len();
+        self.send_answer(answers);
+    }
+
+    fn take_small(&mut self, mut bytes: &[u8]) {
+        if !self.greeted {
+            let missing = RECORD_HEADER_BYTES
+                .saturating_sub(self.hello)
+                .min(bytes.len());
+            self.header[self.hello.min(RECORD_HEADER_BYTES)..][..missing]
+                .copy_from_slice(&bytes[..missing]);
+            self.hello += missing;
+            bytes = &bytes[missing..];
+            if self.hello < RECORD_HEADER_BYTES {
+                return;
+            }
+            let content = usize::from(u16::from_be_bytes([self.header[3], self.header[4]]));
+            let missing = (RECORD_HEADER_BYTES + content - self.hello).min(bytes.len());
+            self.hello += missing;
+            bytes = &bytes[missing..];
+            if self.hello < RECORD_HEADER_BYTES + content {
+                return;
+            }
+            self.greeted = true;
+            self.since = Instant::now();
+            if self.service == Service::Small {
+                self.answer_left = REPLY_BYTES;
+            }
+        }
+        self.request += bytes.len();
+        if self.request >= REQUEST_BYTES && self.service == Service::Small {
+            self.request -= REQUEST_BYTES;
+            self.answer_left += REPLY_BYTES;
+        }
+    }
+
+    /// `None` when the socket is full, otherwise whether it still works.
+    fn send_answer(&mut self, answers: &Answers) -> Option<bool> {
+        let answer = answers.of(self.service);
+        while self.answer_left > 0 {
+            let begin = answer.len() - self.answer_left.min(answer.len());
+            match write(&mut self.stream, &answer[begin..]) {
+                Moved::Bytes(length) => self.answer_left -= length,
+                Moved::Blocked => return None,
+                Moved::Finished | Moved::Failed(_) => return Some(false),
+            }
+        }
+        Some(true)
+    }
+
+    fn send_piece(&mut self, scratch: &[u8], rate: Option<f64>) -> Step {
+        let mut piece = PIECE_BYTES;
+        if let Some(rate) = rate {
+            let due = self.since.elapsed().as_secs_f64() * rate - self.sent as f64;
+            // Smaller writes than this would make the rate a matter of the origin's own speed.
+            if due < 16_384.0 {
+                return Step::Again;
+            }
+            piece = piece.min(due as usize);
+        }
+        match write(&mut self.stream, &scratch[..piece]) {
+            Moved::Bytes(length) => {
+                self.sent += length as u64;
+                Step::Again
+            }
+            Moved::Blocked => Step::Waits,
+            Moved::Finished | Moved::Failed(_) => Step::Ended,
+        }
+    }
+}
+
+/// A backend that takes [`SEED_SERVICE_TIME`] for each request, [`SEED_WORKERS`] at a time; the
+/// others queue. Since all take equally long, they end in the order in which they began.
+#[derive(Debug, Default)]
+pub struct SlowBackend {
+    waiting: VecDeque<usize>,
+    serving: VecDeque<(Instant, usize)>,
+}
+
+impl SlowBackend {
+    /// Takes a request of the connection with this index.
+    pub fn queue(&mut self, connection: usize, now: Instant) {
+        self.waiting.push_back(connection);
+        self.begin(now);
+    }
+
+    /// The connection whose answer is due, one per call.
+    pub fn due(&mut self, now: Instant) -> Option<usize> {
+        let (at, connection) = *self.serving.front()?;
+        if at > now {
+            return None;
+        }
+        self.serving.pop_front();
+        self.begin(now);
+        Some(connection)
+    }
+
+    /// How long until the next answer is due.
+    pub fn next(&self, now: Instant) -> Option<Duration> {
+        let (at, _) = self.serving.front()?;
+        Some(at.saturating_duration_since(now))
+    }
+
+    fn begin(&mut self, now: Instant) {
+        while self.serving.len() < SEED_WORKERS {
+            let Some(connection) = self.waiting.pop_front() else {
+                return;
+            };
+            self.serving
+                .push_back((now + SEED_SERVICE_TIME, connection));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_backend_serves_four_at_a_time() {
+        let start = Instant::now();
+        let mut backend = SlowBackend::default();
+        for connection in 0..6 {
+            backend.queue(connection, start);
+        }
+        assert_eq!(backend.due(start), None);
+        let later = start + SEED_SERVICE_TIME;
+        let done: Vec<usize> = std::iter::from_fn(|| backend.due(later)).collect();
+        assert_eq!(done, [0, 1, 2, 3]);
+        assert_eq!(backend.next(later), Some(SEED_SERVICE_TIME));
+        let done: Vec<usize> =
+            std::iter::from_fn(|| backend.due(later + SEED_SERVICE_TIME)).collect();
+        assert_eq!(done, [4, 5]);
+    }
+}

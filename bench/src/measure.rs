@@ -1,0 +1,249 @@
+//! One window: a fresh proxy in front of a fresh origin, load on it, and what that cost. Nothing
+//! else runs on the proxy's processor, and no port number is used twice.
+
+use crate::calls::Counter;
+use crate::load::{Act, LoadSide, Tally};
+use crate::machine::{self, Processors};
+use crate::peer::Peer;
+use crate::procfs::{self, Memory, ProcessorTime};
+use crate::scenario::{Scenario, Unit};
+use serde::Serialize;
+use std::io;
+use std::time::{Duration, Instant};
+
+const GIBIBYTE: f64 = (1u64 << 30) as f64;
+/// How long opening a scenario's connections may take.
+const OPENING_PATIENCE: Duration = Duration::from_secs(20);
+/// Load before the window, for caches, allocators and the proxies' own adaption.
+const WARM_UP: Duration = Duration::from_millis(500);
+/// How long a fixed number of requests may take.
+const FIXED_PATIENCE: Duration = Duration::from_secs(60);
+/// How long idle connections settle before their memory is read.
+const SETTLING: Duration = Duration::from_millis(500);
+
+/// Which window.
+#[derive(Debug, Clone, Copy)]
+pub struct Window {
+    pub round: u32,
+    pub length: Duration,
+    pub processors: Processors,
+    /// Count system calls instead of measuring times.
+    pub counts_calls: bool,
+}
+
+/// What one window measured. Times are seconds, latencies microseconds, memory bytes.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Sample {
+    pub scenario: String,
+    pub peer: String,
+    pub round: u32,
+    pub window: f64,
+    /// Units of work done, see the scenario.
+    pub units: f64,
+    pub answers: u64,
+    pub bulk_bytes: u64,
+    /// Processor time of all the proxy's threads; `None` without a proxy.
+    pub processor: Option<f64>,
+    /// Busy time of the proxy's whole processor, interrupts and kernel threads included.
+    pub processor_whole: f64,
+    /// Time that both processors spent on neither the proxy nor the load.
+    pub others: f64,
+    /// Share of the window in which the load's processor had work.
+    pub load_share: f64,
+    pub p50: Option<u64>,
+    pub p99: Option<u64>,
+    pub p999: Option<u64>,
+    pub failures: u64,
+    pub first_failure: Option<String>,
+    /// System calls of all the proxy's threads, in a window that counts them.
+    pub calls: Option<u64>,
+    pub memory: Memory,
+    /// Of idle connections: growth of the proxy's own memory and of the system's per connection.
+    pub memory_per_connection: Option<f64>,
+    pub system_memory_per_connection: Option<f64>,
+    /// Latency by percentile, for the charts.
+    pub percentiles: Vec<(f64, u64)>,
+}
+
+impl Sample {
+    /// Seconds of processor time per unit of work.
+    pub fn cost(&self) -> Option<f64> {
+        self.processor
+            .filter(|_| self.units > 0.0)
+            .map(|time| time / self.units)
+    }
+
+    pub fn answers_per_second(&self) -> f64 {
+        self.answers as f64 / self.window
+    }
+
+    pub fn bulk_per_second(&self) -> f64 {
+        self.bulk_bytes as f64 / self.window
+    }
+}
+
+/// Percentiles of the latency charts.
+const PERCENTILES: [f64; 9] = [10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99];
+
+/// Meters that are read at both ends of a window.
+struct Meters {
+    at: Instant,
+    proxy: ProcessorTime,
+    whole: Duration,
+    load: ProcessorTime,
+    load_whole: Duration,
+}
+
+impl Meters {
+    fn read(root: Option<u32>, processors: Processors) -> io::Result<Meters> {
+        Ok(Meters {
+            at: Instant::now(),
+            proxy: ProcessorTime::of(&tree(root)?)?,
+            whole: procfs::processor_busy(processors.proxy)?,
+            load: ProcessorTime::of(&[std::process::id()])?,
+            load_whole: procfs::processor_busy(processors.load)?,
+        })
+    }
+}
+
+/// Measures one window of a scenario with `peer` in between.
+///
+/// # Errors
+/// When the proxy does not start or is not pinned, or the load does not come about.
+pub fn window(scenario: &Scenario, peer: &Peer, window: Window) -> io::Result<Sample> {
+    let mut load = LoadSide::new(scenario.connections())?;
+    let running = peer.start(scenario.listening, window.processors, &load)?;
+    load.hold_bulk(scenario.bulk_rate);
+    for (index, (service, group)) in scenario.groups.iter().enumerate() {
+        if index > 0 && group.act == Act::Hold {
+            // What a proxy touches for its first connections is not what one more costs.
+            load.open(OPENING_PATIENCE)?;
+        }
+        load.add(group.clone(), running.target(*service, &load));
+    }
+    loaded(scenario, &mut load, running.root(), peer.name(), window)
+}
+
+/// As [`window`], with the proxy of these processes running and the clients added.
+pub fn loaded(
+    scenario: &Scenario,
+    load: &mut LoadSide,
+    root: Option<u32>,
+    name: &str,
+    window: Window,
+) -> io::Result<Sample> {
+    let idle = scenario
+        .groups
+        .iter()
+        .all(|(_, group)| group.act == Act::Hold);
+    let memory_before = Memory::of(&tree(root)?)?;
+    let available_before = procfs::memory_available()?;
+    // A fixed number of requests is measured from the first connection on.
+    let fixed = scenario
+        .groups
+        .iter()
+        .any(|(_, group)| group.answers_max.is_some());
+    if !fixed {
+        load.open(OPENING_PATIENCE)?;
+        load.run(if idle { SETTLING } else { WARM_UP })?;
+        load.reset();
+    }
+
+    let counter = match window.counts_calls {
+        true => Counter::attach(&tree(root)?)?,
+        false => None,
+    };
+    let begin = Meters::read(root, window.processors)?;
+    if fixed {
+        load.begin()?;
+        load.run(FIXED_PATIENCE)?;
+    } else {
+        load.run(window.length)?;
+    }
+    let end = Meters::read(root, window.processors)?;
+    let mut sample = sample(scenario, name, load, window.round, &begin, &end);
+    sample.calls = counter.map(Counter::finish).transpose()?.flatten();
+    if root.is_some() {
+        let tree = tree(root)?;
+        machine::check_proxy_pinned(&tree, window.processors)?;
+        sample.memory = Memory::of(&tree)?;
+        if sample.units > 0.0 && !idle && sample.processor == Some(0.0) {
+            return Err(io::Error::other(format!(
+                "the proxy did {} units of work in no processor time; not all of its processes {tree:?} are known",
+                sample.units
+            )));
+        }
+    } else {
+        sample.processor = None;
+    }
+    if idle {
+        let (_, counted) = scenario.groups.last().expect("a scenario has a group");
+        let connections = counted.connections as f64;
+        let grown = sample.memory.proportional as f64 - memory_before.proportional as f64;
+        let taken = available_before as f64 - procfs::memory_available()? as f64;
+        sample.memory_per_connection = root.is_some().then_some(grown / connections);
+        sample.system_memory_per_connection = Some(taken / connections);
+    }
+    Ok(sample)
+}
+
+/// The proxy's processes now: a worker may come to be after its master accepts.
+fn tree(root: Option<u32>) -> io::Result<Vec<u32>> {
+    root.map_or(Ok(Vec::new()), procfs::process_tree)
+}
+
+fn sample(
+    scenario: &Scenario,
+    name: &str,
+    load: &mut LoadSide,
+    round: u32,
+    begin: &Meters,
+    end: &Meters,
+) -> Sample {
+    let elapsed = end.at - begin.at;
+    let polling = load.polling();
+    let first_failure = load.first_failure();
+    let tallies = load.tallies();
+    let answers: u64 = tallies.iter().map(|tally| tally.answers).sum();
+    let bulk_bytes: u64 = tallies.iter().map(|tally| tally.bytes).sum();
+    let failures = tallies.iter().map(|tally| tally.failures).sum();
+    let latency = tallies.iter().fold(Tally::no_latency(), |mut all, tally| {
+        all += &tally.latency;
+        all
+    });
+    let at = |percentile| (answers > 0).then(|| latency.value_at_percentile(percentile));
+    // A loop that spins is always running; one that blocks is running when it is not waiting. The
+    // smaller figure is the one that means work in both cases.
+    let running = end.load.since(&begin.load).as_secs_f64();
+    let proxy = end.proxy.since(&begin.proxy).as_secs_f64();
+    let whole = (end.whole - begin.whole).as_secs_f64();
+    let both = whole + (end.load_whole - begin.load_whole).as_secs_f64();
+    let not_polling = elapsed.saturating_sub(polling).as_secs_f64();
+    Sample {
+        scenario: scenario.name.to_owned(),
+        peer: name.to_owned(),
+        round,
+        window: elapsed.as_secs_f64(),
+        units: match scenario.unit {
+            Unit::Connection | Unit::Exchange | Unit::Request => answers as f64,
+            Unit::Gibibyte => bulk_bytes as f64 / GIBIBYTE,
+            Unit::Second => elapsed.as_secs_f64(),
+        },
+        answers,
+        bulk_bytes,
+        processor: Some(proxy),
+        processor_whole: whole,
+        others: (both - proxy - running).max(0.0),
+        load_share: running.min(not_polling) / elapsed.as_secs_f64(),
+        p50: at(50.0),
+        p99: at(99.0),
+        p999: at(99.9),
+        failures,
+        first_failure,
+        percentiles: PERCENTILES
+            .iter()
+            .filter_map(|one| Some((*one, at(*one)?)))
+            .collect(),
+        ..Sample::default()
+    }
+}

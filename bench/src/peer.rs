@@ -1,0 +1,431 @@
+//! The proxies compared: how each is configured, started on its processor, and ended.
+
+use crate::load::{LoadSide, Service};
+use crate::machine::{self, Processors};
+use crate::procfs;
+use crate::scenario::{SEED, Scenario};
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a proxy may take until it accepts.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may take to end after SIGTERM before it is killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Where distributions put the stream module of nginx.
+const NGINX_MODULES: [&str; 3] = [
+    "/usr/lib/nginx/modules",
+    "/usr/lib64/nginx/modules",
+    "/usr/share/nginx/modules",
+];
+
+/// What stands between the clients and the origin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peer {
+    /// A build of pointsman and the word for it in the report.
+    Pointsman {
+        name: String,
+        program: PathBuf,
+    },
+    Haproxy,
+    HaproxySplice,
+    Nginx,
+    Sniproxy,
+    /// Clients connect to the origin.
+    None,
+}
+
+/// The protocol that a proxy listens for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listening {
+    Tls,
+    Http,
+}
+
+impl Peer {
+    pub fn name(&self) -> &str {
+        match self {
+            Peer::Pointsman { name, .. } => name,
+            Peer::Haproxy => "haproxy",
+            Peer::HaproxySplice => "haproxy-splice",
+            Peer::Nginx => "nginx",
+            Peer::Sniproxy => "sniproxy",
+            Peer::None => "none",
+        }
+    }
+
+    /// The peer of that name, pointsman aside.
+    pub fn parse(name: &str) -> Option<Peer> {
+        let peers = [
+            Peer::Haproxy,
+            Peer::HaproxySplice,
+            Peer::Nginx,
+            Peer::Sniproxy,
+            Peer::None,
+        ];
+        peers.into_iter().find(|peer| peer.name() == name)
+    }
+
+    /// What is installed, or why it cannot take part.
+    pub fn version(&self) -> Result<String, String> {
+        let (program, argument) = match self {
+            Peer::Pointsman { program, .. } => {
+                (program.to_string_lossy().into_owned(), "--version")
+            }
+            Peer::Haproxy | Peer::HaproxySplice => ("haproxy".to_owned(), "-v"),
+            Peer::Nginx => ("nginx".to_owned(), "-v"),
+            Peer::Sniproxy => ("sniproxy".to_owned(), "-V"),
+            Peer::None => return Ok("clients connect to the origin".to_owned()),
+        };
+        if *self == Peer::Nginx && nginx_modules().is_none() {
+            return Err("nginx has no stream module (package libnginx-mod-stream)".to_owned());
+        }
+        machine::version(&program, argument).ok_or_else(|| format!("{program} is not installed"))
+    }
+
+    /// Splicing is of mode tcp only, and sniproxy has no route of several backends.
+    pub fn takes_part(&self, scenario: &Scenario) -> bool {
+        match self {
+            Peer::HaproxySplice => scenario.listening == Listening::Tls,
+            Peer::Sniproxy => scenario.name != SEED,
+            _ => true,
+        }
+    }
+
+    fn command(&self, listening: Listening, setting: &Setting) -> io::Result<Command> {
+        let mut command = pinned(setting.processors.proxy);
+        let configuration = setting.directory.join("peer.conf");
+        let template = match (self, listening) {
+            (Peer::Pointsman { program, .. }, _) => {
+                command
+                    .arg(program)
+                    .args(pointsman_arguments(listening, setting));
+                return Ok(command);
+            }
+            (Peer::Haproxy, Listening::Tls) => include_str!("../peers/haproxy-tcp.cfg"),
+            (Peer::HaproxySplice, _) => include_str!("../peers/haproxy-tcp-splice.cfg"),
+            (Peer::Haproxy, Listening::Http) => include_str!("../peers/haproxy-http.cfg"),
+            (Peer::Nginx, Listening::Tls) => include_str!("../peers/nginx-stream.conf"),
+            (Peer::Nginx, Listening::Http) => include_str!("../peers/nginx-http.conf"),
+            (Peer::Sniproxy, _) => include_str!("../peers/sniproxy.conf"),
+            (Peer::None, _) => return Err(io::Error::other("no proxy is no program")),
+        };
+        let text = render(template, &setting.values(listening)).map_err(io::Error::other)?;
+        fs::write(&configuration, text)?;
+        match self {
+            Peer::Nginx => command
+                .args(["nginx", "-e", "stderr", "-p"])
+                .arg(setting.directory)
+                .arg("-c"),
+            Peer::Sniproxy => command.args(["sniproxy", "-f", "-c"]),
+            _ => command.args(["haproxy", "-db", "-f"]),
+        };
+        command.arg(configuration);
+        Ok(command)
+    }
+
+    /// Starts it in front of the origin of `load`, and waits until it accepts and is pinned.
+    pub fn start(
+        &self,
+        listening: Listening,
+        processors: Processors,
+        load: &LoadSide,
+    ) -> io::Result<Running> {
+        let directory = tempfile::tempdir()?;
+        let listen = free_address()?;
+        if *self == Peer::None {
+            return Ok(Running {
+                child: None,
+                listen,
+                _directory: directory,
+            });
+        }
+        let setting = Setting {
+            listen,
+            processors,
+            directory: directory.path(),
+            services: Service::ALL.map(|service| (service, load.address(service))),
+        };
+        let log = directory.path().join("output");
+        let output = fs::File::create(&log)?;
+        let child = self
+            .command(listening, &setting)?
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()?;
+        let mut running = Running {
+            child: Some(child),
+            listen,
+            _directory: directory,
+        };
+        running.wait_until_up(&log).map_err(|error| {
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            io::Error::other(format!(
+                "{} did not start: {error}; it said: {said}",
+                self.name()
+            ))
+        })?;
+        running.check_pinned(processors)?;
+        Ok(running)
+    }
+}
+
+/// What a configuration template is filled with.
+struct Setting<'a> {
+    listen: SocketAddr,
+    processors: Processors,
+    directory: &'a Path,
+    services: [(Service, SocketAddr); Service::ALL.len()],
+}
+
+impl Setting<'_> {
+    fn values(&self, listening: Listening) -> Vec<(&'static str, String)> {
+        let mut values = vec![
+            ("listen", self.listen.to_string()),
+            ("processor", self.processors.proxy.to_string()),
+            (
+                "processor_mask",
+                format!("1{}", "0".repeat(self.processors.proxy)),
+            ),
+            ("directory", self.directory.display().to_string()),
+            ("modules", nginx_modules().unwrap_or_default().to_owned()),
+            (
+                "protocol",
+                if listening == Listening::Tls {
+                    "tls"
+                } else {
+                    "http"
+                }
+                .to_owned(),
+            ),
+        ];
+        values.extend(
+            self.services
+                .iter()
+                .map(|(one, at)| (one.name(), at.to_string())),
+        );
+        values
+    }
+}
+
+fn pointsman_arguments(listening: Listening, setting: &Setting) -> Vec<String> {
+    let protocol = if listening == Listening::Tls {
+        "--https"
+    } else {
+        "--http"
+    };
+    let mut arguments = vec![
+        protocol.to_owned(),
+        setting.listen.to_string(),
+        "--cores".to_owned(),
+        setting.processors.proxy.to_string(),
+    ];
+    let mut hosts: Vec<(&str, Vec<String>)> = Vec::new();
+    for (service, at) in &setting.services {
+        match hosts.iter_mut().find(|(host, _)| *host == service.host()) {
+            Some((_, members)) => members.push(at.to_string()),
+            None => hosts.push((service.host(), vec![at.to_string()])),
+        }
+    }
+    for (host, members) in hosts {
+        arguments.extend([
+            "--route".to_owned(),
+            format!("{host}={}", members.join(",")),
+        ]);
+    }
+    arguments
+}
+
+/// Puts values in the places marked `{{name}}`; every mark must have a value.
+pub fn render(template: &str, values: &[(&str, String)]) -> Result<String, String> {
+    let mut rendered = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some((before, from_name)) = rest.split_once("{{") {
+        let (name, after) = from_name
+            .split_once("}}")
+            .ok_or_else(|| format!("an open mark: {{{{{from_name}"))?;
+        let value = values.iter().find(|(one, _)| *one == name);
+        let (_, value) = value.ok_or_else(|| format!("nothing is known for {{{{{name}}}}}"))?;
+        rendered.push_str(before);
+        rendered.push_str(value);
+        rest = after;
+    }
+    rendered.push_str(rest);
+    Ok(rendered)
+}
+
+fn nginx_modules() -> Option<&'static str> {
+    NGINX_MODULES
+        .into_iter()
+        .find(|directory| Path::new(directory).join("ngx_stream_module.so").exists())
+}
+
+/// The beginning of a command that runs on one processor only, and ends when this process does,
+/// however that ends.
+pub fn pinned(processor: usize) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM", "taskset", "--cpu-list"]);
+    command.arg(processor.to_string());
+    command
+}
+
+/// An address that was free a moment ago.
+pub fn free_address() -> io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}
+
+/// A started proxy; dropping it ends it.
+#[derive(Debug)]
+pub struct Running {
+    child: Option<Child>,
+    listen: SocketAddr,
+    _directory: tempfile::TempDir,
+}
+
+impl Running {
+    /// Where clients of `service` connect.
+    pub fn target(&self, service: Service, load: &LoadSide) -> SocketAddr {
+        if self.child.is_some() {
+            self.listen
+        } else {
+            load.address(service)
+        }
+    }
+
+    /// Takes over a pointsman that is up.
+    pub fn adopt(child: Child, listen: SocketAddr) -> io::Result<Running> {
+        Ok(Running {
+            child: Some(child),
+            listen,
+            _directory: tempfile::tempdir()?,
+        })
+    }
+
+    /// Checks that every thread of it may run on the proxy's processor only.
+    pub fn check_pinned(&self, processors: Processors) -> io::Result<()> {
+        match self.root() {
+            Some(root) => machine::check_proxy_pinned(&procfs::process_tree(root)?, processors),
+            None => Ok(()),
+        }
+    }
+
+    /// Where the proxy listens.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Its first process, from which the others come; none without a proxy.
+    pub fn root(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    fn wait_until_up(&mut self, log: &Path) -> io::Result<()> {
+        let end = Instant::now() + START_TIMEOUT;
+        let child = self
+            .child
+            .as_mut()
+            .expect("only a started proxy is waited for");
+        while TcpStream::connect(self.listen).is_err() {
+            if let Some(status) = child.try_wait()? {
+                return Err(io::Error::other(format!("it ended: {status}")));
+            }
+            if Instant::now() > end {
+                return Err(io::Error::other(format!(
+                    "not up after {START_TIMEOUT:?}, see {}",
+                    log.display()
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // Workers that only now come to their processor.
+        std::thread::sleep(Duration::from_millis(100));
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let Some(child) = &mut self.child else {
+            return;
+        };
+        // A failure here means that it has ended already, which is what is wanted.
+        if let Some(pid) = Pid::from_raw(child.id().cast_signed()) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let end = Instant::now() + STOP_TIMEOUT;
+        while Instant::now() < end {
+            if let Ok(Some(_)) = child.try_wait() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEMPLATES: [&str; 6] = [
+        include_str!("../peers/haproxy-tcp.cfg"),
+        include_str!("../peers/haproxy-tcp-splice.cfg"),
+        include_str!("../peers/haproxy-http.cfg"),
+        include_str!("../peers/nginx-stream.conf"),
+        include_str!("../peers/nginx-http.conf"),
+        include_str!("../peers/sniproxy.conf"),
+    ];
+
+    fn setting() -> Setting<'static> {
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut port = 100;
+        Setting {
+            listen: at(443),
+            processors: Processors { proxy: 2, load: 1 },
+            directory: Path::new("/tmp/x"),
+            services: Service::ALL.map(|service| {
+                port += 1;
+                (service, at(port))
+            }),
+        }
+    }
+
+    #[test]
+    fn every_template_renders_whole() {
+        for template in TEMPLATES {
+            let text = render(template, &setting().values(Listening::Tls)).expect("it renders");
+            assert!(!text.contains("{{"), "{text}");
+            assert!(text.contains("127.0.0.1:443"), "{text}");
+        }
+        let nginx = render(TEMPLATES[3], &setting().values(Listening::Tls)).expect("it renders");
+        assert!(nginx.contains("worker_cpu_affinity 100;"), "{nginx}");
+    }
+
+    #[test]
+    fn an_unknown_or_open_mark_is_an_error() {
+        assert!(render("a {{b}}", &[]).is_err());
+        assert!(render("a {{b", &[("b", String::new())]).is_err());
+        assert_eq!(
+            render("a {{b}} c", &[("b", "x".to_owned())]),
+            Ok("a x c".to_owned())
+        );
+    }
+
+    #[test]
+    fn the_seed_backends_are_one_route_of_three() {
+        let arguments = pointsman_arguments(Listening::Http, &setting());
+        let seed = arguments
+            .iter()
+            .find(|one| one.starts_with("seed.bench.test="));
+        assert_eq!(
+            seed.map(String::as_str),
+            Some("seed.bench.test=127.0.0.1:106,127.0.0.1:107,127.0.0.1:108")
+        );
+    }
+}
