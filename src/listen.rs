@@ -112,7 +112,7 @@ impl Listening {
         self.local.count(Counter::AcceptErrors);
         let remedy = match error.raw_os_error() {
             // The client was gone before it was accepted (accept(2)).
-            Some(libc::ECONNABORTED | libc::EPROTO | libc::EINTR | libc::EAGAIN) => return,
+            Some(libc::ECONNABORTED | libc::EPROTO | libc::EINTR) => return,
             Some(libc::EMFILE) => {
                 "this process is out of descriptors: raise LimitNOFILE= or ulimit -n"
             }
