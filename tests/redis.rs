@@ -236,7 +236,8 @@ fn a_snapshot_serves_a_start_without_redis() {
     wait_until("a snapshot", SOON, || file.exists());
     drop(proxy);
     redis.kill();
-    let proxy = with_redis(&redis.url()).args(&snapshot).start();
+    let mut proxy = with_redis(&redis.url()).args(&snapshot).start();
+    proxy.expect_descriptors(1);
     wait_for_answer(&proxy, "a.test", "first");
     redis.restart();
     add(&redis, "a.test", &second);

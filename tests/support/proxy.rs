@@ -364,6 +364,12 @@ impl Proxy {
         }
     }
 
+    /// What comes on top of the descriptors open at the start and is no leak, such as the connection
+    /// to a Redis that was away when the proxy started.
+    pub fn expect_descriptors(&mut self, more: usize) {
+        self.baseline.descriptors += more;
+    }
+
     /// Once the test's clients are gone: no connection, no ring operation, no deadline, no pipe and
     /// no descriptor more than right after the start.
     ///
