@@ -44,6 +44,10 @@ pub const LOCKED_MEMORY_PER_CORE_BYTES: u64 = 512 << 10;
 /// hold its descriptors until the idle deadline.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
+/// Connections of a core for which the ring's tables have room from the start; 200 MB of addresses,
+/// and of memory what is used. Beyond it the tables grow.
+const CONNECTIONS_SET_ASIDE_MAX: usize = 1 << 20;
+
 /// What all cores have in common.
 #[derive(Debug, Clone)]
 pub struct CoreConfig {
@@ -226,8 +230,9 @@ impl Seat {
     }
 
     fn prepare(&self, config: CoreConfig, table: Table) -> Result<Rc<Local>, StartError> {
-        let ring =
-            Ring::new(config.features, config.limits.ring_entries).map_err(StartError::Ring)?;
+        let connections = config.room.connections_max().min(CONNECTIONS_SET_ASIDE_MAX);
+        let ring = Ring::new(config.features, config.limits.ring_entries, connections)
+            .map_err(StartError::Ring)?;
         let chooser = Chooser::new(config.balance, fastrand::u64(..));
         let local = Local::new(self.index, ring, config.limits, chooser, config.room);
         local.table.replace(table);

@@ -90,10 +90,10 @@ impl Relay {
         // A target that failed itself is given nothing more.
         match outcome {
             Outcome::BackendReset if !target_is_gone(&self.down) => {
-                pass_reset_on(local, &self.client, deadline).await;
+                Box::pin(pass_reset_on(local, &self.client, deadline)).await;
             }
             Outcome::ClientReset if !target_is_gone(&self.up) => {
-                pass_reset_on(local, &self.backend, deadline).await;
+                Box::pin(pass_reset_on(local, &self.backend, deadline)).await;
             }
             _ => {}
         }

@@ -28,10 +28,10 @@ struct State {
 }
 
 impl Deadlines {
-    pub fn new(started: Instant) -> Deadlines {
+    pub fn new(started: Instant, capacity: usize) -> Deadlines {
         Deadlines {
-            wheel: Wheel::new(),
-            states: Vec::new(),
+            wheel: Wheel::with_capacity(capacity),
+            states: Vec::with_capacity(capacity),
             started,
             timer: None,
         }

@@ -53,13 +53,15 @@ struct Inner {
 }
 
 impl Ring {
-    /// A ring of about `entries` submissions, for the calling thread alone.
-    pub fn new(features: Features, entries: u32) -> Result<Ring, RingError> {
+    /// A ring of about `entries` submissions, for the calling thread alone. Room for what
+    /// `connections` wait for is set aside at once: memory that is not used is not resident, while
+    /// a table that grows is copied in one go and twice resident meanwhile.
+    pub fn new(features: Features, entries: u32, connections: usize) -> Result<Ring, RingError> {
         let now = Instant::now();
         Ok(Ring(Rc::new(Inner {
             uring: RefCell::new(features.build(entries)?),
-            operations: RefCell::new(Operations::default()),
-            deadlines: RefCell::new(Deadlines::new(now)),
+            operations: RefCell::new(Operations::with_capacity(2 * connections)),
+            deadlines: RefCell::new(Deadlines::new(now, connections)),
             features,
             now: Cell::new(now),
             stay_awake: Cell::new(false),

@@ -54,13 +54,19 @@ struct Entry {
 }
 
 /// Every operation of one ring.
-#[derive(Default)]
 pub(super) struct Operations {
     entries: Slab<Entry>,
     generation: u32,
 }
 
 impl Operations {
+    pub fn with_capacity(operations: usize) -> Operations {
+        Operations {
+            entries: Slab::with_capacity(operations),
+            generation: 0,
+        }
+    }
+
     pub fn len(&self) -> usize {
         self.entries.len()
     }

@@ -43,7 +43,7 @@ fn on_every_kernel(test: impl Fn(&Ring)) {
         Some(KernelVersion::new(5, 19)),
         Some(KernelVersion::new(5, 8)),
     ] {
-        let ring = Ring::new(probe(mask).unwrap(), 64).unwrap();
+        let ring = Ring::new(probe(mask).unwrap(), 64, 16).unwrap();
         test(&ring);
         settle(&ring);
         assert_eq!(ring.operations(), 0);

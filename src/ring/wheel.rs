@@ -35,9 +35,9 @@ pub struct Wheel {
 }
 
 impl Wheel {
-    pub fn new() -> Wheel {
+    pub fn with_capacity(deadlines: usize) -> Wheel {
         Wheel {
-            entries: Slab::new(),
+            entries: Slab::with_capacity(deadlines),
             heads: [[NONE; SLOTS]; LEVELS],
             occupied: [0; LEVELS],
             now_tick: 0,
@@ -179,7 +179,7 @@ mod tests {
             1, 2, 63, 64, 65, 127, 128, 4095, 4096, 4097, 300_000, 20_000_000,
         ] {
             for start in [0, 1, 63, 64, 100, 4000, 262_143] {
-                let mut wheel = Wheel::new();
+                let mut wheel = Wheel::with_capacity(8);
                 advance(&mut wheel, start);
                 let key = wheel.insert();
                 wheel.set(key, start + at);
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_past_deadline_expires_at_the_next_tick() {
-        let mut wheel = Wheel::new();
+        let mut wheel = Wheel::with_capacity(8);
         advance(&mut wheel, 1000);
         let key = wheel.insert();
         wheel.set(key, 5);
@@ -205,7 +205,7 @@ mod tests {
         fn expires_what_a_sorted_list_would(
             steps in prop::collection::vec((0u8..4, 0u32..12, 1u64..200_000), 1..200)
         ) {
-            let mut wheel = Wheel::new();
+            let mut wheel = Wheel::with_capacity(8);
             let mut model: HashMap<u32, Option<u64>> = HashMap::new();
             let mut now = 0;
             for (action, which, ticks) in steps {
