@@ -27,7 +27,6 @@ use std::io;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// glommio reserves this for storage I/O, of which there is none.
@@ -62,22 +61,6 @@ pub struct CoreConfig {
 pub struct Bound {
     pub protocol: Protocol,
     pub listener: Listener,
-}
-
-/// A running core.
-#[derive(Debug)]
-pub struct Core {
-    pub index: usize,
-    pub mailbox: Mailbox,
-    thread: JoinHandle<()>,
-}
-
-impl Core {
-    /// Waits until the core has ended, which it does after [`Command::Cut`], or after
-    /// [`Command::Drain`] with its last connection.
-    pub fn join(self) -> std::thread::Result<()> {
-        self.thread.join()
-    }
 }
 
 /// Why a core cannot run.
@@ -116,7 +99,8 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// Starts core number `index` on `processor` and returns once it listens. `first_table` is in
+/// Starts core number `index` on `processor` and returns its mailbox once it listens. Its thread ends
+/// after [`Command::Cut`], or with the process. `first_table` is in
 /// force before the first connection is accepted.
 pub fn start(
     index: usize,
@@ -125,11 +109,11 @@ pub fn start(
     listeners: Vec<Bound>,
     first_table: Table,
     on_failure: Box<dyn FnOnce(String) + Send>,
-) -> Result<Core, StartError> {
+) -> Result<Mailbox, StartError> {
     let (waker, reader) = wake_pair().map_err(StartError::Io)?;
     let (sender, commands) = unbounded();
     let (started, starting) = bounded(1);
-    let thread = std::thread::Builder::new()
+    std::thread::Builder::new()
         .name(format!("core-{index}"))
         .spawn(move || {
             let seat = Seat {
@@ -148,11 +132,7 @@ pub fn start(
         })
         .map_err(StartError::Io)?;
     match starting.recv() {
-        Ok(Ok(())) => Ok(Core {
-            index,
-            mailbox: Mailbox::new(sender, waker),
-            thread,
-        }),
+        Ok(Ok(())) => Ok(Mailbox::new(sender, waker)),
         Ok(Err(error)) => Err(error),
         Err(_) => Err(StartError::Executor {
             processor,

@@ -5,7 +5,7 @@ use crate::config::{Config, Limits, Machine};
 use crate::control::{
     Admin, Control, CoreReporter, Cores, Ended, LatencyDir, Reports, SignalEvents,
 };
-use crate::core::{self, Bound, Command, Core, CoreConfig, LOCKED_MEMORY_PER_CORE_BYTES, Mailbox};
+use crate::core::{self, Bound, Command, CoreConfig, LOCKED_MEMORY_PER_CORE_BYTES, Mailbox};
 use crate::local::Room;
 use crate::log::{self, Log};
 use crate::protocol::Protocol;
@@ -115,12 +115,12 @@ pub fn run(
         features,
         room,
     };
-    let mut cores = Vec::new();
+    let mut mailboxes = Vec::new();
     for (index, processor) in config.cores.iter().enumerate() {
         let listeners = bound
             .pop()
             .expect("one set of listeners was bound per core");
-        let core = start_core(
+        let mailbox = start_core(
             index,
             *processor,
             &core_config,
@@ -128,9 +128,8 @@ pub fn run(
             &broadcast,
             signals.reporter(),
         )?;
-        cores.push(core);
+        mailboxes.push(mailbox);
     }
-    let mailboxes: Vec<Mailbox> = cores.iter().map(|core| core.mailbox.clone()).collect();
     signals.hold_stop();
     log::print_line(&log::ready_line(&addresses, admin_address));
     on_ready(&addresses);
@@ -156,9 +155,9 @@ fn start_core(
     listeners: Vec<Bound>,
     broadcast: &Mutex<Broadcast>,
     reporter: CoreReporter,
-) -> Result<Core, core::StartError> {
+) -> Result<Mailbox, core::StartError> {
     let mut broadcast = broadcast.lock().unwrap_or_else(PoisonError::into_inner);
-    let core = core::start(
+    let mailbox = core::start(
         index,
         processor,
         config.clone(),
@@ -166,8 +165,8 @@ fn start_core(
         broadcast.table.clone(),
         Box::new(move |cause| reporter.core_failed(index, cause)),
     )?;
-    broadcast.mailboxes.push(core.mailbox.clone());
-    Ok(core)
+    broadcast.mailboxes.push(mailbox.clone());
+    Ok(mailbox)
 }
 
 /// One set of bound listeners per core, and the addresses they share.

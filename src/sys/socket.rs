@@ -7,7 +7,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
-use std::time::Duration;
 
 /// One stream socket, owned by this core.
 #[derive(Debug, Clone)]
@@ -90,49 +89,10 @@ impl Socket {
         }
     }
 
-    /// Takes the pending error of the socket, as SO_ERROR reports and clears it.
-    pub fn take_error(&self) -> Option<io::Error> {
-        let mut code: libc::c_int = 0;
-        let mut length = size_of::<libc::c_int>() as libc::socklen_t;
-        // SAFETY: the kernel writes at most `length` bytes to a live local of that size.
-        let returned = unsafe {
-            libc::getsockopt(
-                self.raw(),
-                libc::SOL_SOCKET,
-                libc::SO_ERROR,
-                (&raw mut code).cast(),
-                &raw mut length,
-            )
-        };
-        (returned == 0 && code != 0).then(|| io::Error::from_raw_os_error(code))
-    }
-
-    /// Probes a silent peer after `idle`, then every quarter of it, and gives up after four
-    /// unanswered probes (tcp(7), TCP_KEEPIDLE and the two beside it).
-    pub fn keep_alive(&self, idle: Duration) -> io::Result<()> {
-        let seconds = i32::try_from(idle.as_secs().max(1)).unwrap_or(i32::MAX);
-        self.set_option(libc::SOL_SOCKET, libc::SO_KEEPALIVE, &1i32)?;
-        self.set_option(libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, &seconds)?;
-        self.set_option(
-            libc::IPPROTO_TCP,
-            libc::TCP_KEEPINTVL,
-            &(seconds / 4).max(1),
-        )?;
-        self.set_option(libc::IPPROTO_TCP, libc::TCP_KEEPCNT, &4i32)
-    }
-
     /// The peer's address; `None` for a unix peer or one that has gone.
     pub fn peer(&self) -> Option<SocketAddr> {
         socket2::SockRef::from(&*self.0)
             .peer_addr()
-            .ok()?
-            .as_socket()
-    }
-
-    /// The address of this end; `None` for a unix socket.
-    pub fn local(&self) -> Option<SocketAddr> {
-        socket2::SockRef::from(&*self.0)
-            .local_addr()
             .ok()?
             .as_socket()
     }
