@@ -319,6 +319,10 @@ fn combinations_that_make_no_sense() {
         ),
         (&["--route", "a=c:0"], "has a wrong member"),
         (
+            &["--route", "a=c proxy=v2 weight=1"],
+            "\"weight=1\" is not known",
+        ),
+        (
             &["--log", "loud"],
             "--log: \"loud\" is not known; write one of error, warn",
         ),

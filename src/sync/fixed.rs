@@ -143,10 +143,10 @@ mod tests {
 
     #[test]
     fn both_sections_and_both_forms_of_members() {
-        let text = "[routes]\n\"A.test\" = [\"10.0.0.1\", \"b:8080\"]\n\"*.a.test\" = \"unix:/run/a\"\n[default]\nhttps = [\"10.0.0.9\"]\n";
+        let text = "[routes]\n\"A.test\" = [\"10.0.0.1 proxy=v2\", \"b:8080\"]\n\"*.a.test\" = \"unix:/run/a\"\n[default]\nhttps = [\"10.0.0.9\"]\n";
         let routes = parse(text).unwrap();
         assert_eq!(routes.len(), 3);
-        assert_eq!(routes[&key("a.test")], ["10.0.0.1", "b:8080"]);
+        assert_eq!(routes[&key("a.test")], ["10.0.0.1 proxy=v2", "b:8080"]);
         assert_eq!(routes[&key("*.a.test")], ["unix:/run/a"]);
         assert_eq!(routes[&key("default:https")], ["10.0.0.9"]);
         assert!(parse("").unwrap().is_empty());
@@ -161,6 +161,11 @@ mod tests {
                 "[routes]\n\"a.test\" = [\"10.0.0.1\",\n \"10.0.0.2:0\"]\n",
                 3,
                 "\"10.0.0.2:0\"",
+            ),
+            (
+                "[routes]\n\"a.test\" = \"10.0.0.1 proxy=v9\"\n",
+                2,
+                "write proxy=v1 or proxy=v2",
             ),
             ("[routes]\n\"a b\" = [\"10.0.0.1\"]\n", 2, "\"a b\""),
             ("[routes]\n\"a.test\" = []\n", 2, "no members"),
@@ -196,12 +201,12 @@ mod tests {
         .unwrap();
         let pair = |host: &str, members: &str| (host.to_owned(), members.to_owned());
         let config = SyncConfig {
-            static_routes: vec![pair("a.test", "x,y"), pair("A.TEST", "z")],
+            static_routes: vec![pair("a.test", "x,y proxy=v1"), pair("A.TEST", "z")],
             routes_file: Some(path),
             ..SyncConfig::default()
         };
         let routes = load(&config).unwrap();
-        assert_eq!(routes[&key("a.test")], ["x", "y", "z"]);
+        assert_eq!(routes[&key("a.test")], ["x", "y proxy=v1", "z"]);
         assert_eq!(routes[&key("b.test")], ["file"]);
         let bad = SyncConfig {
             static_routes: vec![pair("a.test", "x,y:0")],
