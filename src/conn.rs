@@ -3,6 +3,7 @@
 //! order; whatever ends the connection early comes back as the outcome and is told to the client
 //! in one place.
 
+use crate::client::Client;
 use crate::dial::{Dialled, dial};
 use crate::local::Local;
 use crate::metrics::{Counter, Stage};
@@ -27,6 +28,7 @@ const FAREWELL_BYTES_MAX: usize = 256 * 1024;
 
 /// Serves one accepted connection, which was counted by [`Local::connection_begins`], to its end.
 pub async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) {
+    let client = Client::new(client);
     let accepted = Instant::now();
     let deadline = local.ring.deadline();
     let mut story = Story::default();
@@ -36,7 +38,7 @@ pub async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) {
     let outcome = match &connected {
         Ok(connected) => {
             let backend = connected.dialled.socket.clone();
-            let mut relay = Relay::new(client.clone(), backend, connected.head_sent);
+            let mut relay = Relay::new(client.socket().clone(), backend, connected.head_sent);
             let mut relayed = relay.run(&local, protocol, &deadline).await;
             drop(relay);
             relayed.bytes_to_backend += connected.head_bytes as u64;
@@ -44,7 +46,14 @@ pub async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) {
             relayed.outcome
         }
         Err(outcome) => {
-            Box::pin(farewell(&local, &client, protocol, *outcome, &deadline)).await;
+            Box::pin(farewell(
+                &local,
+                client.socket(),
+                protocol,
+                *outcome,
+                &deadline,
+            ))
+            .await;
             *outcome
         }
     };
@@ -66,7 +75,7 @@ struct Connected {
 /// Everything up to the relay.
 async fn connect(
     local: &Rc<Local>,
-    client: &Socket,
+    client: &Client,
     protocol: Protocol,
     deadline: &Deadline,
     accepted: Instant,
@@ -75,7 +84,7 @@ async fn connect(
     deadline.set(accepted + local.limits.head_deadline);
     // A block of its own, so that the head with its name is gone before the next wait.
     let (route, received) = {
-        let reading = read_head(local, client, protocol);
+        let reading = read_head(local, client.socket(), protocol);
         let (head, received) = deadline
             .bound(reading)
             .await
@@ -89,7 +98,7 @@ async fn connect(
         (route?, received)
     };
     let routed = Instant::now();
-    let dialled = dial(local, &route, protocol, deadline).await?;
+    let dialled = dial(local, &route, protocol, client, deadline).await?;
     let connected = Instant::now();
     story.set_backend(&dialled);
     let spent = connected - routed;
@@ -249,7 +258,7 @@ impl Story {
     fn log(
         &self,
         local: &Local,
-        client: &Socket,
+        client: &Client,
         protocol: Protocol,
         outcome: Outcome,
         accepted: Instant,
@@ -267,7 +276,7 @@ impl Story {
             target: "pointsman::connection",
             core = local.core,
             protocol = protocol.name(),
-            client = client.peer().map(tracing::field::display),
+            client = client.address().map(tracing::field::display),
             name = name.map_or("-", |name| name.as_str()),
             alpn = head.map_or("", |head| &head.alpn),
             ech = head.is_some_and(|head| head.ech),

@@ -12,7 +12,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | 3 threads | `run`, `check`, `demo`, `core`, `sync`, `control`, `log` |
-//! | 2 connection | `conn`, `listen`, `dial`, `relay`, `local` |
+//! | 2 connection | `conn`, `client`, `listen`, `dial`, `relay`, `local` |
 //! | 1 kernel | `ring`, `sys`: the only unsafe code |
 //! | 0 pure | `sniff`, `route`, `reply`, `metrics`, `outcome`, `protocol`, `config` |
 //!
@@ -21,6 +21,7 @@
 #![deny(unsafe_code)]
 
 pub mod check;
+pub mod client;
 pub mod config;
 pub mod conn;
 pub mod control;

@@ -67,6 +67,8 @@ pub struct Local {
     pub listening: Cell<usize>,
     /// Per protocol.
     live: [Cell<usize>; 2],
+    /// What was warned of and is not to fill the log; the counts go on.
+    warned: RefCell<Vec<Outcome>>,
     draining: Cell<bool>,
     waiting_for_drain: RefCell<Vec<Waker>>,
 }
@@ -90,6 +92,7 @@ impl Local {
             room,
             listening: Cell::new(0),
             live: [Cell::new(0), Cell::new(0)],
+            warned: RefCell::default(),
             draining: Cell::new(false),
             waiting_for_drain: RefCell::new(Vec::new()),
             limits,
@@ -159,6 +162,22 @@ impl Local {
         live.set(live.get() - 1);
         self.room.connections.fetch_sub(1, Ordering::Relaxed);
         self.metrics.borrow_mut().outcome(protocol, outcome);
+    }
+
+    /// Says the cause and the remedy of an outcome that is a fault of the configuration, the first
+    /// time that this core meets it.
+    pub fn warn_once(&self, outcome: Outcome, backend: &str) {
+        let mut warned = self.warned.borrow_mut();
+        if !warned.contains(&outcome) {
+            warned.push(outcome);
+            tracing::warn!(
+                core = self.core,
+                backend,
+                "{}: {}; said once, counted on",
+                outcome.name(),
+                outcome.explain()
+            );
+        }
     }
 
     pub fn count(&self, counter: Counter) {

@@ -49,7 +49,10 @@ fn tls_answer(outcome: Outcome) -> Option<Box<[u8]>> {
         Outcome::NoAddress
         | Outcome::BackendUnreachable
         | Outcome::BackendTimeout
-        | Outcome::OutOfResources => Alert::InternalError,
+        | Outcome::OutOfResources
+        | Outcome::SourceFamily
+        | Outcome::SourceForbidden
+        | Outcome::SourceRefused => Alert::InternalError,
         Outcome::HeadTimeout
         | Outcome::ClientLeft
         | Outcome::Relayed
@@ -110,6 +113,10 @@ fn http_answer(outcome: Outcome) -> Option<Box<[u8]>> {
         Outcome::OutOfResources => (
             "503 Service Unavailable",
             "The proxy has no room for another connection.",
+        ),
+        Outcome::SourceFamily | Outcome::SourceForbidden | Outcome::SourceRefused => (
+            "502 Bad Gateway",
+            "No backend of this host can be reached from your address.",
         ),
         Outcome::ClientLeft
         | Outcome::Relayed

@@ -79,10 +79,12 @@ pub enum Counter {
     CopiedBytes,
     /// Times a bulk direction went on copying because no pipe could be had.
     PipesRefused,
+    /// Connects for IPv6 clients to source=nat46 backends, which go out from the proxy's own address.
+    Nat46OwnSource,
 }
 
 impl Counter {
-    pub const ALL: [Counter; 10] = [
+    pub const ALL: [Counter; 11] = [
         Counter::Accepted,
         Counter::AcceptPaused,
         Counter::AcceptErrors,
@@ -93,6 +95,7 @@ impl Counter {
         Counter::SplicedBytes,
         Counter::CopiedBytes,
         Counter::PipesRefused,
+        Counter::Nat46OwnSource,
     ];
     pub const COUNT: usize = Self::ALL.len();
 
@@ -114,6 +117,7 @@ impl Counter {
             Counter::SplicedBytes => "spliced_bytes",
             Counter::CopiedBytes => "copied_bytes",
             Counter::PipesRefused => "pipes_refused",
+            Counter::Nat46OwnSource => "nat46_own_source",
         }
     }
 
@@ -134,6 +138,9 @@ impl Counter {
             Counter::SplicedBytes => "Bytes moved through a pipe.",
             Counter::CopiedBytes => "Bytes moved through a core's buffer.",
             Counter::PipesRefused => "Times a bulk direction found no pipe and went on copying.",
+            Counter::Nat46OwnSource => {
+                "Connects for IPv6 clients to source=nat46 backends, from the proxy's own address."
+            }
         }
     }
 }

@@ -97,7 +97,7 @@ impl Socket {
             .as_socket()
     }
 
-    fn set_option<T>(&self, level: i32, name: i32, value: &T) -> io::Result<()> {
+    pub(super) fn set_option<T>(&self, level: i32, name: i32, value: &T) -> io::Result<()> {
         // SAFETY: the kernel reads size_of::<T>() bytes of a live value; T is a plain C type here.
         check(unsafe {
             libc::setsockopt(

@@ -7,6 +7,8 @@
 pub mod backend;
 pub mod client;
 pub mod flow;
+pub mod netns;
+pub mod nginx;
 pub mod process;
 pub mod proxy;
 pub mod redis;
