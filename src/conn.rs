@@ -3,6 +3,8 @@
 //! order; whatever ends the connection early comes back as the outcome and is told to the client
 //! in one place.
 
+mod listed;
+
 use crate::client::Client;
 use crate::dial::{Dialled, dial};
 use crate::local::Local;
@@ -15,6 +17,7 @@ use crate::ring::Deadline;
 use crate::route::Route;
 use crate::sniff::{Head, HeadLimits, Sniff, Sniffer};
 use crate::sys::Socket;
+use listed::{Asked, Listed};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -68,6 +71,8 @@ pub async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) {
 
 struct Connected {
     dialled: Dialled,
+    /// Ends with the connection.
+    _listed: Option<Box<Listed>>,
     head_bytes: usize,
     head_sent: Instant,
 }
@@ -83,7 +88,7 @@ async fn connect(
 ) -> Result<Connected, Outcome> {
     deadline.set(accepted + local.limits.head_deadline);
     // A block of its own, so that the head with its name is gone before the next wait.
-    let (route, received) = {
+    let (route, received, asked) = {
         let reading = read_head(local, client.socket(), protocol);
         let (head, received) = deadline
             .bound(reading)
@@ -94,8 +99,9 @@ async fn connect(
         let mut metrics = local.metrics.borrow_mut();
         metrics.record(protocol, Stage::Head, head_complete - accepted);
         metrics.record(protocol, Stage::Route, head_complete.elapsed());
+        let asked = Asked::of(local, &head);
         story.set_head(head);
-        (route?, received)
+        (route?, received, asked)
     };
     let routed = Instant::now();
     let dialled = dial(local, &route, protocol, client, deadline).await?;
@@ -106,6 +112,8 @@ async fn connect(
         .metrics
         .borrow_mut()
         .record(protocol, Stage::Connect, spent);
+    // Before the backend has a byte, so that it can ask as soon as it knows of the client.
+    let listed = asked.and_then(|asked| asked.list(local, client, &dialled, accepted));
     send_head(local, &dialled.socket, &received, deadline).await?;
     {
         let mut metrics = local.metrics.borrow_mut();
@@ -114,6 +122,7 @@ async fn connect(
     }
     Ok(Connected {
         dialled,
+        _listed: listed,
         head_bytes: received.len(),
         head_sent: connected,
     })

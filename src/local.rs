@@ -2,6 +2,7 @@
 //! seen by another thread; borrows last for one expression and never across an await.
 
 use crate::config::Limits;
+use crate::lookup::LookupTable;
 use crate::metrics::{CoreMetrics, Counter};
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
@@ -63,6 +64,8 @@ pub struct Local {
     pub metrics: RefCell<Box<CoreMetrics>>,
     pub buffer: RefCell<Box<[u8]>>,
     pub room: Arc<Room>,
+    /// Only with `--lookup yes`.
+    pub lookup: Option<RefCell<LookupTable>>,
     /// Accept loops that still run.
     pub listening: Cell<usize>,
     /// Per protocol.
@@ -90,6 +93,7 @@ impl Local {
             metrics: RefCell::new(Box::new(CoreMetrics::new())),
             buffer: RefCell::new(vec![0; BUFFER_BYTES].into_boxed_slice()),
             room,
+            lookup: None,
             listening: Cell::new(0),
             live: [Cell::new(0), Cell::new(0)],
             warned: RefCell::default(),

@@ -47,14 +47,22 @@ impl Typed {
             })?,
             sync: self.sync_settings()?,
             admin: self.optional("admin", value::admin_address)?,
+            lookup: self.value("lookup", yes_or_no)?,
             latency_dir: self.optional("latency-dir", path)?,
             log: self.log()?,
             kernel_mask: self.optional("kernel-mask", kernel_version)?,
-            debug_faults: self.value("debug-faults", |text| {
-                value::word(text, &[("yes", true), ("no", false)])
-            })?,
+            debug_faults: self.value("debug-faults", yes_or_no)?,
             listeners,
         };
+        if config.lookup && config.admin.is_none() {
+            return Err(self.fault_at(
+                "lookup",
+                Fault::new(
+                    "nobody can ask without an admin endpoint",
+                    "add --admin ADDR, or leave --lookup out",
+                ),
+            ));
+        }
         if let Some(admin) = config.admin {
             let taken = |listener: &Listener| admin.port() != 0 && listener.address == admin;
             if config.listeners.iter().any(taken) {
@@ -259,6 +267,10 @@ fn kernel_version(text: &str) -> Result<KernelVersion, Fault> {
             "write it like 5.10",
         )
     })
+}
+
+fn yes_or_no(text: &str) -> Result<bool, Fault> {
+    value::word(text, &[("yes", true), ("no", false)])
 }
 
 /// The kernel would round up in silence; a power of two says what one gets.

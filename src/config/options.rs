@@ -106,6 +106,12 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "Serve /metrics, /status and /ready here; :PORT is loopback only, because whoever reaches it sees every backend's name",
     ),
     one(
+        "lookup",
+        "YESNO",
+        "no",
+        "yes: /client?backend=IP:PORT on the admin endpoint tells who is behind the connection that a backend sees come from there; takes two system calls and some 300 bytes per connection",
+    ),
+    one(
         "latency-dir",
         "DIR",
         "",

@@ -63,7 +63,7 @@ fn the_defaults_in_the_help_are_the_defaults() {
     assert_eq!(config.cores, [0, 1]);
     assert_eq!((config.admin, config.latency_dir), (None, None));
     assert_eq!(config.kernel_mask, None);
-    assert!(!config.debug_faults);
+    assert!(!config.debug_faults && !config.lookup);
 }
 
 #[test]
@@ -123,6 +123,7 @@ fn every_option_is_read_from_all_three_places() {
         ("routes", "/r"),
         ("cores", "0"),
         ("admin", "127.0.0.1:3"),
+        ("lookup", "yes"),
         ("latency-dir", "/l"),
         ("log", "warn"),
         ("log-format", "json"),
@@ -318,6 +319,7 @@ fn combinations_that_make_no_sense() {
             "default:https and default:http",
         ),
         (&["--route", "a=c:0"], "has a wrong member"),
+        (&["--lookup", "yes"], "add --admin ADDR"),
         (
             &["--route", "a=c proxy=v2 weight=1"],
             "\"weight=1\" is not known",
