@@ -31,6 +31,7 @@ const IMPURE: [&str; 13] = [
 /// the first stage reads: what is typed, in a file or in the environment.
 const PURE: [&str; 9] = [
     "src/sniff",
+    "src/proxy_protocol",
     "src/route",
     "src/lookup",
     "src/reply",

@@ -7,6 +7,7 @@
 
 mod hello;
 mod http;
+mod ja4;
 mod refusal;
 mod request_line;
 mod tls;
@@ -14,6 +15,7 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
+pub use ja4::{Ja4, ja4};
 pub use refusal::{Answer, Refusal};
 
 use crate::protocol::Protocol;
@@ -45,6 +47,20 @@ pub struct Head {
     /// Whether an encrypted_client_hello extension (0xfe0d) is present.
     pub ech: bool,
 }
+
+impl Head {
+    /// The application protocol, where the head leaves no choice: the only one that it offers. Of
+    /// several the backend will choose one, and in an outer hello (ECH) they may not be those that
+    /// count. Names with bytes that are escaped in the log, such as GREASE, are none of use.
+    pub fn only_alpn(&self) -> Option<&str> {
+        let is_one = !self.alpn.is_empty() && self.alpn.len() <= ALPN_NAME_BYTES_MAX;
+        let is_plain = !self.alpn.contains([',', '\\']);
+        (is_one && is_plain && !self.ech).then_some(&*self.alpn)
+    }
+}
+
+/// Longest name of a protocol (RFC 7301 section 3.1).
+const ALPN_NAME_BYTES_MAX: usize = 255;
 
 /// Limits of a head, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +140,10 @@ pub fn fuzz_http(data: &[u8]) {
 /// Asserts that the verdict does not depend on how the bytes were cut, that it stays, and that
 /// the limit holds; for the limits in use, a small one, and one that these bytes just reach.
 fn check_splits(protocol: Protocol, data: &[u8]) {
+    if protocol == Protocol::Tls {
+        // Whatever it finds there, it does not panic.
+        let _ = ja4(data);
+    }
     for limit in [65_536, 64, data.len()] {
         let limits = HeadLimits {
             hello_bytes_max: limit,
