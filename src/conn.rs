@@ -143,6 +143,7 @@ async fn read_head(
     let bytes_max = 1 + match protocol {
         Protocol::Tls => limits.hello_bytes_max,
         Protocol::Http => limits.request_head_bytes_max,
+        Protocol::Tcp => 0,
     };
     let mut sniffer = Sniffer::new(protocol, limits);
     let mut received = Vec::new();

@@ -69,7 +69,7 @@ pub struct Local {
     /// Accept loops that still run.
     pub listening: Cell<usize>,
     /// Per protocol.
-    live: [Cell<usize>; 2],
+    live: [Cell<usize>; Protocol::ALL.len()],
     /// What was warned of and is not to fill the log; the counts go on.
     warned: RefCell<Vec<Outcome>>,
     draining: Cell<bool>,
@@ -95,7 +95,7 @@ impl Local {
             room,
             lookup: None,
             listening: Cell::new(0),
-            live: [Cell::new(0), Cell::new(0)],
+            live: Default::default(),
             warned: RefCell::default(),
             draining: Cell::new(false),
             waiting_for_drain: RefCell::new(Vec::new()),

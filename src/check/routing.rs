@@ -7,6 +7,8 @@ use serde_json::Value;
 /// The recipe's own numbers, for a machine that has none yet.
 const MARK: u32 = 1;
 const TABLE: &str = "100";
+/// For servers of this machine.
+const LOCAL_TABLE: &str = "123";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Family {
@@ -37,6 +39,8 @@ pub(super) struct AnswerPath {
     /// Set on the packets by a filter; `None` when a rule picks them in another way, as by their
     /// interface.
     pub mark: Option<u32>,
+    /// Whether it is for servers of this machine, which answer from the loopback addresses.
+    is_local: bool,
     table: String,
     has_rule: bool,
     has_route: bool,
@@ -45,12 +49,15 @@ pub(super) struct AnswerPath {
 impl AnswerPath {
     /// Each line of shell, and whether what it does is done.
     pub fn lines(&self, family: Family) -> Vec<(String, bool)> {
-        let (ip, all) = match family {
-            Family::V4 => ("ip", "0.0.0.0/0"),
-            Family::V6 => ("ip -6", "::/0"),
+        let (ip, all, loopback) = match family {
+            Family::V4 => ("ip", "0.0.0.0/0", "127.0.0.0/8"),
+            Family::V6 => ("ip -6", "::/0", "::1"),
         };
         let table = &self.table;
         let rule = match self.mark {
+            _ if self.is_local => {
+                format!("{ip} rule add from {loopback} iif lo lookup {table}")
+            }
             Some(mark) => format!("{ip} rule add fwmark {mark} lookup {table}"),
             None => format!("{ip} rule … lookup {table}"),
         };
@@ -78,6 +85,7 @@ impl<'a> Routing<'a> {
     pub fn answers(&self, family: Family) -> Result<AnswerPath, String> {
         let mut recipe = AnswerPath {
             mark: Some(MARK),
+            is_local: false,
             table: TABLE.to_owned(),
             has_rule: false,
             has_route: self.is_all_local(family, TABLE),
@@ -96,6 +104,7 @@ impl<'a> Routing<'a> {
             if self.is_all_local(family, table) {
                 return Ok(AnswerPath {
                     mark,
+                    is_local: false,
                     table: table.to_owned(),
                     has_rule: true,
                     has_route: true,
@@ -104,6 +113,29 @@ impl<'a> Routing<'a> {
             recipe.has_rule |= mark == Some(MARK) && table == TABLE;
         }
         Ok(recipe)
+    }
+
+    /// How the answers of servers that listen on the loopback addresses of this machine stay on it.
+    pub fn local_answers(&self, family: Family) -> Result<AnswerPath, String> {
+        let loopback = match family {
+            Family::V4 => "127.0.0.",
+            Family::V6 => "::1",
+        };
+        let rules = self.list(&["ip", family.flag(), "-j", "rule"])?;
+        let mut tables = rules.iter().filter_map(|rule| {
+            let source = rule["src"].as_str()?;
+            let sees_answers = source.starts_with(loopback) && rule["iif"] == "lo";
+            rule["table"].as_str().filter(|_| sees_answers)
+        });
+        let table = tables.next();
+        let name = table.unwrap_or(LOCAL_TABLE);
+        Ok(AnswerPath {
+            mark: None,
+            is_local: true,
+            table: name.to_owned(),
+            has_rule: table.is_some(),
+            has_route: self.is_all_local(family, name),
+        })
     }
 
     fn is_all_local(&self, family: Family, table: &str) -> bool {

@@ -28,6 +28,9 @@ enum Need {
 pub(super) struct Wanted {
     client_v4: Need,
     client_v6: Need,
+    /// Servers of this machine.
+    local_v4: bool,
+    local_v6: bool,
     prefixes: Vec<Nat46Prefix>,
 }
 
@@ -37,6 +40,11 @@ impl Wanted {
             Source::Own => {}
             Source::Nat46(prefix) if self.prefixes.contains(&prefix) => {}
             Source::Nat46(prefix) => self.prefixes.push(prefix),
+            Source::Client if member.is_loopback() => {
+                let is_v4 = matches!(member.address, MemberAddress::Ip(IpAddr::V4(_), _));
+                self.local_v4 |= is_v4;
+                self.local_v6 |= !is_v4;
+            }
             Source::Client => {
                 let (v4, v6) = match &member.address {
                     MemberAddress::Ip(IpAddr::V4(_), _) => (Need::Yes, Need::No),
@@ -53,7 +61,8 @@ impl Wanted {
     /// Nothing when no member asks for a foreign source.
     pub fn items(&self, machine: &Proc, routing: &Routing<'_>) -> Vec<Item> {
         let mut items = Vec::new();
-        if self.client_v4.max(self.client_v6) > Need::No {
+        let remote = self.client_v4.max(self.client_v6) > Need::No;
+        if remote || self.local_v4 || self.local_v6 {
             items.push(right(machine));
         }
         let mut marks = Vec::new();
@@ -74,6 +83,17 @@ impl Wanted {
                         items.extend(reverse_path(machine));
                     }
                 }
+                Err(error) => items.push(unseen(NAME, &error)),
+            }
+        }
+        let local = [(Family::V4, self.local_v4), (Family::V6, self.local_v6)];
+        for (family, _) in local.into_iter().filter(|(_, wanted)| *wanted) {
+            match routing.local_answers(family) {
+                Ok(path) => items.extend(
+                    path.lines(family)
+                        .into_iter()
+                        .map(|(line, is_there)| item(NAME, &line, is_there, Need::Yes)),
+                ),
                 Err(error) => items.push(unseen(NAME, &error)),
             }
         }
@@ -239,6 +259,23 @@ mod tests {
         assert!(missing[1].starts_with("ip -6 route add local ::/0 dev lo table 100; run it"));
         assert!(missing[2].contains("meta mark set 1'; run it"));
         assert!(missing[3].starts_with("ip -6 route add local 2001:db8:46::/96 dev lo; run it"));
+    }
+
+    #[test]
+    fn a_server_of_this_machine_needs_other_lines() {
+        let answers = [
+            ("ip -4 -j rule", RULES),
+            ("ip -4 -j route show table 123", LOCAL),
+            ("ip -6 -j rule", RULES),
+        ];
+        let wanted = wanted(&["127.0.0.1:443 source=client", "[::1]:443 source=client"]);
+        let report = report(&wanted, &answers);
+        let lines: Vec<&str> = report.iter().map(|(_, text)| text.as_str()).collect();
+        assert!(lines[1].ends_with("there: ip rule add from 127.0.0.0/8 iif lo lookup 123"));
+        assert!(lines[2].ends_with("there: ip route add local 0.0.0.0/0 dev lo table 123"));
+        assert!(lines[3].contains("missing: ip -6 rule add from ::1 iif lo lookup 123; run it"));
+        assert!(lines[4].contains("missing: ip -6 route add local ::/0 dev lo table 123; run it"));
+        assert_eq!(lines.len(), 5, "{lines:?}");
     }
 
     #[test]

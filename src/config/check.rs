@@ -1,5 +1,7 @@
 //! The second stage: what was typed → a complete configuration, or the first thing wrong with it.
 
+mod unwrap;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use super::{
     SyncSettings,
 };
 use crate::protocol::Protocol;
-use crate::route::{Balance, Key, Member};
+use crate::route::{Balance, Key, KeyError, Member};
 
 /// What the check must know of the machine.
 #[derive(Debug, Clone)]
@@ -31,7 +33,13 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 impl Typed {
     /// Checks every value and puts the defaults in.
     pub fn check(&self, machine: &Machine) -> Result<Config, ConfigError> {
-        let listeners = self.listeners()?;
+        let listeners = if self.unwrap {
+            self.check_unwrap()?;
+            self.listeners_of(&[("listen", Protocol::Tcp)])?
+        } else {
+            self.refuse_those_of_unwrap()?;
+            self.listeners_of(&[("https", Protocol::Tls), ("http", Protocol::Http)])?
+        };
         let config = Config {
             cores: self.value("cores", |text| value::cores(text, &machine.allowed_cores))?,
             limits: self.limits()?,
@@ -78,9 +86,12 @@ impl Typed {
         Ok(config)
     }
 
-    fn listeners(&self) -> Result<Vec<Listener>, ConfigError> {
+    fn listeners_of(
+        &self,
+        options: &[(&'static str, Protocol)],
+    ) -> Result<Vec<Listener>, ConfigError> {
         let mut listeners: Vec<Listener> = Vec::new();
-        for (name, protocol) in [("https", Protocol::Tls), ("http", Protocol::Http)] {
+        for &(name, protocol) in options {
             let addresses = self.all(name, value::listen_addresses)?;
             for (address, required) in addresses.into_iter().flatten() {
                 let twice = |other: &Listener| address.port() != 0 && other.address == address;
@@ -99,6 +110,13 @@ impl Typed {
                     required,
                 });
             }
+        }
+        if listeners.is_empty() && self.unwrap {
+            return Err(Fault::new(
+                "there is nothing to listen on",
+                "add --listen ADDR, like --listen :8443",
+            )
+            .at("listen"));
         }
         if listeners.is_empty() {
             return Err(Fault::new(
@@ -141,11 +159,12 @@ impl Typed {
             redis: self.optional("redis", RedisUrl::parse)?,
             redis_ca: self.optional("redis-ca", path)?,
             redis_prefix: self.value("redis-prefix", redis_prefix)?,
-            static_routes: self
-                .all("route", static_route)?
-                .into_iter()
-                .flatten()
-                .collect(),
+            static_routes: if self.unwrap {
+                self.all("to", unwrap::route)?
+            } else {
+                let routes = self.all("route", static_route)?;
+                routes.into_iter().flatten().collect()
+            },
             routes_file: self.optional("routes", path)?,
             snapshot: self.optional("snapshot", path)?,
             full_comparison: duration("redis-full-comparison", 100 * MILLISECOND..=DAY)?,
@@ -311,7 +330,10 @@ fn static_route(text: &str) -> Result<Vec<(String, String)>, Fault> {
     if host.is_empty() {
         return Err(fault("has no host"));
     }
-    Key::parse(host).map_err(|error| fault(&format!("has a wrong host: {error}")))?;
+    let key = Key::parse(host).map_err(|error| fault(&format!("has a wrong host: {error}")))?;
+    if key == Key::Default(Protocol::Tcp) {
+        return Err(fault(&format!("has a wrong host: {}", KeyError::Default)));
+    }
     members
         .split(',')
         .map(str::trim)

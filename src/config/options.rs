@@ -70,6 +70,16 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "ADDR",
         "Listen for HTTP/1 and route by Host; addresses as for --https",
     ),
+    many(
+        "listen",
+        "ADDR",
+        "unwrap: listen for connections that begin with a PROXY header; addresses as for --https",
+    ),
+    many(
+        "to",
+        "ADDR",
+        "unwrap: the server to connect to with the client's address as source, IP:PORT or [IPV6]:PORT; one of each family when clients have both",
+    ),
     one(
         "redis",
         "URL",
@@ -329,4 +339,7 @@ pub(super) fn command() -> Command {
         .subcommand(
             Command::new("check").about("Checks configuration and machine, changes nothing"),
         )
+        .subcommand(Command::new("unwrap").about(
+            "Beside a server that knows no PROXY protocol: takes the header off (--listen, --proxy-from) and connects to the server (--to) from the client's address",
+        ))
 }

@@ -156,7 +156,8 @@ fn every_option_is_read_from_all_three_places() {
     let named: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
     let listed = OPTIONS.iter().map(|spec| spec.name);
     let unread: Vec<&str> = listed
-        .filter(|name| *name != "config" && !named.contains(name))
+        // Those of unwrap stand beside none of routing and have a test of their own.
+        .filter(|name| !["config", "listen", "to"].contains(name) && !named.contains(name))
         .collect();
     assert_eq!(unread, [""; 0], "add them here");
 
@@ -424,4 +425,50 @@ fn help_and_version_are_no_complaints() {
         "{help}"
     );
     assert!(!help.contains("kernel-mask") && !help.contains("debug-faults"));
+}
+
+#[test]
+fn the_receiving_end_has_one_route() {
+    let arguments = [
+        "unwrap",
+        "--listen",
+        "127.0.0.1:0",
+        "--to",
+        "127.0.0.1:443",
+        "--to",
+        "[::1]:443",
+    ];
+    let config = checked(&arguments, &[]);
+    let listeners = config.listeners.iter();
+    let protocols: Vec<Protocol> = listeners.map(|listener| listener.protocol).collect();
+    assert_eq!(protocols, [Protocol::Tcp]);
+    let routes = [
+        ("default:tcp", "127.0.0.1:443 source=client"),
+        ("default:tcp", "[::1]:443 source=client"),
+    ];
+    let routes = routes.map(|(host, member)| (host.to_owned(), member.to_owned()));
+    assert_eq!(config.sync.static_routes, routes);
+    // What check is told is what unwrap is told.
+    let of_check = [&["check"], &arguments[1..]].concat();
+    assert_eq!(checked(&of_check, &[]).sync.static_routes, routes);
+    for (replaced, by, said) in [
+        (1, "--https", "https: unwrap looks for no name"),
+        (4, "10.0.0.1", "has no port"),
+        (4, "a.test:1", "is no address that a client"),
+        (4, "unix:/run/a", "is no address that a client"),
+        (4, "10.0.0.1:1 proxy=v2", "has options"),
+        (4, "10.0.0.1:x", "is no server"),
+        (0, "demo", "write `pointsman unwrap`"),
+    ] {
+        let mut arguments = arguments;
+        arguments[replaced] = by;
+        let complaint = complaint(&arguments, &[]);
+        assert!(complaint.contains(said), "{arguments:?}: {complaint}");
+    }
+    let nowhere = complaint(&arguments[..3], &[]);
+    assert!(nowhere.contains("add --to ADDR"), "{nowhere}");
+    let deaf = complaint(&["unwrap", "--to", "127.0.0.1:443"], &[]);
+    assert!(deaf.contains("add --listen ADDR"), "{deaf}");
+    let of_nobody = complaint(&["--https", ":443", "--route", "default:tcp=a:1"], &[]);
+    assert!(of_nobody.contains("the defaults are"), "{of_nobody}");
 }
