@@ -60,6 +60,12 @@ fn the_defaults_in_the_help_are_the_defaults() {
     assert_eq!(config.sync, expected);
     assert_eq!(config.log, LogSettings::default());
     assert_eq!(config.balance, Balance::default());
+    let nobody = ProxySettings {
+        from: Vec::new(),
+        required: true,
+        ja4: false,
+    };
+    assert_eq!(config.proxy, nobody);
     assert_eq!(config.cores, [0, 1]);
     assert_eq!((config.admin, config.latency_dir), (None, None));
     assert_eq!(config.kernel_mask, None);
@@ -126,6 +132,9 @@ fn every_option_is_read_from_all_three_places() {
         ("latency-dir", "/l"),
         ("log", "warn"),
         ("log-format", "json"),
+        ("proxy-from", "10.1.0.0/16"),
+        ("proxy-in", "optional"),
+        ("proxy-ja4", "yes"),
         ("balance", "random"),
         ("head-deadline", "11s"),
         ("connect-deadline", "4s"),
@@ -293,6 +302,18 @@ fn combinations_that_make_no_sense() {
         (
             &["--http", "127.0.0.1:81", "--admin", "127.0.0.1:81"],
             "--admin: 127.0.0.1:81 is already listened on",
+        ),
+        (
+            &["--proxy-in", "optional"],
+            "--proxy-in: nobody may send PROXY headers; name the senders with --proxy-from",
+        ),
+        (
+            &["--proxy-from", "10.1.0.1/16"],
+            "--proxy-from: \"10.1.0.1/16\" has bits behind its prefix; write 10.1.0.0/16",
+        ),
+        (
+            &["--proxy-from", "::1", "--proxy-in", "sometimes"],
+            "--proxy-in: \"sometimes\" is not known; write one of required, optional",
         ),
         (
             &["--dns-ttl-min", "1m", "--dns-ttl-max", "1s"],
