@@ -3,6 +3,8 @@
 //! order; whatever ends the connection early comes back as the outcome and is told to the client
 //! in one place.
 
+mod announce;
+mod head;
 mod listed;
 
 use crate::client::Client;
@@ -15,9 +17,10 @@ use crate::relay::{Relay, Relayed};
 use crate::reply;
 use crate::ring::Deadline;
 use crate::route::Route;
-use crate::sniff::{Head, HeadLimits, Sniff, Sniffer};
+use crate::sniff::Head;
 use crate::sys::Socket;
-use listed::{Asked, Listed};
+use announce::announce;
+use listed::Listed;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -87,9 +90,10 @@ async fn connect(
     story: &mut Story,
 ) -> Result<Connected, Outcome> {
     deadline.set(accepted + local.limits.head_deadline);
-    // A block of its own, so that the head with its name is gone before the next wait.
-    let (route, received, asked) = {
-        let reading = read_head(local, client.socket(), protocol);
+    // A block of its own, so that the head with its name is gone before the next wait, unless
+    // somebody is to be told of it.
+    let (route, told, mut received) = {
+        let reading = head::read_head(local, client, protocol);
         let (head, received) = deadline
             .bound(reading)
             .await
@@ -99,9 +103,13 @@ async fn connect(
         let mut metrics = local.metrics.borrow_mut();
         metrics.record(protocol, Stage::Head, head_complete - accepted);
         metrics.record(protocol, Stage::Route, head_complete.elapsed());
-        let asked = Asked::of(local, &head);
-        story.set_head(head);
-        (route?, received, asked)
+        let is_told =
+            local.lookup.is_some() || route.as_ref().is_ok_and(|route| route.tells_names());
+        let head = (is_told || Story::is_wanted()).then(|| Rc::new(head));
+        story.set_head(head.as_ref());
+        let route = route?;
+        let told = head.filter(|_| is_told);
+        (route, told, received)
     };
     let routed = Instant::now();
     let dialled = dial(local, &route, protocol, client, deadline).await?;
@@ -113,62 +121,28 @@ async fn connect(
         .borrow_mut()
         .record(protocol, Stage::Connect, spent);
     // Before the backend has a byte, so that it can ask as soon as it knows of the client.
-    let listed = asked.and_then(|asked| asked.list(local, client, &dialled, accepted));
+    let listed = told
+        .as_deref()
+        .and_then(|head| Listed::new(local, client, &dialled, head, accepted));
+    let head_bytes = received.len();
+    if let Some(version) = dialled.backend.delivery().proxy {
+        let announced = announce(local, client, version, told.as_deref(), &received)?;
+        story.set_id(announced.id);
+        received = announced.bytes;
+    }
+    drop(told);
     send_head(local, &dialled.socket, &received, deadline).await?;
     {
         let mut metrics = local.metrics.borrow_mut();
-        metrics.count(Counter::BytesToBackend, received.len() as u64);
+        metrics.count(Counter::BytesToBackend, head_bytes as u64);
         metrics.count(Counter::CopiedBytes, received.len() as u64);
     }
     Ok(Connected {
         dialled,
         _listed: listed,
-        head_bytes: received.len(),
+        head_bytes,
         head_sent: connected,
     })
-}
-
-/// Reads until the head is complete. Gives back the head and every byte received, to be replayed.
-async fn read_head(
-    local: &Local,
-    client: &Socket,
-    protocol: Protocol,
-) -> Result<(Head, Vec<u8>), Outcome> {
-    let limits = HeadLimits {
-        hello_bytes_max: local.limits.hello_bytes_max,
-        request_head_bytes_max: local.limits.request_head_bytes_max,
-    };
-    // One byte beyond the limit is enough to see that it is exceeded; what lies behind a head
-    // that fits stays in the socket for the relay.
-    let bytes_max = 1 + match protocol {
-        Protocol::Tls => limits.hello_bytes_max,
-        Protocol::Http => limits.request_head_bytes_max,
-        Protocol::Tcp => 0,
-    };
-    let mut sniffer = Sniffer::new(protocol, limits);
-    let mut received = Vec::new();
-    loop {
-        // The borrow of the core's buffer ends with this block, before anything is awaited.
-        let read = {
-            let mut buffer = local.buffer.borrow_mut();
-            let room = buffer.len().min(bytes_max - received.len());
-            let read = client.recv(&mut buffer[..room]);
-            received.extend_from_slice(&buffer[..*read.as_ref().unwrap_or(&0)]);
-            read
-        };
-        match read {
-            Ok(0) => return Err(Outcome::ClientLeft),
-            Ok(_) => match sniffer.advance(&received) {
-                Sniff::Found(head) => return Ok((head, received)),
-                Sniff::Refused(refusal) => return Err(Outcome::Refused(refusal)),
-                Sniff::More => {}
-            },
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let _ = local.ring.readable(client).await;
-            }
-            Err(_) => return Err(Outcome::ClientLeft),
-        }
-    }
 }
 
 /// The route of the name, or of the protocol's default.
@@ -243,7 +217,9 @@ async fn read_to_end(local: &Local, client: &Socket) {
 /// What the log says of a connection, gathered only when the log is that talkative.
 #[derive(Default)]
 struct Story {
-    head: Option<Box<Head>>,
+    head: Option<Rc<Head>>,
+    /// By which the backend's log knows the connection; empty when it does not.
+    id: Box<str>,
     backend: Option<(Box<str>, u32)>,
     relayed: Option<Relayed>,
 }
@@ -253,9 +229,15 @@ impl Story {
         tracing::enabled!(target: "pointsman::connection", tracing::Level::DEBUG)
     }
 
-    fn set_head(&mut self, head: Head) {
+    fn set_head(&mut self, head: Option<&Rc<Head>>) {
         if Story::is_wanted() {
-            self.head = Some(Box::new(head));
+            self.head = head.cloned();
+        }
+    }
+
+    fn set_id(&mut self, id: Box<str>) {
+        if Story::is_wanted() {
+            self.id = id;
         }
     }
 
@@ -287,6 +269,8 @@ impl Story {
             core = local.core,
             protocol = protocol.name(),
             client = client.address().map(tracing::field::display),
+            via = client.via().map(tracing::field::display),
+            id = Some(&*self.id).filter(|id| !id.is_empty()),
             name = name.map_or("-", |name| name.as_str()),
             alpn = head.map_or("", |head| &head.alpn),
             ech = head.is_some_and(|head| head.ech),

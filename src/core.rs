@@ -9,7 +9,7 @@ mod mailbox;
 
 pub use mailbox::{Command, CoreStatus, Dumped, Mailbox};
 
-use crate::config::Limits;
+use crate::config::{Limits, ProxySettings};
 use crate::conn;
 use crate::listen::Listening;
 use crate::local::{Local, Room};
@@ -52,6 +52,7 @@ const CONNECTIONS_SET_ASIDE_MAX: usize = 1 << 20;
 pub struct CoreConfig {
     pub limits: Limits,
     pub balance: Balance,
+    pub proxy: ProxySettings,
     pub features: Features,
     pub room: Arc<Room>,
     /// Whether the core can tell who is behind a connection.
@@ -216,7 +217,14 @@ impl Seat {
         let ring = Ring::new(config.features, config.limits.ring_entries, connections)
             .map_err(StartError::Ring)?;
         let chooser = Chooser::new(config.balance, fastrand::u64(..));
-        let mut local = Local::new(self.index, ring, config.limits, chooser, config.room);
+        let mut local = Local::new(
+            self.index,
+            ring,
+            config.limits,
+            config.proxy,
+            chooser,
+            config.room,
+        );
         local.lookup = config.lookup.then(RefCell::default);
         local.table.replace(table);
         Ok(Rc::new(local))

@@ -9,7 +9,7 @@ use crate::metrics::Counter;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::ring::{Deadline, Operation};
-use crate::route::{Address, Backend, Route};
+use crate::route::{Address, Backend, Delivery, Route};
 use crate::sys::{ForeignSource, Socket, SocketAddress};
 use std::io;
 use std::rc::Rc;
@@ -35,6 +35,11 @@ impl LiveBackend {
             local: local.clone(),
             backend,
         }
+    }
+
+    /// How it is told who its client is.
+    pub fn delivery(&self) -> Delivery {
+        self.backend.delivery()
     }
 
     /// The member as the operator wrote it.

@@ -1,7 +1,7 @@
 //! What belongs to one core and is shared by its connections. Nothing in here is ever locked or
 //! seen by another thread; borrows last for one expression and never across an await.
 
-use crate::config::Limits;
+use crate::config::{Limits, ProxySettings};
 use crate::lookup::LookupTable;
 use crate::metrics::{CoreMetrics, Counter};
 use crate::outcome::Outcome;
@@ -58,6 +58,7 @@ pub struct Local {
     pub core: usize,
     pub ring: Ring,
     pub limits: Limits,
+    pub proxy: ProxySettings,
     pub table: RefCell<Table>,
     pub chooser: RefCell<Chooser>,
     pub pipes: RefCell<PipePool>,
@@ -72,6 +73,8 @@ pub struct Local {
     live: [Cell<usize>; Protocol::ALL.len()],
     /// What was warned of and is not to fill the log; the counts go on.
     warned: RefCell<Vec<Outcome>>,
+    /// The next one to give away.
+    connection_id: Cell<u64>,
     draining: Cell<bool>,
     waiting_for_drain: RefCell<Vec<Waker>>,
 }
@@ -81,6 +84,7 @@ impl Local {
         core: usize,
         ring: Ring,
         limits: Limits,
+        proxy: ProxySettings,
         chooser: Chooser,
         room: Arc<Room>,
     ) -> Local {
@@ -100,6 +104,8 @@ impl Local {
             draining: Cell::new(false),
             waiting_for_drain: RefCell::new(Vec::new()),
             limits,
+            proxy,
+            connection_id: Cell::new(fastrand::u64(..)),
         }
     }
 
@@ -182,6 +188,14 @@ impl Local {
                 outcome.explain()
             );
         }
+    }
+
+    /// A number for a connection that others are told of. Counted on from a random one, so that no
+    /// two cores, processes or machines give away the same.
+    pub fn next_connection_id(&self) -> u64 {
+        let id = self.connection_id.get();
+        self.connection_id.set(id.wrapping_add(1));
+        id
     }
 
     pub fn count(&self, counter: Counter) {

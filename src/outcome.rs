@@ -18,6 +18,9 @@ pub enum Outcome {
     CutAtDrain,
     /// The client closed or reset before its head was complete.
     ClientLeft,
+    /// A sender of PROXY headers said that the connection is its own and closed without another
+    /// byte.
+    HealthCheck,
     /// The head was not complete within the head deadline.
     HeadTimeout,
     /// The head is refused; the refusal says why.
@@ -43,13 +46,14 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const PLAIN: [Outcome; 16] = [
+    const PLAIN: [Outcome; 17] = [
         Outcome::Relayed,
         Outcome::ClientReset,
         Outcome::BackendReset,
         Outcome::IdleTimeout,
         Outcome::CutAtDrain,
         Outcome::ClientLeft,
+        Outcome::HealthCheck,
         Outcome::HeadTimeout,
         Outcome::UnknownName,
         Outcome::NoName,
@@ -92,6 +96,7 @@ impl Outcome {
             Outcome::IdleTimeout => "idle_timeout",
             Outcome::CutAtDrain => "cut_at_drain",
             Outcome::ClientLeft => "client_left",
+            Outcome::HealthCheck => "health_check",
             Outcome::HeadTimeout => "head_timeout",
             Outcome::Refused(refusal) => refusal.name(),
             Outcome::UnknownName => "unknown_name",
@@ -124,6 +129,9 @@ impl Outcome {
             }
             Outcome::ClientLeft => {
                 "the client closed before its head was complete; usual for port scans and health probes"
+            }
+            Outcome::HealthCheck => {
+                "a sender listed in proxy-from looked whether the port answers and closed; nothing to do"
             }
             Outcome::HeadTimeout => {
                 "the head was not complete within the head deadline; slow or hostile clients, or a protocol in which the server speaks first"

@@ -55,6 +55,7 @@ fn tls_answer(outcome: Outcome) -> Option<Box<[u8]>> {
         | Outcome::SourceRefused => Alert::InternalError,
         Outcome::HeadTimeout
         | Outcome::ClientLeft
+        | Outcome::HealthCheck
         | Outcome::Relayed
         | Outcome::ClientReset
         | Outcome::BackendReset
@@ -119,6 +120,7 @@ fn http_answer(outcome: Outcome) -> Option<Box<[u8]>> {
             "No backend of this host can be reached from your address.",
         ),
         Outcome::ClientLeft
+        | Outcome::HealthCheck
         | Outcome::Relayed
         | Outcome::ClientReset
         | Outcome::BackendReset
@@ -259,6 +261,7 @@ mod tests {
             Outcome::IdleTimeout,
             Outcome::CutAtDrain,
             Outcome::ClientLeft,
+            Outcome::HealthCheck,
         ] {
             assert_eq!(answer(Protocol::Tls, outcome), None);
             assert_eq!(answer(Protocol::Http, outcome), None);

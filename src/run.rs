@@ -112,6 +112,7 @@ pub fn run(
             ..config.limits.clone()
         },
         balance: config.balance,
+        proxy: config.proxy.clone(),
         features,
         room,
         lookup: config.lookup,

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use super::error::{ConfigError, Fault};
 use super::options::{OptionSpec, option};
+use super::proxy_settings;
 use super::typed::{Typed, TypedValue};
 use super::value;
 use super::{
-    Config, KernelVersion, Limits, Listener, LogFormat, LogLevel, LogSettings, RedisUrl,
-    SyncSettings,
+    Config, KernelVersion, Limits, Listener, LogFormat, LogLevel, LogSettings, ProxySettings,
+    RedisUrl, SyncSettings,
 };
 use crate::protocol::Protocol;
 use crate::route::{Balance, Key, KeyError, Member};
@@ -53,6 +54,7 @@ impl Typed {
                     ],
                 )
             })?,
+            proxy: self.proxy_settings()?,
             sync: self.sync_settings()?,
             admin: self.optional("admin", value::admin_address)?,
             lookup: self.value("lookup", yes_or_no)?,
@@ -151,6 +153,27 @@ impl Typed {
             drain: duration("drain", Duration::ZERO..=DAY)?,
             ring_entries: self.value("ring-entries", ring_entries)?,
         })
+    }
+
+    fn proxy_settings(&self) -> Result<ProxySettings, ConfigError> {
+        const YES_NO: [(&str, bool); 2] = [("yes", true), ("no", false)];
+        let settings = ProxySettings {
+            from: self.all("proxy-from", proxy_settings::network)?,
+            required: self.value("proxy-in", |text| {
+                value::word(text, &[("required", true), ("optional", false)])
+            })?,
+            ja4: self.value("proxy-ja4", |text| value::word(text, &YES_NO))?,
+        };
+        if settings.from.is_empty() && self.first(listed("proxy-in")).is_some() {
+            return Err(self.fault_at(
+                "proxy-in",
+                Fault::new(
+                    "nobody may send PROXY headers",
+                    "name the senders with --proxy-from, or leave proxy-in out",
+                ),
+            ));
+        }
+        Ok(settings)
     }
 
     fn sync_settings(&self) -> Result<SyncSettings, ConfigError> {

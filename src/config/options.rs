@@ -139,6 +139,23 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "text",
         "text or json, one line per event on standard error",
     ),
+    many(
+        "proxy-from",
+        "CIDR",
+        "Senders whose PROXY headers (v1, v2) are believed, addresses or networks; they use the same ports as direct clients. From all others a PROXY header is refused, because it could claim any address",
+    ),
+    one(
+        "proxy-in",
+        "HOW",
+        "required",
+        "required: those senders have to begin with a header; optional: they may. Required, because where a balancer forgets its header, optional would believe the one that a client writes itself, and nobody would notice",
+    ),
+    one(
+        "proxy-ja4",
+        "YESNO",
+        "no",
+        "yes: headers for members with proxy=v2 carry the JA4 fingerprint of the client's hello, as TLV 0xE0",
+    ),
     one(
         "balance",
         "HOW",

@@ -60,6 +60,12 @@ fn the_defaults_in_the_help_are_the_defaults() {
     assert_eq!(config.sync, expected);
     assert_eq!(config.log, LogSettings::default());
     assert_eq!(config.balance, Balance::default());
+    let nobody = ProxySettings {
+        from: Vec::new(),
+        required: true,
+        ja4: false,
+    };
+    assert_eq!(config.proxy, nobody);
     assert_eq!(config.cores, [0, 1]);
     assert_eq!((config.admin, config.latency_dir), (None, None));
     assert_eq!(config.kernel_mask, None);
@@ -127,6 +133,9 @@ fn every_option_is_read_from_all_three_places() {
         ("latency-dir", "/l"),
         ("log", "warn"),
         ("log-format", "json"),
+        ("proxy-from", "10.1.0.0/16"),
+        ("proxy-in", "optional"),
+        ("proxy-ja4", "yes"),
         ("balance", "random"),
         ("head-deadline", "11s"),
         ("connect-deadline", "4s"),
@@ -297,6 +306,18 @@ fn combinations_that_make_no_sense() {
             "--admin: 127.0.0.1:81 is already listened on",
         ),
         (
+            &["--proxy-in", "optional"],
+            "--proxy-in: nobody may send PROXY headers; name the senders with --proxy-from",
+        ),
+        (
+            &["--proxy-from", "10.1.0.1/16"],
+            "--proxy-from: \"10.1.0.1/16\" has bits behind its prefix; write 10.1.0.0/16",
+        ),
+        (
+            &["--proxy-from", "::1", "--proxy-in", "sometimes"],
+            "--proxy-in: \"sometimes\" is not known; write one of required, optional",
+        ),
+        (
             &["--dns-ttl-min", "1m", "--dns-ttl-max", "1s"],
             "--dns-ttl-min: is longer",
         ),
@@ -431,6 +452,7 @@ fn help_and_version_are_no_complaints() {
 fn the_receiving_end_has_one_route() {
     let arguments = [
         "unwrap",
+        "--proxy-from=10.0.0.5",
         "--listen",
         "127.0.0.1:0",
         "--to",
@@ -452,12 +474,13 @@ fn the_receiving_end_has_one_route() {
     let of_check = [&["check"], &arguments[1..]].concat();
     assert_eq!(checked(&of_check, &[]).sync.static_routes, routes);
     for (replaced, by, said) in [
-        (1, "--https", "https: unwrap looks for no name"),
-        (4, "10.0.0.1", "has no port"),
-        (4, "a.test:1", "is no address that a client"),
-        (4, "unix:/run/a", "is no address that a client"),
-        (4, "10.0.0.1:1 proxy=v2", "has options"),
-        (4, "10.0.0.1:x", "is no server"),
+        (2, "--https", "https: unwrap takes off a header"),
+        (1, "--drain=1s", "name the proxies in front"),
+        (5, "10.0.0.1", "has no port"),
+        (5, "a.test:1", "is no address that a client"),
+        (5, "unix:/run/a", "is no address that a client"),
+        (5, "10.0.0.1:1 proxy=v2", "has options"),
+        (5, "10.0.0.1:x", "is no server"),
         (0, "demo", "write `pointsman unwrap`"),
     ] {
         let mut arguments = arguments;
@@ -465,9 +488,9 @@ fn the_receiving_end_has_one_route() {
         let complaint = complaint(&arguments, &[]);
         assert!(complaint.contains(said), "{arguments:?}: {complaint}");
     }
-    let nowhere = complaint(&arguments[..3], &[]);
+    let nowhere = complaint(&arguments[..4], &[]);
     assert!(nowhere.contains("add --to ADDR"), "{nowhere}");
-    let deaf = complaint(&["unwrap", "--to", "127.0.0.1:443"], &[]);
+    let deaf = complaint(&[&arguments[..2], &arguments[4..]].concat(), &[]);
     assert!(deaf.contains("add --listen ADDR"), "{deaf}");
     let of_nobody = complaint(&["--https", ":443", "--route", "default:tcp=a:1"], &[]);
     assert!(of_nobody.contains("the defaults are"), "{of_nobody}");

@@ -10,52 +10,41 @@ use crate::sniff::Head;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
-/// What the head said, kept until the connection to the backend stands.
-pub(super) struct Asked {
-    name: Option<Box<str>>,
-    alpn: Box<str>,
+/// Marks its connection as ended when it is dropped.
+pub(super) struct Listed {
+    local: Rc<Local>,
+    ends: Ends,
+    serial: Serial,
 }
 
-impl Asked {
-    pub fn of(local: &Local, head: &Head) -> Option<Box<Asked>> {
-        local.lookup.as_ref()?;
-        Some(Box::new(Asked {
-            name: head.name.as_ref().map(|name| name.as_str().into()),
-            alpn: head.alpn.clone(),
-        }))
-    }
-
-    /// Enters the connection. `None` for a client or a backend without an internet address, and
-    /// when the table is full of open connections, which is counted.
-    pub fn list(
-        self,
+impl Listed {
+    /// Enters a connection. `None` for a client or a backend without an internet address, and when
+    /// the table is full of open connections, which is counted.
+    pub fn new(
         local: &Rc<Local>,
         client: &Client,
         dialled: &Dialled,
+        head: &Head,
         accepted: Instant,
     ) -> Option<Box<Listed>> {
         let mut table = local.lookup.as_ref()?.borrow_mut();
         let ends = Ends {
-            source: dialled.socket.own()?,
+            source: dialled.socket.local()?,
             backend: dialled.socket.peer()?,
         };
         let connection = Connection {
             client: client.address()?,
-            name: self.name,
-            alpn: self.alpn,
+            name: head.name.as_ref().map(|name| name.as_str().into()),
+            alpn: head.alpn.clone(),
             accepted: SystemTime::now() - accepted.elapsed(),
             member: dialled.backend.text().into(),
         };
-        let serial = match table.begin(ends, connection, local.ring.now()) {
-            Kept::Yes(serial) => serial,
-            Kept::InPlaceOfAnother(serial) => {
-                local.count(Counter::LookupsForgotten);
-                serial
-            }
-            Kept::No => {
-                local.count(Counter::LookupsForgotten);
-                return None;
-            }
+        let kept = table.begin(ends, connection, local.ring.now());
+        if !matches!(kept, Kept::Yes(_)) {
+            local.count(Counter::LookupsForgotten);
+        }
+        let (Kept::Yes(serial) | Kept::InPlaceOfAnother(serial)) = kept else {
+            return None;
         };
         Some(Box::new(Listed {
             local: local.clone(),
@@ -63,13 +52,6 @@ impl Asked {
             serial,
         }))
     }
-}
-
-/// Marks its connection as ended when it is dropped.
-pub(super) struct Listed {
-    local: Rc<Local>,
-    ends: Ends,
-    serial: Serial,
 }
 
 impl Drop for Listed {

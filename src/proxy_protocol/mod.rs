@@ -13,7 +13,9 @@ mod v2;
 #[cfg(test)]
 mod tests;
 
-pub use read::{Reading, fuzz_header, read};
+#[doc(hidden)]
+pub use read::fuzz_header;
+pub use read::{Reading, begins_with_signature, read};
 pub use tlv::{Tlv, TlvKind, Tlvs};
 
 use std::net::{IpAddr, SocketAddr};

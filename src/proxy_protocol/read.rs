@@ -38,6 +38,18 @@ pub fn read(received: &[u8]) -> Reading {
     Reading::Absent
 }
 
+/// Whether the bytes begin like a header of either version, right or wrong; `None` while they may.
+pub fn begins_with_signature(received: &[u8]) -> Option<bool> {
+    let mut undecided = false;
+    for signature in [&v1::SIGNATURE[..], &v2::SIGNATURE[..]] {
+        if received.starts_with(signature) {
+            return Some(true);
+        }
+        undecided |= signature.starts_with(received);
+    }
+    (!undecided).then_some(false)
+}
+
 /// What the reader of one version comes to; `None` is "valid so far".
 pub(super) type Step = Result<Option<(Header, usize)>, Refusal>;
 
@@ -46,6 +58,12 @@ pub(super) type Step = Result<Option<(Header, usize)>, Refusal>;
 #[doc(hidden)]
 pub fn fuzz_header(data: &[u8]) {
     let whole = read(data);
+    let is_header = match &whole {
+        Reading::Absent => Some(false),
+        Reading::Found(..) | Reading::Refused(_) => Some(true),
+        Reading::More => begins_with_signature(data).filter(|begins| *begins),
+    };
+    assert_eq!(begins_with_signature(data), is_header);
     let mut answer = Reading::More;
     for end in 0..=data.len().min(super::HEADER_BYTES_MAX + 1) {
         let next = read(&data[..end]);

@@ -97,8 +97,9 @@ impl Socket {
             .as_socket()
     }
 
-    /// This end's address; `None` for a unix socket.
-    pub fn own(&self) -> Option<SocketAddr> {
+    /// Its own address, which for an accepted socket is what the client connected to; `None` as for
+    /// [`Socket::peer`].
+    pub fn local(&self) -> Option<SocketAddr> {
         socket2::SockRef::from(&*self.0)
             .local_addr()
             .ok()?

@@ -4,7 +4,16 @@ use super::{ConfigError, Fault, Typed};
 use crate::route::{Member, MemberAddress};
 
 /// What has no meaning for a receiving end, which looks for no name.
-const OF_ROUTING: [&str; 6] = ["https", "http", "redis", "route", "routes", "snapshot"];
+const OF_ROUTING: [&str; 8] = [
+    "https",
+    "http",
+    "redis",
+    "route",
+    "routes",
+    "snapshot",
+    "proxy-in",
+    "proxy-ja4",
+];
 
 /// What has a meaning for a receiving end only.
 const OF_UNWRAP: [&str; 2] = ["listen", "to"];
@@ -13,7 +22,7 @@ impl Typed {
     pub(super) fn check_unwrap(&self) -> Result<(), ConfigError> {
         if let Some(name) = OF_ROUTING.iter().find(|name| self.is_set(name)) {
             let fault = Fault::new(
-                "unwrap looks for no name and has no routes",
+                "unwrap takes off a header that has to be there, looks for no name and has no routes",
                 "leave it out; unwrap takes --listen, --proxy-from and --to",
             );
             return Err(self.fault_at(name, fault));
@@ -24,6 +33,13 @@ impl Typed {
                 "add --to ADDR, like --to 127.0.0.1:443",
             )
             .at("to"));
+        }
+        if !self.is_set("proxy-from") {
+            return Err(Fault::new(
+                "nobody may say whose connection it is",
+                "name the proxies in front, like --proxy-from 10.0.0.5",
+            )
+            .at("proxy-from"));
         }
         Ok(())
     }
