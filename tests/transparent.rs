@@ -11,6 +11,8 @@ use support::nginx::Nginx;
 use support::proxy::{Options, Proxy};
 use support::redis::RedisServer;
 
+const README: &str = include_str!("../README.md");
+
 /// What leads the backends' answers to the proxy's sockets, as the README has it.
 const RECIPE: [&str; 5] = [
     "nft 'add table inet pointsman; \
@@ -90,6 +92,8 @@ fn the_backend_sees_the_clients_address_and_its_answers_come_back() {
         assert!(!get(&line.client, "four.test", to_v4).0);
         proxy.wait_for_outcome("tls", "backend_timeout", 1);
         for step in RECIPE {
+            let as_ipv4 = step.replace(" -6", "").replace("::/0", "0.0.0.0/0");
+            assert!(README.contains(&as_ipv4), "{as_ipv4} is not in the README");
             line.proxy.run(step);
         }
         line.proxy.run("sysctl -qw net.ipv4.conf.all.rp_filter=1");

@@ -36,33 +36,72 @@ pub(super) struct Routing<'a> {
 /// How packets to foreign addresses come to be taken for this machine's.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct AnswerPath {
-    /// Set on the packets by a filter; `None` when a rule picks them in another way, as by their
-    /// interface.
+    /// Set on the packets by a filter; `None` when a rule picks them in another way.
     pub mark: Option<u32>,
-    /// Whether it is for servers of this machine, which answer from the loopback addresses.
-    is_local: bool,
-    table: String,
-    has_rule: bool,
-    has_route: bool,
+    /// The line of shell that picks the packets, and whether what it does is done.
+    pub rule: String,
+    pub has_rule: bool,
+    /// The line that makes every address local to them.
+    pub route: String,
+    pub has_route: bool,
 }
 
 impl AnswerPath {
-    /// Each line of shell, and whether what it does is done.
-    pub fn lines(&self, family: Family) -> Vec<(String, bool)> {
-        let (ip, all, loopback) = match family {
-            Family::V4 => ("ip", "0.0.0.0/0", "127.0.0.0/8"),
-            Family::V6 => ("ip -6", "::/0", "::1"),
+    fn new(family: Family, mark: Option<u32>, selector: &str, table: &str) -> AnswerPath {
+        let (ip, all) = match family {
+            Family::V4 => ("ip", "0.0.0.0/0"),
+            Family::V6 => ("ip -6", "::/0"),
         };
-        let table = &self.table;
-        let rule = match self.mark {
-            _ if self.is_local => {
-                format!("{ip} rule add from {loopback} iif lo lookup {table}")
+        AnswerPath {
+            mark,
+            rule: format!("{ip} rule add {selector} lookup {table}"),
+            has_rule: false,
+            route: format!("{ip} route add local {all} dev lo table {table}"),
+            has_route: false,
+        }
+    }
+}
+
+/// What servers of this machine answer, told from all else that it sends.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Answers {
+    /// From the loopback addresses nothing else goes to foreign ones.
+    FromLoopback,
+    /// From any other address it is what comes from the server's port. Clients that connect to it
+    /// past the proxy get no answer then.
+    From(IpAddr, u16),
+}
+
+impl Answers {
+    pub fn of(ip: IpAddr, port: u16) -> Answers {
+        if ip.is_loopback() {
+            Answers::FromLoopback
+        } else {
+            Answers::From(ip, port)
+        }
+    }
+
+    fn selector(&self, family: Family) -> String {
+        match (self, family) {
+            (Answers::FromLoopback, Family::V4) => String::from("from 127.0.0.0/8 iif lo"),
+            (Answers::FromLoopback, Family::V6) => String::from("from ::1 iif lo"),
+            (Answers::From(ip, port), _) => {
+                format!("from {ip} ipproto tcp sport {port} iif lo")
             }
-            Some(mark) => format!("{ip} rule add fwmark {mark} lookup {table}"),
-            None => format!("{ip} rule … lookup {table}"),
+        }
+    }
+
+    fn are_picked_by(&self, rule: &Value) -> bool {
+        let source = rule["src"].as_str().unwrap_or_default();
+        let is_source = match self {
+            Answers::FromLoopback => source.starts_with("127.0.0.") || source == "::1",
+            Answers::From(ip, _) => source.parse() == Ok(*ip),
         };
-        let route = format!("{ip} route add local {all} dev lo table {table}");
-        vec![(rule, self.has_rule), (route, self.has_route)]
+        let is_port = match (self, rule.get("sport")) {
+            (Answers::FromLoopback, found) => found.is_none(),
+            (Answers::From(_, port), found) => found == Some(&Value::from(*port)),
+        };
+        is_source && is_port && rule["iif"] == "lo"
     }
 }
 
@@ -83,13 +122,8 @@ impl<'a> Routing<'a> {
     /// How answers to foreign addresses are led to a table in which every address is local; when
     /// they are not, the recipe's way and what there is of it.
     pub fn answers(&self, family: Family) -> Result<AnswerPath, String> {
-        let mut recipe = AnswerPath {
-            mark: Some(MARK),
-            is_local: false,
-            table: TABLE.to_owned(),
-            has_rule: false,
-            has_route: self.is_all_local(family, TABLE),
-        };
+        let mut recipe = AnswerPath::new(family, Some(MARK), &format!("fwmark {MARK}"), TABLE);
+        recipe.has_route = self.is_all_local(family, TABLE);
         for rule in self.list(&["ip", family.flag(), "-j", "rule"])? {
             let Some(table) = rule["table"].as_str() else {
                 continue;
@@ -102,12 +136,11 @@ impl<'a> Routing<'a> {
             }
             let mark = rule["fwmark"].as_str().and_then(parse_mark);
             if self.is_all_local(family, table) {
+                let selector = mark.map_or(String::from("…"), |mark| format!("fwmark {mark}"));
                 return Ok(AnswerPath {
-                    mark,
-                    is_local: false,
-                    table: table.to_owned(),
                     has_rule: true,
                     has_route: true,
+                    ..AnswerPath::new(family, mark, &selector, table)
                 });
             }
             recipe.has_rule |= mark == Some(MARK) && table == TABLE;
@@ -115,27 +148,27 @@ impl<'a> Routing<'a> {
         Ok(recipe)
     }
 
-    /// How the answers of servers that listen on the loopback addresses of this machine stay on it.
-    pub fn local_answers(&self, family: Family) -> Result<AnswerPath, String> {
-        let loopback = match family {
-            Family::V4 => "127.0.0.",
-            Family::V6 => "::1",
-        };
+    /// How what servers of this machine answer stays on it.
+    pub fn local_answers(&self, family: Family, answers: &Answers) -> Result<AnswerPath, String> {
         let rules = self.list(&["ip", family.flag(), "-j", "rule"])?;
-        let mut tables = rules.iter().filter_map(|rule| {
-            let source = rule["src"].as_str()?;
-            let sees_answers = source.starts_with(loopback) && rule["iif"] == "lo";
-            rule["table"].as_str().filter(|_| sees_answers)
-        });
-        let table = tables.next();
+        let rule = rules.iter().find(|rule| answers.are_picked_by(rule));
+        let table = rule.and_then(|rule| rule["table"].as_str());
         let name = table.unwrap_or(LOCAL_TABLE);
         Ok(AnswerPath {
-            mark: None,
-            is_local: true,
-            table: name.to_owned(),
             has_rule: table.is_some(),
             has_route: self.is_all_local(family, name),
+            ..AnswerPath::new(family, None, &answers.selector(family), name)
         })
+    }
+
+    /// The addresses of this machine's interfaces; none when they cannot be asked for.
+    pub fn own_addresses(&self, family: Family) -> Vec<IpAddr> {
+        let command = ["ip", family.flag(), "-j", "route", "show", "table", "local"];
+        let routes = self.list(&command).unwrap_or_default();
+        let local = routes.iter().filter(|route| route["type"] == "local");
+        local
+            .filter_map(|route| route["dst"].as_str()?.parse().ok())
+            .collect()
     }
 
     fn is_all_local(&self, family: Family, table: &str) -> bool {

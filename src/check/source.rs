@@ -2,11 +2,13 @@
 //! source=nat46): the right to use them, and routes that lead the answers back. Each item is one
 //! line of shell that is there or missing, so that what is missing can be run as it stands.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::Item;
 use super::machine::Proc;
-use super::routing::{Family, Marking, Routing};
+use super::routing::{AnswerPath, Answers, Family, Marking, Routing};
+use crate::protocol::Protocol;
 use crate::route::{Member, MemberAddress, Nat46Prefix, Source};
 
 const NAME: &str = "source=client";
@@ -26,34 +28,23 @@ enum Need {
 /// Which foreign sources the members ask for.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
-    client_v4: Need,
-    client_v6: Need,
-    /// Servers of this machine.
-    local_v4: bool,
-    local_v6: bool,
+    /// That are to see their clients' addresses.
+    servers: BTreeSet<(IpAddr, u16)>,
+    /// Whether there are such with a DNS name.
+    names: bool,
     prefixes: Vec<Nat46Prefix>,
 }
 
 impl Wanted {
     pub fn add(&mut self, member: &Member) {
-        match member.delivery.source {
-            Source::Own => {}
-            Source::Nat46(prefix) if self.prefixes.contains(&prefix) => {}
-            Source::Nat46(prefix) => self.prefixes.push(prefix),
-            Source::Client if member.is_loopback() => {
-                let is_v4 = matches!(member.address, MemberAddress::Ip(IpAddr::V4(_), _));
-                self.local_v4 |= is_v4;
-                self.local_v6 |= !is_v4;
-            }
-            Source::Client => {
-                let (v4, v6) = match &member.address {
-                    MemberAddress::Ip(IpAddr::V4(_), _) => (Need::Yes, Need::No),
-                    MemberAddress::Ip(IpAddr::V6(_), _) => (Need::No, Need::Yes),
-                    MemberAddress::Name(..) => (Need::Maybe, Need::Maybe),
-                    MemberAddress::Unix(_) => (Need::No, Need::No),
-                };
-                self.client_v4 = self.client_v4.max(v4);
-                self.client_v6 = self.client_v6.max(v6);
+        match (member.delivery.source, &member.address) {
+            (Source::Own, _) | (Source::Client, MemberAddress::Unix(_)) => {}
+            (Source::Nat46(prefix), _) if self.prefixes.contains(&prefix) => {}
+            (Source::Nat46(prefix), _) => self.prefixes.push(prefix),
+            (Source::Client, MemberAddress::Name(..)) => self.names = true,
+            (Source::Client, MemberAddress::Ip(ip, port)) => {
+                let port = port.unwrap_or(Protocol::Tls.default_port());
+                self.servers.insert((*ip, port));
             }
         }
     }
@@ -61,40 +52,37 @@ impl Wanted {
     /// Nothing when no member asks for a foreign source.
     pub fn items(&self, machine: &Proc, routing: &Routing<'_>) -> Vec<Item> {
         let mut items = Vec::new();
-        let remote = self.client_v4.max(self.client_v6) > Need::No;
-        if remote || self.local_v4 || self.local_v6 {
+        if self.names || !self.servers.is_empty() {
             items.push(right(machine));
         }
         let mut marks = Vec::new();
-        for (family, need) in [(Family::V4, self.client_v4), (Family::V6, self.client_v6)] {
-            if need == Need::No {
-                continue;
+        for family in [Family::V4, Family::V6] {
+            let of_family = |(ip, _): &&(IpAddr, u16)| ip.is_ipv4() == (family == Family::V4);
+            let servers = self.servers.iter().filter(of_family);
+            let own = routing.own_addresses(family);
+            let (here, elsewhere): (Vec<&(IpAddr, u16)>, Vec<_>) =
+                servers.partition(|(ip, _)| ip.is_loopback() || own.contains(ip));
+            let need = match (elsewhere.is_empty(), self.names) {
+                (false, _) => Need::Yes,
+                (true, true) => Need::Maybe,
+                (true, false) => Need::No,
+            };
+            if need > Need::No {
+                items.extend(self.items_elsewhere(family, need, machine, routing, &mut marks));
             }
-            match routing.answers(family) {
-                Ok(path) => {
-                    for (line, is_there) in path.lines(family) {
-                        items.push(item(NAME, &line, is_there, need));
-                    }
-                    if let Some(mark) = path.mark.filter(|mark| !marks.contains(mark)) {
-                        items.push(marking(routing, mark, need));
-                        marks.push(mark);
-                    }
-                    if family == Family::V4 && path.mark.is_some() {
-                        items.extend(reverse_path(machine));
-                    }
+            // One line for all of the loopback addresses, one for each other server.
+            let mut selectors: Vec<Answers> = Vec::new();
+            for (ip, port) in here {
+                let answers = Answers::of(*ip, *port);
+                if !selectors.contains(&answers) {
+                    selectors.push(answers);
                 }
-                Err(error) => items.push(unseen(NAME, &error)),
             }
-        }
-        let local = [(Family::V4, self.local_v4), (Family::V6, self.local_v6)];
-        for (family, _) in local.into_iter().filter(|(_, wanted)| *wanted) {
-            match routing.local_answers(family) {
-                Ok(path) => items.extend(
-                    path.lines(family)
-                        .into_iter()
-                        .map(|(line, is_there)| item(NAME, &line, is_there, Need::Yes)),
-                ),
-                Err(error) => items.push(unseen(NAME, &error)),
+            for answers in selectors {
+                items.extend(match routing.local_answers(family, &answers) {
+                    Ok(path) => path.items(Need::Yes),
+                    Err(error) => vec![unseen(NAME, &error)],
+                });
             }
         }
         for prefix in &self.prefixes {
@@ -105,6 +93,40 @@ impl Wanted {
             });
         }
         items
+    }
+
+    /// For servers on other machines. `marks` are those that were looked for already.
+    fn items_elsewhere(
+        &self,
+        family: Family,
+        need: Need,
+        machine: &Proc,
+        routing: &Routing<'_>,
+        marks: &mut Vec<u32>,
+    ) -> Vec<Item> {
+        let path = match routing.answers(family) {
+            Ok(path) => path,
+            Err(error) => return vec![unseen(NAME, &error)],
+        };
+        let mut items = path.items(need);
+        let Some(mark) = path.mark else { return items };
+        if !marks.contains(&mark) {
+            items.push(marking(routing, mark, need));
+            marks.push(mark);
+        }
+        if family == Family::V4 {
+            items.extend(reverse_path(machine));
+        }
+        items
+    }
+}
+
+impl AnswerPath {
+    fn items(&self, need: Need) -> Vec<Item> {
+        let lines = [(&self.rule, self.has_rule), (&self.route, self.has_route)];
+        lines
+            .map(|(line, is_there)| item(NAME, line, is_there, need))
+            .into()
     }
 }
 
@@ -189,6 +211,8 @@ mod tests {
     const PREFIX: &str = r#"[{"type":"local","dst":"2001:db8:46::/64","dev":"lo"},
         {"type":"local","dst":"::1","dev":"lo"}]"#;
 
+    const OWN: &str = r#"[{"type":"local","dst":"10.0.0.5","dev":"eth0","scope":"host"}]"#;
+
     fn wanted(members: &[&str]) -> Wanted {
         let mut wanted = Wanted::default();
         for member in members {
@@ -266,7 +290,7 @@ mod tests {
         let answers = [
             ("ip -4 -j rule", RULES),
             ("ip -4 -j route show table 123", LOCAL),
-            ("ip -6 -j rule", RULES),
+            ("ip -6 -j rule", "[]"),
         ];
         let wanted = wanted(&["127.0.0.1:443 source=client", "[::1]:443 source=client"]);
         let report = report(&wanted, &answers);
@@ -276,6 +300,16 @@ mod tests {
         assert!(lines[3].contains("missing: ip -6 rule add from ::1 iif lo lookup 123; run it"));
         assert!(lines[4].contains("missing: ip -6 route add local ::/0 dev lo table 123; run it"));
         assert_eq!(lines.len(), 5, "{lines:?}");
+
+        let answers = [
+            ("ip -4 -j rule", RULES),
+            ("ip -4 -j route show table local", OWN),
+        ];
+        let wanted = self::wanted(&["10.0.0.5:8443 source=client"]);
+        let report = self::report(&wanted, &answers);
+        let rule = "missing: ip rule add from 10.0.0.5 ipproto tcp sport 8443 iif lo lookup 123; ";
+        assert!(report[1].1.contains(rule), "{report:?}");
+        assert_eq!(report.len(), 3, "{report:?}");
     }
 
     #[test]

@@ -94,11 +94,6 @@ impl fmt::Display for MemberError {
 impl std::error::Error for MemberError {}
 
 impl Member {
-    /// Whether it is a server that only this machine reaches.
-    pub fn is_loopback(&self) -> bool {
-        matches!(&self.address, MemberAddress::Ip(ip, _) if ip.is_loopback())
-    }
-
     /// Reads one member; blanks around it do not count.
     pub fn parse(text: &str) -> Result<Member, MemberError> {
         if text.len() > MEMBER_BYTES_MAX {
