@@ -36,6 +36,10 @@ pub async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) {
     let accepted = Instant::now();
     let deadline = local.ring.deadline();
     let mut story = Story::default();
+    if Story::is_wanted() {
+        // Not left to the end, when the client has gone and its address with it.
+        let _ = client.peer();
+    }
     // Boxed, so that an idle connection does not hold the memory of steps long past.
     let connecting = connect(&local, &client, protocol, &deadline, accepted, &mut story);
     let connected = Box::pin(connecting).await;

@@ -85,7 +85,7 @@ impl Front {
         if settings.from.is_empty() {
             return Front::Closed;
         }
-        match client.socket().peer() {
+        match client.peer() {
             Some(sender) if settings.trusts(sender) => match settings.required {
                 true => Front::Required,
                 false => Front::Open,
