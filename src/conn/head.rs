@@ -26,7 +26,7 @@ pub(super) async fn read_head(
         Protocol::Tls => limits.hello_bytes_max,
         Protocol::Http => limits.request_head_bytes_max,
     };
-    let mut front = Front::of(local, client);
+    let mut front = Front::of(local, client)?;
     let mut sniffer = Sniffer::new(protocol, limits);
     let mut received = Vec::new();
     loop {
@@ -80,18 +80,19 @@ enum Front {
 
 impl Front {
     /// One getpeername(2), and none where nobody may send headers.
-    fn of(local: &Local, client: &Client) -> Front {
+    fn of(local: &Local, client: &Client) -> Result<Front, Outcome> {
         let settings = &local.proxy;
         if settings.from.is_empty() {
-            return Front::Closed;
+            return Ok(Front::Closed);
         }
-        match client.peer() {
-            Some(sender) if settings.trusts(sender) => match settings.required {
-                true => Front::Required,
-                false => Front::Open,
-            },
-            _ => Front::Closed,
-        }
+        // Who has reset the connection by now, as HAProxy's checks do, is nobody any more: neither
+        // to be believed nor to be accused.
+        let sender = client.peer().ok_or(Outcome::ClientLeft)?;
+        Ok(match (settings.trusts(sender), settings.required) {
+            (true, true) => Front::Required,
+            (true, false) => Front::Open,
+            (false, _) => Front::Closed,
+        })
     }
 
     /// Room for a header beside what the client may send.
