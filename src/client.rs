@@ -9,6 +9,9 @@ use std::net::{SocketAddr, SocketAddrV4};
 /// One client: its socket, and where it is.
 pub struct Client {
     socket: Socket,
+    /// The peer's address, once it was asked for: after the end of a connection the kernel has
+    /// forgotten it.
+    peer: OnceCell<SocketAddr>,
     /// What a sender that is believed said in front of the client's bytes.
     introduction: OnceCell<Box<Header>>,
 }
@@ -17,6 +20,7 @@ impl Client {
     pub fn new(socket: Socket) -> Client {
         Client {
             socket,
+            peer: OnceCell::new(),
             introduction: OnceCell::new(),
         }
     }
@@ -61,14 +65,21 @@ impl Client {
         match self.introduction().map(|header| header.subject) {
             Some(known @ (Subject::Inet(_) | Subject::Unix)) => Some(known),
             Some(Subject::Sender) | None => {
-                let (peer, own) = (self.socket.peer()?, self.socket.local()?);
+                let (peer, own) = (self.peer()?, self.socket.local()?);
                 Some(Subject::Inet(Addresses::new(peer, own)))
             }
         }
     }
 
-    fn peer(&self) -> Option<SocketAddr> {
-        self.socket.peer().map(unmapped)
+    /// The other end of the connection, which is the client or a sender that speaks for it. One
+    /// getpeername(2) when it is first asked for.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        if self.peer.get().is_none()
+            && let Some(peer) = self.socket.peer().map(unmapped)
+        {
+            let _ = self.peer.set(peer);
+        }
+        self.peer.get().copied()
     }
 }
 

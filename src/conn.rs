@@ -38,6 +38,10 @@ pub async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) {
     let accepted = Instant::now();
     let deadline = local.ring.deadline();
     let mut story = Story::default();
+    if Story::is_wanted() {
+        // Not left to the end, when the client has gone and its address with it.
+        let _ = client.peer();
+    }
     // Boxed, so that an idle connection does not hold the memory of steps long past.
     let connecting = connect(&local, &client, protocol, &deadline, accepted, &mut story);
     let connected = Box::pin(connecting).await;
@@ -217,11 +221,18 @@ async fn read_to_end(local: &Local, client: &Socket) {
 /// What the log says of a connection, gathered only when the log is that talkative.
 #[derive(Default)]
 struct Story {
+    /// Apart, because most connections live without it.
+    details: Option<Box<Details>>,
+    relayed: Option<Relayed>,
+}
+
+#[derive(Default)]
+struct Details {
     head: Option<Rc<Head>>,
     /// By which the backend's log knows the connection; empty when it does not.
     id: Box<str>,
-    backend: Option<(Box<str>, u32)>,
-    relayed: Option<Relayed>,
+    backend: Box<str>,
+    attempts: u32,
 }
 
 impl Story {
@@ -229,21 +240,27 @@ impl Story {
         tracing::enabled!(target: "pointsman::connection", tracing::Level::DEBUG)
     }
 
+    /// Where to note what is to be said, if anything is.
+    fn details(&mut self) -> Option<&mut Details> {
+        Story::is_wanted().then(|| &mut **self.details.get_or_insert_default())
+    }
+
     fn set_head(&mut self, head: Option<&Rc<Head>>) {
-        if Story::is_wanted() {
-            self.head = head.cloned();
+        if let Some(details) = self.details() {
+            details.head = head.cloned();
         }
     }
 
     fn set_id(&mut self, id: Box<str>) {
-        if Story::is_wanted() {
-            self.id = id;
+        if let Some(details) = self.details() {
+            details.id = id;
         }
     }
 
     fn set_backend(&mut self, dialled: &Dialled) {
-        if Story::is_wanted() {
-            self.backend = Some((dialled.backend.text().into(), dialled.attempts));
+        if let Some(details) = self.details() {
+            details.backend = dialled.backend.text().into();
+            details.attempts = dialled.attempts;
         }
     }
 
@@ -258,24 +275,23 @@ impl Story {
         if !Story::is_wanted() {
             return;
         }
-        let head = self.head.as_deref();
+        let nothing = Details::default();
+        let details = self.details.as_deref().unwrap_or(&nothing);
+        let head = details.head.as_deref();
         let name = head.and_then(|head| head.name.as_ref());
-        let (backend, attempts) = match &self.backend {
-            Some((text, attempts)) => (text.as_ref(), *attempts),
-            None => ("-", 0),
-        };
+        let backend = Some(&*details.backend).filter(|backend| !backend.is_empty());
         tracing::debug!(
             target: "pointsman::connection",
             core = local.core,
             protocol = protocol.name(),
             client = client.address().map(tracing::field::display),
             via = client.via().map(tracing::field::display),
-            id = Some(&*self.id).filter(|id| !id.is_empty()),
+            id = Some(&*details.id).filter(|id| !id.is_empty()),
             name = name.map_or("-", |name| name.as_str()),
             alpn = head.map_or("", |head| &head.alpn),
             ech = head.is_some_and(|head| head.ech),
-            backend,
-            attempts,
+            backend = backend.unwrap_or("-"),
+            attempts = details.attempts,
             to_backend_bytes = self.relayed.map_or(0, |relayed| relayed.bytes_to_backend),
             to_client_bytes = self.relayed.map_or(0, |relayed| relayed.bytes_to_client),
             lifetime_us = accepted.elapsed().as_micros() as u64,

@@ -11,6 +11,7 @@ pub mod netns;
 pub mod nginx;
 pub mod process;
 pub mod proxy;
+pub mod receiver;
 pub mod redis;
 
 use std::io::Write;
