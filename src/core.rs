@@ -9,7 +9,7 @@ mod mailbox;
 
 pub use mailbox::{Command, CoreStatus, Dumped, Mailbox};
 
-use crate::config::Limits;
+use crate::config::{Limits, ProxySettings};
 use crate::conn;
 use crate::listen::Listening;
 use crate::local::{Local, Room};
@@ -21,7 +21,7 @@ use core_affinity::CoreId;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -52,8 +52,11 @@ const CONNECTIONS_SET_ASIDE_MAX: usize = 1 << 20;
 pub struct CoreConfig {
     pub limits: Limits,
     pub balance: Balance,
+    pub proxy: ProxySettings,
     pub features: Features,
     pub room: Arc<Room>,
+    /// Whether the core can tell who is behind a connection.
+    pub lookup: bool,
 }
 
 /// A bound listener of one core, and what it expects.
@@ -214,7 +217,15 @@ impl Seat {
         let ring = Ring::new(config.features, config.limits.ring_entries, connections)
             .map_err(StartError::Ring)?;
         let chooser = Chooser::new(config.balance, fastrand::u64(..));
-        let local = Local::new(self.index, ring, config.limits, chooser, config.room);
+        let mut local = Local::new(
+            self.index,
+            ring,
+            config.limits,
+            config.proxy,
+            chooser,
+            config.room,
+        );
+        local.lookup = config.lookup.then(RefCell::default);
         local.table.replace(table);
         Ok(Rc::new(local))
     }
@@ -278,6 +289,9 @@ async fn read_mailbox(
                 }
                 Command::Status { reply } => {
                     let _ = reply.send(mailbox::status(&local));
+                }
+                Command::Lookup { source, reply } => {
+                    let _ = reply.send(mailbox::lookup(&local, source));
                 }
                 Command::Drain => local.start_draining(),
                 Command::Cut { reply } => {

@@ -12,15 +12,16 @@
 //! | layer | modules |
 //! |---|---|
 //! | 3 threads | `run`, `check`, `demo`, `core`, `sync`, `control`, `log` |
-//! | 2 connection | `conn`, `listen`, `dial`, `relay`, `local` |
+//! | 2 connection | `conn`, `client`, `listen`, `dial`, `relay`, `local` |
 //! | 1 kernel | `ring`, `sys`: the only unsafe code |
-//! | 0 pure | `sniff`, `route`, `reply`, `metrics`, `outcome`, `protocol`, `config` |
+//! | 0 pure | `sniff`, `route`, `lookup`, `reply`, `metrics`, `outcome`, `protocol`, `proxy_protocol`, `config` |
 //!
 //! What it does not do: terminate TLS, look at anything behind the head, or remember a client.
 
 #![deny(unsafe_code)]
 
 pub mod check;
+pub mod client;
 pub mod config;
 pub mod conn;
 pub mod control;
@@ -30,9 +31,11 @@ pub mod dial;
 pub mod listen;
 pub mod local;
 pub mod log;
+pub mod lookup;
 pub mod metrics;
 pub mod outcome;
 pub mod protocol;
+pub mod proxy_protocol;
 pub mod relay;
 pub mod reply;
 #[allow(unsafe_code)]

@@ -1,7 +1,8 @@
 //! What belongs to one core and is shared by its connections. Nothing in here is ever locked or
 //! seen by another thread; borrows last for one expression and never across an await.
 
-use crate::config::Limits;
+use crate::config::{Limits, ProxySettings};
+use crate::lookup::LookupTable;
 use crate::metrics::{CoreMetrics, Counter};
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
@@ -57,16 +58,23 @@ pub struct Local {
     pub core: usize,
     pub ring: Ring,
     pub limits: Limits,
+    pub proxy: ProxySettings,
     pub table: RefCell<Table>,
     pub chooser: RefCell<Chooser>,
     pub pipes: RefCell<PipePool>,
     pub metrics: RefCell<Box<CoreMetrics>>,
     pub buffer: RefCell<Box<[u8]>>,
     pub room: Arc<Room>,
+    /// Only with `--lookup yes`.
+    pub lookup: Option<RefCell<LookupTable>>,
     /// Accept loops that still run.
     pub listening: Cell<usize>,
     /// Per protocol.
-    live: [Cell<usize>; 2],
+    live: [Cell<usize>; Protocol::ALL.len()],
+    /// What was warned of and is not to fill the log; the counts go on.
+    warned: RefCell<Vec<Outcome>>,
+    /// The next one to give away.
+    connection_id: Cell<u64>,
     draining: Cell<bool>,
     waiting_for_drain: RefCell<Vec<Waker>>,
 }
@@ -76,6 +84,7 @@ impl Local {
         core: usize,
         ring: Ring,
         limits: Limits,
+        proxy: ProxySettings,
         chooser: Chooser,
         room: Arc<Room>,
     ) -> Local {
@@ -88,11 +97,15 @@ impl Local {
             metrics: RefCell::new(Box::new(CoreMetrics::new())),
             buffer: RefCell::new(vec![0; BUFFER_BYTES].into_boxed_slice()),
             room,
+            lookup: None,
             listening: Cell::new(0),
-            live: [Cell::new(0), Cell::new(0)],
+            live: Default::default(),
+            warned: RefCell::default(),
             draining: Cell::new(false),
             waiting_for_drain: RefCell::new(Vec::new()),
             limits,
+            proxy,
+            connection_id: Cell::new(fastrand::u64(..)),
         }
     }
 
@@ -159,6 +172,30 @@ impl Local {
         live.set(live.get() - 1);
         self.room.connections.fetch_sub(1, Ordering::Relaxed);
         self.metrics.borrow_mut().outcome(protocol, outcome);
+    }
+
+    /// Says the cause and the remedy of an outcome that is a fault of the configuration, the first
+    /// time that this core meets it.
+    pub fn warn_once(&self, outcome: Outcome, backend: &str) {
+        let mut warned = self.warned.borrow_mut();
+        if !warned.contains(&outcome) {
+            warned.push(outcome);
+            tracing::warn!(
+                core = self.core,
+                backend,
+                "{}: {}; said once, counted on",
+                outcome.name(),
+                outcome.explain()
+            );
+        }
+    }
+
+    /// A number for a connection that others are told of. Counted on from a random one, so that no
+    /// two cores, processes or machines give away the same.
+    pub fn next_connection_id(&self) -> u64 {
+        let id = self.connection_id.get();
+        self.connection_id.set(id.wrapping_add(1));
+        id
     }
 
     pub fn count(&self, counter: Counter) {

@@ -18,6 +18,9 @@ pub enum Outcome {
     CutAtDrain,
     /// The client closed or reset before its head was complete.
     ClientLeft,
+    /// A sender of PROXY headers said that the connection is its own and closed without another
+    /// byte.
+    HealthCheck,
     /// The head was not complete within the head deadline.
     HeadTimeout,
     /// The head is refused; the refusal says why.
@@ -34,16 +37,23 @@ pub enum Outcome {
     BackendTimeout,
     /// This machine had no descriptor or no local port left for the backend connection.
     OutOfResources,
+    /// Every backend is to see the client's address, and none is of the client's family.
+    SourceFamily,
+    /// The kernel lets this process connect from its own addresses only.
+    SourceForbidden,
+    /// The kernel lets no connection to the backend come from the client's address.
+    SourceRefused,
 }
 
 impl Outcome {
-    const PLAIN: [Outcome; 13] = [
+    const PLAIN: [Outcome; 17] = [
         Outcome::Relayed,
         Outcome::ClientReset,
         Outcome::BackendReset,
         Outcome::IdleTimeout,
         Outcome::CutAtDrain,
         Outcome::ClientLeft,
+        Outcome::HealthCheck,
         Outcome::HeadTimeout,
         Outcome::UnknownName,
         Outcome::NoName,
@@ -51,6 +61,9 @@ impl Outcome {
         Outcome::BackendUnreachable,
         Outcome::BackendTimeout,
         Outcome::OutOfResources,
+        Outcome::SourceFamily,
+        Outcome::SourceForbidden,
+        Outcome::SourceRefused,
     ];
 
     /// How many outcomes there are, refusals counted one by one.
@@ -83,6 +96,7 @@ impl Outcome {
             Outcome::IdleTimeout => "idle_timeout",
             Outcome::CutAtDrain => "cut_at_drain",
             Outcome::ClientLeft => "client_left",
+            Outcome::HealthCheck => "health_check",
             Outcome::HeadTimeout => "head_timeout",
             Outcome::Refused(refusal) => refusal.name(),
             Outcome::UnknownName => "unknown_name",
@@ -91,6 +105,9 @@ impl Outcome {
             Outcome::BackendUnreachable => "backend_unreachable",
             Outcome::BackendTimeout => "backend_timeout",
             Outcome::OutOfResources => "out_of_resources",
+            Outcome::SourceFamily => "source_family",
+            Outcome::SourceForbidden => "source_forbidden",
+            Outcome::SourceRefused => "source_refused",
         }
     }
 
@@ -113,6 +130,9 @@ impl Outcome {
             Outcome::ClientLeft => {
                 "the client closed before its head was complete; usual for port scans and health probes"
             }
+            Outcome::HealthCheck => {
+                "a sender listed in proxy-from looked whether the port answers and closed; nothing to do"
+            }
             Outcome::HeadTimeout => {
                 "the head was not complete within the head deadline; slow or hostile clients, or a protocol in which the server speaks first"
             }
@@ -134,6 +154,15 @@ impl Outcome {
             }
             Outcome::OutOfResources => {
                 "no descriptor or local port was left for the backend connection; raise LimitNOFILE= or widen net.ipv4.ip_local_port_range"
+            }
+            Outcome::SourceFamily => {
+                "the backend is to see the client's address and one is IPv4, the other IPv6; add a backend of the other family, or write source=nat46 for IPv4 clients of IPv6 backends"
+            }
+            Outcome::SourceForbidden => {
+                "the kernel forbids this process to connect from the client's address; grant CAP_NET_ADMIN, as AmbientCapabilities= in systemd"
+            }
+            Outcome::SourceRefused => {
+                "no connection to that backend can come from the client's address, such as 127.0.0.1 to another machine; leave source= out for such clients' routes"
             }
         }
     }

@@ -49,9 +49,13 @@ fn tls_answer(outcome: Outcome) -> Option<Box<[u8]>> {
         Outcome::NoAddress
         | Outcome::BackendUnreachable
         | Outcome::BackendTimeout
-        | Outcome::OutOfResources => Alert::InternalError,
+        | Outcome::OutOfResources
+        | Outcome::SourceFamily
+        | Outcome::SourceForbidden
+        | Outcome::SourceRefused => Alert::InternalError,
         Outcome::HeadTimeout
         | Outcome::ClientLeft
+        | Outcome::HealthCheck
         | Outcome::Relayed
         | Outcome::ClientReset
         | Outcome::BackendReset
@@ -111,7 +115,12 @@ fn http_answer(outcome: Outcome) -> Option<Box<[u8]>> {
             "503 Service Unavailable",
             "The proxy has no room for another connection.",
         ),
+        Outcome::SourceFamily | Outcome::SourceForbidden | Outcome::SourceRefused => (
+            "502 Bad Gateway",
+            "No backend of this host can be reached from your address.",
+        ),
         Outcome::ClientLeft
+        | Outcome::HealthCheck
         | Outcome::Relayed
         | Outcome::ClientReset
         | Outcome::BackendReset
@@ -252,6 +261,7 @@ mod tests {
             Outcome::IdleTimeout,
             Outcome::CutAtDrain,
             Outcome::ClientLeft,
+            Outcome::HealthCheck,
         ] {
             assert_eq!(answer(Protocol::Tls, outcome), None);
             assert_eq!(answer(Protocol::Http, outcome), None);

@@ -7,6 +7,7 @@ mod error;
 mod file;
 mod limits;
 mod options;
+mod proxy_settings;
 mod sync_settings;
 mod typed;
 mod value;
@@ -14,6 +15,7 @@ mod value;
 pub use check::Machine;
 pub use error::{ConfigError, Origin};
 pub use limits::Limits;
+pub use proxy_settings::ProxySettings;
 pub use sync_settings::{RedisUrl, SyncSettings};
 pub use typed::{Action, ReadError, Typed, read};
 
@@ -33,9 +35,12 @@ pub struct Config {
     pub cores: Vec<usize>,
     pub limits: Limits,
     pub balance: Balance,
+    pub proxy: ProxySettings,
     pub sync: SyncSettings,
     /// Where the admin endpoint listens; `None`: nowhere.
     pub admin: Option<SocketAddr>,
+    /// Whether the admin endpoint can tell who is behind a connection that a backend sees.
+    pub lookup: bool,
     /// Where SIGUSR1 writes its files; `None`: the table goes to the log.
     pub latency_dir: Option<PathBuf>,
     pub log: LogSettings,

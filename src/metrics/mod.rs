@@ -79,10 +79,14 @@ pub enum Counter {
     CopiedBytes,
     /// Times a bulk direction went on copying because no pipe could be had.
     PipesRefused,
+    /// Connects for IPv6 clients to source=nat46 backends, which go out from the proxy's own address.
+    Nat46OwnSource,
+    /// Connections that a look-up does not know of because the table was full.
+    LookupsForgotten,
 }
 
 impl Counter {
-    pub const ALL: [Counter; 10] = [
+    pub const ALL: [Counter; 12] = [
         Counter::Accepted,
         Counter::AcceptPaused,
         Counter::AcceptErrors,
@@ -93,6 +97,8 @@ impl Counter {
         Counter::SplicedBytes,
         Counter::CopiedBytes,
         Counter::PipesRefused,
+        Counter::Nat46OwnSource,
+        Counter::LookupsForgotten,
     ];
     pub const COUNT: usize = Self::ALL.len();
 
@@ -114,6 +120,8 @@ impl Counter {
             Counter::SplicedBytes => "spliced_bytes",
             Counter::CopiedBytes => "copied_bytes",
             Counter::PipesRefused => "pipes_refused",
+            Counter::Nat46OwnSource => "nat46_own_source",
+            Counter::LookupsForgotten => "lookups_forgotten",
         }
     }
 
@@ -134,6 +142,10 @@ impl Counter {
             Counter::SplicedBytes => "Bytes moved through a pipe.",
             Counter::CopiedBytes => "Bytes moved through a core's buffer.",
             Counter::PipesRefused => "Times a bulk direction found no pipe and went on copying.",
+            Counter::Nat46OwnSource => {
+                "Connects for IPv6 clients to source=nat46 backends, from the proxy's own address."
+            }
+            Counter::LookupsForgotten => "Connections unknown to look-ups for want of room.",
         }
     }
 }

@@ -7,6 +7,7 @@ use super::backend::Backend;
 use super::host::Host;
 use super::key::Key;
 use super::master::Layer;
+use super::member_options::ProxyVersion;
 use super::shard::{Kind, SHARDS, Shard, hash, shard_of};
 use crate::protocol::Protocol;
 
@@ -16,16 +17,27 @@ use crate::protocol::Protocol;
 pub struct Route {
     id: u64,
     backends: Box<[Arc<Backend>]>,
+    tells_names: bool,
 }
 
 impl Route {
     pub(super) fn new(id: u64, backends: Vec<Arc<Backend>>) -> Route {
-        let backends = backends.into();
-        Route { id, backends }
+        let is_told = |backend: &Arc<Backend>| backend.delivery().proxy == Some(ProxyVersion::V2);
+        Route {
+            id,
+            tells_names: backends.iter().any(is_told),
+            backends: backends.into(),
+        }
     }
 
     pub fn backends(&self) -> &[Arc<Backend>] {
         &self.backends
+    }
+
+    /// Whether some backend is told what the client asked for (`proxy=v2`), so that the head has to
+    /// be kept until one is chosen.
+    pub fn tells_names(&self) -> bool {
+        self.tells_names
     }
 
     /// Never used twice in the life of the process.
@@ -47,7 +59,7 @@ pub(super) struct Shape {
     pub(super) version: u64,
     pub(super) seed: u64,
     pub(super) names: usize,
-    pub(super) defaults: [Option<(Layer, Arc<Route>)>; 2],
+    pub(super) defaults: [Option<(Layer, Arc<Route>)>; Protocol::ALL.len()],
     /// Bit n: some wildcard has n labels behind its star. A name has at most 127 labels.
     pub(super) wildcard_depths: u128,
 }

@@ -9,6 +9,7 @@ mod limits;
 mod listener;
 mod pipe;
 mod socket;
+mod source;
 mod wake;
 
 pub use address::SocketAddress;
@@ -16,6 +17,7 @@ pub use limits::{Limited, raise_limit};
 pub use listener::{BindError, Listener};
 pub use pipe::Pipe;
 pub use socket::Socket;
+pub use source::ForeignSource;
 pub use wake::{WakeReader, Waker, wake_pair};
 
 use std::io;

@@ -84,7 +84,16 @@ impl Socket {
             .as_socket()
     }
 
-    fn set_option<T>(&self, level: i32, name: i32, value: &T) -> io::Result<()> {
+    /// Its own address, which for an accepted socket is what the client connected to; `None` as for
+    /// [`Socket::peer`].
+    pub fn local(&self) -> Option<SocketAddr> {
+        socket2::SockRef::from(&*self.0)
+            .local_addr()
+            .ok()?
+            .as_socket()
+    }
+
+    pub(super) fn set_option<T>(&self, level: i32, name: i32, value: &T) -> io::Result<()> {
         // SAFETY: the kernel reads size_of::<T>() bytes of a live value; T is a plain C type here.
         check(unsafe {
             libc::setsockopt(

@@ -7,8 +7,11 @@
 pub mod backend;
 pub mod client;
 pub mod flow;
+pub mod netns;
+pub mod nginx;
 pub mod process;
 pub mod proxy;
+pub mod receiver;
 pub mod redis;
 
 use std::io::Write;
