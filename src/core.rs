@@ -16,7 +16,7 @@ use crate::local::{Local, Room};
 use crate::protocol::Protocol;
 use crate::ring::{Features, Ring, RingError};
 use crate::route::{Balance, Chooser, Table};
-use crate::sys::{Listener, Socket, WakeReader, wake_pair};
+use crate::sys::{Congestion, Listener, Socket, WakeReader, wake_pair};
 use core_affinity::CoreId;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
@@ -57,6 +57,8 @@ pub struct CoreConfig {
     pub room: Arc<Room>,
     /// Whether the core can tell who is behind a connection.
     pub lookup: bool,
+    /// Congestion control towards backends, and towards clients on this machine; `None`: the system's.
+    pub unpaced: Option<Congestion>,
 }
 
 /// A bound listener of one core, and what it expects.
@@ -226,6 +228,7 @@ impl Seat {
             config.room,
         );
         local.lookup = config.lookup.then(RefCell::default);
+        local.unpaced = config.unpaced;
         local.table.replace(table);
         Ok(Rc::new(local))
     }
@@ -240,6 +243,9 @@ fn listen_all(local: &Rc<Local>, listeners: Vec<Bound>) -> io::Result<()> {
     for bound in listeners {
         let address = bound.listener.address();
         let listener = bound.listener.listen(local.limits.backlog, KEEP_ALIVE)?;
+        if let Some(unpaced) = local.unpaced.filter(|_| address.ip().is_loopback()) {
+            unpaced.set_on(&listener)?;
+        }
         let listening = Listening::new(local.clone(), listener, address);
         let serving = local.clone();
         let serve = move |client: Socket, protocol| {

@@ -9,6 +9,7 @@ use crate::protocol::Protocol;
 use crate::relay::PipePool;
 use crate::ring::Ring;
 use crate::route::{Chooser, Table};
+use crate::sys::Congestion;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -67,6 +68,8 @@ pub struct Local {
     pub room: Arc<Room>,
     /// Only with `--lookup yes`.
     pub lookup: Option<RefCell<LookupTable>>,
+    /// Of connections to backends, where the system's own does not suit them.
+    pub unpaced: Option<Congestion>,
     /// Accept loops that still run.
     pub listening: Cell<usize>,
     /// Per protocol.
@@ -98,6 +101,7 @@ impl Local {
             buffer: RefCell::new(vec![0; BUFFER_BYTES].into_boxed_slice()),
             room,
             lookup: None,
+            unpaced: None,
             listening: Cell::new(0),
             live: Default::default(),
             warned: RefCell::default(),

@@ -1,7 +1,7 @@
 //! Puts the process together: what is checked and bound before the first client, in which order,
 //! and how the threads come to know each other.
 
-use crate::config::{Config, Limits, Machine};
+use crate::config::{BackendCongestion, Config, Limits, Machine};
 use crate::control::{
     Admin, Control, CoreReporter, Cores, Ended, LatencyDir, Reports, SignalEvents,
 };
@@ -12,7 +12,7 @@ use crate::protocol::Protocol;
 use crate::ring;
 use crate::route::{Table, Update};
 use crate::sync::{self, SyncConfig, SyncHandle};
-use crate::sys::{Limited, Listener, raise_limit};
+use crate::sys::{Congestion, Limited, Listener, raise_limit};
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -116,6 +116,7 @@ pub fn run(
         features,
         room,
         lookup: config.lookup,
+        unpaced: congestion(&config.backend_congestion)?,
     };
     let mut mailboxes = Vec::new();
     for (index, processor) in config.cores.iter().enumerate() {
@@ -218,6 +219,19 @@ impl Shares {
             connections_max: (for_connections / 2).max(1),
             pipes_per_core,
         }
+    }
+}
+
+/// What is asked for, as far as it differs from what every socket begins with.
+fn congestion(wanted: &BackendCongestion) -> Result<Option<Congestion>, String> {
+    match wanted {
+        BackendCongestion::Auto => Ok(Congestion::unpaced_if_system_paces()),
+        BackendCongestion::System => Ok(None),
+        BackendCongestion::Named(name) => Congestion::named(name).map(Some).map_err(|error| {
+            format!(
+                "--backend-congestion {name}: {error}; choose from sysctl net.ipv4.tcp_allowed_congestion_control, or load its module and give the process CAP_NET_ADMIN"
+            )
+        }),
     }
 }
 

@@ -44,6 +44,7 @@ impl Typed {
         let config = Config {
             cores: self.value("cores", |text| value::cores(text, &machine.allowed_cores))?,
             limits: self.limits()?,
+            backend_congestion: self.value("backend-congestion", value::congestion)?,
             balance: self.value("balance", |text| {
                 value::word(
                     text,

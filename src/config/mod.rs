@@ -34,6 +34,7 @@ pub struct Config {
     /// Processor numbers to pin a core to, ascending, never empty, all allowed to this process.
     pub cores: Vec<usize>,
     pub limits: Limits,
+    pub backend_congestion: BackendCongestion,
     pub balance: Balance,
     pub proxy: ProxySettings,
     pub sync: SyncSettings,
@@ -48,6 +49,18 @@ pub struct Config {
     pub kernel_mask: Option<KernelVersion>,
     /// Whether the admin endpoint makes a core panic when asked to.
     pub debug_faults: bool,
+}
+
+/// TCP congestion control of connections to backends.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum BackendCongestion {
+    /// The system's default, unless that paces.
+    #[default]
+    Auto,
+    /// The system's default.
+    System,
+    /// An algorithm of the kernel's, by its name there.
+    Named(Box<str>),
 }
 
 /// One address that every core listens on.

@@ -163,6 +163,12 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "p2c (of two backends drawn at random the less busy one), round-robin or random. p2c keeps away from a slow backend without knowing why it is slow",
     ),
     one(
+        "backend-congestion",
+        "NAME",
+        "auto",
+        "TCP congestion control towards backends: auto, system or a name. auto is the system's, but cubic where that is bbr, also for clients on this machine: pacing is for the Internet and costs more than all else on the way to a backend",
+    ),
+    one(
         "head-deadline",
         "DURATION",
         "10s",

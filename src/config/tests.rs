@@ -137,6 +137,7 @@ fn every_option_is_read_from_all_three_places() {
         ("proxy-in", "optional"),
         ("proxy-ja4", "yes"),
         ("balance", "random"),
+        ("backend-congestion", "reno"),
         ("head-deadline", "11s"),
         ("connect-deadline", "4s"),
         ("connect-attempts", "4"),

@@ -3,6 +3,7 @@
 //! ring's. Beside `ring` this is the only place with unsafe code.
 
 mod address;
+mod congestion;
 #[cfg(test)]
 mod facts;
 mod limits;
@@ -13,6 +14,7 @@ mod source;
 mod wake;
 
 pub use address::SocketAddress;
+pub use congestion::Congestion;
 pub use limits::{Limited, raise_limit};
 pub use listener::{BindError, Listener};
 pub use pipe::Pipe;

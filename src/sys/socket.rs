@@ -2,7 +2,7 @@
 //! for readiness on the ring. A clone is the same descriptor; it is closed with the last clone,
 //! so an operation in the ring keeps the descriptor from being reused under it.
 
-use super::{SocketAddress, check};
+use super::{Congestion, SocketAddress, check};
 use rustix::net::{RecvFlags, SendFlags};
 use std::io;
 use std::net::SocketAddr;
@@ -21,7 +21,10 @@ impl Socket {
 
     /// An unconnected non-blocking socket fit for `address`; TCP ones with TCP_NODELAY, since the
     /// proxy forwards what it has and must not hold back a last small piece (RFC 896).
-    pub fn to_connect(address: &SocketAddress) -> io::Result<Socket> {
+    pub fn to_connect(
+        address: &SocketAddress,
+        congestion: Option<Congestion>,
+    ) -> io::Result<Socket> {
         let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         // SAFETY: socket(2) takes no pointers.
         let returned = unsafe { libc::socket(address.domain(), kind, 0) };
@@ -32,6 +35,9 @@ impl Socket {
             socket.set_option(libc::IPPROTO_TCP, libc::TCP_NODELAY, &1i32)?;
             // The head is sent as soon as the handshake is done, and carries its last ACK.
             socket.set_option(libc::IPPROTO_TCP, libc::TCP_QUICKACK, &0i32)?;
+            if let Some(congestion) = congestion {
+                congestion.set_on(&socket)?;
+            }
         }
         Ok(socket)
     }
