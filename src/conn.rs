@@ -5,6 +5,7 @@
 
 mod announce;
 mod head;
+mod listed;
 
 use crate::client::Client;
 use crate::dial::{Dialled, dial};
@@ -19,6 +20,7 @@ use crate::route::Route;
 use crate::sniff::Head;
 use crate::sys::Socket;
 use announce::announce;
+use listed::Listed;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -76,6 +78,8 @@ pub async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) {
 
 struct Connected {
     dialled: Dialled,
+    /// Ends with the connection.
+    _listed: Option<Box<Listed>>,
     head_bytes: usize,
     head_sent: Instant,
 }
@@ -90,8 +94,8 @@ async fn connect(
     story: &mut Story,
 ) -> Result<Connected, Outcome> {
     deadline.set(accepted + local.limits.head_deadline);
-    // A block of its own, so that the head with its name is gone before the next wait, unless a
-    // backend is to be told of it.
+    // A block of its own, so that the head with its name is gone before the next wait, unless
+    // somebody is to be told of it.
     let (route, told, mut received) = {
         let reading = head::read_head(local, client, protocol);
         let (head, received) = deadline
@@ -103,7 +107,8 @@ async fn connect(
         let mut metrics = local.metrics.borrow_mut();
         metrics.record(protocol, Stage::Head, head_complete - accepted);
         metrics.record(protocol, Stage::Route, head_complete.elapsed());
-        let is_told = route.as_ref().is_ok_and(|route| route.tells_names());
+        let is_told =
+            local.lookup.is_some() || route.as_ref().is_ok_and(|route| route.tells_names());
         let head = (is_told || Story::is_wanted()).then(|| Rc::new(head));
         story.set_head(head.as_ref());
         let route = route?;
@@ -119,6 +124,10 @@ async fn connect(
         .metrics
         .borrow_mut()
         .record(protocol, Stage::Connect, spent);
+    // Before the backend has a byte, so that it can ask as soon as it knows of the client.
+    let listed = told
+        .as_deref()
+        .and_then(|head| Listed::new(local, client, &dialled, head, accepted));
     let head_bytes = received.len();
     if let Some(version) = dialled.backend.delivery().proxy {
         let announced = announce(local, client, version, told.as_deref(), &received)?;
@@ -134,6 +143,7 @@ async fn connect(
     }
     Ok(Connected {
         dialled,
+        _listed: listed,
         head_bytes,
         head_sent: connected,
     })

@@ -21,7 +21,7 @@ use core_affinity::CoreId;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -55,6 +55,8 @@ pub struct CoreConfig {
     pub proxy: ProxySettings,
     pub features: Features,
     pub room: Arc<Room>,
+    /// Whether the core can tell who is behind a connection.
+    pub lookup: bool,
 }
 
 /// A bound listener of one core, and what it expects.
@@ -215,7 +217,7 @@ impl Seat {
         let ring = Ring::new(config.features, config.limits.ring_entries, connections)
             .map_err(StartError::Ring)?;
         let chooser = Chooser::new(config.balance, fastrand::u64(..));
-        let local = Local::new(
+        let mut local = Local::new(
             self.index,
             ring,
             config.limits,
@@ -223,6 +225,7 @@ impl Seat {
             chooser,
             config.room,
         );
+        local.lookup = config.lookup.then(RefCell::default);
         local.table.replace(table);
         Ok(Rc::new(local))
     }
@@ -286,6 +289,9 @@ async fn read_mailbox(
                 }
                 Command::Status { reply } => {
                     let _ = reply.send(mailbox::status(&local));
+                }
+                Command::Lookup { source, reply } => {
+                    let _ = reply.send(mailbox::lookup(&local, source));
                 }
                 Command::Drain => local.start_draining(),
                 Command::Cut { reply } => {

@@ -14,7 +14,7 @@
 //! | 3 threads | `run`, `check`, `demo`, `core`, `sync`, `control`, `log` |
 //! | 2 connection | `conn`, `client`, `listen`, `dial`, `relay`, `local` |
 //! | 1 kernel | `ring`, `sys`: the only unsafe code |
-//! | 0 pure | `sniff`, `route`, `reply`, `metrics`, `outcome`, `protocol`, `proxy_protocol`, `config` |
+//! | 0 pure | `sniff`, `route`, `lookup`, `reply`, `metrics`, `outcome`, `protocol`, `proxy_protocol`, `config` |
 //!
 //! What it does not do: terminate TLS, look at anything behind the head, or remember a client.
 
@@ -31,6 +31,7 @@ pub mod dial;
 pub mod listen;
 pub mod local;
 pub mod log;
+pub mod lookup;
 pub mod metrics;
 pub mod outcome;
 pub mod protocol;

@@ -2,6 +2,7 @@
 //! seen by another thread; borrows last for one expression and never across an await.
 
 use crate::config::{Limits, ProxySettings};
+use crate::lookup::LookupTable;
 use crate::metrics::{CoreMetrics, Counter};
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
@@ -64,10 +65,12 @@ pub struct Local {
     pub metrics: RefCell<Box<CoreMetrics>>,
     pub buffer: RefCell<Box<[u8]>>,
     pub room: Arc<Room>,
+    /// Only with `--lookup yes`.
+    pub lookup: Option<RefCell<LookupTable>>,
     /// Accept loops that still run.
     pub listening: Cell<usize>,
     /// Per protocol.
-    live: [Cell<usize>; 2],
+    live: [Cell<usize>; Protocol::ALL.len()],
     /// What was warned of and is not to fill the log; the counts go on.
     warned: RefCell<Vec<Outcome>>,
     /// The next one to give away.
@@ -94,8 +97,9 @@ impl Local {
             metrics: RefCell::new(Box::new(CoreMetrics::new())),
             buffer: RefCell::new(vec![0; BUFFER_BYTES].into_boxed_slice()),
             room,
+            lookup: None,
             listening: Cell::new(0),
-            live: [Cell::new(0), Cell::new(0)],
+            live: Default::default(),
             warned: RefCell::default(),
             draining: Cell::new(false),
             waiting_for_drain: RefCell::new(Vec::new()),

@@ -115,6 +115,7 @@ pub fn run(
         proxy: config.proxy.clone(),
         features,
         room,
+        lookup: config.lookup,
     };
     let mut mailboxes = Vec::new();
     for (index, processor) in config.cores.iter().enumerate() {
@@ -141,7 +142,7 @@ pub fn run(
         latency_dir,
         admin,
         reload: Box::new(move || reloading.reload()),
-        reports: reports(&sync, log),
+        reports: reports(&sync, log, config.lookup),
     };
     let ended = control.run(signals)?;
     sync.stop();
@@ -220,12 +221,13 @@ impl Shares {
     }
 }
 
-fn reports(sync: &Arc<SyncHandle>, log: &Log) -> Reports {
+fn reports(sync: &Arc<SyncHandle>, log: &Log, lookup: bool) -> Reports {
     let of_status = sync.clone();
     Reports {
         sync: Box::new(move || of_status.status()),
         // The admin endpoint answers only once the cores have started, and they start with a table.
         ready: Box::new(|| true),
+        lookup,
         dropped_lines: Box::new(log.dropped_lines()),
     }
 }

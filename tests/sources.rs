@@ -29,10 +29,11 @@ const IMPURE: [&str; 13] = [
 
 /// Modules and single files without socket, clock, environment and log. Of the configuration only
 /// the first stage reads: what is typed, in a file or in the environment.
-const PURE: [&str; 9] = [
+const PURE: [&str; 10] = [
     "src/sniff",
     "src/proxy_protocol",
     "src/route",
+    "src/lookup",
     "src/reply",
     "src/metrics",
     "src/outcome",

@@ -9,6 +9,9 @@ use std::time::Duration;
 use support::netns::{Line, Namespace};
 use support::nginx::Nginx;
 use support::proxy::{Options, Proxy};
+use support::redis::RedisServer;
+
+const README: &str = include_str!("../README.md");
 
 /// What leads the backends' answers to the proxy's sockets, as the README has it.
 const RECIPE: [&str; 5] = [
@@ -89,6 +92,8 @@ fn the_backend_sees_the_clients_address_and_its_answers_come_back() {
         assert!(!get(&line.client, "four.test", to_v4).0);
         proxy.wait_for_outcome("tls", "backend_timeout", 1);
         for step in RECIPE {
+            let as_ipv4 = step.replace(" -6", "").replace("::/0", "0.0.0.0/0");
+            assert!(README.contains(&as_ipv4), "{as_ipv4} is not in the README");
             line.proxy.run(step);
         }
         line.proxy.run("sysctl -qw net.ipv4.conf.all.rp_filter=1");
@@ -181,5 +186,77 @@ fn an_ipv4_client_reaches_an_ipv6_backend_from_inside_the_prefix() {
         }
         let own = proxy.series("pointsman_nat46_own_source_total");
         assert_eq!(own, Some(1.0));
+    });
+}
+
+/// What `pointsman check` says of the foreign sources, and whether it found nothing that fails.
+fn check(proxy: &Namespace, arguments: &str) -> (bool, Vec<String>) {
+    let binary = env!("CARGO_BIN_EXE_pointsman");
+    let line = format!("{binary} check --cores 0 --https 127.0.0.1:8443 {arguments}");
+    let (succeeded, said) = proxy.try_run(&line);
+    let of_sources = said.lines().filter(|line| line.contains(" source="));
+    (succeeded, of_sources.map(str::to_owned).collect())
+}
+
+#[test]
+fn the_lines_that_check_misses_are_all_that_it_takes() {
+    let line = Line::new();
+    let (v4, v6) = (Namespace::v4(2, 2), Namespace::v6(2, 2));
+    let _nginx = line
+        .backend
+        .inside(|| Nginx::start(&[at(v4, 443), at(v6, 443)]));
+    line.proxy.inside(|| {
+        // One from each place that routes come from.
+        let redis = RedisServer::start();
+        redis.run_words(&[
+            b"SADD",
+            b"hostnames:other.test:backends",
+            b"[fd77:2::2]:9 source=client",
+        ]);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let prefixed = format!("[{v6}] source=nat46:2001:db8:46::/96");
+        std::fs::write(&file, format!("[routes]\n\"prefix.test\" = \"{prefixed}\"\n")).unwrap();
+        let transparent = format!("{v4} source=client");
+        let arguments = format!(
+            "--redis {} --routes {} --route 'a.test={transparent}'",
+            redis.url(),
+            file.path().display()
+        );
+        let (succeeded, found) = check(&line.proxy, &arguments);
+        assert!(!succeeded, "{found:#?}");
+        let missing: Vec<&str> = found
+            .iter()
+            .filter_map(|line| line.split_once("missing: ")?.1.rsplit_once("; run it"))
+            .map(|(line, _)| line)
+            .collect();
+        assert_eq!(missing.len(), 6, "{found:#?}");
+        for step in missing {
+            line.proxy.run(step);
+        }
+        let (succeeded, found) = check(&line.proxy, &arguments);
+        assert!(succeeded && found.len() == 7, "{found:#?}");
+        assert!(found.iter().all(|line| line.starts_with("ok ")), "{found:#?}");
+
+        let proxy = options()
+            .args(&["--connect-deadline", "1s", "--connect-attempts", "1"])
+            .route("a.test", &[&transparent])
+            .route("prefix.test", &[&prefixed])
+            .start();
+        let listener = listener(&proxy, Namespace::v4(1, 1));
+        assert!(get(&line.client, "a.test", listener).0);
+        assert!(get(&line.client, "prefix.test", listener).0);
+
+        // The one setting that undoes it is found, too.
+        line.proxy.run("sysctl -qw net.ipv4.conf.v2.src_valid_mark=1 net.ipv4.conf.v2.rp_filter=1");
+        assert!(!get(&line.client, "a.test", listener).0);
+        let (succeeded, found) = check(&line.proxy, &arguments);
+        let said = found.iter().any(|line| line.contains("sysctl -w net.ipv4.conf.v2.src_valid_mark=0"));
+        assert!(!succeeded && said, "{found:#?}");
+
+        let rightless = line.proxy.try_run(&format!(
+            "setpriv --bounding-set -net_admin,-net_raw {} check --https 127.0.0.1:8443 {arguments}",
+            env!("CARGO_BIN_EXE_pointsman")
+        ));
+        assert!(!rightless.0 && rightless.1.contains("grant CAP_NET_ADMIN"), "{}", rightless.1);
     });
 }

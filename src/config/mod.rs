@@ -39,6 +39,8 @@ pub struct Config {
     pub sync: SyncSettings,
     /// Where the admin endpoint listens; `None`: nowhere.
     pub admin: Option<SocketAddr>,
+    /// Whether the admin endpoint can tell who is behind a connection that a backend sees.
+    pub lookup: bool,
     /// Where SIGUSR1 writes its files; `None`: the table goes to the log.
     pub latency_dir: Option<PathBuf>,
     pub log: LogSettings,

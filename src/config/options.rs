@@ -70,6 +70,16 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "ADDR",
         "Listen for HTTP/1 and route by Host; addresses as for --https",
     ),
+    many(
+        "listen",
+        "ADDR",
+        "unwrap: listen for connections that begin with a PROXY header; addresses as for --https",
+    ),
+    many(
+        "to",
+        "ADDR",
+        "unwrap: the server to connect to with the client's address as source, IP:PORT or [IPV6]:PORT; one of each family when clients have both",
+    ),
     one(
         "redis",
         "URL",
@@ -104,6 +114,12 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "ADDR",
         "",
         "Serve /metrics, /status and /ready here; :PORT is loopback only, because whoever reaches it sees every backend's name",
+    ),
+    one(
+        "lookup",
+        "YESNO",
+        "no",
+        "yes: /client?backend=IP:PORT on the admin endpoint tells who is behind the connection that a backend sees come from there; takes two system calls and some 300 bytes per connection",
     ),
     one(
         "latency-dir",
@@ -340,4 +356,7 @@ pub(super) fn command() -> Command {
         .subcommand(
             Command::new("check").about("Checks configuration and machine, changes nothing"),
         )
+        .subcommand(Command::new("unwrap").about(
+            "Beside a server that knows no PROXY protocol: takes the header off (--listen, --proxy-from) and connects to the server (--to) from the client's address",
+        ))
 }

@@ -25,8 +25,10 @@ pub(super) async fn read_head(
     let bytes_max = 1 + match protocol {
         Protocol::Tls => limits.hello_bytes_max,
         Protocol::Http => limits.request_head_bytes_max,
+        // What comes behind the header is the relay's.
+        Protocol::Tcp => 0,
     };
-    let mut front = Front::of(local, client)?;
+    let mut front = Front::of(local, client, protocol)?;
     let mut sniffer = Sniffer::new(protocol, limits);
     let mut received = Vec::new();
     loop {
@@ -80,19 +82,24 @@ enum Front {
 
 impl Front {
     /// One getpeername(2), and none where nobody may send headers.
-    fn of(local: &Local, client: &Client) -> Result<Front, Outcome> {
+    ///
+    /// # Errors
+    /// For a sender who is not believed at a receiving end, which serves no direct clients; for one
+    /// that has reset the connection by now, as HAProxy's checks do, and is nobody any more: neither
+    /// to be believed nor to be accused.
+    fn of(local: &Local, client: &Client, protocol: Protocol) -> Result<Front, Outcome> {
         let settings = &local.proxy;
         if settings.from.is_empty() {
             return Ok(Front::Closed);
         }
-        // Who has reset the connection by now, as HAProxy's checks do, is nobody any more: neither
-        // to be believed nor to be accused.
+        let is_receiving_end = protocol == Protocol::Tcp;
         let sender = client.peer().ok_or(Outcome::ClientLeft)?;
-        Ok(match (settings.trusts(sender), settings.required) {
-            (true, true) => Front::Required,
-            (true, false) => Front::Open,
-            (false, _) => Front::Closed,
-        })
+        match settings.trusts(sender) {
+            true if settings.required || is_receiving_end => Ok(Front::Required),
+            true => Ok(Front::Open),
+            false if is_receiving_end => Err(Outcome::Refused(Refusal::ProxyUntrusted)),
+            false => Ok(Front::Closed),
+        }
     }
 
     /// Room for a header beside what the client may send.

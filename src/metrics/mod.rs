@@ -81,10 +81,12 @@ pub enum Counter {
     PipesRefused,
     /// Connects for IPv6 clients to source=nat46 backends, which go out from the proxy's own address.
     Nat46OwnSource,
+    /// Connections that a look-up does not know of because the table was full.
+    LookupsForgotten,
 }
 
 impl Counter {
-    pub const ALL: [Counter; 11] = [
+    pub const ALL: [Counter; 12] = [
         Counter::Accepted,
         Counter::AcceptPaused,
         Counter::AcceptErrors,
@@ -96,6 +98,7 @@ impl Counter {
         Counter::CopiedBytes,
         Counter::PipesRefused,
         Counter::Nat46OwnSource,
+        Counter::LookupsForgotten,
     ];
     pub const COUNT: usize = Self::ALL.len();
 
@@ -118,6 +121,7 @@ impl Counter {
             Counter::CopiedBytes => "copied_bytes",
             Counter::PipesRefused => "pipes_refused",
             Counter::Nat46OwnSource => "nat46_own_source",
+            Counter::LookupsForgotten => "lookups_forgotten",
         }
     }
 
@@ -141,6 +145,7 @@ impl Counter {
             Counter::Nat46OwnSource => {
                 "Connects for IPv6 clients to source=nat46 backends, from the proxy's own address."
             }
+            Counter::LookupsForgotten => "Connections unknown to look-ups for want of room.",
         }
     }
 }

@@ -59,7 +59,7 @@ pub(super) struct Shape {
     pub(super) version: u64,
     pub(super) seed: u64,
     pub(super) names: usize,
-    pub(super) defaults: [Option<(Layer, Arc<Route>)>; 2],
+    pub(super) defaults: [Option<(Layer, Arc<Route>)>; Protocol::ALL.len()],
     /// Bit n: some wildcard has n labels behind its star. A name has at most 127 labels.
     pub(super) wildcard_depths: u128,
 }

@@ -37,7 +37,7 @@ pub enum Sniff {
 }
 
 /// What a complete head says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Head {
     /// The name, canonical; `None` when the head is valid without one (no SNI; HTTP/1.0 without
     /// Host).
@@ -83,6 +83,8 @@ pub struct Sniffer {
 enum Walk {
     Tls(tls::Walk),
     Http(http::Walk),
+    /// Nothing is looked for.
+    Tcp,
 }
 
 /// There is one for every connection whose head is awaited.
@@ -97,6 +99,7 @@ impl Sniffer {
                 limits.request_head_bytes_max,
                 Walk::Http(http::Walk::default()),
             ),
+            Protocol::Tcp => (0, Walk::Tcp),
         };
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         Sniffer { limit, walk }
@@ -112,6 +115,7 @@ impl Sniffer {
         let (step, oversize) = match &mut self.walk {
             Walk::Tls(walk) => (walk.advance(within, self.limit), Refusal::HelloTooLarge),
             Walk::Http(walk) => (walk.advance(within), Refusal::RequestHeadTooLarge),
+            Walk::Tcp => return Sniff::Found(Head::default()),
         };
         match step {
             Ok(Some(head)) => Sniff::Found(head),

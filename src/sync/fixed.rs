@@ -17,6 +17,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::config::SyncConfig;
+use crate::protocol::Protocol;
 use crate::route::{Key, Member};
 
 /// Members by what they are filed under.
@@ -76,7 +77,9 @@ fn parse(text: &str) -> Result<Routes, Fault> {
             "routes" => |name| Key::parse_name(name).map_err(|error| error.to_string()),
             "default" => |name| {
                 let key = Key::parse(&format!("default:{name}"));
-                key.map_err(|_| String::from("the defaults are https and http"))
+                let of_unwrap = |key: &Key| *key == Key::Default(Protocol::Tcp);
+                let key = key.ok().filter(|key| !of_unwrap(key));
+                key.ok_or_else(|| String::from("the defaults are https and http"))
             },
             other => {
                 let error = format!("unknown section {other:?}; there are [routes] and [default]");
@@ -177,6 +180,7 @@ mod tests {
             ),
             ("\n[route]\n", 2, "unknown section"),
             ("[default]\nftp = \"x\"\n", 2, "https and http"),
+            ("[default]\ntcp = \"x\"\n", 2, "https and http"),
             ("routes = 1\n", 1, "table"),
             ("[routes]\n\n\"a.test\" = [\n", 3, "TOML"),
         ] {

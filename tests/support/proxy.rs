@@ -129,6 +129,7 @@ impl Options {
             process,
             https: addresses(&ready, "https"),
             http: addresses(&ready, "http"),
+            listen: addresses(&ready, "listen"),
             admin: addresses(&ready, "admin")[0],
             baseline: Baseline::default(),
             leaks_checked: false,
@@ -175,6 +176,7 @@ pub struct Proxy {
     process: Process,
     https: Vec<SocketAddr>,
     http: Vec<SocketAddr>,
+    listen: Vec<SocketAddr>,
     admin: SocketAddr,
     baseline: Baseline,
     leaks_checked: bool,
@@ -197,6 +199,11 @@ impl Proxy {
 
     pub fn http_all(&self) -> &[SocketAddr] {
         &self.http
+    }
+
+    /// Where a receiving end listens.
+    pub fn listen_all(&self) -> &[SocketAddr] {
+        &self.listen
     }
 
     pub fn admin(&self) -> SocketAddr {
