@@ -77,7 +77,7 @@ fn haproxy_sees_the_client() {
     );
 }
 
-/// nginx before 1.23.2 takes headers of at most 107 bytes, so without a fingerprint.
+/// nginx before 1.23.2 takes headers of at most 108 bytes, so without a fingerprint.
 #[test]
 fn nginx_sees_the_client() {
     sees_the_client(&receiver::nginx(), &[], |client, to| {
