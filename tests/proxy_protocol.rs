@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver as Channel, channel};
 use std::time::Duration;
 
-use pointsman::proxy_protocol::{Header, Reading, Subject, TlvKind, read};
+use pointsman::proxy_protocol::{Addresses, Header, Notes, Reading, Subject, TlvKind, read, write};
+use pointsman::route::ProxyVersion;
 use pointsman::sniff::ja4;
 use support::backend::{self, Backend};
 use support::client::{self, Hello, PATIENCE, Response};
@@ -92,7 +93,28 @@ fn apache_sees_the_client() {
     });
 }
 
-/// HAProxy also checks the checksum, and drops a connection whose header has a wrong one.
+/// So that what HAProxy takes from us has a right one.
+#[test]
+fn haproxy_drops_a_header_with_a_wrong_checksum() {
+    let receiver = receiver::haproxy();
+    let addresses = Addresses::new(
+        "203.0.113.7:1".parse().unwrap(),
+        "203.0.113.1:2".parse().unwrap(),
+    );
+    let mut header = Vec::new();
+    let notes = Notes::default();
+    write(&mut header, ProxyVersion::V2, Some(&addresses), &notes);
+    let hello = Hello::named("a.test").record();
+    for is_wrong in [false, true] {
+        *header.last_mut().expect("a checksum") ^= u8::from(is_wrong);
+        let mut stream = client::connect(receiver.address());
+        let bytes = [&header[..], &hello].concat();
+        stream.write_all(&bytes).expect("it listens");
+        let length = stream.read(&mut [0; 16]).unwrap_or(0);
+        assert_eq!(length == 0, is_wrong);
+    }
+}
+
 #[test]
 fn haproxy_reads_the_name_and_the_id_that_our_log_has_too() {
     let receiver = receiver::haproxy();
