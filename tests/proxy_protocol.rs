@@ -15,6 +15,7 @@ use support::backend::{self, Backend};
 use support::client::{self, Hello, PATIENCE, Response};
 use support::proxy::{Options, Proxy};
 use support::receiver::{self, Receiver};
+use support::redis::RedisServer;
 
 const V4: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
 const V6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::LOCALHOST);
@@ -267,6 +268,40 @@ fn version_2_tells_the_only_protocol_and_the_fingerprint_when_asked_to() {
             let computed = computed.as_ref().map(|ja4| ja4.as_str().as_bytes());
             assert_eq!(header.tlvs.value(TlvKind::JA4), computed);
         }
+    }
+}
+
+/// A backend is changed over to headers, and back, without a restart.
+#[test]
+fn redis_switches_the_header_on_and_off() {
+    let (backend, channel) = recorder();
+    let redis = RedisServer::start();
+    let set = |options: &str| {
+        let member = format!("{}{options}", backend.member());
+        let key = b"hostnames:a.test:backends";
+        redis.run_words(&[b"DEL", key]);
+        redis.run_words(&[b"SADD", key, member.as_bytes()]);
+    };
+    set("");
+    let proxy = Options::new().args(&["--redis", &redis.url()]).start();
+    let head = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+    for (options, begins) in [
+        (" proxy=v2", &b"\r\n\r\n\0\r\nQUIT\n"[..]),
+        ("", head),
+        (" proxy=v1", b"PROXY TCP4 127.0.0.1 127.0.0.1 "),
+    ] {
+        set(options);
+        support::wait_until("the change is there", PATIENCE, || {
+            let mut stream = client::connect(proxy.http());
+            stream.write_all(head).expect("the proxy listens");
+            let Ok(first) = channel.recv_timeout(Duration::from_millis(500)) else {
+                // Between the two commands the name had no backend.
+                return false;
+            };
+            drop(stream);
+            next(&channel);
+            first.starts_with(begins)
+        });
     }
 }
 
