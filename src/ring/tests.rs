@@ -209,3 +209,36 @@ fn more_operations_than_the_queue_holds_all_complete() {
         }
     });
 }
+
+#[test]
+fn a_stream_of_events_tells_each_change_and_leaves_nothing_behind() {
+    let ring = Ring::new(probe(None).unwrap(), 64, 16).unwrap();
+    if !probe(None).unwrap().multishot_poll {
+        return;
+    }
+    let (listener, address) = listen();
+    let mut accepts = ring.accepts(listener);
+    let mut client = TcpStream::connect(address).unwrap();
+    client.write_all(b"a").unwrap();
+    let socket = Socket::from_accepted(block_on(&ring, accepts.next()).unwrap());
+    let mut stream = ring.readiness(&socket).unwrap();
+    let mut buffer = [0; 16];
+    for byte in b"abc" {
+        let mut next = std::future::poll_fn(|context| stream.poll_events(context));
+        let events = block_on(&ring, &mut next).unwrap();
+        assert_eq!(events & READABLE, libc::POLLIN as u32);
+        assert_eq!(socket.recv(&mut buffer).unwrap(), 1);
+        assert_eq!(buffer[0], *byte);
+        client.write_all(&[byte + 1]).unwrap();
+    }
+    // The end of the stream is an event of its own, behind the last byte.
+    drop(client);
+    let mut next = std::future::poll_fn(|context| stream.poll_events(context));
+    let events = block_on(&ring, &mut next).unwrap();
+    assert_ne!(events & libc::POLLRDHUP as u32, 0);
+    drop(next);
+    drop(stream);
+    drop(accepts);
+    settle(&ring);
+    assert_eq!(ring.operations(), 0);
+}

@@ -3,6 +3,7 @@
 //! so an operation in the ring keeps the descriptor from being reused under it.
 
 use super::{SocketAddress, check};
+use rustix::net::{RecvFlags, SendFlags};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -37,28 +38,14 @@ impl Socket {
 
     /// Reads what is there, up to `buffer`; 0 is the peer's end of stream.
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        // SAFETY: pointer and length are of one live, writable slice; the call returns before it ends.
-        check(unsafe {
-            libc::recv(
-                self.raw(),
-                buffer.as_mut_ptr().cast(),
-                buffer.len(),
-                libc::MSG_DONTWAIT,
-            )
-        })
+        let (received, _) = rustix::net::recv(&*self.0, buffer, RecvFlags::DONTWAIT)?;
+        Ok(received)
     }
 
     /// Writes what fits; the peer having gone is an error, never a signal.
     pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        // SAFETY: pointer and length are of one live slice; the call returns before it ends.
-        check(unsafe {
-            libc::send(
-                self.raw(),
-                bytes.as_ptr().cast(),
-                bytes.len(),
-                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
-            )
-        })
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        Ok(rustix::net::send(&*self.0, bytes, flags)?)
     }
 
     /// Sends the end of stream behind everything sent so far. A peer that is gone already is no
