@@ -10,8 +10,8 @@ use std::net::{SocketAddr, SocketAddrV4};
 pub struct Client {
     socket: Socket,
     /// The peer's address, once it was asked for: after the end of a connection the kernel has
-    /// forgotten it.
-    peer: OnceCell<SocketAddr>,
+    /// forgotten it. Boxed, because most connections never need it.
+    peer: OnceCell<Box<SocketAddr>>,
     /// What a sender that is believed said in front of the client's bytes.
     introduction: OnceCell<Box<Header>>,
 }
@@ -77,9 +77,9 @@ impl Client {
         if self.peer.get().is_none()
             && let Some(peer) = self.socket.peer().map(unmapped)
         {
-            let _ = self.peer.set(peer);
+            let _ = self.peer.set(Box::new(peer));
         }
-        self.peer.get().copied()
+        self.peer.get().map(|peer| **peer)
     }
 }
 

@@ -106,6 +106,11 @@ pub fn run(
         version = env!("CARGO_PKG_VERSION"),
         "starting"
     );
+    if config.proxy.trusts_everybody() {
+        tracing::warn!(
+            "proxy-from lists every address, so whoever reaches the port may claim to be anybody; name the senders, unless a firewall keeps all others away"
+        );
+    }
     let core_config = CoreConfig {
         limits: Limits {
             pipes_per_core: shares.pipes_per_core,

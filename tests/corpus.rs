@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use pointsman::protocol::Protocol;
+use pointsman::proxy_protocol::fuzz_header;
 use pointsman::route::Host;
 use pointsman::sniff::{HeadLimits, Sniff, Sniffer, fuzz_http, fuzz_tls};
 
@@ -50,6 +51,7 @@ fn corpus_of_hellos() {
     };
     check(Protocol::Tls, &cases);
     cases.iter().for_each(|case| fuzz_tls(&case.data));
+    cases.iter().for_each(|case| fuzz_header(&case.data));
 }
 
 #[test]
@@ -65,6 +67,7 @@ fn corpus_of_request_heads() {
     };
     check(Protocol::Http, &cases);
     cases.iter().for_each(|case| fuzz_http(&case.data));
+    cases.iter().for_each(|case| fuzz_header(&case.data));
 }
 
 /// Which column of the index holds what, counted from 0; file is always the first one.

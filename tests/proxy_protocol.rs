@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver as Channel, channel};
 use std::time::Duration;
 
-use pointsman::proxy_protocol::{Header, Reading, Subject, TlvKind, read};
+use pointsman::proxy_protocol::{Addresses, Header, Notes, Reading, Subject, TlvKind, read, write};
+use pointsman::route::ProxyVersion;
 use pointsman::sniff::ja4;
 use support::backend::{self, Backend};
 use support::client::{self, Hello, PATIENCE, Response};
 use support::proxy::{Options, Proxy};
 use support::receiver::{self, Receiver};
+use support::redis::RedisServer;
 
 const V4: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
 const V6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::LOCALHOST);
@@ -77,7 +79,7 @@ fn haproxy_sees_the_client() {
     );
 }
 
-/// nginx before 1.23.2 takes headers of at most 107 bytes, so without a fingerprint.
+/// nginx before 1.23.2 takes headers of at most 108 bytes, so without a fingerprint.
 #[test]
 fn nginx_sees_the_client() {
     sees_the_client(&receiver::nginx(), &[], |client, to| {
@@ -92,7 +94,28 @@ fn apache_sees_the_client() {
     });
 }
 
-/// HAProxy also checks the checksum, and drops a connection whose header has a wrong one.
+/// So that what HAProxy takes from us has a right one.
+#[test]
+fn haproxy_drops_a_header_with_a_wrong_checksum() {
+    let receiver = receiver::haproxy();
+    let addresses = Addresses::new(
+        "203.0.113.7:1".parse().unwrap(),
+        "203.0.113.1:2".parse().unwrap(),
+    );
+    let mut header = Vec::new();
+    let notes = Notes::default();
+    write(&mut header, ProxyVersion::V2, Some(&addresses), &notes);
+    let hello = Hello::named("a.test").record();
+    for is_wrong in [false, true] {
+        *header.last_mut().expect("a checksum") ^= u8::from(is_wrong);
+        let mut stream = client::connect(receiver.address());
+        let bytes = [&header[..], &hello].concat();
+        stream.write_all(&bytes).expect("it listens");
+        let length = stream.read(&mut [0; 16]).unwrap_or(0);
+        assert_eq!(length == 0, is_wrong);
+    }
+}
+
 #[test]
 fn haproxy_reads_the_name_and_the_id_that_our_log_has_too() {
     let receiver = receiver::haproxy();
@@ -245,6 +268,40 @@ fn version_2_tells_the_only_protocol_and_the_fingerprint_when_asked_to() {
             let computed = computed.as_ref().map(|ja4| ja4.as_str().as_bytes());
             assert_eq!(header.tlvs.value(TlvKind::JA4), computed);
         }
+    }
+}
+
+/// A backend is changed over to headers, and back, without a restart.
+#[test]
+fn redis_switches_the_header_on_and_off() {
+    let (backend, channel) = recorder();
+    let redis = RedisServer::start();
+    let set = |options: &str| {
+        let member = format!("{}{options}", backend.member());
+        let key = b"hostnames:a.test:backends";
+        redis.run_words(&[b"DEL", key]);
+        redis.run_words(&[b"SADD", key, member.as_bytes()]);
+    };
+    set("");
+    let proxy = Options::new().args(&["--redis", &redis.url()]).start();
+    let head = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+    for (options, begins) in [
+        (" proxy=v2", &b"\r\n\r\n\0\r\nQUIT\n"[..]),
+        ("", head),
+        (" proxy=v1", b"PROXY TCP4 127.0.0.1 127.0.0.1 "),
+    ] {
+        set(options);
+        support::wait_until("the change is there", PATIENCE, || {
+            let mut stream = client::connect(proxy.http());
+            stream.write_all(head).expect("the proxy listens");
+            let Ok(first) = channel.recv_timeout(Duration::from_millis(500)) else {
+                // Between the two commands the name had no backend.
+                return false;
+            };
+            drop(stream);
+            next(&channel);
+            first.starts_with(begins)
+        });
     }
 }
 

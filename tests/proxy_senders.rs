@@ -313,6 +313,44 @@ fn local_unknown_and_unix() {
     }
 }
 
+/// A client may have come to the sender by another family than the sender comes to us.
+#[test]
+fn families_of_client_and_sender_may_differ() {
+    let (backend, channel) = recorder();
+    let member = format!("{} proxy=v1", backend.member());
+    let proxy = Options::new()
+        .listen("--http", "127.0.0.1:0")
+        .listen("--http", "[::1]:0")
+        .route("a.test", &[&member])
+        .args(&["--proxy-from", "127.0.0.0/8", "--proxy-from", "::1"])
+        .start();
+    let v6 = b"PROXY TCP6 2001:db8::7 2001:db8::1 40000 443\r\n";
+    let mapped = b"PROXY TCP6 ::ffff:203.0.113.7 ::ffff:203.0.113.1 40000 443\r\n";
+    for to in proxy.http_all() {
+        for (header, expected) in [(V1, V1), (v6, v6), (mapped, V1)] {
+            let mut stream = client::connect(*to);
+            let bytes = [header, HEAD].concat();
+            stream.write_all(&bytes).expect("the proxy listens");
+            let _ = stream.shutdown(Shutdown::Write);
+            let _ = Answer::read(&mut stream);
+            let carried = channel.recv_timeout(PATIENCE).expect("it is reached");
+            assert_eq!(carried, [expected, HEAD].concat());
+        }
+    }
+}
+
+#[test]
+fn senders_may_be_everybody_but_not_unnoticed() {
+    let backend = backend::http("b");
+    let proxy = start(&backend.member(), &["--proxy-from", "0.0.0.0/0"]);
+    proxy.wait_for_line("proxy-from lists every address", PATIENCE);
+    assert!(
+        !start(&backend.member(), &[])
+            .stderr()
+            .contains("every address")
+    );
+}
+
 #[test]
 fn what_the_sender_said_of_its_tls_goes_on() {
     let (backend, channel) = recorder();

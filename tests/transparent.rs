@@ -3,9 +3,11 @@
 
 mod support;
 
-use std::net::{IpAddr, SocketAddr};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use support::client::Hello;
 use support::netns::{Line, Namespace};
 use support::nginx::Nginx;
 use support::proxy::{Options, Proxy};
@@ -258,5 +260,80 @@ fn the_lines_that_check_misses_are_all_that_it_takes() {
             env!("CARGO_BIN_EXE_pointsman")
         ));
         assert!(!rightless.0 && rightless.1.contains("grant CAP_NET_ADMIN"), "{}", rightless.1);
+    });
+}
+
+/// A server that says whom it sees and holds the connection, until the test ends.
+fn mirror(address: SocketAddr) {
+    let listener = TcpListener::bind(address).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            writeln!(stream, "{}", stream.peer_addr().unwrap()).unwrap();
+            std::thread::spawn(move || std::io::copy(&mut stream, &mut std::io::sink()));
+        }
+    });
+}
+
+/// A connection of the client's, and whom the backend sees; `None` when there is none.
+fn connect(proxy: SocketAddr, name: &str) -> (TcpStream, Option<SocketAddr>) {
+    let mut stream = TcpStream::connect(proxy).unwrap();
+    stream.write_all(&Hello::named(name).record()).unwrap();
+    let mut line = String::new();
+    // An alert is no text.
+    let _ = BufReader::new(&stream).read_line(&mut line);
+    (stream, line.trim().parse().ok())
+}
+
+#[test]
+fn a_port_is_taken_towards_one_backend_and_not_towards_all() {
+    let line = Line::new();
+    let v4 = Namespace::v4(2, 2);
+    let backends = [at(v4, 1001), at(v4, 1002)];
+    line.backend.inside(|| backends.map(mirror));
+    for step in RECIPE {
+        line.proxy.run(step);
+    }
+    line.proxy.inside(|| {
+        let [one, other] = backends.map(|backend| format!("{backend} source=client"));
+        let proxy = options()
+            .args(&["--lookup", "yes"])
+            .route("one.test", &[&one])
+            .route("other.test", &[&other])
+            .start();
+        let listener = listener(&proxy, Namespace::v4(1, 1));
+        let seen = at(Namespace::v4(1, 2), 40000);
+        // Only while the clients connect: the test's own connections need ports, too.
+        let ports = |range: &str| {
+            let setting = format!("sysctl -qw net.ipv4.ip_local_port_range='{range}'");
+            line.proxy.run(&setting);
+        };
+        ports("40000 40000");
+        let (held, third) = line.client.inside(|| {
+            let held = ["one.test", "other.test"].map(|name| connect(listener, name));
+            let third = connect(listener, "one.test").1;
+            (held, third)
+        });
+        ports("32768 60999");
+        assert_eq!(held.each_ref().map(|(_, seen)| *seen), [Some(seen); 2]);
+        assert_eq!(third, None);
+        proxy.wait_for_outcome("tls", "out_of_resources", 1);
+
+        // One address and port, two clients' connections: the look-up does not guess.
+        let ask = |query: &str| -> serde_json::Value {
+            serde_json::from_str(&proxy.admin_page(&format!("/client?{query}"))).unwrap()
+        };
+        let matches = ask(&format!("backend={seen}"))["matches"].clone();
+        assert_eq!(matches.as_array().map(Vec::len), Some(2), "{matches}");
+        for ((stream, _), (name, backend)) in held
+            .iter()
+            .zip(["one.test", "other.test"].into_iter().zip(backends))
+        {
+            let answer = ask(&format!("backend={seen}&to={backend}"));
+            assert_eq!(answer["name"], name, "{answer}");
+            let client = stream.local_addr().unwrap().to_string();
+            assert_eq!(answer["client"], client, "{answer}");
+        }
+        drop(held);
     });
 }

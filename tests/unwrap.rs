@@ -190,3 +190,23 @@ fn a_server_that_speaks_first_is_heard_and_sees_the_client() {
         assert_eq!(greeter.join().unwrap(), "QUIT\r\n");
     });
 }
+
+#[test]
+fn a_check_of_the_proxys_own_reaches_the_server_as_the_proxys() {
+    let line = Line::new();
+    prepare(&line.backend, &SERVERS);
+    line.backend.inside(|| {
+        let server = TcpListener::bind("127.0.0.1:443").unwrap();
+        let unwrap = unwrap(&SERVERS[..1]);
+        let address = unwrap.listen_all()[0];
+        let _held = line.proxy.inside(|| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            // Version 2, LOCAL, no address family.
+            let header = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+            stream.write_all(header).unwrap();
+            stream
+        });
+        let (_stream, peer) = server.accept().unwrap();
+        assert_eq!(peer.ip(), Namespace::v4(2, 1));
+    });
+}

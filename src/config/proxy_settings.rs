@@ -23,6 +23,11 @@ impl ProxySettings {
         let sender = sender.ip().to_canonical();
         self.from.iter().any(|network| network.contains(&sender))
     }
+
+    /// Whether there is a family of which every address is listed.
+    pub fn trusts_everybody(&self) -> bool {
+        self.from.iter().any(|network| network.prefix_len() == 0)
+    }
 }
 
 /// `ADDRESS/BITS`, or an address alone.
@@ -88,6 +93,12 @@ mod tests {
                 "{sender}"
             );
         }
+        assert!(!settings.trusts_everybody());
+        let everybody = ProxySettings {
+            from: vec![network("10.0.0.0/8").unwrap(), network("::/0").unwrap()],
+            ..ProxySettings::default()
+        };
+        assert!(everybody.trusts_everybody());
         assert!(!ProxySettings::default().trusts("127.0.0.1:1".parse().unwrap()));
     }
 

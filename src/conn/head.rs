@@ -84,22 +84,21 @@ impl Front {
     /// One getpeername(2), and none where nobody may send headers.
     ///
     /// # Errors
-    /// For a sender who has gone, and at a receiving end for one who is not believed: it serves no
-    /// direct clients.
+    /// For a sender who is not believed at a receiving end, which serves no direct clients; for one
+    /// that has reset the connection by now, as HAProxy's checks do, and is nobody any more: neither
+    /// to be believed nor to be accused.
     fn of(local: &Local, client: &Client, protocol: Protocol) -> Result<Front, Outcome> {
         let settings = &local.proxy;
         if settings.from.is_empty() {
             return Ok(Front::Closed);
         }
-        // Who has reset the connection by now, as HAProxy's checks do, is nobody any more: neither
-        // to be believed nor to be accused.
-        let sender = client.peer().ok_or(Outcome::ClientLeft)?;
         let is_receiving_end = protocol == Protocol::Tcp;
-        match (settings.trusts(sender), settings.required) {
-            (true, required) if required || is_receiving_end => Ok(Front::Required),
-            (true, _) => Ok(Front::Open),
-            (false, _) if is_receiving_end => Err(Outcome::Refused(Refusal::ProxyUntrusted)),
-            (false, _) => Ok(Front::Closed),
+        let sender = client.peer().ok_or(Outcome::ClientLeft)?;
+        match settings.trusts(sender) {
+            true if settings.required || is_receiving_end => Ok(Front::Required),
+            true => Ok(Front::Open),
+            false if is_receiving_end => Err(Outcome::Refused(Refusal::ProxyUntrusted)),
+            false => Ok(Front::Closed),
         }
     }
 
