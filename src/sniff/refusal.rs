@@ -48,7 +48,7 @@ macro_rules! refusals {
 refusals! {
     /// PROXY bytes from an address that may not speak for clients.
     ProxyUntrusted "proxy_untrusted" Malformed
-        "a PROXY header came from an address that proxy-from does not list; \
+        "a PROXY header, or at unwrap anything, came from an address that proxy-from does not list; \
          list the sender if it is a proxy of yours, otherwise somebody forges a client's address"
     /// No PROXY header from an address that has to send one.
     ProxyMissing "proxy_missing" Malformed
