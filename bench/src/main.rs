@@ -174,6 +174,7 @@ fn measure_routes(
                     eprintln!("  {note}");
                 }
                 measured.samples.push(table.sample);
+                measured.tables.push(table.facts);
                 measured.notes.extend(table.notes);
             }
         }

@@ -40,6 +40,8 @@ pub struct Measured {
     pub title: String,
     pub unit: Unit,
     pub samples: Vec<Sample>,
+    /// Of routing tables, in the scenario that loads them.
+    pub tables: Vec<crate::routes::Facts>,
     /// Further findings, one line of Markdown each.
     pub notes: Vec<String>,
 }
@@ -88,6 +90,7 @@ impl Measured {
             title: scenario.title.to_owned(),
             unit: scenario.unit,
             samples,
+            tables: Vec::new(),
             notes: Vec::new(),
         }
     }
@@ -343,6 +346,7 @@ mod tests {
                 sample("a", 2, 3.0),
                 sample("b", 2, 2.0),
             ],
+            tables: Vec::new(),
             notes: Vec::new(),
         };
         assert_eq!(measured.peers(), ["a", "b"]);

@@ -9,6 +9,7 @@ use crate::peer::{Running, free_address, pinned};
 use crate::procfs::{self, Memory};
 use crate::scenario::{Scenario, connecting};
 use hdrhistogram::Histogram;
+use serde::Serialize;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -32,7 +33,20 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Table {
     pub sample: Sample,
+    pub facts: Facts,
     pub notes: Vec<String>,
+}
+
+/// What goals are set for.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Facts {
+    pub hosts: usize,
+    /// From the start of the process until it serves, seconds.
+    pub ready: f64,
+    /// Process memory beyond that of an empty table and beyond the names, bytes per host.
+    pub bytes_per_host: f64,
+    /// From a change in Redis until it is served, the 99th percentile, milliseconds.
+    pub change_p99: f64,
 }
 
 /// Loads a table of `hosts` and measures it.
@@ -85,7 +99,17 @@ pub fn measure(
             changes.max() as f64 / 1e3,
         ),
     ];
-    Ok(Table { sample, notes })
+    let facts = Facts {
+        hosts,
+        ready: loaded.as_secs_f64(),
+        bytes_per_host: per_host - name_bytes as f64 / hosts as f64,
+        change_p99: changes.value_at_quantile(0.99) as f64 / 1e3,
+    };
+    Ok(Table {
+        sample,
+        facts,
+        notes,
+    })
 }
 
 fn memory(running: &Running) -> io::Result<Memory> {
