@@ -14,7 +14,7 @@
 //! | 3 threads | `run`, `check`, `demo`, `core`, `sync`, `control`, `log` |
 //! | 2 connection | `conn`, `listen`, `dial`, `relay`, `local` |
 //! | 1 kernel | `ring`, `sys`: the only unsafe code |
-//! | 0 pure | `sniff`, `route`, `reply`, `metrics`, `outcome`, `protocol`, `config` |
+//! | 0 pure | `sniff`, `http`, `route`, `reply`, `metrics`, `outcome`, `protocol`, `config` |
 //!
 //! What it does not do: terminate TLS, look at anything behind the head, or remember a client.
 
@@ -27,6 +27,7 @@ pub mod control;
 pub mod core;
 pub mod demo;
 pub mod dial;
+pub mod http;
 pub mod listen;
 pub mod local;
 pub mod log;

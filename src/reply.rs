@@ -44,7 +44,7 @@ fn tls_answer(outcome: Outcome) -> Option<Box<[u8]>> {
     let alert = match outcome {
         Outcome::UnknownName | Outcome::NoName => Alert::UnrecognizedName,
         Outcome::Refused(refusal) => match refusal.answer() {
-            Answer::Malformed | Answer::TooLarge => Alert::DecodeError,
+            Answer::Malformed | Answer::TooLarge | Answer::MethodNotAllowed => Alert::DecodeError,
         },
         Outcome::NoAddress
         | Outcome::BackendUnreachable
@@ -91,6 +91,7 @@ fn http_answer(outcome: Outcome) -> Option<Box<[u8]>> {
                 "431 Request Header Fields Too Large",
                 "The head of the request is larger than allowed.",
             ),
+            Answer::MethodNotAllowed => ("405 Method Not Allowed", "This proxy opens no tunnels."),
         },
         Outcome::HeadTimeout => (
             "408 Request Timeout",
@@ -234,6 +235,7 @@ mod tests {
             let expected = match refusal.answer() {
                 Answer::Malformed => "400",
                 Answer::TooLarge => "431",
+                Answer::MethodNotAllowed => "405",
             };
             assert_eq!(
                 status(Outcome::Refused(refusal)).as_deref(),

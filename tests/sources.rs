@@ -29,8 +29,9 @@ const IMPURE: [&str; 13] = [
 
 /// Modules and single files without socket, clock, environment and log. Of the configuration only
 /// the first stage reads: what is typed, in a file or in the environment.
-const PURE: [&str; 8] = [
+const PURE: [&str; 9] = [
     "src/sniff",
+    "src/http",
     "src/route",
     "src/reply",
     "src/metrics",

@@ -6,9 +6,9 @@
 //! behind a hello or a body behind a request is relayed as it came.
 
 mod hello;
-mod http;
+pub(crate) mod http;
 mod refusal;
-mod request_line;
+pub(crate) mod request_line;
 mod tls;
 
 #[cfg(test)]
