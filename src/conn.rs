@@ -4,6 +4,7 @@
 //! in one place.
 
 use crate::dial::{Dialled, dial};
+use crate::exchange;
 use crate::local::Local;
 use crate::metrics::{Counter, Stage};
 use crate::outcome::Outcome;
@@ -11,7 +12,7 @@ use crate::protocol::Protocol;
 use crate::relay::{Relay, Relayed};
 use crate::reply;
 use crate::ring::Deadline;
-use crate::route::Route;
+use crate::route::{Host, Route};
 use crate::sniff::{Head, HeadLimits, Sniff, Sniffer};
 use crate::sys::Socket;
 use std::io;
@@ -30,6 +31,13 @@ pub async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) {
     let accepted = Instant::now();
     let deadline = local.ring.deadline();
     let mut story = Story::default();
+    if protocol == Protocol::Http {
+        let exchanging =
+            exchange::serve(&local, &client, Vec::new(), &deadline, accepted, &mut story);
+        let outcome = Box::pin(exchanging).await;
+        end(&local, client, protocol, outcome, accepted, &story);
+        return;
+    }
     // Boxed, so that an idle connection does not hold the memory of steps long past.
     let connecting = connect(&local, &client, protocol, &deadline, accepted, &mut story);
     let connected = Box::pin(connecting).await;
@@ -48,8 +56,21 @@ pub async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) {
             *outcome
         }
     };
-    story.log(&local, &client, protocol, outcome, accepted);
-    drop((client, connected));
+    drop(connected);
+    end(&local, client, protocol, outcome, accepted, &story);
+}
+
+/// Closes the client's connection and counts its one outcome.
+fn end(
+    local: &Local,
+    client: Socket,
+    protocol: Protocol,
+    outcome: Outcome,
+    accepted: Instant,
+    story: &Story,
+) {
+    story.log(local, &client, protocol, outcome, accepted);
+    drop(client);
     local
         .metrics
         .borrow_mut()
@@ -91,7 +112,7 @@ async fn connect(
     let routed = Instant::now();
     let dialled = dial(local, &route, protocol, deadline).await?;
     let connected = Instant::now();
-    story.set_backend(&dialled);
+    story.set_backend(dialled.backend.text(), dialled.attempts);
     let spent = connected - routed;
     local
         .metrics
@@ -187,7 +208,7 @@ async fn send_head(
 }
 
 /// Tells the client why, and makes sure that it can read it before the connection is closed.
-async fn farewell(
+pub async fn farewell(
     local: &Local,
     client: &Socket,
     protocol: Protocol,
@@ -202,6 +223,11 @@ async fn farewell(
         return;
     }
     client.shutdown_write();
+    read_to_end_in_time(local, client, deadline).await;
+}
+
+/// Lets the client finish sending, so that it can read what it was sent last.
+pub async fn read_to_end_in_time(local: &Local, client: &Socket, deadline: &Deadline) {
     deadline.set(local.ring.now() + FAREWELL_DEADLINE);
     deadline.bound(read_to_end(local, client)).await;
 }
@@ -223,14 +249,15 @@ async fn read_to_end(local: &Local, client: &Socket) {
 
 /// What the log says of a connection, gathered only when the log is that talkative.
 #[derive(Default)]
-struct Story {
+pub struct Story {
     head: Option<Box<Head>>,
     backend: Option<(Box<str>, u32)>,
     relayed: Option<Relayed>,
+    requests: u32,
 }
 
 impl Story {
-    fn is_wanted() -> bool {
+    pub fn is_wanted() -> bool {
         tracing::enabled!(target: "pointsman::connection", tracing::Level::DEBUG)
     }
 
@@ -240,9 +267,22 @@ impl Story {
         }
     }
 
-    fn set_backend(&mut self, dialled: &Dialled) {
+    /// The host of the last request; nothing where it was not asked for.
+    pub fn set_request(&mut self, name: Option<&Host>) {
+        if let Some(name) = name {
+            self.head = Some(Box::new(Head {
+                name: Some(name.clone()),
+                alpn: Box::default(),
+                ech: false,
+            }));
+        }
+        self.requests += 1;
+    }
+
+    /// The last backend; no attempts when the connection to it was there already.
+    pub fn set_backend(&mut self, text: &str, attempts: u32) {
         if Story::is_wanted() {
-            self.backend = Some((dialled.backend.text().into(), dialled.attempts));
+            self.backend = Some((text.into(), attempts));
         }
     }
 
@@ -273,6 +313,7 @@ impl Story {
             ech = head.is_some_and(|head| head.ech),
             backend,
             attempts,
+            requests = self.requests,
             to_backend_bytes = self.relayed.map_or(0, |relayed| relayed.bytes_to_backend),
             to_client_bytes = self.relayed.map_or(0, |relayed| relayed.bytes_to_client),
             lifetime_us = accepted.elapsed().as_micros() as u64,

@@ -9,8 +9,9 @@ mod mailbox;
 
 pub use mailbox::{Command, CoreStatus, Dumped, Mailbox};
 
-use crate::config::Limits;
+use crate::config::{HttpSettings, Limits};
 use crate::conn;
+use crate::exchange;
 use crate::listen::Listening;
 use crate::local::{Local, Room};
 use crate::protocol::Protocol;
@@ -51,6 +52,7 @@ const CONNECTIONS_SET_ASIDE_MAX: usize = 1 << 20;
 #[derive(Debug, Clone)]
 pub struct CoreConfig {
     pub limits: Limits,
+    pub http: Arc<HttpSettings>,
     pub balance: Balance,
     pub features: Features,
     pub room: Arc<Room>,
@@ -198,6 +200,7 @@ impl Seat {
                 return;
             }
             let _ = self.started.send(Ok(()));
+            spawn(exchange::keep_idle(local.clone()));
             let ended = Rc::new(Cell::new(false));
             spawn(read_mailbox(
                 local.clone(),
@@ -214,7 +217,14 @@ impl Seat {
         let ring = Ring::new(config.features, config.limits.ring_entries, connections)
             .map_err(StartError::Ring)?;
         let chooser = Chooser::new(config.balance, fastrand::u64(..));
-        let local = Local::new(self.index, ring, config.limits, chooser, config.room);
+        let local = Local::new(
+            self.index,
+            ring,
+            config.limits,
+            config.http,
+            chooser,
+            config.room,
+        );
         local.table.replace(table);
         Ok(Rc::new(local))
     }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 /// A connected backend. Its live count on this core falls when this is dropped.
 pub struct Dialled {
     pub socket: Socket,
+    pub address: Address,
     pub backend: LiveBackend,
     pub attempts: u32,
 }
@@ -26,12 +27,16 @@ pub struct LiveBackend {
 }
 
 impl LiveBackend {
-    fn new(local: &Rc<Local>, backend: Arc<Backend>) -> LiveBackend {
+    pub fn new(local: &Rc<Local>, backend: Arc<Backend>) -> LiveBackend {
         local.chooser.borrow_mut().opened(backend.slot());
         LiveBackend {
             local: local.clone(),
             backend,
         }
+    }
+
+    pub fn backend(&self) -> &Arc<Backend> {
+        &self.backend
     }
 
     /// The member as the operator wrote it.
@@ -54,7 +59,21 @@ pub async fn dial(
     protocol: Protocol,
     deadline: &Deadline,
 ) -> Result<Dialled, Outcome> {
-    let mut tried = Tried::default();
+    dial_first(local, route, None, protocol, deadline).await
+}
+
+/// As [`dial`], beginning with a backend that was chosen already.
+pub async fn dial_first(
+    local: &Rc<Local>,
+    route: &Route,
+    first: Option<Arc<Backend>>,
+    protocol: Protocol,
+    deadline: &Deadline,
+) -> Result<Dialled, Outcome> {
+    let mut tried = Tried {
+        first,
+        ..Tried::default()
+    };
     let mut worst = Outcome::NoAddress;
     for attempt in 1..=local.limits.connect_attempts {
         let Some((backend, address)) = tried.next(local, route, protocol) else {
@@ -67,6 +86,7 @@ pub async fn dial(
             Ok(socket) => {
                 return Ok(Dialled {
                     socket,
+                    address,
                     backend,
                     attempts: attempt,
                 });
@@ -120,6 +140,8 @@ fn is_exhaustion(error: &io::Error) -> bool {
 /// What one connection has tried so far.
 #[derive(Default)]
 struct Tried {
+    /// Chosen already, and to be tried before any other.
+    first: Option<Arc<Backend>>,
     slots: Vec<u32>,
     /// Backends with several addresses (DNS names), and what of theirs was tried.
     several: Vec<Several>,
@@ -142,7 +164,8 @@ impl Tried {
         protocol: Protocol,
     ) -> Option<(Arc<Backend>, Address)> {
         loop {
-            let chosen = local.chooser.borrow_mut().choose(route, &self.slots);
+            let chosen = self.first.take();
+            let chosen = chosen.or_else(|| local.chooser.borrow_mut().choose(route, &self.slots));
             let Some(backend) = chosen else { break };
             self.slots.push(backend.slot());
             let count = backend.address_count();

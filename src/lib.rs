@@ -12,7 +12,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | 3 threads | `run`, `check`, `demo`, `core`, `sync`, `control`, `log` |
-//! | 2 connection | `conn`, `listen`, `dial`, `relay`, `local` |
+//! | 2 connection | `conn`, `exchange`, `listen`, `dial`, `relay`, `local` |
 //! | 1 kernel | `ring`, `sys`: the only unsafe code |
 //! | 0 pure | `sniff`, `http`, `route`, `reply`, `metrics`, `outcome`, `protocol`, `config` |
 //!
@@ -27,6 +27,7 @@ pub mod control;
 pub mod core;
 pub mod demo;
 pub mod dial;
+pub mod exchange;
 pub mod http;
 pub mod listen;
 pub mod local;

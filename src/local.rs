@@ -1,7 +1,8 @@
 //! What belongs to one core and is shared by its connections. Nothing in here is ever locked or
 //! seen by another thread; borrows last for one expression and never across an await.
 
-use crate::config::Limits;
+use crate::config::{HttpSettings, Limits};
+use crate::exchange::IdlePool;
 use crate::metrics::{CoreMetrics, Counter};
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
@@ -13,7 +14,9 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
+
+use slab::Slab;
 
 /// Bytes of the buffer that all connections of a core copy through. It stays in the cache of the
 /// core; four times the usual TLS record, so that one read empties most sockets.
@@ -62,6 +65,10 @@ pub struct Local {
     pub pipes: RefCell<PipePool>,
     pub metrics: RefCell<Box<CoreMetrics>>,
     pub buffer: RefCell<Box<[u8]>>,
+    /// Where messages are put together that are sent at once.
+    pub scratch: RefCell<Vec<u8>>,
+    pub http: Arc<HttpSettings>,
+    pub idle: RefCell<IdlePool>,
     pub room: Arc<Room>,
     /// Accept loops that still run.
     pub listening: Cell<usize>,
@@ -69,6 +76,8 @@ pub struct Local {
     live: [Cell<usize>; 2],
     draining: Cell<bool>,
     waiting_for_drain: RefCell<Vec<Waker>>,
+    /// Clients between two requests, who have nothing to finish.
+    idle_clients: RefCell<Slab<Waker>>,
 }
 
 impl Local {
@@ -76,6 +85,7 @@ impl Local {
         core: usize,
         ring: Ring,
         limits: Limits,
+        http: Arc<HttpSettings>,
         chooser: Chooser,
         room: Arc<Room>,
     ) -> Local {
@@ -87,11 +97,15 @@ impl Local {
             pipes: RefCell::new(PipePool::new(limits.pipes_per_core, limits.pipe_bytes)),
             metrics: RefCell::new(Box::new(CoreMetrics::new())),
             buffer: RefCell::new(vec![0; BUFFER_BYTES].into_boxed_slice()),
+            scratch: RefCell::new(Vec::with_capacity(BUFFER_BYTES)),
+            http,
+            idle: RefCell::default(),
             room,
             listening: Cell::new(0),
             live: [Cell::new(0), Cell::new(0)],
             draining: Cell::new(false),
             waiting_for_drain: RefCell::new(Vec::new()),
+            idle_clients: RefCell::new(Slab::new()),
             limits,
         }
     }
@@ -112,7 +126,18 @@ impl Local {
         for waker in self.waiting_for_drain.take() {
             waker.wake();
         }
+        for (_, waker) in self.idle_clients.borrow().iter() {
+            waker.wake_by_ref();
+        }
         self.ring.stay_awake();
+    }
+
+    /// To be asked by a client's task for as long as it waits between two requests.
+    pub fn idle_client(&self) -> IdleClient<'_> {
+        IdleClient {
+            local: self,
+            key: None,
+        }
     }
 
     /// Runs `work` until it ends or the core drains; `None` when it drains.
@@ -167,5 +192,33 @@ impl Local {
 
     pub fn count_pipe_refused(&self) {
         self.count(Counter::PipesRefused);
+    }
+}
+
+/// A client between two requests: woken when the core drains, and known as long as this lives.
+pub struct IdleClient<'l> {
+    local: &'l Local,
+    key: Option<usize>,
+}
+
+impl IdleClient<'_> {
+    /// Ready once the core drains.
+    pub fn poll_drain(&mut self, context: &Context<'_>) -> Poll<()> {
+        if self.local.is_draining() {
+            return Poll::Ready(());
+        }
+        if self.key.is_none() {
+            let mut clients = self.local.idle_clients.borrow_mut();
+            self.key = Some(clients.insert(context.waker().clone()));
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for IdleClient<'_> {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.local.idle_clients.borrow_mut().remove(key);
+        }
     }
 }

@@ -56,7 +56,14 @@ fn tls_answer(outcome: Outcome) -> Option<Box<[u8]>> {
         | Outcome::ClientReset
         | Outcome::BackendReset
         | Outcome::IdleTimeout
-        | Outcome::CutAtDrain => return None,
+        | Outcome::CutAtDrain
+        | Outcome::KeepAliveTimeout
+        | Outcome::BodyTimeout
+        | Outcome::BodyCutOff
+        | Outcome::ResponseTimeout
+        | Outcome::BackendClosed
+        | Outcome::ResponseInvalid
+        | Outcome::ResponseHeadTooLarge => return None,
     };
     const CONTENT_TYPE_ALERT: u8 = 21;
     const LEVEL_FATAL: u8 = 2;
@@ -112,11 +119,27 @@ fn http_answer(outcome: Outcome) -> Option<Box<[u8]>> {
             "503 Service Unavailable",
             "The proxy has no room for another connection.",
         ),
+        Outcome::BodyTimeout => (
+            "408 Request Timeout",
+            "The body of the request came too slowly.",
+        ),
+        Outcome::ResponseTimeout => ("504 Gateway Timeout", "The backend did not answer in time."),
+        Outcome::BackendClosed => (
+            "502 Bad Gateway",
+            "The backend closed the connection without an answer.",
+        ),
+        Outcome::ResponseInvalid => ("502 Bad Gateway", "The backend's answer is no valid HTTP."),
+        Outcome::ResponseHeadTooLarge => (
+            "502 Bad Gateway",
+            "The head of the backend's answer is larger than allowed.",
+        ),
         Outcome::ClientLeft
         | Outcome::Relayed
         | Outcome::ClientReset
         | Outcome::BackendReset
         | Outcome::IdleTimeout
+        | Outcome::KeepAliveTimeout
+        | Outcome::BodyCutOff
         | Outcome::CutAtDrain => return None,
     };
     let body = format!("{}: {sentence}\n", outcome.name());

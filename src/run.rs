@@ -111,6 +111,7 @@ pub fn run(
             pipes_per_core: shares.pipes_per_core,
             ..config.limits.clone()
         },
+        http: Arc::new(config.http.clone()),
         balance: config.balance,
         features,
         room,

@@ -46,6 +46,7 @@ impl Typed {
                 )
             })?,
             sync: self.sync_settings()?,
+            http: self.http_settings()?,
             admin: self.optional("admin", value::admin_address)?,
             latency_dir: self.optional("latency-dir", path)?,
             log: self.log()?,
@@ -124,6 +125,14 @@ impl Typed {
             pipes_per_core: count("pipes-per-core", 0..=65_536)? as usize,
             drain: duration("drain", Duration::ZERO..=DAY)?,
             ring_entries: self.value("ring-entries", ring_entries)?,
+            keep_alive_deadline: duration("keep-alive-deadline", MILLISECOND..=DAY)?,
+            body_deadline: duration("body-deadline", MILLISECOND..=DAY)?,
+            response_deadline: duration("response-deadline", MILLISECOND..=DAY)?,
+            response_head_bytes_max: bytes("response-head-bytes-max", KIB..=MIB)?,
+            requests_per_connection_max: count("requests-per-connection-max", 1..=u32::MAX)?,
+            pool_per_backend: count("pool-per-backend", 0..=65_536)? as usize,
+            pool_per_core: count("pool-per-core", 0..=1_048_576)? as usize,
+            pool_idle_deadline: duration("pool-idle-deadline", MILLISECOND..=DAY)?,
         })
     }
 
@@ -187,7 +196,7 @@ impl Typed {
     }
 
     /// The value of an option that has a default.
-    fn value<T>(
+    pub(super) fn value<T>(
         &self,
         name: &'static str,
         parse: impl FnOnce(&str) -> Result<T, Fault>,
@@ -200,7 +209,7 @@ impl Typed {
     }
 
     /// The value of an option that may be missing.
-    fn optional<T>(
+    pub(super) fn optional<T>(
         &self,
         name: &'static str,
         parse: impl FnOnce(&str) -> Result<T, Fault>,
@@ -212,7 +221,7 @@ impl Typed {
     }
 
     /// The values of a repeatable option.
-    fn all<T>(
+    pub(super) fn all<T>(
         &self,
         name: &'static str,
         parse: impl Fn(&str) -> Result<T, Fault>,

@@ -5,6 +5,7 @@
 mod check;
 mod error;
 mod file;
+mod http;
 mod limits;
 mod options;
 mod sync_settings;
@@ -13,6 +14,7 @@ mod value;
 
 pub use check::Machine;
 pub use error::{ConfigError, Origin};
+pub use http::HttpSettings;
 pub use limits::Limits;
 pub use sync_settings::{RedisUrl, SyncSettings};
 pub use typed::{Action, ReadError, Typed, read};
@@ -34,6 +36,7 @@ pub struct Config {
     pub limits: Limits,
     pub balance: Balance,
     pub sync: SyncSettings,
+    pub http: HttpSettings,
     /// Where the admin endpoint listens; `None`: nowhere.
     pub admin: Option<SocketAddr>,
     /// Where SIGUSR1 writes its files; `None`: the table goes to the log.

@@ -97,6 +97,14 @@ impl Socket {
             .as_socket()
     }
 
+    /// The address that the peer connected to; `None` for a unix socket.
+    pub fn local(&self) -> Option<SocketAddr> {
+        socket2::SockRef::from(&*self.0)
+            .local_addr()
+            .ok()?
+            .as_socket()
+    }
+
     fn set_option<T>(&self, level: i32, name: i32, value: &T) -> io::Result<()> {
         // SAFETY: the kernel reads size_of::<T>() bytes of a live value; T is a plain C type here.
         check(unsafe {

@@ -1,0 +1,145 @@
+//! A request as it is understood: read out of what was received, routed, and written anew for the
+//! backend. All of that in one step without a wait, so that nothing borrowed outlives it.
+
+use super::Session;
+use crate::conn::Story;
+use crate::http::request::FieldRoom;
+use crate::http::response::Asked;
+use crate::http::{Framing, Hop, Reading, RequestHead, RequestReader, rewrite};
+use crate::local::Local;
+use crate::metrics::{Counter, Stage};
+use crate::outcome::Outcome;
+use crate::protocol::Protocol;
+use crate::route::{Host, Route};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Room for what rewriting may add to a head: the forwarded fields, mostly.
+const ADDED_BYTES: usize = 256;
+
+/// One request, ready to be sent.
+pub struct Order {
+    /// The head for the backend, and as much of the body as came with it.
+    pub outgoing: Vec<u8>,
+    /// What is left of the body.
+    pub rest: Framing,
+    pub route: Arc<Route>,
+    pub asked: Asked,
+    /// Whether the client is ready for another request.
+    pub persistent: bool,
+    pub idempotent: bool,
+    pub upgrade: bool,
+    /// Whether the backend's connection is this client's alone from here on.
+    pub binds_connection: bool,
+    pub head_complete: Instant,
+    /// For the log, where it is that talkative.
+    pub name: Option<Box<Host>>,
+}
+
+/// What the bytes received so far amount to.
+pub enum Understood {
+    More,
+    /// A whole head, and how many of the bytes belong to the request.
+    Order(Order, usize),
+}
+
+/// Reads a request from the beginning of `received`.
+pub fn understand(
+    local: &Local,
+    session: &Session,
+    reader: &mut RequestReader,
+    received: &[u8],
+) -> Result<Understood, Outcome> {
+    let mut room = FieldRoom::new();
+    let head = match reader.advance(received, &mut room) {
+        Reading::Found(head) => head,
+        Reading::More => return Ok(Understood::More),
+        Reading::Refused(refusal) => return Err(Outcome::Refused(refusal)),
+    };
+    let head_complete = Instant::now();
+    let route = route(local, head.host.as_ref())?;
+    let spent = head_complete.elapsed();
+    {
+        let mut metrics = local.metrics.borrow_mut();
+        metrics.record(Protocol::Http, Stage::Route, spent);
+        metrics.count(Counter::Requests, 1);
+        if session.requests == 0 {
+            let waited = head_complete - session.accepted;
+            metrics.record(Protocol::Http, Stage::Head, waited);
+        }
+    }
+    let behind = &received[head.head_bytes..];
+    let mut rest = Framing::new(head.body);
+    let used = rest.feed(behind).map_err(Outcome::Refused)?;
+    let mut outgoing = Vec::with_capacity(head.head_bytes + ADDED_BYTES + used);
+    rewrite::request(
+        &head,
+        &local.http.forwarding,
+        &session.hop(local),
+        &mut outgoing,
+    );
+    outgoing.extend_from_slice(&behind[..used]);
+    let order = order(&head, outgoing, rest, route, head_complete);
+    Ok(Understood::Order(order, head.head_bytes + used))
+}
+
+fn order(
+    head: &RequestHead<'_, '_>,
+    outgoing: Vec<u8>,
+    rest: Framing,
+    route: Arc<Route>,
+    head_complete: Instant,
+) -> Order {
+    Order {
+        outgoing,
+        rest,
+        route,
+        asked: Asked {
+            is_head: head.is_head(),
+            minor_version: head.minor_version,
+        },
+        persistent: head.persistent,
+        idempotent: head.is_idempotent(),
+        upgrade: head.upgrade,
+        binds_connection: head.binds_connection,
+        head_complete,
+        name: head
+            .host
+            .clone()
+            .filter(|_| Story::is_wanted())
+            .map(Box::new),
+    }
+}
+
+/// The route of the name, or of the default.
+fn route(local: &Local, host: Option<&Host>) -> Result<Arc<Route>, Outcome> {
+    let table = local.table.borrow();
+    let named = host.and_then(|host| table.lookup(host));
+    match (named.or_else(|| table.default_route(Protocol::Http)), host) {
+        (Some(route), _) => Ok(route.clone()),
+        (None, Some(_)) => Err(Outcome::UnknownName),
+        (None, None) => Err(Outcome::NoName),
+    }
+}
+
+impl Session {
+    /// The way from the client to here; asked of the kernel only where a backend is told.
+    fn hop(&self, local: &Local) -> Hop {
+        if local.http.forwarding.is_off() {
+            return Hop::default();
+        }
+        self.hop.get().unwrap_or_else(|| {
+            let client = self
+                .client
+                .peer()
+                .map(|address| address.ip().to_canonical());
+            let hop = Hop {
+                client,
+                port: self.client.local().map_or(0, |address| address.port()),
+                trusted: client.is_some_and(|client| local.http.trusts(client)),
+            };
+            self.hop.set(Some(hop));
+            hop
+        })
+    }
+}
