@@ -215,12 +215,25 @@ pub async fn farewell(
     outcome: Outcome,
     deadline: &Deadline,
 ) {
-    let Some(answer) = reply::answer(protocol, outcome) else {
+    let answer = match protocol {
+        Protocol::Tls => reply::alert(outcome),
+        Protocol::Http => local.answers.of(outcome),
+    };
+    let Some(mut answer) = answer else {
         return;
     };
-    // An answer is far smaller than an empty socket buffer, and nothing was sent before it.
-    if client.send(answer).is_err() {
-        return;
+    deadline.set(local.ring.now() + FAREWELL_DEADLINE);
+    while !answer.is_empty() {
+        match client.send(answer) {
+            Ok(sent) => answer = &answer[sent..],
+            // Earlier answers may still be under way, and a page of the operator's may be large.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if deadline.bound(local.ring.writable(client)).await.is_none() {
+                    return;
+                }
+            }
+            Err(_) => return,
+        }
     }
     client.shutdown_write();
     read_to_end_in_time(local, client, deadline).await;

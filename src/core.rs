@@ -15,6 +15,7 @@ use crate::exchange;
 use crate::listen::Listening;
 use crate::local::{Local, Room};
 use crate::protocol::Protocol;
+use crate::reply::HttpAnswers;
 use crate::ring::{Features, Ring, RingError};
 use crate::route::{Balance, Chooser, Table};
 use crate::sys::{Listener, Socket, WakeReader, wake_pair};
@@ -53,6 +54,7 @@ const CONNECTIONS_SET_ASIDE_MAX: usize = 1 << 20;
 pub struct CoreConfig {
     pub limits: Limits,
     pub http: Arc<HttpSettings>,
+    pub answers: Arc<HttpAnswers>,
     pub balance: Balance,
     pub features: Features,
     pub room: Arc<Room>,
@@ -222,6 +224,7 @@ impl Seat {
             ring,
             config.limits,
             config.http,
+            config.answers,
             chooser,
             config.room,
         );

@@ -7,6 +7,7 @@ use crate::metrics::{CoreMetrics, Counter};
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::relay::PipePool;
+use crate::reply::HttpAnswers;
 use crate::ring::Ring;
 use crate::route::{Chooser, Table};
 use std::cell::{Cell, RefCell};
@@ -68,6 +69,7 @@ pub struct Local {
     /// Where messages are put together that are sent at once.
     pub scratch: RefCell<Vec<u8>>,
     pub http: Arc<HttpSettings>,
+    pub answers: Arc<HttpAnswers>,
     pub idle: RefCell<IdlePool>,
     pub room: Arc<Room>,
     /// Accept loops that still run.
@@ -86,6 +88,7 @@ impl Local {
         ring: Ring,
         limits: Limits,
         http: Arc<HttpSettings>,
+        answers: Arc<HttpAnswers>,
         chooser: Chooser,
         room: Arc<Room>,
     ) -> Local {
@@ -99,6 +102,7 @@ impl Local {
             buffer: RefCell::new(vec![0; BUFFER_BYTES].into_boxed_slice()),
             scratch: RefCell::new(Vec::with_capacity(BUFFER_BYTES)),
             http,
+            answers,
             idle: RefCell::default(),
             room,
             listening: Cell::new(0),

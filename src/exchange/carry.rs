@@ -24,7 +24,6 @@ const BODY_PROGRESS_BYTES: u64 = 1024;
 
 const POLLERR: u32 = 0x008;
 const POLLHUP: u32 = 0x010;
-const POLLRDHUP: u32 = 0x2000;
 
 /// How one exchange ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,8 +57,6 @@ pub struct ClientEnd {
     pub watch: Option<Operation>,
     /// The watch has completed: there is something to read.
     pub has_spoken: bool,
-    /// Completes when a client that has finished sending fails.
-    gone: Option<Operation>,
 }
 
 impl ClientEnd {
@@ -69,7 +66,6 @@ impl ClientEnd {
             held: Vec::new(),
             watch: None,
             has_spoken: false,
-            gone: None,
         }
     }
 }
@@ -419,7 +415,9 @@ impl<'s> Carry<'s> {
         }))
     }
 
-    /// Ready when the client has gone while it is waited for the backend.
+    /// Ready when the client has gone while it is waited for the backend. One that has finished
+    /// sending may still be reading; that it has gone then shows when it is written to, since a watch
+    /// for errors alone would complete at once for it.
     fn poll_client(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
         let client = &mut *self.client;
         if self.up_over && !client.has_spoken {
@@ -434,17 +432,7 @@ impl<'s> Carry<'s> {
                 if events & (POLLERR | POLLHUP) != 0 {
                     return Poll::Ready(Outcome::ClientReset);
                 }
-                // It has finished sending and may still be reading.
-                if events & POLLRDHUP != 0 {
-                    client.gone = Some(local.ring.failed(&client.socket));
-                }
             }
-        }
-        if let Some(gone) = &mut client.gone
-            && Pin::new(gone).poll(context).is_ready()
-        {
-            client.gone = None;
-            return Poll::Ready(Outcome::ClientReset);
         }
         Poll::Pending
     }
