@@ -215,7 +215,11 @@ mod tests {
             ..HttpSettings::default()
         };
         let answers = HttpAnswers::new(&settings);
-        let text = |outcome| str::from_utf8(answers.of(outcome).unwrap()).unwrap().to_owned();
+        let text = |outcome| {
+            str::from_utf8(answers.of(outcome).unwrap())
+                .unwrap()
+                .to_owned()
+        };
         for outcome in Outcome::all() {
             if let Some(bytes) = answers.of(outcome) {
                 let text = str::from_utf8(bytes).unwrap();
@@ -224,7 +228,10 @@ mod tests {
         }
         assert!(text(Outcome::UnknownName).starts_with("HTTP/1.1 404 Not Found\r\n"));
         let page = text(Outcome::BackendUnreachable);
-        assert!(page.contains("text/html") && page.ends_with("\r\n\r\n<p>away</p>"), "{page}");
+        assert!(
+            page.contains("text/html") && page.ends_with("\r\n\r\n<p>away</p>"),
+            "{page}"
+        );
         let method = text(Outcome::Refused(Refusal::ConnectMethod));
         assert!(method.contains("\r\nAllow: GET, "), "{method}");
     }
