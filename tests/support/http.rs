@@ -103,6 +103,11 @@ impl Wire {
         std::mem::take(&mut self.buffer)
     }
 
+    /// What was read and not used.
+    pub fn take_buffered(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
+    }
+
     pub fn finish(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
