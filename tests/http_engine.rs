@@ -460,3 +460,46 @@ fn a_client_that_leaves_is_noticed_and_its_backend_told() {
         .expect("the backend is let go");
     proxy.wait_for_outcome("http", "client_reset", 1);
 }
+
+/// curl speaks HTTP/2 with prior knowledge; the backend sees the connection as it is.
+#[test]
+fn http2_without_tls_is_one_tunnel_where_the_operator_allows_it() {
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let writer = seen.clone();
+    let backend = backend::raw(move |mut stream| {
+        let mut buffer = [0; 4096];
+        while let Ok(bytes @ 1..) = stream.read(&mut buffer) {
+            writer
+                .lock()
+                .expect("no panic")
+                .extend_from_slice(&buffer[..bytes]);
+            if writer.lock().expect("no panic").len() > 60 {
+                return;
+            }
+        }
+    });
+    for (allowed, reaches) in [("yes", true), ("no", false)] {
+        let proxy = start(&backend.member(), &["--h2c", allowed]);
+        let url = format!("http://{}/", proxy.http());
+        let curl = std::process::Command::new("curl")
+            .args([
+                "-s",
+                "--max-time",
+                "5",
+                "--http2-prior-knowledge",
+                "-H",
+                "Host: a.test",
+                &url,
+            ])
+            .output()
+            .expect("curl: apt-get install curl");
+        assert!(!curl.status.success(), "the backend speaks no HTTP/2");
+        let outcome = if reaches { "relayed" } else { "http2_preface" };
+        wait_until("its outcome", client::PATIENCE, || {
+            proxy.outcome("http", outcome) + proxy.outcome("http", "backend_reset") == 1
+        });
+    }
+    let seen = seen.lock().expect("no panic");
+    assert!(seen.starts_with(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"));
+    assert_eq!(backend.accepted(), 1);
+}

@@ -6,7 +6,7 @@
 //! used is known without a system call; and the watch of a good one goes on to wait for the
 //! response to the next request.
 
-use crate::dial::LiveBackend;
+use crate::dial::{Dialled, LiveBackend};
 use crate::local::Local;
 use crate::protocol::Protocol;
 use crate::ring::Operation;
@@ -35,6 +35,19 @@ pub struct Upstream {
     /// Whether it knows something of its client (a PROXY header, a source address, credentials of
     /// the connection) and must never carry another's request.
     pub is_bound: bool,
+}
+
+impl Upstream {
+    pub fn fresh(dialled: Dialled) -> Upstream {
+        Upstream {
+            socket: dialled.socket,
+            backend: dialled.backend,
+            address: dialled.address,
+            watch: None,
+            reused: false,
+            is_bound: false,
+        }
+    }
 }
 
 struct Idle {

@@ -15,6 +15,7 @@ pub use idle::{IdlePool, keep as keep_idle};
 
 use crate::conn::{Story, farewell, read_to_end_in_time};
 use crate::dial::dial_first;
+use crate::http::h2c::first_host;
 use crate::http::{Hop, RequestReader};
 use crate::local::Local;
 use crate::metrics::{Counter, Stage};
@@ -23,6 +24,7 @@ use crate::protocol::Protocol;
 use crate::relay::Relay;
 use crate::ring::Deadline;
 use crate::route::Backend;
+use crate::sniff::Refusal;
 use crate::sys::Socket;
 use body::is_transient;
 use carry::{Carry, ClientEnd, Finish};
@@ -72,6 +74,15 @@ pub async fn serve(
         let order = match next_order(local, &session, &mut end, deadline).await {
             Ok(Some(order)) => order,
             Ok(None) => return Outcome::Relayed,
+            Err(Outcome::Refused(Refusal::Http2Preface))
+                if local.http.h2c && session.requests == 0 =>
+            {
+                let carried = h2c(local, &mut session, &mut end, deadline, story);
+                return match Box::pin(carried).await {
+                    Ok(outcome) => outcome,
+                    Err(outcome) => refuse(local, &end, outcome, deadline).await,
+                };
+            }
             Err(outcome) => return refuse(local, &end, outcome, deadline).await,
         };
         session.requests += 1;
@@ -188,7 +199,13 @@ fn take_in(
     reader: &mut RequestReader,
     received: &[u8],
 ) -> Result<Option<Order>, Outcome> {
-    match understand(local, session, reader, received)? {
+    let understood = understand(local, session, reader, received).inspect_err(|_| {
+        // Of an HTTP/2 connection all of this goes on.
+        if local.http.h2c {
+            end.held = received.to_vec();
+        }
+    });
+    match understood? {
         Understood::More => {
             end.held.extend_from_slice(received);
             Ok(None)
@@ -337,14 +354,51 @@ async fn upstream(
         .borrow_mut()
         .record(Protocol::Http, Stage::Connect, began.elapsed());
     story.set_backend(dialled.backend.text(), dialled.attempts);
-    Ok(Upstream {
-        socket: dialled.socket,
-        backend: dialled.backend,
-        address: dialled.address,
-        watch: None,
-        reused: false,
-        is_bound: false,
-    })
+    Ok(Upstream::fresh(dialled))
+}
+
+/// Carries a whole HTTP/2 connection to the backend of its first request. The deadline is that of
+/// the head.
+async fn h2c(
+    local: &Rc<Local>,
+    session: &mut Session,
+    end: &mut ClientEnd,
+    deadline: &Deadline,
+    story: &mut Story,
+) -> Result<Outcome, Outcome> {
+    let bytes_max = local.limits.request_head_bytes_max;
+    let host = loop {
+        match first_host(&end.held, bytes_max).map_err(Outcome::Refused)? {
+            Some(host) => break host,
+            None => read_more(local, end, deadline).await?,
+        }
+    };
+    let route = order::route(local, Some(&host))?;
+    if Story::is_wanted() {
+        story.set_request(Some(&host));
+    }
+    session.requests = 1;
+    local.count(Counter::Requests);
+    let dialled = dial_first(local, &route, None, Protocol::Http, deadline).await?;
+    story.set_backend(dialled.backend.text(), dialled.attempts);
+    let upstream = Upstream::fresh(dialled);
+    Ok(tunnel(local, end, &upstream, deadline).await)
+}
+
+async fn read_more(local: &Local, end: &mut ClientEnd, deadline: &Deadline) -> Result<(), Outcome> {
+    if let Waited::TooLong = wait(local, end, deadline, false).await {
+        return Err(Outcome::HeadTimeout);
+    }
+    let mut buffer = local.buffer.borrow_mut();
+    match end.socket.recv(&mut buffer) {
+        Ok(0) => Err(Outcome::ClientLeft),
+        Ok(received) => {
+            end.held.extend_from_slice(&buffer[..received]);
+            Ok(())
+        }
+        Err(error) if is_transient(&error) => Ok(()),
+        Err(_) => Err(Outcome::ClientLeft),
+    }
 }
 
 /// From here on the connection is in another protocol, and everything is relayed.

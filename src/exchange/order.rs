@@ -112,7 +112,7 @@ fn order(
 }
 
 /// The route of the name, or of the default.
-fn route(local: &Local, host: Option<&Host>) -> Result<Arc<Route>, Outcome> {
+pub fn route(local: &Local, host: Option<&Host>) -> Result<Arc<Route>, Outcome> {
     let table = local.table.borrow();
     let named = host.and_then(|host| table.lookup(host));
     match (named.or_else(|| table.default_route(Protocol::Http)), host) {

@@ -8,6 +8,7 @@
 mod fields;
 pub mod forwarded;
 pub mod framing;
+pub mod h2c;
 pub mod request;
 pub mod response;
 pub mod rewrite;

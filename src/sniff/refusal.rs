@@ -140,8 +140,12 @@ refusals! {
         "a TLS hello came in on the HTTP port; use http:// or the TLS port"
     /// The HTTP/2 connection preface (RFC 9113 section 3.4).
     Http2Preface "http2_preface" Malformed
-        "the client speaks HTTP/2 without TLS, whose names cannot be read here; \
-         let it use HTTP/1.1 or TLS"
+        "the client speaks HTTP/2 without TLS, whose requests cannot be routed one by one; \
+         let it use HTTP/1.1 or TLS, or allow such connections with h2c"
+    /// What follows the preface is no HTTP/2 with a sound first request.
+    H2cMalformed "h2c_malformed" Malformed
+        "an HTTP/2 connection does not begin with SETTINGS and a sound request; \
+         the client is broken or waits for the server to speak first"
     /// The first line is not method, target and version with one space between.
     RequestLine "request_line" Malformed
         "the first line is no HTTP/1 request line; the client is broken or speaks HTTP/0.9"

@@ -110,7 +110,7 @@ fn parse_absolute(target: &[u8]) -> Result<(Host, &[u8], &[u8]), Refusal> {
 
 /// `host [ ":" port ]` (RFC 3986 section 3.2). The port may be empty and is not kept: the listener
 /// says the protocol, the route says the port.
-pub(super) fn parse_authority(authority: &[u8]) -> Result<Host, Refusal> {
+pub(crate) fn parse_authority(authority: &[u8]) -> Result<Host, Refusal> {
     // Only in brackets may an address have colons; a bare one cannot be told from a port.
     let host_end = match authority.first() {
         Some(b'[') => {
