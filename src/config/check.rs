@@ -12,7 +12,7 @@ use super::{
     SyncSettings,
 };
 use crate::protocol::Protocol;
-use crate::route::{Balance, Key, Member};
+use crate::route::{Balance, Key, check_entry};
 
 /// What the check must know of the machine.
 #[derive(Debug, Clone)]
@@ -312,8 +312,8 @@ fn static_route(text: &str) -> Result<Vec<(String, String)>, Fault> {
     members
         .split(',')
         .map(str::trim)
-        .map(|member| match Member::parse(member) {
-            Ok(_) => Ok((host.to_owned(), member.to_owned())),
+        .map(|member| match check_entry(member) {
+            Ok(()) => Ok((host.to_owned(), member.to_owned())),
             Err(error) => Err(fault(&format!("has a wrong member: {error}"))),
         })
         .collect()
