@@ -48,10 +48,12 @@ pub enum Outcome {
     ResponseInvalid,
     /// The head of the backend's response does not end within the limit.
     ResponseHeadTooLarge,
+    /// The options of the host say that HTTP clients are to be told 404.
+    UnknownByOption,
 }
 
 impl Outcome {
-    const PLAIN: [Outcome; 20] = [
+    const PLAIN: [Outcome; 21] = [
         Outcome::Relayed,
         Outcome::ClientReset,
         Outcome::BackendReset,
@@ -72,6 +74,7 @@ impl Outcome {
         Outcome::BackendClosed,
         Outcome::ResponseInvalid,
         Outcome::ResponseHeadTooLarge,
+        Outcome::UnknownByOption,
     ];
 
     /// How many outcomes there are, refusals counted one by one.
@@ -119,6 +122,7 @@ impl Outcome {
             Outcome::BackendClosed => "backend_closed",
             Outcome::ResponseInvalid => "response_invalid",
             Outcome::ResponseHeadTooLarge => "response_head_too_large",
+            Outcome::UnknownByOption => "unknown_by_option",
         }
     }
 
@@ -180,6 +184,9 @@ impl Outcome {
             }
             Outcome::ResponseInvalid => {
                 "the backend's response breaks HTTP or its end is ambiguous; look at what the backend speaks on that port"
+            }
+            Outcome::UnknownByOption => {
+                "the options of the host have unknown=404; remove it there to serve the host"
             }
             Outcome::ResponseHeadTooLarge => {
                 "the head of the backend's response is larger than the limit; raise response-head-bytes-max if such responses are yours"

@@ -75,7 +75,8 @@ fn tls_answer(outcome: Outcome) -> Option<Box<[u8]>> {
         | Outcome::ResponseTimeout
         | Outcome::BackendClosed
         | Outcome::ResponseInvalid
-        | Outcome::ResponseHeadTooLarge => return None,
+        | Outcome::ResponseHeadTooLarge
+        | Outcome::UnknownByOption => return None,
     };
     const CONTENT_TYPE_ALERT: u8 = 21;
     const LEVEL_FATAL: u8 = 2;
@@ -93,6 +94,7 @@ fn tls_answer(outcome: Outcome) -> Option<Box<[u8]>> {
 /// Status line, sentence; RFC 9110 section 15, 431 from RFC 6585 section 5.
 fn http_answer(outcome: Outcome, settings: &HttpSettings) -> Option<Box<[u8]>> {
     let (status, sentence) = match outcome {
+        Outcome::UnknownByOption => ("404 Not Found", "This host name is not served here."),
         Outcome::UnknownName if settings.unknown_is_404 => {
             ("404 Not Found", "This host name is not served here.")
         }

@@ -72,8 +72,24 @@ pub async fn serve(
     end.held = received;
     loop {
         let order = match next_order(local, &session, &mut end, deadline).await {
-            Ok(Some(order)) => order,
-            Ok(None) => return Outcome::Relayed,
+            Ok(Next::Order(order)) => order,
+            Ok(Next::Answer(answer, goes_on)) => {
+                session.requests += 1;
+                if send_all(local, &end.socket, &answer, deadline)
+                    .await
+                    .is_err()
+                {
+                    return Outcome::ClientReset;
+                }
+                if goes_on {
+                    continue;
+                }
+                // A body may still be on its way.
+                end.has_spoken = true;
+                leave(local, &end, deadline).await;
+                return Outcome::Relayed;
+            }
+            Ok(Next::Over) => return Outcome::Relayed,
             Err(Outcome::Refused(Refusal::Http2Preface))
                 if local.http.h2c && session.requests == 0 =>
             {
@@ -127,13 +143,26 @@ async fn leave(local: &Local, end: &ClientEnd, deadline: &Deadline) {
     }
 }
 
-/// The next request; `None` when the client has finished between two, or the core drains.
+/// What the client's connection goes on with.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives on the stack for a moment"
+)]
+enum Next {
+    Order(Order),
+    /// The proxy answers by itself, and says whether the connection goes on.
+    Answer(Vec<u8>, bool),
+    /// The client has finished between two requests, or the core drains.
+    Over,
+}
+
+/// The next request.
 async fn next_order(
     local: &Local,
     session: &Session,
     end: &mut ClientEnd,
     deadline: &Deadline,
-) -> Result<Option<Order>, Outcome> {
+) -> Result<Next, Outcome> {
     let mut reader = RequestReader::new(local.limits.request_head_bytes_max);
     let mut has_begun = !end.held.is_empty();
     let is_first = session.requests == 0;
@@ -148,8 +177,8 @@ async fn next_order(
     }
     if has_begun {
         let held = std::mem::take(&mut end.held);
-        if let Some(order) = take_in(local, session, end, &mut reader, &held)? {
-            return Ok(Some(order));
+        if let Some(next) = take_in(local, session, end, &mut reader, &held)? {
+            return Ok(next);
         }
     }
     loop {
@@ -157,7 +186,7 @@ async fn next_order(
             let may_drain = !is_first && !has_begun;
             match wait(local, end, deadline, may_drain).await {
                 Waited::Readable => {}
-                Waited::Draining => return Ok(None),
+                Waited::Draining => return Ok(Next::Over),
                 Waited::TooLong if may_drain => return Err(Outcome::KeepAliveTimeout),
                 Waited::TooLong => return Err(Outcome::HeadTimeout),
             }
@@ -165,22 +194,22 @@ async fn next_order(
         let mut buffer = local.buffer.borrow_mut();
         let received = match end.socket.recv(&mut buffer) {
             Ok(0) if is_first || has_begun => return Err(Outcome::ClientLeft),
-            Ok(0) => return Ok(None),
+            Ok(0) => return Ok(Next::Over),
             Ok(received) => received,
             Err(error) if is_transient(&error) => continue,
             // A client that resets between two requests leaves nothing undone.
             Err(_) if is_first || has_begun => return Err(Outcome::ClientLeft),
-            Err(_) => return Ok(None),
+            Err(_) => return Ok(Next::Over),
         };
-        let order = if end.held.is_empty() {
+        let next = if end.held.is_empty() {
             take_in(local, session, end, &mut reader, &buffer[..received])?
         } else {
             let mut held = std::mem::take(&mut end.held);
             held.extend_from_slice(&buffer[..received]);
             take_in(local, session, end, &mut reader, &held)?
         };
-        if order.is_some() {
-            return Ok(order);
+        if let Some(next) = next {
+            return Ok(next);
         }
         if !has_begun {
             has_begun = true;
@@ -191,14 +220,14 @@ async fn next_order(
     }
 }
 
-/// Makes an order of `received` and keeps what lies behind it, or all of it.
+/// Understands `received` and keeps what lies behind it, or all of it.
 fn take_in(
     local: &Local,
     session: &Session,
     end: &mut ClientEnd,
     reader: &mut RequestReader,
     received: &[u8],
-) -> Result<Option<Order>, Outcome> {
+) -> Result<Option<Next>, Outcome> {
     let understood = understand(local, session, reader, received).inspect_err(|_| {
         // Of an HTTP/2 connection all of this goes on.
         if local.http.h2c {
@@ -212,7 +241,11 @@ fn take_in(
         }
         Understood::Order(order, used) => {
             end.held.extend_from_slice(&received[used..]);
-            Ok(Some(order))
+            Ok(Some(Next::Order(order)))
+        }
+        Understood::Answer(answer, used, goes_on) => {
+            end.held.extend_from_slice(&received[used..]);
+            Ok(Some(Next::Answer(answer, goes_on)))
         }
     }
 }
@@ -413,6 +446,10 @@ async fn tunnel(
     if let Err(outcome) = send_all(local, &upstream.socket, &held, deadline).await {
         return outcome;
     }
+    local
+        .metrics
+        .borrow_mut()
+        .count(Counter::BytesToBackend, held.len() as u64);
     let backend = upstream.socket.clone();
     let mut relay = Relay::new(end.socket.clone(), backend, local.ring.now());
     relay.run(local, Protocol::Http, deadline).await.outcome
@@ -427,13 +464,7 @@ async fn send_all(
     deadline.set(local.ring.now() + local.limits.response_deadline);
     while !bytes.is_empty() {
         match to.send(bytes) {
-            Ok(sent) => {
-                local
-                    .metrics
-                    .borrow_mut()
-                    .count(Counter::BytesToBackend, sent as u64);
-                bytes = &bytes[sent..];
-            }
+            Ok(sent) => bytes = &bytes[sent..],
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let writable = deadline.bound(local.ring.writable(to)).await;
                 writable.ok_or(Outcome::ResponseTimeout)?.ok();

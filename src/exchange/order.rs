@@ -5,7 +5,7 @@ use super::Session;
 use crate::conn::Story;
 use crate::http::request::FieldRoom;
 use crate::http::response::Asked;
-use crate::http::{Framing, Hop, Reading, RequestHead, RequestReader, rewrite};
+use crate::http::{Framing, Hop, Length, Reading, RequestHead, RequestReader, rewrite};
 use crate::local::Local;
 use crate::metrics::{Counter, Stage};
 use crate::outcome::Outcome;
@@ -16,6 +16,9 @@ use std::time::Instant;
 
 /// Room for what rewriting may add to a head: the forwarded fields, mostly.
 const ADDED_BYTES: usize = 256;
+
+/// What certificate authorities ask for (RFC 8555 section 8.3).
+const ACME_PATH: &[u8] = b"/.well-known/acme-challenge/";
 
 /// One request, ready to be sent.
 pub struct Order {
@@ -41,6 +44,9 @@ pub enum Understood {
     More,
     /// A whole head, and how many of the bytes belong to the request.
     Order(Order, usize),
+    /// The proxy answers by itself: with what, how many of the bytes belong to the request, and
+    /// whether the connection goes on.
+    Answer(Vec<u8>, usize, bool),
 }
 
 /// Reads a request from the beginning of `received`.
@@ -68,6 +74,19 @@ pub fn understand(
             metrics.record(Protocol::Http, Stage::Head, waited);
         }
     }
+    let route = match at_host(route, &head)? {
+        AtHost::Route(route) => route,
+        AtHost::Redirect => {
+            let goes_on = head.persistent
+                && head.minor_version > 0
+                && head.body == Length::None
+                && !local.is_draining()
+                && session.requests + 1 < local.limits.requests_per_connection_max;
+            local.count(Counter::Redirects);
+            let answer = redirect(&head, goes_on).ok_or(Outcome::NoName)?;
+            return Ok(Understood::Answer(answer, head.head_bytes, goes_on));
+        }
+    };
     let behind = &received[head.head_bytes..];
     let mut rest = Framing::new(head.body);
     let used = rest.feed(behind).map_err(Outcome::Refused)?;
@@ -81,6 +100,48 @@ pub fn understand(
     outgoing.extend_from_slice(&behind[..used]);
     let order = order(&head, outgoing, rest, route, head_complete);
     Ok(Understood::Order(order, head.head_bytes + used))
+}
+
+enum AtHost {
+    Route(Arc<Route>),
+    Redirect,
+}
+
+/// What the options of the host make of the request; most hosts have none.
+fn at_host(route: Arc<Route>, head: &RequestHead<'_, '_>) -> Result<AtHost, Outcome> {
+    let Some(options) = route.options() else {
+        return Ok(AtHost::Route(route));
+    };
+    match &options.acme {
+        Some(acme) if head.path.starts_with(ACME_PATH) => Ok(AtHost::Route(acme.clone())),
+        _ if options.said.redirects => Ok(AtHost::Redirect),
+        _ if options.said.is_unknown => Err(Outcome::UnknownByOption),
+        _ => Ok(AtHost::Route(route)),
+    }
+}
+
+/// The same place under https; `None` for a request without host. 308 keeps the method (RFC 9110
+/// section 15.4.9).
+fn redirect(head: &RequestHead<'_, '_>, goes_on: bool) -> Option<Vec<u8>> {
+    let host = head.host.as_ref()?;
+    let mut answer =
+        b"HTTP/1.1 308 Permanent Redirect\r\nContent-Length: 0\r\nLocation: https://".to_vec();
+    answer.extend_from_slice(host.as_bytes());
+    if !head.path.starts_with(b"/") {
+        answer.push(b'/');
+    }
+    for byte in head.path.strip_prefix(b"*").unwrap_or(head.path) {
+        match byte {
+            b'"' | b'<' | b'>' | b'\\' => answer.extend(format!("%{byte:02X}").bytes()),
+            _ if byte.is_ascii_graphic() => answer.push(*byte),
+            _ => answer.extend(format!("%{byte:02X}").bytes()),
+        }
+    }
+    answer.extend_from_slice(match goes_on {
+        true => b"\r\n\r\n".as_slice(),
+        false => b"\r\nConnection: close\r\n\r\n",
+    });
+    Some(answer)
 }
 
 fn order(

@@ -99,10 +99,12 @@ pub enum Counter {
     BackendsReused,
     /// Requests sent again because a reused backend connection turned out closed.
     RequestsRetried,
+    /// Requests that were redirected to https.
+    Redirects,
 }
 
 impl Counter {
-    pub const ALL: [Counter; 18] = [
+    pub const ALL: [Counter; 19] = [
         Counter::Accepted,
         Counter::AcceptPaused,
         Counter::AcceptErrors,
@@ -121,6 +123,7 @@ impl Counter {
         Counter::Responses5xx,
         Counter::BackendsReused,
         Counter::RequestsRetried,
+        Counter::Redirects,
     ];
     pub const COUNT: usize = Self::ALL.len();
 
@@ -150,6 +153,7 @@ impl Counter {
             Counter::Responses5xx => "responses_5xx",
             Counter::BackendsReused => "backends_reused",
             Counter::RequestsRetried => "requests_retried",
+            Counter::Redirects => "redirects",
         }
     }
 
@@ -179,6 +183,7 @@ impl Counter {
             Counter::BackendsReused => {
                 "Requests sent on a backend connection that had carried one before."
             }
+            Counter::Redirects => "Requests redirected to https by an option of their host.",
             Counter::RequestsRetried => {
                 "Requests sent again because a reused backend connection turned out closed."
             }
