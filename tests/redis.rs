@@ -118,10 +118,7 @@ fn a_change_in_redis_reaches_every_core_and_the_next_request_of_open_connections
         (0..8).all(|_| get(proxy.http(), "a.test").status == 421)
     });
     open.write_all(request).expect("the proxy reads");
-    assert_eq!(
-        Response::read(&mut open).expect("an answer").text(),
-        "first"
-    );
+    assert_eq!(Response::read(&mut open).expect("an answer").status, 421);
     assert_cores_agree(&proxy);
 }
 

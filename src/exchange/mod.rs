@@ -144,10 +144,6 @@ async fn leave(local: &Local, end: &ClientEnd, deadline: &Deadline) {
 }
 
 /// What the client's connection goes on with.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it lives on the stack for a moment"
-)]
 enum Next {
     Order(Order),
     /// The proxy answers by itself, and says whether the connection goes on.

@@ -34,6 +34,14 @@ pub struct Hop {
 }
 
 impl Forwarding {
+    pub const ALL: Forwarding = Forwarding {
+        address: true,
+        protocol: true,
+        port: true,
+        real_ip: true,
+        standard: true,
+    };
+
     pub fn is_off(&self) -> bool {
         *self == Forwarding::default()
     }

@@ -8,6 +8,7 @@
 mod fields;
 pub mod forwarded;
 pub mod framing;
+mod fuzz;
 pub mod h2c;
 pub mod request;
 pub mod response;
@@ -17,7 +18,13 @@ pub mod rewrite;
 mod tests;
 
 pub use forwarded::{Forwarding, Hop};
+#[doc(hidden)]
+pub use framing::fuzz_framing;
 pub use framing::{Framing, Length};
+#[doc(hidden)]
+pub use fuzz::fuzz_request;
+#[doc(hidden)]
+pub use h2c::fuzz_h2c;
 pub use request::{Reading, RequestHead, RequestReader};
 pub use response::{ResponseFault, ResponseHead};
 

@@ -104,7 +104,7 @@ impl RequestReader {
         room: &'s mut FieldRoom<'b>,
     ) -> Reading<'b, 's> {
         let within = &received[..received.len().min(self.bytes_max)];
-        match self.walk.to_end(within) {
+        match self.walk.walk_to_end(within) {
             Ok(Some(span)) => {
                 let line = trim_line_end(&within[span.line.clone()]);
                 match parse(line, &within[span.fields.clone()], span.fields.end, room) {

@@ -47,7 +47,7 @@ enum Place {
 
 impl Walk {
     pub(super) fn advance(&mut self, within: &[u8]) -> Step {
-        match self.to_end(within)? {
+        match self.walk_to_end(within)? {
             Some(span) => self.parse(within, &span).map(Some),
             None => Ok(None),
         }
@@ -55,7 +55,7 @@ impl Walk {
 
     /// Where the head's parts are, once its empty line has come. `within` is what was received, cut
     /// at the limit. Nothing moves on a refusal, so that asking again gives the same one.
-    pub(crate) fn to_end(&mut self, within: &[u8]) -> Result<Option<Span>, Refusal> {
+    pub(crate) fn walk_to_end(&mut self, within: &[u8]) -> Result<Option<Span>, Refusal> {
         loop {
             let more = match self.place {
                 Place::EmptyLines => self.walk_empty_lines(within)?,
