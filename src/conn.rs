@@ -26,18 +26,24 @@ const FAREWELL_DEADLINE: Duration = Duration::from_secs(1);
 /// A client that sends more than this after a refusal is not going to read the answer.
 const FAREWELL_BYTES_MAX: usize = 256 * 1024;
 
+/// Serves one accepted connection of the HTTP port, as [`serve`] does those of the TLS port. A task
+/// of another kind, because between two requests it is smaller than one that relays.
+pub async fn serve_http(local: Rc<Local>, client: Socket) {
+    let accepted = Instant::now();
+    let deadline = local.ring.deadline();
+    let mut story = Story::default();
+    let outcome = {
+        let received = Vec::new();
+        exchange::serve(&local, &client, received, &deadline, accepted, &mut story).await
+    };
+    end(&local, client, Protocol::Http, outcome, accepted, &story);
+}
+
 /// Serves one accepted connection, which was counted by [`Local::connection_begins`], to its end.
 pub async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) {
     let accepted = Instant::now();
     let deadline = local.ring.deadline();
     let mut story = Story::default();
-    if protocol == Protocol::Http {
-        let exchanging =
-            exchange::serve(&local, &client, Vec::new(), &deadline, accepted, &mut story);
-        let outcome = Box::pin(exchanging).await;
-        end(&local, client, protocol, outcome, accepted, &story);
-        return;
-    }
     // Boxed, so that an idle connection does not hold the memory of steps long past.
     let connecting = connect(&local, &client, protocol, &deadline, accepted, &mut story);
     let connected = Box::pin(connecting).await;
@@ -342,6 +348,21 @@ mod tests {
     /// The memory that a task of this kind takes for as long as it lives.
     fn task_bytes<F: Future>(_: impl FnOnce(Rc<Local>, Socket, Protocol) -> F) -> usize {
         size_of::<F>()
+    }
+
+    fn http_task_bytes<F: Future>(_: impl FnOnce(Rc<Local>, Socket) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Together with an operation in the ring and a deadline; there is neither a buffer nor a
+    /// backend between two requests.
+    #[test]
+    fn a_client_between_two_requests_is_small() {
+        let bytes = http_task_bytes(serve_http);
+        assert!(
+            bytes <= 800,
+            "the task of an HTTP client takes {bytes} bytes"
+        );
     }
 
     /// Together with two operations in the ring, a deadline and the executor's own header, an idle

@@ -248,7 +248,10 @@ fn listen_all(local: &Rc<Local>, listeners: Vec<Bound>) -> io::Result<()> {
             // Counted before its task first runs: a core that has accepted it is not idle, and has
             // that much less room.
             serving.connection_begins(protocol);
-            spawn(conn::serve(serving.clone(), client, protocol));
+            match protocol {
+                Protocol::Http => spawn(conn::serve_http(serving.clone(), client)),
+                Protocol::Tls => spawn(conn::serve(serving.clone(), client, protocol)),
+            }
         };
         local.listening.set(local.listening.get() + 1);
         let local = local.clone();

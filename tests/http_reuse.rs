@@ -260,3 +260,36 @@ fn answers_that_end_with_their_connection_are_not_waited_behind() {
         assert_eq!(wire.get("a.test", "/").text(), "kept");
     }
 }
+
+/// What has come of the next requests is kept, what was answered is not.
+#[test]
+fn a_client_that_never_pauses_is_answered_in_order_and_costs_no_memory() {
+    const REQUESTS: usize = 20_000;
+    let backend = reflecting("A");
+    let proxy = Options::new()
+        .route("a.test", &[&backend.member()])
+        .args(&["--requests-per-connection-max", "1000000"])
+        .start();
+    let mut wire = Wire::connect(proxy.http());
+    wire.get("a.test", "/");
+    let before = proxy.resident_bytes();
+    let mut sender = wire.stream.try_clone().expect("a descriptor");
+    let thread = std::thread::spawn(move || {
+        for number in 0..REQUESTS {
+            let request = format!("GET /{number} HTTP/1.1\r\nHost: a.test\r\n\r\n");
+            std::io::Write::write_all(&mut sender, request.as_bytes()).expect("it is read");
+        }
+    });
+    for number in 0..REQUESTS {
+        let answer = wire.response();
+        let want = format!("A\nGET /{number} HTTP/1.1\r\n");
+        assert!(
+            answer.text().starts_with(&want),
+            "{want}: {}",
+            answer.text()
+        );
+    }
+    thread.join().expect("it has sent");
+    let grown = proxy.resident_bytes().saturating_sub(before);
+    assert!(grown < 4 << 20, "{grown}");
+}

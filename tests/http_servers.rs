@@ -1,4 +1,4 @@
-//! Real servers behind the proxy: nginx, HAProxy and Python's. What a client gets through the proxy
+//! Real servers behind the proxy: nginx, HAProxy, Python's and Go's. What a client gets through the proxy
 //! is what it gets from the server itself, whatever it asks for and however it asks.
 
 mod support;
@@ -108,6 +108,40 @@ fn python(directory: &Path, version: &str) -> Server {
         &["-c", script, &port, top, version],
         address,
     )
+}
+
+fn go(directory: &Path) -> Server {
+    let address = free_address();
+    let source = directory.join("server.go");
+    let binary = directory.join("server");
+    let text = r#"package main
+import ("io"; "net/http"; "os")
+func main() {
+    files := http.FileServer(http.Dir(os.Args[2]))
+    http.ListenAndServe(os.Args[1], http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+        switch {
+        case r.Method == "POST": io.Copy(w, r.Body)
+        case r.URL.Path == "/none": w.WriteHeader(204)
+        case r.URL.Path == "/moved": http.Redirect(w, r, "/small.txt", 301)
+        case r.URL.Path == "/close": w.Header().Set("Connection", "close"); io.WriteString(w, "closed")
+        default: files.ServeHTTP(w, r)
+        }
+    }))
+}
+"#;
+    std::fs::write(&source, text).expect("our own");
+    let built = Command::new("go")
+        .args(["build", "-o"])
+        .arg(&binary)
+        .arg(&source)
+        .env("GOCACHE", std::env::temp_dir().join("pointsman-go-cache"))
+        .env("GO111MODULE", "off")
+        .output()
+        .expect("go: apt-get install golang-go");
+    assert!(built.status.success(), "{built:?}");
+    let binary = binary.to_str().expect("text");
+    let top = directory.to_str().expect("text");
+    Server::start(binary, "golang-go", &[&address.to_string(), top], address)
 }
 
 /// What of a response must not differ. Dates do, and what belongs to one connection.
@@ -236,7 +270,15 @@ fn pythons_server_is_the_same_through_the_proxy() {
 }
 
 #[test]
-fn curl_and_wrk_get_through() {
+fn gos_server_is_the_same_through_the_proxy() {
+    let directory = tempfile::tempdir().expect("a directory");
+    site(directory.path());
+    let server = go(directory.path());
+    differ_in_nothing(&server, &through(&server));
+}
+
+#[test]
+fn curl_wrk_and_h2load_get_through() {
     let directory = tempfile::tempdir().expect("a directory");
     site(directory.path());
     let server = nginx(directory.path());
@@ -295,6 +337,22 @@ fn curl_and_wrk_get_through() {
         "{said}"
     );
     let _ = std::io::stderr().write_all(said.as_bytes());
+    let h2load = Command::new("h2load")
+        .args([
+            "--h1",
+            "-n2000",
+            "-c10",
+            "-m8",
+            &format!("--connect-to={http}"),
+        ])
+        .arg("http://a.test/small.txt")
+        .output()
+        .expect("h2load: apt-get install nghttp2-client");
+    let said = String::from_utf8_lossy(&h2load.stdout);
+    assert!(
+        said.contains("2000 succeeded, 0 failed, 0 errored"),
+        "{said}"
+    );
     let reused = proxy.series("pointsman_backends_reused_total");
     assert!(reused.expect("a counter") > 1000.0, "{reused:?}");
 }

@@ -3,6 +3,7 @@
 //! checked and written anew, and goes on with a body that is only framed.
 
 use super::body::{Moved, Mover, is_transient};
+use super::client_end::ClientEnd;
 use super::idle::Upstream;
 use super::order::Order;
 use crate::http::response::{FieldRoom, ResponseFault, ResponseHead};
@@ -12,7 +13,7 @@ use crate::local::Local;
 use crate::metrics::{Counter, Stage};
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
-use crate::ring::{Deadline, Operation};
+use crate::ring::Deadline;
 use crate::sys::Socket;
 use std::future::Future;
 use std::pin::Pin;
@@ -46,28 +47,6 @@ pub enum Finish {
     Refused(Outcome),
     /// It failed within the response; the client's connection can only be closed.
     CutOff(Outcome),
-}
-
-/// The client's end, as far as it is watched while a response is awaited.
-pub struct ClientEnd {
-    pub socket: Socket,
-    /// Bytes received that belong to the next request.
-    pub held: Vec<u8>,
-    /// Completes when the client sends, finishes or fails.
-    pub watch: Option<Operation>,
-    /// The watch has completed: there is something to read.
-    pub has_spoken: bool,
-}
-
-impl ClientEnd {
-    pub fn new(socket: Socket) -> ClientEnd {
-        ClientEnd {
-            socket,
-            held: Vec::new(),
-            watch: None,
-            has_spoken: false,
-        }
-    }
 }
 
 enum Down {

@@ -8,6 +8,7 @@
 
 mod body;
 mod carry;
+mod client_end;
 mod idle;
 mod order;
 
@@ -27,7 +28,8 @@ use crate::route::Backend;
 use crate::sniff::Refusal;
 use crate::sys::Socket;
 use body::is_transient;
-use carry::{Carry, ClientEnd, Finish};
+use carry::{Carry, Finish};
+use client_end::ClientEnd;
 use idle::Upstream;
 use order::{Order, Understood, understand};
 use std::cell::Cell;
@@ -48,7 +50,7 @@ pub struct Session {
     /// The route of the last request and the backend that had it.
     last: Option<(u64, Arc<Backend>)>,
     /// A backend's connection that is this client's alone.
-    bound: Option<Upstream>,
+    bound: Option<Box<Upstream>>,
 }
 
 /// Serves a client that was just accepted to its end; `received` was read from it before.
@@ -68,8 +70,7 @@ pub async fn serve(
         last: None,
         bound: None,
     };
-    let mut end = ClientEnd::new(client.clone());
-    end.held = received;
+    let mut end = ClientEnd::new(client.clone(), received);
     loop {
         let order = match next_order(local, &session, &mut end, deadline).await {
             Ok(Next::Order(order)) => order,
@@ -137,7 +138,7 @@ async fn refuse(local: &Local, end: &ClientEnd, outcome: Outcome, deadline: &Dea
 
 /// Closing with bytes of the client unread would destroy the answer on its way.
 async fn leave(local: &Local, end: &ClientEnd, deadline: &Deadline) {
-    if end.has_spoken || !end.held.is_empty() {
+    if end.has_spoken || !end.pending().is_empty() {
         end.socket.shutdown_write();
         Box::pin(read_to_end_in_time(local, &end.socket, deadline)).await;
     }
@@ -160,7 +161,7 @@ async fn next_order(
     deadline: &Deadline,
 ) -> Result<Next, Outcome> {
     let mut reader = RequestReader::new(local.limits.request_head_bytes_max);
-    let mut has_begun = !end.held.is_empty();
+    let mut has_begun = !end.pending().is_empty();
     let is_first = session.requests == 0;
     if is_first {
         deadline.set(session.accepted + local.limits.head_deadline);
@@ -172,8 +173,8 @@ async fn next_order(
         deadline.set(local.ring.now() + local.limits.keep_alive_deadline);
     }
     if has_begun {
-        let held = std::mem::take(&mut end.held);
-        if let Some(next) = take_in(local, session, end, &mut reader, &held)? {
+        let understood = understand(local, session, &mut reader, end.pending());
+        if let Some(next) = take_in(end, understood?) {
             return Ok(next);
         }
     }
@@ -197,13 +198,23 @@ async fn next_order(
             Err(_) if is_first || has_begun => return Err(Outcome::ClientLeft),
             Err(_) => return Ok(Next::Over),
         };
-        let next = if end.held.is_empty() {
-            take_in(local, session, end, &mut reader, &buffer[..received])?
+        // A request that came in one piece, as most do, is never copied before it is written anew.
+        let understood = if end.pending().is_empty() {
+            let received = &buffer[..received];
+            let understood = understand(local, session, &mut reader, received);
+            let used = match &understood {
+                Ok(Understood::Order(_, used) | Understood::Answer(_, used, _)) => *used,
+                Ok(Understood::More) => 0,
+                // Of an HTTP/2 connection all of this goes on.
+                Err(_) => 0,
+            };
+            end.push(&received[used..]);
+            understood.map(Understood::without_use)
         } else {
-            let mut held = std::mem::take(&mut end.held);
-            held.extend_from_slice(&buffer[..received]);
-            take_in(local, session, end, &mut reader, &held)?
+            end.push(&buffer[..received]);
+            understand(local, session, &mut reader, end.pending())
         };
+        let next = take_in(end, understood?);
         if let Some(next) = next {
             return Ok(next);
         }
@@ -216,32 +227,17 @@ async fn next_order(
     }
 }
 
-/// Understands `received` and keeps what lies behind it, or all of it.
-fn take_in(
-    local: &Local,
-    session: &Session,
-    end: &mut ClientEnd,
-    reader: &mut RequestReader,
-    received: &[u8],
-) -> Result<Option<Next>, Outcome> {
-    let understood = understand(local, session, reader, received).inspect_err(|_| {
-        // Of an HTTP/2 connection all of this goes on.
-        if local.http.h2c {
-            end.held = received.to_vec();
-        }
-    });
-    match understood? {
-        Understood::More => {
-            end.held.extend_from_slice(received);
-            Ok(None)
-        }
+/// Takes what was understood out of what is pending; `None`: more is needed.
+fn take_in(end: &mut ClientEnd, understood: Understood) -> Option<Next> {
+    match understood {
+        Understood::More => None,
         Understood::Order(order, used) => {
-            end.held.extend_from_slice(&received[used..]);
-            Ok(Some(Next::Order(order)))
+            end.consume(used);
+            Some(Next::Order(order))
         }
         Understood::Answer(answer, used, goes_on) => {
-            end.held.extend_from_slice(&received[used..]);
-            Ok(Some(Next::Answer(answer, goes_on)))
+            end.consume(used);
+            Some(Next::Answer(answer, goes_on))
         }
     }
 }
@@ -310,7 +306,7 @@ async fn answer(
                 if backend_goes_on {
                     upstream.reused = true;
                     match upstream.is_bound {
-                        true => session.bound = Some(upstream),
+                        true => session.bound = Some(Box::new(upstream)),
                         false => idle::put(local, upstream),
                     }
                 }
@@ -359,7 +355,7 @@ async fn upstream(
         && may_reuse
         && serves(bound.backend.backend())
     {
-        return Ok(bound);
+        return Ok(*bound);
     }
     let last = session.last.take();
     let last = last
@@ -397,7 +393,7 @@ async fn h2c(
 ) -> Result<Outcome, Outcome> {
     let bytes_max = local.limits.request_head_bytes_max;
     let host = loop {
-        match first_host(&end.held, bytes_max).map_err(Outcome::Refused)? {
+        match first_host(end.pending(), bytes_max).map_err(Outcome::Refused)? {
             Some(host) => break host,
             None => read_more(local, end, deadline).await?,
         }
@@ -422,7 +418,7 @@ async fn read_more(local: &Local, end: &mut ClientEnd, deadline: &Deadline) -> R
     match end.socket.recv(&mut buffer) {
         Ok(0) => Err(Outcome::ClientLeft),
         Ok(received) => {
-            end.held.extend_from_slice(&buffer[..received]);
+            end.push(&buffer[..received]);
             Ok(())
         }
         Err(error) if is_transient(&error) => Ok(()),
@@ -438,7 +434,8 @@ async fn tunnel(
     deadline: &Deadline,
 ) -> Outcome {
     end.watch = None;
-    let held = std::mem::take(&mut end.held);
+    let held = end.pending().to_vec();
+    end.consume(held.len());
     if let Err(outcome) = send_all(local, &upstream.socket, &held, deadline).await {
         return outcome;
     }

@@ -49,6 +49,17 @@ pub enum Understood {
     Answer(Vec<u8>, usize, bool),
 }
 
+impl Understood {
+    /// The same, where what belongs to the request was left out already.
+    pub fn without_use(self) -> Understood {
+        match self {
+            Understood::More => Understood::More,
+            Understood::Order(order, _) => Understood::Order(order, 0),
+            Understood::Answer(answer, _, goes_on) => Understood::Answer(answer, 0, goes_on),
+        }
+    }
+}
+
 /// Reads a request from the beginning of `received`.
 pub fn understand(
     local: &Local,
