@@ -14,7 +14,6 @@ use crate::metrics::{Counter, Stage};
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::ring::Deadline;
-use crate::sys::Socket;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};

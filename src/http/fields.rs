@@ -3,6 +3,39 @@
 
 use super::Field;
 use super::framing::Length;
+use crate::sniff::http::HEADERS_MAX;
+
+/// Most heads have fewer fields: browsers send some 20, servers up to 50. Room for them is made anew
+/// for every head, and each costs 32 bytes.
+const USUAL_FIELDS: usize = 48;
+
+/// Room for the fields of one head, on the stack of whoever reads it; on the heap for the rare head
+/// with more than usual.
+pub struct FieldRoom<'b> {
+    pub(super) usual: [Field<'b>; USUAL_FIELDS],
+    pub(super) many: Vec<Field<'b>>,
+}
+
+impl<'b> FieldRoom<'b> {
+    pub fn new() -> Self {
+        FieldRoom {
+            usual: [httparse::EMPTY_HEADER; USUAL_FIELDS],
+            many: Vec::new(),
+        }
+    }
+
+    /// Room for as many as are looked at.
+    pub(super) fn for_many<'v>(many: &'v mut Vec<Field<'b>>) -> &'v mut [Field<'b>] {
+        many.resize(HEADERS_MAX, httparse::EMPTY_HEADER);
+        many
+    }
+}
+
+impl Default for FieldRoom<'_> {
+    fn default() -> Self {
+        FieldRoom::new()
+    }
+}
 
 /// A field that a proxy has to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

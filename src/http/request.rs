@@ -5,27 +5,13 @@
 //! choose, what two readers may read differently is refused.
 
 use super::Field;
+pub use super::fields::FieldRoom;
 use super::fields::{Known, LengthFault, Lengths, Options, binds_connection, tokens};
 use super::framing::Length;
 use crate::route::Host;
 use crate::sniff::Refusal;
-use crate::sniff::http::{HEADERS_MAX, Walk, host_of, parse_fields, trim_line_end};
+use crate::sniff::http::{Walk, host_of, parse_fields, trim_line_end};
 use crate::sniff::request_line::RequestLine;
-
-/// Room for the fields of one head, on the stack of whoever reads it.
-pub struct FieldRoom<'b>([Field<'b>; HEADERS_MAX]);
-
-impl FieldRoom<'_> {
-    pub fn new() -> Self {
-        FieldRoom([httparse::EMPTY_HEADER; HEADERS_MAX])
-    }
-}
-
-impl Default for FieldRoom<'_> {
-    fn default() -> Self {
-        FieldRoom::new()
-    }
-}
 
 /// The three answers to "which request do these bytes begin with?".
 #[derive(Debug)]
@@ -126,7 +112,10 @@ fn parse<'b, 's>(
     room: &'s mut FieldRoom<'b>,
 ) -> Result<RequestHead<'b, 's>, Refusal> {
     let line = RequestLine::parse(line)?;
-    let fields = parse_fields(fields, &mut room.0)?;
+    let fields = match parse_fields(fields, &mut room.usual) {
+        Err(Refusal::TooManyHeaders) => parse_fields(fields, FieldRoom::for_many(&mut room.many))?,
+        usual => usual?,
+    };
     let host = host_of(fields)?;
     if host.is_none() && line.host_required() {
         return Err(Refusal::HostMissing);

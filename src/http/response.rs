@@ -4,26 +4,9 @@
 //! readers could see at different places is refused as a request would be.
 
 use super::Field;
+pub use super::fields::FieldRoom;
 use super::fields::{Known, Lengths, Options, binds_connection};
 use super::framing::Length;
-
-/// Most header lines of a response. Servers of today send up to some 50.
-const HEADERS_MAX: usize = 256;
-
-/// Room for the fields of one head, on the stack of whoever reads it.
-pub struct FieldRoom<'b>([Field<'b>; HEADERS_MAX]);
-
-impl FieldRoom<'_> {
-    pub fn new() -> Self {
-        FieldRoom([httparse::EMPTY_HEADER; HEADERS_MAX])
-    }
-}
-
-impl Default for FieldRoom<'_> {
-    fn default() -> Self {
-        FieldRoom::new()
-    }
-}
 
 /// Why a response cannot be passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,8 +51,13 @@ impl<'b, 's> ResponseHead<'b, 's> {
         room: &'s mut FieldRoom<'b>,
     ) -> Result<Option<ResponseHead<'b, 's>>, ResponseFault> {
         let within = &received[..received.len().min(bytes_max)];
-        let mut response = httparse::Response::new(&mut room.0);
-        let head_bytes = match response.parse(within) {
+        let mut response = httparse::Response::new(&mut room.usual);
+        let mut parsed = response.parse(within);
+        if parsed == Err(httparse::Error::TooManyHeaders) {
+            response = httparse::Response::new(FieldRoom::for_many(&mut room.many));
+            parsed = response.parse(within);
+        }
+        let head_bytes = match parsed {
             Ok(httparse::Status::Complete(bytes)) => bytes,
             Ok(httparse::Status::Partial) if received.len() < bytes_max => return Ok(None),
             Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {

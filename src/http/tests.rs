@@ -163,6 +163,29 @@ fn requests_whose_end_is_ambiguous_are_refused() {
 }
 
 #[test]
+fn heads_with_many_fields_are_read_and_too_many_refused() {
+    for (count, is_read) in [
+        (10, true),
+        (47, true),
+        (48, true),
+        (255, true),
+        (256, false),
+    ] {
+        let fields = "X: y\r\n".repeat(count);
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        match sent(&request) {
+            Ok(text) => assert!(is_read && text.matches("X: y\r\n").count() == count),
+            Err(refusal) => assert!(!is_read && refusal == Refusal::TooManyHeaders),
+        }
+        let response = format!("HTTP/1.1 204 N\r\nHost: a\r\n{fields}\r\n");
+        match answered(&response, GET) {
+            Ok((_, _, text)) => assert!(is_read && text.matches("X: y\r\n").count() == count),
+            Err(fault) => assert!(!is_read && fault == ResponseFault::TooLarge),
+        }
+    }
+}
+
+#[test]
 fn persistence_is_what_version_and_connection_say() {
     for (version, connection, want) in [
         ("1.1", "", true),
