@@ -2,14 +2,19 @@
 //! line per item with cause and remedy. Reads, asks and tries; changes and binds nothing.
 
 mod machine;
+mod routing;
+mod source;
 mod trials;
 
 use std::fmt;
 use std::path::Path;
 
 use crate::config::{Config, ConfigError, KernelVersion};
+use crate::route::Member;
 use crate::sync::SyncConfig;
 use machine::Proc;
+use routing::{Routing, Run};
+use source::Wanted;
 
 /// How one item came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,11 +109,13 @@ impl fmt::Display for Report {
     }
 }
 
-/// What is tried out. `Ok` says what was found, `Err` cause and remedy in one text.
+/// What is tried out. `Ok` says what was found, `Err` cause and remedy in one text. Those that read
+/// routes note which foreign sources the routes want.
 struct Trials<'a> {
     ring: &'a dyn Fn(Option<KernelVersion>) -> Result<String, String>,
-    redis: &'a dyn Fn(&SyncConfig) -> Result<String, String>,
-    routes_file: &'a dyn Fn(&Path) -> Result<String, String>,
+    redis: &'a dyn Fn(&SyncConfig, &mut Wanted) -> Result<String, String>,
+    routes_file: &'a dyn Fn(&Path, &mut Wanted) -> Result<String, String>,
+    run: &'a Run<'a>,
 }
 
 /// Checks everything; takes up to ten seconds when Redis does not answer.
@@ -117,6 +124,7 @@ pub fn check(config: &Config) -> Report {
         ring: &trials::ring,
         redis: &trials::redis,
         routes_file: &trials::routes_file,
+        run: &trials::run,
     };
     check_below(Path::new("/"), config, &trials)
 }
@@ -144,6 +152,12 @@ fn check_below(root: &Path, config: &Config, trials: &Trials<'_>) -> Report {
         machine.local_ports(config),
         machine.ipv6(config),
     ];
+    let mut wanted = Wanted::default();
+    for (_, member) in &config.sync.static_routes {
+        if let Ok(member) = Member::parse(member) {
+            wanted.add(&member);
+        }
+    }
     if let Some(path) = &config.latency_dir {
         items.push(directory("latency-dir", path));
     }
@@ -152,14 +166,15 @@ fn check_below(root: &Path, config: &Config, trials: &Trials<'_>) -> Report {
         items.push(directory("snapshot", parent.unwrap_or(Path::new("."))));
     }
     if let Some(path) = &config.sync.routes_file {
-        items.push(trial("routes", (trials.routes_file)(path)));
+        items.push(trial("routes", (trials.routes_file)(path, &mut wanted)));
     }
     if config.sync.redis.is_some() {
         items.push(redis(
             config,
-            (trials.redis)(&SyncConfig::from(&config.sync)),
+            (trials.redis)(&SyncConfig::from(&config.sync), &mut wanted),
         ));
     }
+    items.extend(wanted.items(&machine, &Routing::new(trials.run)));
     Report { items }
 }
 

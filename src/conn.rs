@@ -3,7 +3,12 @@
 //! order; whatever ends the connection early comes back as the outcome and is told to the client
 //! in one place.
 
-use crate::dial::{Dialled, dial};
+pub(crate) mod announce;
+pub(crate) mod head;
+pub(crate) mod listed;
+
+use crate::client::Client;
+use crate::dial::{LiveBackend, dial};
 use crate::exchange;
 use crate::local::Local;
 use crate::metrics::{Counter, Stage};
@@ -13,8 +18,10 @@ use crate::relay::{Relay, Relayed};
 use crate::reply;
 use crate::ring::Deadline;
 use crate::route::{Host, Route};
-use crate::sniff::{Head, HeadLimits, Sniff, Sniffer};
+use crate::sniff::Head;
 use crate::sys::Socket;
+use announce::announce;
+use listed::Listed;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,28 +36,34 @@ const FAREWELL_BYTES_MAX: usize = 256 * 1024;
 /// Serves one accepted connection of the HTTP port, as [`serve`] does those of the TLS port. A task
 /// of another kind, because between two requests it is smaller than one that relays.
 pub async fn serve_http(local: Rc<Local>, client: Socket) {
+    let client = Client::new(client);
     let accepted = Instant::now();
     let deadline = local.ring.deadline();
     let mut story = Story::default();
-    let outcome = {
-        let received = Vec::new();
-        exchange::serve(&local, &client, received, &deadline, accepted, &mut story).await
-    };
+    if Story::is_wanted() {
+        let _ = client.peer();
+    }
+    let outcome = exchange::serve(&local, &client, &deadline, accepted, &mut story).await;
     end(&local, client, Protocol::Http, outcome, accepted, &story);
 }
 
 /// Serves one accepted connection, which was counted by [`Local::connection_begins`], to its end.
 pub async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) {
+    let client = Client::new(client);
     let accepted = Instant::now();
     let deadline = local.ring.deadline();
     let mut story = Story::default();
+    if Story::is_wanted() {
+        // Not left to the end, when the client has gone and its address with it.
+        let _ = client.peer();
+    }
     // Boxed, so that an idle connection does not hold the memory of steps long past.
     let connecting = connect(&local, &client, protocol, &deadline, accepted, &mut story);
     let connected = Box::pin(connecting).await;
     let outcome = match &connected {
         Ok(connected) => {
-            let backend = connected.dialled.socket.clone();
-            let mut relay = Relay::new(client.clone(), backend, connected.head_sent);
+            let backend = connected.socket.clone();
+            let mut relay = Relay::new(client.socket().clone(), backend, connected.head_sent);
             let mut relayed = relay.run(&local, protocol, &deadline).await;
             drop(relay);
             relayed.bytes_to_backend += connected.head_bytes as u64;
@@ -58,7 +71,14 @@ pub async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) {
             relayed.outcome
         }
         Err(outcome) => {
-            Box::pin(farewell(&local, &client, protocol, *outcome, &deadline)).await;
+            Box::pin(farewell(
+                &local,
+                client.socket(),
+                protocol,
+                *outcome,
+                &deadline,
+            ))
+            .await;
             *outcome
         }
     };
@@ -69,7 +89,7 @@ pub async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) {
 /// Closes the client's connection and counts its one outcome.
 fn end(
     local: &Local,
-    client: Socket,
+    client: Client,
     protocol: Protocol,
     outcome: Outcome,
     accepted: Instant,
@@ -85,7 +105,11 @@ fn end(
 }
 
 struct Connected {
-    dialled: Dialled,
+    socket: Socket,
+    /// Counts it for as long as it lives.
+    _backend: LiveBackend,
+    /// Ends with the connection.
+    _listed: Option<Box<Listed>>,
     head_bytes: usize,
     head_sent: Instant,
 }
@@ -93,16 +117,17 @@ struct Connected {
 /// Everything up to the relay.
 async fn connect(
     local: &Rc<Local>,
-    client: &Socket,
+    client: &Client,
     protocol: Protocol,
     deadline: &Deadline,
     accepted: Instant,
     story: &mut Story,
 ) -> Result<Connected, Outcome> {
     deadline.set(accepted + local.limits.head_deadline);
-    // A block of its own, so that the head with its name is gone before the next wait.
-    let (route, received) = {
-        let reading = read_head(local, client, protocol);
+    // A block of its own, so that the head with its name is gone before the next wait, unless
+    // somebody is to be told of it.
+    let (route, told, mut received) = {
+        let reading = head::read_head(local, client, protocol);
         let (head, received) = deadline
             .bound(reading)
             .await
@@ -112,11 +137,16 @@ async fn connect(
         let mut metrics = local.metrics.borrow_mut();
         metrics.record(protocol, Stage::Head, head_complete - accepted);
         metrics.record(protocol, Stage::Route, head_complete.elapsed());
-        story.set_head(head);
-        (route?, received)
+        let is_told =
+            local.lookup.is_some() || route.as_ref().is_ok_and(|route| route.tells_names());
+        let head = (is_told || Story::is_wanted()).then(|| Rc::new(head));
+        story.set_head(head.as_ref());
+        let route = route?;
+        let told = head.filter(|_| is_told);
+        (route, told, received)
     };
     let routed = Instant::now();
-    let dialled = dial(local, &route, protocol, deadline).await?;
+    let dialled = dial(local, &route, protocol, client, deadline).await?;
     let connected = Instant::now();
     story.set_backend(dialled.backend.text(), dialled.attempts);
     let spent = connected - routed;
@@ -124,59 +154,37 @@ async fn connect(
         .metrics
         .borrow_mut()
         .record(protocol, Stage::Connect, spent);
+    // Before the backend has a byte, so that it can ask as soon as it knows of the client.
+    let listed = told.as_deref().and_then(|head| {
+        Listed::new(
+            local,
+            client,
+            &dialled.socket,
+            &dialled.backend,
+            head,
+            accepted,
+        )
+    });
+    let head_bytes = received.len();
+    if let Some(version) = dialled.backend.delivery().proxy {
+        let announced = announce(local, client, version, told.as_deref(), &received)?;
+        story.set_id(announced.id);
+        received = announced.bytes;
+    }
+    drop(told);
     send_head(local, &dialled.socket, &received, deadline).await?;
     {
         let mut metrics = local.metrics.borrow_mut();
-        metrics.count(Counter::BytesToBackend, received.len() as u64);
+        metrics.count(Counter::BytesToBackend, head_bytes as u64);
         metrics.count(Counter::CopiedBytes, received.len() as u64);
     }
     Ok(Connected {
-        dialled,
-        head_bytes: received.len(),
+        socket: dialled.socket,
+        _backend: dialled.backend,
+        _listed: listed,
+        head_bytes,
         head_sent: connected,
     })
-}
-
-/// Reads until the head is complete. Gives back the head and every byte received, to be replayed.
-async fn read_head(
-    local: &Local,
-    client: &Socket,
-    protocol: Protocol,
-) -> Result<(Head, Vec<u8>), Outcome> {
-    let limits = HeadLimits {
-        hello_bytes_max: local.limits.hello_bytes_max,
-        request_head_bytes_max: local.limits.request_head_bytes_max,
-    };
-    // One byte beyond the limit is enough to see that it is exceeded; what lies behind a head
-    // that fits stays in the socket for the relay.
-    let bytes_max = 1 + match protocol {
-        Protocol::Tls => limits.hello_bytes_max,
-        Protocol::Http => limits.request_head_bytes_max,
-    };
-    let mut sniffer = Sniffer::new(protocol, limits);
-    let mut received = Vec::new();
-    loop {
-        // The borrow of the core's buffer ends with this block, before anything is awaited.
-        let read = {
-            let mut buffer = local.buffer.borrow_mut();
-            let room = buffer.len().min(bytes_max - received.len());
-            let read = client.recv(&mut buffer[..room]);
-            received.extend_from_slice(&buffer[..*read.as_ref().unwrap_or(&0)]);
-            read
-        };
-        match read {
-            Ok(0) => return Err(Outcome::ClientLeft),
-            Ok(_) => match sniffer.advance(&received) {
-                Sniff::Found(head) => return Ok((head, received)),
-                Sniff::Refused(refusal) => return Err(Outcome::Refused(refusal)),
-                Sniff::More => {}
-            },
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let _ = local.ring.readable(client).await;
-            }
-            Err(_) => return Err(Outcome::ClientLeft),
-        }
-    }
 }
 
 /// The route of the name, or of the protocol's default.
@@ -224,6 +232,7 @@ pub async fn farewell(
     let answer = match protocol {
         Protocol::Tls => reply::alert(outcome),
         Protocol::Http => local.answers.of(outcome),
+        Protocol::Tcp => None,
     };
     let Some(mut answer) = answer else {
         return;
@@ -269,9 +278,18 @@ async fn read_to_end(local: &Local, client: &Socket) {
 /// What the log says of a connection, gathered only when the log is that talkative.
 #[derive(Default)]
 pub struct Story {
-    head: Option<Box<Head>>,
-    backend: Option<(Box<str>, u32)>,
+    /// Apart, because most connections live without it.
+    details: Option<Box<Details>>,
     relayed: Option<Relayed>,
+}
+
+#[derive(Default)]
+struct Details {
+    head: Option<Rc<Head>>,
+    /// By which the backend's log knows the connection; empty when it does not.
+    id: Box<str>,
+    backend: Box<str>,
+    attempts: u32,
     requests: u32,
 }
 
@@ -280,35 +298,49 @@ impl Story {
         tracing::enabled!(target: "pointsman::connection", tracing::Level::DEBUG)
     }
 
-    fn set_head(&mut self, head: Head) {
-        if Story::is_wanted() {
-            self.head = Some(Box::new(head));
+    /// Where to note what is to be said, if anything is.
+    fn details(&mut self) -> Option<&mut Details> {
+        Story::is_wanted().then(|| &mut **self.details.get_or_insert_default())
+    }
+
+    fn set_head(&mut self, head: Option<&Rc<Head>>) {
+        if let Some(details) = self.details() {
+            details.head = head.cloned();
+        }
+    }
+
+    pub fn set_id(&mut self, id: Box<str>) {
+        if let Some(details) = self.details() {
+            details.id = id;
         }
     }
 
     /// The host of the last request; nothing where it was not asked for.
     pub fn set_request(&mut self, name: Option<&Host>) {
+        let Some(details) = self.details() else {
+            return;
+        };
+        details.requests += 1;
         if let Some(name) = name {
-            self.head = Some(Box::new(Head {
+            details.head = Some(Rc::new(Head {
                 name: Some(name.clone()),
-                alpn: Box::default(),
-                ech: false,
+                ..Head::default()
             }));
         }
-        self.requests += 1;
     }
 
     /// The last backend; no attempts when the connection to it was there already.
     pub fn set_backend(&mut self, text: &str, attempts: u32) {
-        if Story::is_wanted() {
-            self.backend = Some((text.into(), attempts));
+        if let Some(details) = self.details() {
+            details.backend = text.into();
+            details.attempts = attempts;
         }
     }
 
     fn log(
         &self,
         local: &Local,
-        client: &Socket,
+        client: &Client,
         protocol: Protocol,
         outcome: Outcome,
         accepted: Instant,
@@ -316,23 +348,24 @@ impl Story {
         if !Story::is_wanted() {
             return;
         }
-        let head = self.head.as_deref();
+        let nothing = Details::default();
+        let details = self.details.as_deref().unwrap_or(&nothing);
+        let head = details.head.as_deref();
         let name = head.and_then(|head| head.name.as_ref());
-        let (backend, attempts) = match &self.backend {
-            Some((text, attempts)) => (text.as_ref(), *attempts),
-            None => ("-", 0),
-        };
+        let backend = Some(&*details.backend).filter(|backend| !backend.is_empty());
         tracing::debug!(
             target: "pointsman::connection",
             core = local.core,
             protocol = protocol.name(),
-            client = client.peer().map(tracing::field::display),
+            client = client.address().map(tracing::field::display),
+            via = client.via().map(tracing::field::display),
+            id = Some(&*details.id).filter(|id| !id.is_empty()),
             name = name.map_or("-", |name| name.as_str()),
             alpn = head.map_or("", |head| &head.alpn),
             ech = head.is_some_and(|head| head.ech),
-            backend,
-            attempts,
-            requests = self.requests,
+            backend = backend.unwrap_or("-"),
+            attempts = details.attempts,
+            requests = details.requests,
             to_backend_bytes = self.relayed.map_or(0, |relayed| relayed.bytes_to_backend),
             to_client_bytes = self.relayed.map_or(0, |relayed| relayed.bytes_to_client),
             lifetime_us = accepted.elapsed().as_micros() as u64,

@@ -9,7 +9,7 @@ mod mailbox;
 
 pub use mailbox::{Command, CoreStatus, Dumped, Mailbox};
 
-use crate::config::{HttpSettings, Limits};
+use crate::config::{HttpSettings, Limits, ProxySettings};
 use crate::conn;
 use crate::exchange;
 use crate::listen::Listening;
@@ -18,12 +18,12 @@ use crate::protocol::Protocol;
 use crate::reply::HttpAnswers;
 use crate::ring::{Features, Ring, RingError};
 use crate::route::{Balance, Chooser, Table};
-use crate::sys::{Listener, Socket, WakeReader, wake_pair};
+use crate::sys::{Congestion, Listener, Socket, WakeReader, wake_pair};
 use core_affinity::CoreId;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -56,8 +56,13 @@ pub struct CoreConfig {
     pub http: Arc<HttpSettings>,
     pub answers: Arc<HttpAnswers>,
     pub balance: Balance,
+    pub proxy: ProxySettings,
     pub features: Features,
     pub room: Arc<Room>,
+    /// Whether the core can tell who is behind a connection.
+    pub lookup: bool,
+    /// Congestion control towards backends, and towards clients on this machine; `None`: the system's.
+    pub unpaced: Option<Congestion>,
 }
 
 /// A bound listener of one core, and what it expects.
@@ -219,15 +224,18 @@ impl Seat {
         let ring = Ring::new(config.features, config.limits.ring_entries, connections)
             .map_err(StartError::Ring)?;
         let chooser = Chooser::new(config.balance, fastrand::u64(..));
-        let local = Local::new(
+        let mut local = Local::new(
             self.index,
             ring,
             config.limits,
+            config.proxy,
             config.http,
             config.answers,
             chooser,
             config.room,
         );
+        local.lookup = config.lookup.then(RefCell::default);
+        local.unpaced = config.unpaced;
         local.table.replace(table);
         Ok(Rc::new(local))
     }
@@ -242,6 +250,9 @@ fn listen_all(local: &Rc<Local>, listeners: Vec<Bound>) -> io::Result<()> {
     for bound in listeners {
         let address = bound.listener.address();
         let listener = bound.listener.listen(local.limits.backlog, KEEP_ALIVE)?;
+        if let Some(unpaced) = local.unpaced.filter(|_| address.ip().is_loopback()) {
+            unpaced.set_on(&listener)?;
+        }
         let listening = Listening::new(local.clone(), listener, address);
         let serving = local.clone();
         let serve = move |client: Socket, protocol| {
@@ -250,7 +261,9 @@ fn listen_all(local: &Rc<Local>, listeners: Vec<Bound>) -> io::Result<()> {
             serving.connection_begins(protocol);
             match protocol {
                 Protocol::Http => spawn(conn::serve_http(serving.clone(), client)),
-                Protocol::Tls => spawn(conn::serve(serving.clone(), client, protocol)),
+                Protocol::Tls | Protocol::Tcp => {
+                    spawn(conn::serve(serving.clone(), client, protocol))
+                }
             }
         };
         local.listening.set(local.listening.get() + 1);
@@ -294,6 +307,9 @@ async fn read_mailbox(
                 }
                 Command::Status { reply } => {
                     let _ = reply.send(mailbox::status(&local));
+                }
+                Command::Lookup { source, reply } => {
+                    let _ = reply.send(mailbox::lookup(&local, source));
                 }
                 Command::Drain => local.start_draining(),
                 Command::Cut { reply } => {

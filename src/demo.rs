@@ -48,8 +48,8 @@ impl Demo {
         let mut routes = Vec::new();
         for (protocol, host) in HOSTS {
             let address = match protocol {
-                Protocol::Http => backends::start_http(host)?,
                 Protocol::Tls => backends::start_tls(host, &authority)?,
+                _ => backends::start_http(host)?,
             };
             routes.push(format!("{host}={address}"));
         }
@@ -82,7 +82,7 @@ impl Demo {
             for (_, host) in hosts.chain([(protocol, UNKNOWN_HOST)]) {
                 let certificate = match protocol {
                     Protocol::Tls => format!("--cacert {} ", self.certificate().display()),
-                    Protocol::Http => String::new(),
+                    _ => String::new(),
                 };
                 let port = address.port();
                 let target = reachable(address.ip());

@@ -13,15 +13,16 @@
 //! | layer | modules |
 //! |---|---|
 //! | 3 threads | `run`, `check`, `demo`, `core`, `sync`, `control`, `log` |
-//! | 2 connection | `conn`, `exchange`, `listen`, `dial`, `relay`, `local` |
+//! | 2 connection | `conn`, `exchange`, `client`, `listen`, `dial`, `relay`, `local` |
 //! | 1 kernel | `ring`, `sys`: the only unsafe code |
-//! | 0 pure | `sniff`, `http`, `route`, `reply`, `metrics`, `outcome`, `protocol`, `config` |
+//! | 0 pure | `sniff`, `http`, `route`, `lookup`, `reply`, `metrics`, `outcome`, `protocol`, `proxy_protocol`, `config` |
 //!
 //! What it does not do: terminate TLS, look into bodies beyond their framing, or remember a client.
 
 #![deny(unsafe_code)]
 
 pub mod check;
+pub mod client;
 pub mod config;
 pub mod conn;
 pub mod control;
@@ -33,9 +34,11 @@ pub mod http;
 pub mod listen;
 pub mod local;
 pub mod log;
+pub mod lookup;
 pub mod metrics;
 pub mod outcome;
 pub mod protocol;
+pub mod proxy_protocol;
 pub mod relay;
 pub mod reply;
 #[allow(unsafe_code)]

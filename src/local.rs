@@ -1,8 +1,9 @@
 //! What belongs to one core and is shared by its connections. Nothing in here is ever locked or
 //! seen by another thread; borrows last for one expression and never across an await.
 
-use crate::config::{HttpSettings, Limits};
+use crate::config::{HttpSettings, Limits, ProxySettings};
 use crate::exchange::IdlePool;
+use crate::lookup::LookupTable;
 use crate::metrics::{CoreMetrics, Counter};
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
@@ -10,6 +11,7 @@ use crate::relay::PipePool;
 use crate::reply::HttpAnswers;
 use crate::ring::Ring;
 use crate::route::{Chooser, Table};
+use crate::sys::Congestion;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -61,6 +63,7 @@ pub struct Local {
     pub core: usize,
     pub ring: Ring,
     pub limits: Limits,
+    pub proxy: ProxySettings,
     pub table: RefCell<Table>,
     pub chooser: RefCell<Chooser>,
     pub pipes: RefCell<PipePool>,
@@ -72,10 +75,18 @@ pub struct Local {
     pub answers: Arc<HttpAnswers>,
     pub idle: RefCell<IdlePool>,
     pub room: Arc<Room>,
+    /// Only with `--lookup yes`.
+    pub lookup: Option<RefCell<LookupTable>>,
+    /// Of connections to backends, where the system's own does not suit them.
+    pub unpaced: Option<Congestion>,
     /// Accept loops that still run.
     pub listening: Cell<usize>,
     /// Per protocol.
-    live: [Cell<usize>; 2],
+    live: [Cell<usize>; Protocol::ALL.len()],
+    /// What was warned of and is not to fill the log; the counts go on.
+    warned: RefCell<Vec<Outcome>>,
+    /// The next one to give away.
+    connection_id: Cell<u64>,
     draining: Cell<bool>,
     waiting_for_drain: RefCell<Vec<Waker>>,
     /// Clients between two requests, who have nothing to finish.
@@ -83,10 +94,15 @@ pub struct Local {
 }
 
 impl Local {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is made elsewhere, and there is one caller"
+    )]
     pub fn new(
         core: usize,
         ring: Ring,
         limits: Limits,
+        proxy: ProxySettings,
         http: Arc<HttpSettings>,
         answers: Arc<HttpAnswers>,
         chooser: Chooser,
@@ -105,12 +121,17 @@ impl Local {
             answers,
             idle: RefCell::default(),
             room,
+            lookup: None,
+            unpaced: None,
             listening: Cell::new(0),
-            live: [Cell::new(0), Cell::new(0)],
+            live: Default::default(),
+            warned: RefCell::default(),
             draining: Cell::new(false),
             waiting_for_drain: RefCell::new(Vec::new()),
             idle_clients: RefCell::new(Slab::new()),
             limits,
+            proxy,
+            connection_id: Cell::new(fastrand::u64(..)),
         }
     }
 
@@ -188,6 +209,30 @@ impl Local {
         live.set(live.get() - 1);
         self.room.connections.fetch_sub(1, Ordering::Relaxed);
         self.metrics.borrow_mut().outcome(protocol, outcome);
+    }
+
+    /// Says the cause and the remedy of an outcome that is a fault of the configuration, the first
+    /// time that this core meets it.
+    pub fn warn_once(&self, outcome: Outcome, backend: &str) {
+        let mut warned = self.warned.borrow_mut();
+        if !warned.contains(&outcome) {
+            warned.push(outcome);
+            tracing::warn!(
+                core = self.core,
+                backend,
+                "{}: {}; said once, counted on",
+                outcome.name(),
+                outcome.explain()
+            );
+        }
+    }
+
+    /// A number for a connection that others are told of. Counted on from a random one, so that no
+    /// two cores, processes or machines give away the same.
+    pub fn next_connection_id(&self) -> u64 {
+        let id = self.connection_id.get();
+        self.connection_id.set(id.wrapping_add(1));
+        id
     }
 
     pub fn count(&self, counter: Counter) {

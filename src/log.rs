@@ -84,7 +84,11 @@ where
 /// http=[::1]:8080 admin=127.0.0.1:9000`, the words in this order, repeated per address.
 pub fn ready_line(listeners: &[(Protocol, SocketAddr)], admin: Option<SocketAddr>) -> String {
     let mut line = String::from("ready");
-    for (protocol, word) in [(Protocol::Tls, "https"), (Protocol::Http, "http")] {
+    for (protocol, word) in [
+        (Protocol::Tls, "https"),
+        (Protocol::Http, "http"),
+        (Protocol::Tcp, "listen"),
+    ] {
         for (_, address) in listeners.iter().filter(|(of, _)| *of == protocol) {
             write!(line, " {word}={address}").expect("a String takes everything");
         }

@@ -44,7 +44,7 @@ fn start() -> Result<ExitCode, Box<dyn Error>> {
     let signals = SignalEvents::catch()?;
     let (action, mut typed) = read(std::env::args_os(), std::env::vars_os())?;
     match action {
-        Action::Run => serve(&typed, &signals, |_| {}),
+        Action::Run | Action::Unwrap => serve(&typed, &signals, |_| {}),
         Action::Check => {
             let report = match typed.check(&run::machine()) {
                 Ok(config) => {

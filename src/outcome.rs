@@ -18,6 +18,9 @@ pub enum Outcome {
     CutAtDrain,
     /// The client closed or reset before its head was complete.
     ClientLeft,
+    /// A sender of PROXY headers said that the connection is its own and closed without another
+    /// byte.
+    HealthCheck,
     /// The head was not complete within the head deadline.
     HeadTimeout,
     /// The head is refused; the refusal says why.
@@ -50,16 +53,23 @@ pub enum Outcome {
     ResponseHeadTooLarge,
     /// The options of the host say that HTTP clients are to be told 404.
     UnknownByOption,
+    /// Every backend is to see the client's address, and none is of the client's family.
+    SourceFamily,
+    /// The kernel lets this process connect from its own addresses only.
+    SourceForbidden,
+    /// The kernel lets no connection to the backend come from the client's address.
+    SourceRefused,
 }
 
 impl Outcome {
-    const PLAIN: [Outcome; 21] = [
+    const PLAIN: [Outcome; 25] = [
         Outcome::Relayed,
         Outcome::ClientReset,
         Outcome::BackendReset,
         Outcome::IdleTimeout,
         Outcome::CutAtDrain,
         Outcome::ClientLeft,
+        Outcome::HealthCheck,
         Outcome::HeadTimeout,
         Outcome::UnknownName,
         Outcome::NoName,
@@ -75,6 +85,9 @@ impl Outcome {
         Outcome::ResponseInvalid,
         Outcome::ResponseHeadTooLarge,
         Outcome::UnknownByOption,
+        Outcome::SourceFamily,
+        Outcome::SourceForbidden,
+        Outcome::SourceRefused,
     ];
 
     /// How many outcomes there are, refusals counted one by one.
@@ -107,6 +120,7 @@ impl Outcome {
             Outcome::IdleTimeout => "idle_timeout",
             Outcome::CutAtDrain => "cut_at_drain",
             Outcome::ClientLeft => "client_left",
+            Outcome::HealthCheck => "health_check",
             Outcome::HeadTimeout => "head_timeout",
             Outcome::Refused(refusal) => refusal.name(),
             Outcome::UnknownName => "unknown_name",
@@ -123,6 +137,9 @@ impl Outcome {
             Outcome::ResponseInvalid => "response_invalid",
             Outcome::ResponseHeadTooLarge => "response_head_too_large",
             Outcome::UnknownByOption => "unknown_by_option",
+            Outcome::SourceFamily => "source_family",
+            Outcome::SourceForbidden => "source_forbidden",
+            Outcome::SourceRefused => "source_refused",
         }
     }
 
@@ -144,6 +161,9 @@ impl Outcome {
             }
             Outcome::ClientLeft => {
                 "the client closed before its head was complete; usual for port scans and health probes"
+            }
+            Outcome::HealthCheck => {
+                "a sender listed in proxy-from looked whether the port answers and closed; nothing to do"
             }
             Outcome::HeadTimeout => {
                 "the head was not complete within the head deadline; slow or hostile clients, or a protocol in which the server speaks first"
@@ -190,6 +210,15 @@ impl Outcome {
             }
             Outcome::ResponseHeadTooLarge => {
                 "the head of the backend's response is larger than the limit; raise response-head-bytes-max if such responses are yours"
+            }
+            Outcome::SourceFamily => {
+                "the backend is to see the client's address and one is IPv4, the other IPv6; add a backend of the other family, or write source=nat46 for IPv4 clients of IPv6 backends"
+            }
+            Outcome::SourceForbidden => {
+                "the kernel forbids this process to connect from the client's address; grant CAP_NET_ADMIN, as AmbientCapabilities= in systemd"
+            }
+            Outcome::SourceRefused => {
+                "no connection to that backend can come from the client's address, such as 127.0.0.1 to another machine; leave source= out for such clients' routes"
             }
         }
     }

@@ -1,5 +1,5 @@
-//! The two protocols whose first bytes carry a name. Everything that differs between the
-//! TLS port and the HTTP port is keyed by this one value.
+//! What clients speak. Everything that differs between the TLS port, the HTTP port and the port of
+//! `pointsman unwrap` is keyed by this one value.
 
 /// What a listener expects in the first bytes of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -8,10 +8,12 @@ pub enum Protocol {
     Tls,
     /// Plain HTTP/1: the name is the request's authority (RFC 9112 section 3.2).
     Http,
+    /// Anything: no name is looked for, and every connection takes the one default route.
+    Tcp,
 }
 
 impl Protocol {
-    pub const ALL: [Protocol; 2] = [Protocol::Tls, Protocol::Http];
+    pub const ALL: [Protocol; 3] = [Protocol::Tls, Protocol::Http, Protocol::Tcp];
 
     /// Position in [`Protocol::ALL`], for arrays kept per protocol.
     pub fn index(self) -> usize {
@@ -23,14 +25,16 @@ impl Protocol {
         match self {
             Protocol::Tls => "tls",
             Protocol::Http => "http",
+            Protocol::Tcp => "tcp",
         }
     }
 
-    /// The port a backend without one is reached at.
+    /// The port a backend without one is reached at; 0 where every backend has to name one.
     pub fn default_port(self) -> u16 {
         match self {
             Protocol::Tls => 443,
             Protocol::Http => 80,
+            Protocol::Tcp => 0,
         }
     }
 }

@@ -61,9 +61,13 @@ fn tls_answer(outcome: Outcome) -> Option<Box<[u8]>> {
         Outcome::NoAddress
         | Outcome::BackendUnreachable
         | Outcome::BackendTimeout
-        | Outcome::OutOfResources => Alert::InternalError,
+        | Outcome::OutOfResources
+        | Outcome::SourceFamily
+        | Outcome::SourceForbidden
+        | Outcome::SourceRefused => Alert::InternalError,
         Outcome::HeadTimeout
         | Outcome::ClientLeft
+        | Outcome::HealthCheck
         | Outcome::Relayed
         | Outcome::ClientReset
         | Outcome::BackendReset
@@ -150,7 +154,12 @@ fn http_answer(outcome: Outcome, settings: &HttpSettings) -> Option<Box<[u8]>> {
             "502 Bad Gateway",
             "The head of the backend's answer is larger than allowed.",
         ),
+        Outcome::SourceFamily | Outcome::SourceForbidden | Outcome::SourceRefused => (
+            "502 Bad Gateway",
+            "No backend of this host can be reached from your address.",
+        ),
         Outcome::ClientLeft
+        | Outcome::HealthCheck
         | Outcome::Relayed
         | Outcome::ClientReset
         | Outcome::BackendReset
@@ -201,6 +210,7 @@ mod tests {
     fn answer(protocol: Protocol, outcome: Outcome) -> Option<Vec<u8>> {
         match protocol {
             Protocol::Tls => alert(outcome).map(<[u8]>::to_vec),
+            Protocol::Tcp => None,
             Protocol::Http => {
                 let answers = HttpAnswers::new(&HttpSettings::default());
                 answers.of(outcome).map(<[u8]>::to_vec)
@@ -359,6 +369,7 @@ mod tests {
             Outcome::IdleTimeout,
             Outcome::CutAtDrain,
             Outcome::ClientLeft,
+            Outcome::HealthCheck,
         ] {
             assert_eq!(answer(Protocol::Tls, outcome), None);
             assert_eq!(answer(Protocol::Http, outcome), None);

@@ -1,7 +1,7 @@
 //! Puts the process together: what is checked and bound before the first client, in which order,
 //! and how the threads come to know each other.
 
-use crate::config::{Config, Limits, Machine};
+use crate::config::{BackendCongestion, Config, Limits, Machine};
 use crate::control::{
     Admin, Control, CoreReporter, Cores, Ended, LatencyDir, Reports, SignalEvents,
 };
@@ -13,7 +13,7 @@ use crate::reply::HttpAnswers;
 use crate::ring;
 use crate::route::{Table, Update};
 use crate::sync::{self, SyncConfig, SyncHandle};
-use crate::sys::{Limited, Listener, raise_limit};
+use crate::sys::{Congestion, Limited, Listener, raise_limit};
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -107,6 +107,11 @@ pub fn run(
         version = env!("CARGO_PKG_VERSION"),
         "starting"
     );
+    if config.proxy.trusts_everybody() {
+        tracing::warn!(
+            "proxy-from lists every address, so whoever reaches the port may claim to be anybody; name the senders, unless a firewall keeps all others away"
+        );
+    }
     let core_config = CoreConfig {
         limits: Limits {
             pipes_per_core: shares.pipes_per_core,
@@ -115,8 +120,11 @@ pub fn run(
         http: Arc::new(config.http.clone()),
         answers: Arc::new(HttpAnswers::new(&config.http)),
         balance: config.balance,
+        proxy: config.proxy.clone(),
         features,
         room,
+        lookup: config.lookup,
+        unpaced: congestion(&config.backend_congestion)?,
     };
     let mut mailboxes = Vec::new();
     for (index, processor) in config.cores.iter().enumerate() {
@@ -143,7 +151,7 @@ pub fn run(
         latency_dir,
         admin,
         reload: Box::new(move || reloading.reload()),
-        reports: reports(&sync, log),
+        reports: reports(&sync, log, config.lookup),
     };
     let ended = control.run(signals)?;
     sync.stop();
@@ -222,12 +230,26 @@ impl Shares {
     }
 }
 
-fn reports(sync: &Arc<SyncHandle>, log: &Log) -> Reports {
+/// What is asked for, as far as it differs from what every socket begins with.
+fn congestion(wanted: &BackendCongestion) -> Result<Option<Congestion>, String> {
+    match wanted {
+        BackendCongestion::Auto => Ok(Congestion::unpaced_if_system_paces()),
+        BackendCongestion::System => Ok(None),
+        BackendCongestion::Named(name) => Congestion::named(name).map(Some).map_err(|error| {
+            format!(
+                "--backend-congestion {name}: {error}; choose from sysctl net.ipv4.tcp_allowed_congestion_control, or load its module and give the process CAP_NET_ADMIN"
+            )
+        }),
+    }
+}
+
+fn reports(sync: &Arc<SyncHandle>, log: &Log, lookup: bool) -> Reports {
     let of_status = sync.clone();
     Reports {
         sync: Box::new(move || of_status.status()),
         // The admin endpoint answers only once the cores have started, and they start with a table.
         ready: Box::new(|| true),
+        lookup,
         dropped_lines: Box::new(log.dropped_lines()),
     }
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use pointsman::http::{fuzz_framing, fuzz_request};
 use pointsman::protocol::Protocol;
+use pointsman::proxy_protocol::fuzz_header;
 use pointsman::route::Host;
 use pointsman::sniff::{HeadLimits, Sniff, Sniffer, fuzz_http, fuzz_tls};
 
@@ -51,6 +52,7 @@ fn corpus_of_hellos() {
     };
     check(Protocol::Tls, &cases);
     cases.iter().for_each(|case| fuzz_tls(&case.data));
+    cases.iter().for_each(|case| fuzz_header(&case.data));
 }
 
 #[test]
@@ -68,6 +70,7 @@ fn corpus_of_request_heads() {
     for case in &cases {
         fuzz_http(&case.data);
         fuzz_request(&case.data);
+        fuzz_header(&case.data);
         fuzz_framing(&case.data);
     }
 }

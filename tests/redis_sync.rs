@@ -448,12 +448,19 @@ fn poison_is_counted_and_harms_nobody_else() {
         b"10.0.0.2",
     ]);
     server.run_words(&[b"SADD", b"hostnames:\xff\0.test:backends", b"10.0.0.1"]);
+    server.run_words(&[
+        b"SADD",
+        b"hostnames:options.test:backends",
+        b"10.0.0.1 proxy=v2 source=client",
+        b"10.0.0.2 proxy=v9",
+    ]);
     let rig = Rig::start(config(server.url()));
     for (name, members) in [
         ("good.test", "10.0.0.1"),
         ("mixed.test", "10.0.0.1"),
         ("huge.test", "10.0.0.1"),
         ("nul.test", "10.0.0.2"),
+        ("options.test", "10.0.0.1 proxy=v2 source=client"),
     ] {
         assert_eq!(rig.members(name), members, "{name}");
     }
@@ -466,7 +473,7 @@ fn poison_is_counted_and_harms_nobody_else() {
     let status = rig.handle.status();
     assert_eq!(
         (status.rejected_keys, status.rejected_members),
-        (6, 7),
+        (6, 8),
         "{status:?}"
     );
     server.run(&[

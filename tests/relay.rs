@@ -624,3 +624,29 @@ fn a_tunnel_outlives_the_head_deadline_and_ends_with_the_idle_one() {
     assert!((1700..4000).contains(&took), "{took} ms");
     proxy.wait_for_outcome("tls", "idle_timeout", 1);
 }
+
+/// A read ends before urgent data, with more behind it of which the kernel does not tell again.
+#[test]
+fn bytes_behind_urgent_data_are_not_forgotten() {
+    let mirror = mirror();
+    let proxy = start(&mirror, &[]);
+    let mut stream = open(&proxy);
+    for _ in 0..20 {
+        round_trip(&mut stream, b"small");
+    }
+    let sent = Instant::now();
+    SockRef::from(&stream)
+        .send_out_of_band(b"before!")
+        .expect("the proxy reads");
+    stream.write_all(b"behind").expect("the proxy reads");
+    // The byte that was urgent is not part of the stream (RFC 6093, section 3.4).
+    let mut back = [0; 12];
+    stream.read_exact(&mut back).expect("it comes back");
+    assert_eq!(&back, b"beforebehind");
+    assert!(
+        sent.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        sent.elapsed()
+    );
+    round_trip(&mut stream, b"goes on");
+}

@@ -39,7 +39,7 @@ struct Goal {
 
 const BULK: &[&str] = &["down-1", "down-8", "up-1", "up-8"];
 const HTTP: &[&str] = &["http-keep", "http-close"];
-const GOALS: [Goal; 13] = [
+const GOALS: [Goal; 14] = [
     goal(
         &["connect", "connect-pq"],
         &["haproxy"],
@@ -53,6 +53,13 @@ const GOALS: [Goal; 13] = [
         "cost",
         cost,
         Bound::AtMost(0.95),
+    ),
+    goal(
+        &["connect-proxy"],
+        &["no-header"],
+        "cost",
+        cost,
+        Bound::AtMost(1.03),
     ),
     goal(
         &["exchange-64", "exchange-1000"],

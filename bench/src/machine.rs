@@ -26,6 +26,8 @@ pub struct Machine {
     pub processors_total: usize,
     pub memory: u64,
     pub port_range: String,
+    /// The congestion control that every socket of the run begins with.
+    pub congestion_control: String,
     pub open_files: u64,
 }
 
@@ -51,6 +53,7 @@ impl Machine {
             processors_total: std::thread::available_parallelism().map_or(1, usize::from),
             memory: procfs::parse_kilobytes(&meminfo, "MemTotal").unwrap_or(0),
             port_range: line("/proc/sys/net/ipv4/ip_local_port_range"),
+            congestion_control: line("/proc/sys/net/ipv4/tcp_congestion_control"),
             open_files: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
         }
     }

@@ -3,7 +3,7 @@
 use crate::load::{LoadSide, Service};
 use crate::machine::{self, Processors};
 use crate::procfs;
-use crate::scenario::{SEED, Scenario};
+use crate::scenario::{PROXY, SEED, Scenario};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io;
@@ -87,9 +87,15 @@ impl Peer {
         machine::version(&program, argument).ok_or_else(|| format!("{program} is not installed"))
     }
 
-    /// Splicing is of mode tcp only, and sniproxy has no route of several backends.
+    /// Splicing is of mode tcp only, and sniproxy has no route of several backends. PROXY headers of
+    /// version 2 are not sent by sniproxy and by nginx before 1.31.
     pub fn takes_part(&self, scenario: &Scenario) -> bool {
         match self {
+            Peer::HaproxySplice | Peer::Nginx | Peer::Sniproxy | Peer::None
+                if scenario.name == PROXY =>
+            {
+                false
+            }
             Peer::HaproxySplice => scenario.listening == Listening::Tls,
             Peer::Sniproxy => scenario.name != SEED,
             _ => true,
@@ -227,9 +233,13 @@ fn pointsman_arguments(listening: Listening, setting: &Setting) -> Vec<String> {
     ];
     let mut hosts: Vec<(&str, Vec<String>)> = Vec::new();
     for (service, at) in &setting.services {
+        let member = match service {
+            Service::Proxied => format!("{at} proxy=v2"),
+            _ => at.to_string(),
+        };
         match hosts.iter_mut().find(|(host, _)| *host == service.host()) {
-            Some((_, members)) => members.push(at.to_string()),
-            None => hosts.push((service.host(), vec![at.to_string()])),
+            Some((_, members)) => members.push(member),
+            None => hosts.push((service.host(), vec![member])),
         }
     }
     for (host, members) in hosts {

@@ -22,6 +22,11 @@ const SEED_REQUESTS: u64 = 1_000;
 /// Large routing tables, see [`crate::routes`].
 pub const ROUTES: &str = "routes";
 
+/// New connections whose backend is told of its client, see [`Scenario::without_header`].
+pub const PROXY: &str = "connect-proxy";
+/// What the same proxy is called in that scenario when it sends no header.
+pub const NO_HEADER: &str = "no-header";
+
 /// One unit of work, by which processor time is divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Unit {
@@ -62,6 +67,15 @@ impl Scenario {
     pub fn connections(&self) -> usize {
         self.groups.iter().map(|(_, group)| group.connections).sum()
     }
+
+    /// The same load for a backend that wants no PROXY header, which is what the header is
+    /// compared with, in the same round because rounds drift.
+    pub fn without_header(&self) -> Option<Scenario> {
+        (self.name == PROXY).then(|| Scenario {
+            groups: vec![connect_to(Service::Small, CLASSIC_BYTES)],
+            ..self.clone()
+        })
+    }
 }
 
 fn tls(service: Service, act: Act, connections: usize, hello_bytes: usize) -> (Service, Group) {
@@ -75,6 +89,10 @@ fn tls(service: Service, act: Act, connections: usize, hello_bytes: usize) -> (S
         answers_max: None,
     };
     (service, group)
+}
+
+fn connect_to(service: Service, hello_bytes: usize) -> (Service, Group) {
+    tls(service, Act::Connect, CONNECTING, hello_bytes)
 }
 
 /// Clients of an HTTP service with a request as a browser's library sends it.
@@ -141,7 +159,7 @@ pub fn all() -> Vec<Scenario> {
     };
     let down = |streams| vec![tls(Service::Down, Act::Receive, streams, CLASSIC_BYTES)];
     let up = |streams| vec![tls(Service::Up, Act::Send, streams, CLASSIC_BYTES)];
-    let connect = |hello| vec![tls(Service::Small, Act::Connect, CONNECTING, hello)];
+    let connect = |hello| vec![connect_to(Service::Small, hello)];
     let hold = |connections| tls(Service::Small, Act::Hold, connections, CLASSIC_BYTES);
     let mixed = || [down(4), small(16)].concat();
     let mut scenarios = vec![
@@ -156,6 +174,12 @@ pub fn all() -> Vec<Scenario> {
             "new connections, 1,800-byte hello",
             Unit::Connection,
             connect(POST_QUANTUM_BYTES),
+        ),
+        window(
+            PROXY,
+            "new connections, 517-byte hello, with a PROXY v2 header to the backend",
+            Unit::Connection,
+            vec![connect_to(Service::Proxied, CLASSIC_BYTES)],
         ),
         window(
             "exchange-1",

@@ -23,6 +23,8 @@ const PAGE_BYTES: usize = 4096;
 
 /// capabilities(7), as bits of CapEff.
 const CAP_NET_BIND_SERVICE: u64 = 1 << 10;
+const CAP_NET_ADMIN: u64 = 1 << 12;
+const CAP_NET_RAW: u64 = 1 << 13;
 const CAP_IPC_LOCK: u64 = 1 << 14;
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 const CAP_SYS_RESOURCE: u64 = 1 << 24;
@@ -70,6 +72,23 @@ impl Proc {
         let effective = self.status("CapEff");
         let effective = effective.and_then(|text| u64::from_str_radix(&text, 16).ok());
         effective.is_some_and(|effective| effective & bits != 0)
+    }
+
+    /// Whether IP_TRANSPARENT can be set.
+    pub fn may_use_any_source(&self) -> bool {
+        self.has_capability(CAP_NET_ADMIN | CAP_NET_RAW)
+    }
+
+    /// An interface, or `all`, with which packet marks count in reverse look-ups.
+    pub fn interface_with_src_valid_mark(&self) -> Option<String> {
+        const CONF: &str = "sys/net/ipv4/conf";
+        let interfaces = std::fs::read_dir(self.root.join(CONF)).ok()?;
+        let mut names = interfaces.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        names.find(|name| {
+            // That of `default` is for interfaces to come.
+            name != "default"
+                && self.sysctl(&format!("net/ipv4/conf/{name}/src_valid_mark")) == Some(1)
+        })
     }
 
     /// Soft and hard limit, `u64::MAX` for unlimited.

@@ -59,8 +59,9 @@ fn config(arguments: &[&str]) -> Config {
 
 const FINE: Trials<'_> = Trials {
     ring: &|_| Ok(String::from("there")),
-    redis: &|_| Ok(String::from("answers")),
-    routes_file: &|_| Ok(String::from("3 routes")),
+    redis: &|_, _| Ok(String::from("answers")),
+    routes_file: &|_, _| Ok(String::from("3 routes")),
+    run: &|command| Err(command.join(" ")),
 };
 
 fn item(report: &Report, name: &str) -> Item {
@@ -204,7 +205,7 @@ fn trials_that_fail_say_why() {
     let root = machine();
     let trials = Trials {
         ring: &|_| Err(String::from("switched off; switch it on")),
-        redis: &|_| Err(String::from("refused; start it")),
+        redis: &|_, _| Err(String::from("refused; start it")),
         ..FINE
     };
     let with_route = config(&["--redis", "redis://h"]);

@@ -1,10 +1,14 @@
 //! What is tried out rather than read: a ring, Redis, the routes file.
 
 use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::source::Wanted;
 use crate::config::KernelVersion;
 use crate::ring;
+use crate::route::{Layer, Member, Table};
 use crate::sync::{self, Mode, RedisState, SyncConfig};
 
 /// Given to Redis to be read whole; an operator waits for it.
@@ -19,22 +23,40 @@ pub(super) fn ring(mask: Option<KernelVersion>) -> Result<String, String> {
         .map_err(|error| error.to_string())
 }
 
-pub(super) fn routes_file(path: &Path) -> Result<String, String> {
+pub(super) fn routes_file(path: &Path, wanted: &mut Wanted) -> Result<String, String> {
     let only_file = SyncConfig {
         routes_file: Some(path.to_owned()),
         ..SyncConfig::default()
     };
-    sync::check(&only_file)
-        .map(|()| path.display().to_string())
-        .map_err(|error| error.to_string())
+    let members = sync::check(&only_file).map_err(|error| error.to_string())?;
+    for member in members.iter().filter_map(|text| Member::parse(text).ok()) {
+        wanted.add(&member);
+    }
+    Ok(path.display().to_string())
 }
 
-pub(super) fn redis(config: &SyncConfig) -> Result<String, String> {
-    redis_within(config, REDIS_DEADLINE)
+/// Runs a program that only prints.
+pub(super) fn run(command: &[&str]) -> Result<String, String> {
+    let (program, arguments) = command.split_first().ok_or("no command")?;
+    let said = Command::new(program).args(arguments).output();
+    let said = said.map_err(|error| format!("{program} cannot be run: {error}"))?;
+    if !said.status.success() {
+        let error = String::from_utf8_lossy(&said.stderr);
+        return Err(format!("{}: {}", command.join(" "), error.trim()));
+    }
+    Ok(String::from_utf8_lossy(&said.stdout).into_owned())
+}
+
+pub(super) fn redis(config: &SyncConfig, wanted: &mut Wanted) -> Result<String, String> {
+    redis_within(config, wanted, REDIS_DEADLINE)
 }
 
 /// Reads the table as the running program would, and touches neither snapshot nor cores.
-fn redis_within(config: &SyncConfig, deadline: Duration) -> Result<String, String> {
+fn redis_within(
+    config: &SyncConfig,
+    wanted: &mut Wanted,
+    deadline: Duration,
+) -> Result<String, String> {
     let only_redis = SyncConfig {
         redis: config.redis.clone(),
         full_comparison: config.full_comparison,
@@ -44,7 +66,13 @@ fn redis_within(config: &SyncConfig, deadline: Duration) -> Result<String, Strin
         ..SyncConfig::default()
     };
     let begin = Instant::now();
-    let handle = sync::start(only_redis, Box::new(|_| {})).map_err(|error| error.to_string())?;
+    let table = Arc::new(Mutex::new(Table::new()));
+    let published = table.clone();
+    let publish = Box::new(move |update: Arc<_>| {
+        let mut table = published.lock().unwrap_or_else(PoisonError::into_inner);
+        table.apply(&update);
+    });
+    let handle = sync::start(only_redis, publish).map_err(|error| error.to_string())?;
     let status = loop {
         let status = handle.status();
         if status.redis == RedisState::Live || begin.elapsed() >= deadline {
@@ -59,6 +87,11 @@ fn redis_within(config: &SyncConfig, deadline: Duration) -> Result<String, Strin
              the password",
             status.redis.name()
         ));
+    }
+    let table = table.lock().unwrap_or_else(PoisonError::into_inner);
+    let routes = table.routes(Layer::Redis);
+    for backend in routes.flat_map(|(_, route)| route.backends()) {
+        wanted.add(backend.member());
     }
     let mode = status.mode.map_or("poll", Mode::name);
     let mut found = format!("{} hosts, changes by {mode}", status.hosts);
@@ -89,12 +122,14 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(b"[routes]\n\"a.test\" = \"127.0.0.1:0\"\n")
             .unwrap();
-        let error = routes_file(file.path()).unwrap_err();
+        let error = routes_file(file.path(), &mut Wanted::default()).unwrap_err();
         assert!(error.contains(":2: "), "{error}");
         let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(b"[routes]\n\"a.test\" = \"127.0.0.1:1\"\n")
+        file.write_all(b"[routes]\n\"a.test\" = \"127.0.0.1:1 source=client\"\n")
             .unwrap();
-        assert!(routes_file(file.path()).is_ok());
+        let mut wanted = Wanted::default();
+        assert!(routes_file(file.path(), &mut wanted).is_ok());
+        assert_ne!(wanted, Wanted::default());
     }
 
     #[test]
@@ -106,7 +141,8 @@ mod tests {
             redis: Some(RedisConfig::new(format!("redis://:hush@{address}"))),
             ..SyncConfig::default()
         };
-        let error = redis_within(&config, Duration::from_millis(200)).unwrap_err();
+        let error =
+            redis_within(&config, &mut Wanted::default(), Duration::from_millis(200)).unwrap_err();
         assert!(
             error.contains("the log says why") && !error.contains("hush"),
             "{error}"

@@ -1,18 +1,21 @@
 //! The second stage: what was typed → a complete configuration, or the first thing wrong with it.
 
+mod unwrap;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::{ConfigError, Fault};
 use super::options::{OptionSpec, option};
+use super::proxy_settings;
 use super::typed::{Typed, TypedValue};
 use super::value;
 use super::{
-    Config, KernelVersion, Limits, Listener, LogFormat, LogLevel, LogSettings, RedisUrl,
-    SyncSettings,
+    Config, KernelVersion, Limits, Listener, LogFormat, LogLevel, LogSettings, ProxySettings,
+    RedisUrl, SyncSettings,
 };
 use crate::protocol::Protocol;
-use crate::route::{Balance, Key, check_entry};
+use crate::route::{Balance, Key, KeyError, check_entry};
 
 /// What the check must know of the machine.
 #[derive(Debug, Clone)]
@@ -31,10 +34,17 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 impl Typed {
     /// Checks every value and puts the defaults in.
     pub fn check(&self, machine: &Machine) -> Result<Config, ConfigError> {
-        let listeners = self.listeners()?;
+        let listeners = if self.unwrap {
+            self.check_unwrap()?;
+            self.listeners_of(&[("listen", Protocol::Tcp)])?
+        } else {
+            self.refuse_those_of_unwrap()?;
+            self.listeners_of(&[("https", Protocol::Tls), ("http", Protocol::Http)])?
+        };
         let config = Config {
             cores: self.value("cores", |text| value::cores(text, &machine.allowed_cores))?,
             limits: self.limits()?,
+            backend_congestion: self.value("backend-congestion", value::congestion)?,
             balance: self.value("balance", |text| {
                 value::word(
                     text,
@@ -45,17 +55,26 @@ impl Typed {
                     ],
                 )
             })?,
+            proxy: self.proxy_settings()?,
             sync: self.sync_settings()?,
             http: self.http_settings()?,
             admin: self.optional("admin", value::admin_address)?,
+            lookup: self.value("lookup", yes_or_no)?,
             latency_dir: self.optional("latency-dir", path)?,
             log: self.log()?,
             kernel_mask: self.optional("kernel-mask", kernel_version)?,
-            debug_faults: self.value("debug-faults", |text| {
-                value::word(text, &[("yes", true), ("no", false)])
-            })?,
+            debug_faults: self.value("debug-faults", yes_or_no)?,
             listeners,
         };
+        if config.lookup && config.admin.is_none() {
+            return Err(self.fault_at(
+                "lookup",
+                Fault::new(
+                    "nobody can ask without an admin endpoint",
+                    "add --admin ADDR, or leave --lookup out",
+                ),
+            ));
+        }
         if let Some(admin) = config.admin {
             let taken = |listener: &Listener| admin.port() != 0 && listener.address == admin;
             if config.listeners.iter().any(taken) {
@@ -71,9 +90,12 @@ impl Typed {
         Ok(config)
     }
 
-    fn listeners(&self) -> Result<Vec<Listener>, ConfigError> {
+    fn listeners_of(
+        &self,
+        options: &[(&'static str, Protocol)],
+    ) -> Result<Vec<Listener>, ConfigError> {
         let mut listeners: Vec<Listener> = Vec::new();
-        for (name, protocol) in [("https", Protocol::Tls), ("http", Protocol::Http)] {
+        for &(name, protocol) in options {
             let addresses = self.all(name, value::listen_addresses)?;
             for (address, required) in addresses.into_iter().flatten() {
                 let twice = |other: &Listener| address.port() != 0 && other.address == address;
@@ -92,6 +114,13 @@ impl Typed {
                     required,
                 });
             }
+        }
+        if listeners.is_empty() && self.unwrap {
+            return Err(Fault::new(
+                "there is nothing to listen on",
+                "add --listen ADDR, like --listen :8443",
+            )
+            .at("listen"));
         }
         if listeners.is_empty() {
             return Err(Fault::new(
@@ -136,17 +165,39 @@ impl Typed {
         })
     }
 
+    fn proxy_settings(&self) -> Result<ProxySettings, ConfigError> {
+        const YES_NO: [(&str, bool); 2] = [("yes", true), ("no", false)];
+        let settings = ProxySettings {
+            from: self.all("proxy-from", proxy_settings::network)?,
+            required: self.value("proxy-in", |text| {
+                value::word(text, &[("required", true), ("optional", false)])
+            })?,
+            ja4: self.value("proxy-ja4", |text| value::word(text, &YES_NO))?,
+        };
+        if settings.from.is_empty() && self.first(listed("proxy-in")).is_some() {
+            return Err(self.fault_at(
+                "proxy-in",
+                Fault::new(
+                    "nobody may send PROXY headers",
+                    "name the senders with --proxy-from, or leave proxy-in out",
+                ),
+            ));
+        }
+        Ok(settings)
+    }
+
     fn sync_settings(&self) -> Result<SyncSettings, ConfigError> {
         let duration = |name, range| self.value(name, |text| value::duration(text, range));
         let settings = SyncSettings {
             redis: self.optional("redis", RedisUrl::parse)?,
             redis_ca: self.optional("redis-ca", path)?,
             redis_prefix: self.value("redis-prefix", redis_prefix)?,
-            static_routes: self
-                .all("route", static_route)?
-                .into_iter()
-                .flatten()
-                .collect(),
+            static_routes: if self.unwrap {
+                self.all("to", unwrap::route)?
+            } else {
+                let routes = self.all("route", static_route)?;
+                routes.into_iter().flatten().collect()
+            },
             routes_file: self.optional("routes", path)?,
             snapshot: self.optional("snapshot", path)?,
             full_comparison: duration("redis-full-comparison", 100 * MILLISECOND..=DAY)?,
@@ -270,6 +321,10 @@ fn kernel_version(text: &str) -> Result<KernelVersion, Fault> {
     })
 }
 
+fn yes_or_no(text: &str) -> Result<bool, Fault> {
+    value::word(text, &[("yes", true), ("no", false)])
+}
+
 /// The kernel would round up in silence; a power of two says what one gets.
 fn ring_entries(text: &str) -> Result<u32, Fault> {
     // 32768 is IORING_MAX_ENTRIES.
@@ -308,7 +363,10 @@ fn static_route(text: &str) -> Result<Vec<(String, String)>, Fault> {
     if host.is_empty() {
         return Err(fault("has no host"));
     }
-    Key::parse(host).map_err(|error| fault(&format!("has a wrong host: {error}")))?;
+    let key = Key::parse(host).map_err(|error| fault(&format!("has a wrong host: {error}")))?;
+    if key == Key::Default(Protocol::Tcp) {
+        return Err(fault(&format!("has a wrong host: {}", KeyError::Default)));
+    }
     members
         .split(',')
         .map(str::trim)

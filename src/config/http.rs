@@ -118,8 +118,26 @@ fn page(text: &str) -> Result<(u16, Arc<[u8]>), Fault> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// A value of each option of HTTP that is not its default.
+    pub(in crate::config) const HTTP_VALUES: [(&str, &str); 14] = [
+        ("keep-alive-deadline", "61s"),
+        ("body-deadline", "31s"),
+        ("response-deadline", "62s"),
+        ("response-head-bytes-max", "16KiB"),
+        ("requests-per-connection-max", "9"),
+        ("pool-per-backend", "8"),
+        ("pool-per-core", "9"),
+        ("pool-idle-deadline", "29s"),
+        ("forwarded", "x-real-ip,forwarded"),
+        ("trusted-from", "10.0.0.0/8"),
+        ("h2c", "yes"),
+        ("outcome-header", "no"),
+        ("error-page", "502=/etc/hostname"),
+        ("unknown-host", "404"),
+    ];
 
     #[test]
     fn fields_are_listed_by_name() {

@@ -8,6 +8,7 @@ mod file;
 mod http;
 mod limits;
 mod options;
+mod proxy_settings;
 mod sync_settings;
 mod typed;
 mod value;
@@ -16,6 +17,7 @@ pub use check::Machine;
 pub use error::{ConfigError, Origin};
 pub use http::HttpSettings;
 pub use limits::Limits;
+pub use proxy_settings::ProxySettings;
 pub use sync_settings::{RedisUrl, SyncSettings};
 pub use typed::{Action, ReadError, Typed, read};
 
@@ -34,11 +36,15 @@ pub struct Config {
     /// Processor numbers to pin a core to, ascending, never empty, all allowed to this process.
     pub cores: Vec<usize>,
     pub limits: Limits,
+    pub backend_congestion: BackendCongestion,
     pub balance: Balance,
+    pub proxy: ProxySettings,
     pub sync: SyncSettings,
     pub http: HttpSettings,
     /// Where the admin endpoint listens; `None`: nowhere.
     pub admin: Option<SocketAddr>,
+    /// Whether the admin endpoint can tell who is behind a connection that a backend sees.
+    pub lookup: bool,
     /// Where SIGUSR1 writes its files; `None`: the table goes to the log.
     pub latency_dir: Option<PathBuf>,
     pub log: LogSettings,
@@ -46,6 +52,18 @@ pub struct Config {
     pub kernel_mask: Option<KernelVersion>,
     /// Whether the admin endpoint makes a core panic when asked to.
     pub debug_faults: bool,
+}
+
+/// TCP congestion control of connections to backends.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum BackendCongestion {
+    /// The system's default, unless that paces.
+    #[default]
+    Auto,
+    /// The system's default.
+    System,
+    /// An algorithm of the kernel's, by its name there.
+    Named(Box<str>),
 }
 
 /// One address that every core listens on.

@@ -70,6 +70,16 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "ADDR",
         "Listen for HTTP/1 and route by Host; addresses as for --https",
     ),
+    many(
+        "listen",
+        "ADDR",
+        "unwrap: listen for connections that begin with a PROXY header; addresses as for --https",
+    ),
+    many(
+        "to",
+        "ADDR",
+        "unwrap: the server to connect to with the client's address as source, IP:PORT or [IPV6]:PORT; one of each family when clients have both",
+    ),
     one(
         "redis",
         "URL",
@@ -106,6 +116,12 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "Serve /metrics, /status and /ready here; :PORT is loopback only, because whoever reaches it sees every backend's name",
     ),
     one(
+        "lookup",
+        "YESNO",
+        "no",
+        "yes: /client?backend=IP:PORT on the admin endpoint tells who is behind the connection that a backend sees come from there; takes two system calls and some 300 bytes per connection",
+    ),
+    one(
         "latency-dir",
         "DIR",
         "",
@@ -123,11 +139,34 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "text",
         "text or json, one line per event on standard error",
     ),
+    many(
+        "proxy-from",
+        "CIDR",
+        "Senders whose PROXY headers (v1, v2) are believed, addresses or networks; they use the same ports as direct clients. From all others a PROXY header is refused, because it could claim any address",
+    ),
+    one(
+        "proxy-in",
+        "HOW",
+        "required",
+        "required: those senders have to begin with a header; optional: they may. Required, because where a balancer forgets its header, optional would believe the one that a client writes itself, and nobody would notice",
+    ),
+    one(
+        "proxy-ja4",
+        "YESNO",
+        "no",
+        "yes: headers for members with proxy=v2 carry the JA4 fingerprint of the client's hello, as TLV 0xE0",
+    ),
     one(
         "balance",
         "HOW",
         "p2c",
         "p2c (of two backends drawn at random the less busy one), round-robin or random. p2c keeps away from a slow backend without knowing why it is slow",
+    ),
+    one(
+        "backend-congestion",
+        "NAME",
+        "auto",
+        "TCP congestion control towards backends: auto, system or a name. auto is the system's, but cubic where that is bbr, also for clients on this machine: pacing is for the Internet and costs more than all else on the way to a backend",
     ),
     one(
         "head-deadline",
@@ -405,4 +444,7 @@ pub(super) fn command() -> Command {
         .subcommand(
             Command::new("check").about("Checks configuration and machine, changes nothing"),
         )
+        .subcommand(Command::new("unwrap").about(
+            "Beside a server that knows no PROXY protocol: takes the header off (--listen, --proxy-from) and connects to the server (--to) from the client's address",
+        ))
 }

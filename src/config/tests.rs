@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use super::*;
+use crate::config::http::tests::HTTP_VALUES;
 use crate::config::options::OPTIONS;
 use crate::config::{Action, ReadError, read};
 
@@ -60,10 +61,16 @@ fn the_defaults_in_the_help_are_the_defaults() {
     assert_eq!(config.sync, expected);
     assert_eq!(config.log, LogSettings::default());
     assert_eq!(config.balance, Balance::default());
+    let nobody = ProxySettings {
+        from: Vec::new(),
+        required: true,
+        ja4: false,
+    };
+    assert_eq!(config.proxy, nobody);
     assert_eq!(config.cores, [0, 1]);
     assert_eq!((config.admin, config.latency_dir), (None, None));
     assert_eq!(config.kernel_mask, None);
-    assert!(!config.debug_faults);
+    assert!(!config.debug_faults && !config.lookup);
 }
 
 #[test]
@@ -123,10 +130,15 @@ fn every_option_is_read_from_all_three_places() {
         ("routes", "/r"),
         ("cores", "0"),
         ("admin", "127.0.0.1:3"),
+        ("lookup", "yes"),
         ("latency-dir", "/l"),
         ("log", "warn"),
         ("log-format", "json"),
+        ("proxy-from", "10.1.0.0/16"),
+        ("proxy-in", "optional"),
+        ("proxy-ja4", "yes"),
         ("balance", "random"),
+        ("backend-congestion", "reno"),
         ("head-deadline", "11s"),
         ("connect-deadline", "4s"),
         ("connect-attempts", "4"),
@@ -139,20 +151,6 @@ fn every_option_is_read_from_all_three_places() {
         ("pipe-bytes", "64KiB"),
         ("pipes-per-core", "8"),
         ("ring-entries", "256"),
-        ("keep-alive-deadline", "61s"),
-        ("body-deadline", "31s"),
-        ("response-deadline", "62s"),
-        ("response-head-bytes-max", "16KiB"),
-        ("requests-per-connection-max", "9"),
-        ("pool-per-backend", "8"),
-        ("pool-per-core", "9"),
-        ("pool-idle-deadline", "29s"),
-        ("forwarded", "x-real-ip,forwarded"),
-        ("trusted-from", "10.0.0.0/8"),
-        ("h2c", "yes"),
-        ("outcome-header", "no"),
-        ("error-page", "502=/etc/hostname"),
-        ("unknown-host", "404"),
         ("snapshot", "/s"),
         ("redis-prefix", "p:"),
         ("redis-full-comparison", "61s"),
@@ -166,10 +164,12 @@ fn every_option_is_read_from_all_three_places() {
         ("kernel-mask", "5.10"),
         ("debug-faults", "yes"),
     ];
+    let values: Vec<_> = values.into_iter().chain(HTTP_VALUES).collect();
     let named: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
     let listed = OPTIONS.iter().map(|spec| spec.name);
     let unread: Vec<&str> = listed
-        .filter(|name| *name != "config" && !named.contains(name))
+        // Those of unwrap stand beside none of routing and have a test of their own.
+        .filter(|name| !["config", "listen", "to"].contains(name) && !named.contains(name))
         .collect();
     assert_eq!(unread, [""; 0], "add them here");
 
@@ -186,7 +186,7 @@ fn every_option_is_read_from_all_three_places() {
         .collect();
     let environment: Vec<(&str, &str)> = names
         .iter()
-        .zip(values)
+        .zip(values.clone())
         .map(|(name, (_, value))| (name.as_str(), value))
         .collect();
     assert_eq!(format!("{:?}", checked(&[], &environment)), from_flags);
@@ -309,6 +309,18 @@ fn combinations_that_make_no_sense() {
             "--admin: 127.0.0.1:81 is already listened on",
         ),
         (
+            &["--proxy-in", "optional"],
+            "--proxy-in: nobody may send PROXY headers; name the senders with --proxy-from",
+        ),
+        (
+            &["--proxy-from", "10.1.0.1/16"],
+            "--proxy-from: \"10.1.0.1/16\" has bits behind its prefix; write 10.1.0.0/16",
+        ),
+        (
+            &["--proxy-from", "::1", "--proxy-in", "sometimes"],
+            "--proxy-in: \"sometimes\" is not known; write one of required, optional",
+        ),
+        (
             &["--dns-ttl-min", "1m", "--dns-ttl-max", "1s"],
             "--dns-ttl-min: is longer",
         ),
@@ -332,6 +344,11 @@ fn combinations_that_make_no_sense() {
             "default:https and default:http",
         ),
         (&["--route", "a=c:0"], "has a wrong member"),
+        (&["--lookup", "yes"], "add --admin ADDR"),
+        (
+            &["--route", "a=c proxy=v2 weight=1"],
+            "\"weight=1\" is not known",
+        ),
         (
             &["--log", "loud"],
             "--log: \"loud\" is not known; write one of error, warn",
@@ -432,4 +449,52 @@ fn help_and_version_are_no_complaints() {
         "{help}"
     );
     assert!(!help.contains("kernel-mask") && !help.contains("debug-faults"));
+}
+
+#[test]
+fn the_receiving_end_has_one_route() {
+    let arguments = [
+        "unwrap",
+        "--proxy-from=10.0.0.5",
+        "--listen",
+        "127.0.0.1:0",
+        "--to",
+        "127.0.0.1:443",
+        "--to",
+        "[::1]:443",
+    ];
+    let config = checked(&arguments, &[]);
+    let listeners = config.listeners.iter();
+    let protocols: Vec<Protocol> = listeners.map(|listener| listener.protocol).collect();
+    assert_eq!(protocols, [Protocol::Tcp]);
+    let routes = [
+        ("default:tcp", "127.0.0.1:443 source=client"),
+        ("default:tcp", "[::1]:443 source=client"),
+    ];
+    let routes = routes.map(|(host, member)| (host.to_owned(), member.to_owned()));
+    assert_eq!(config.sync.static_routes, routes);
+    // What check is told is what unwrap is told.
+    let of_check = [&["check"], &arguments[1..]].concat();
+    assert_eq!(checked(&of_check, &[]).sync.static_routes, routes);
+    for (replaced, by, said) in [
+        (2, "--https", "https: unwrap takes off a header"),
+        (1, "--drain=1s", "name the proxies in front"),
+        (5, "10.0.0.1", "has no port"),
+        (5, "a.test:1", "is no address that a client"),
+        (5, "unix:/run/a", "is no address that a client"),
+        (5, "10.0.0.1:1 proxy=v2", "has options"),
+        (5, "10.0.0.1:x", "is no server"),
+        (0, "demo", "write `pointsman unwrap`"),
+    ] {
+        let mut arguments = arguments;
+        arguments[replaced] = by;
+        let complaint = complaint(&arguments, &[]);
+        assert!(complaint.contains(said), "{arguments:?}: {complaint}");
+    }
+    let nowhere = complaint(&arguments[..4], &[]);
+    assert!(nowhere.contains("add --to ADDR"), "{nowhere}");
+    let deaf = complaint(&[&arguments[..2], &arguments[4..]].concat(), &[]);
+    assert!(deaf.contains("add --listen ADDR"), "{deaf}");
+    let of_nobody = complaint(&["--https", ":443", "--route", "default:tcp=a:1"], &[]);
+    assert!(of_nobody.contains("the defaults are"), "{of_nobody}");
 }

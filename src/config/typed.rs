@@ -17,6 +17,7 @@ pub enum Action {
     Run,
     Demo,
     Check,
+    Unwrap,
 }
 
 /// One value as typed. Not printable: it may be a password.
@@ -30,6 +31,8 @@ pub(super) struct TypedValue {
 #[derive(Clone, Default)]
 pub struct Typed {
     pub(super) values: BTreeMap<&'static str, Vec<TypedValue>>,
+    /// Whether it is the receiving end that is configured.
+    pub(super) unwrap: bool,
 }
 
 /// Why nothing can be started.
@@ -69,6 +72,7 @@ pub fn read(
     let action = match matches.subcommand_name() {
         Some("demo") => Action::Demo,
         Some("check") => Action::Check,
+        Some("unwrap") => Action::Unwrap,
         _ => Action::Run,
     };
     let mut typed = Typed::default();
@@ -96,6 +100,11 @@ pub fn read(
         })?;
         typed.fill(file::read(path, &text)?);
     }
+    typed.unwrap = match action {
+        Action::Unwrap => true,
+        Action::Check => typed.is_set("to") || typed.is_set("listen"),
+        Action::Run | Action::Demo => false,
+    };
     Ok((action, typed))
 }
 

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::BackendCongestion;
 use super::error::Fault;
 
 /// A duration with its unit, within `range`.
@@ -87,6 +88,22 @@ pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, Fault>
         format!("{text:?} is not known"),
         format!("write one of {}", known.join(", ")),
     ))
+}
+
+/// `auto`, `system` or the name of an algorithm; whether the kernel has it is tried at start.
+pub(super) fn congestion(text: &str) -> Result<BackendCongestion, Fault> {
+    let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    match text {
+        "auto" => Ok(BackendCongestion::Auto),
+        "system" => Ok(BackendCongestion::System),
+        _ if !text.is_empty() && text.bytes().all(is_name) => {
+            Ok(BackendCongestion::Named(text.into()))
+        }
+        _ => Err(Fault::new(
+            format!("{text:?} is no congestion control"),
+            "write auto, system, or a name from net.ipv4.tcp_available_congestion_control",
+        )),
+    }
 }
 
 /// `IP:PORT`, `[IPV6]:PORT` or `:PORT`; the last is `None` for the address.

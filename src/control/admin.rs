@@ -92,9 +92,9 @@ enum Request {
 fn answer(shared: &Shared, mut client: TcpStream, faults: bool) -> io::Result<()> {
     let deadline = Instant::now() + CONNECTION_DEADLINE;
     let (page, with_body) = match read_request(&mut client, deadline)? {
-        Request::Get(path) => (page(shared, &path), true),
-        Request::Head(path) => (page(shared, &path), false),
-        Request::Post(path) if faults => (panic_page(shared, &path), true),
+        Request::Get(target) => (page(shared, &target), true),
+        Request::Head(target) => (page(shared, &target), false),
+        Request::Post(target) if faults => (panic_page(shared, &target), true),
         Request::Post(_) | Request::Other => {
             let sentence = "Only GET and HEAD are answered.\n";
             (Page::text("405 Method Not Allowed", sentence), true)
@@ -149,11 +149,11 @@ fn read_request(client: &mut TcpStream, deadline: Instant) -> io::Result<Request
         match request.parse(&head) {
             Ok(httparse::Status::Complete(_)) => {
                 let target = request.path.unwrap_or_default();
-                let path = target.split('?').next().unwrap_or_default().to_owned();
+                let target = target.to_owned();
                 return Ok(match request.method {
-                    Some("GET") => Request::Get(path),
-                    Some("HEAD") => Request::Head(path),
-                    Some("POST") => Request::Post(path),
+                    Some("GET") => Request::Get(target),
+                    Some("HEAD") => Request::Head(target),
+                    Some("POST") => Request::Post(target),
                     _ => Request::Other,
                 });
             }

@@ -1,11 +1,13 @@
 //! What the control thread asks of the cores. A trait, so that drain, dump and admin endpoint are
 //! tested against threads that are no proxies.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, unbounded};
 
 use crate::core::{Command, CoreStatus, Dumped, Mailbox};
+use crate::lookup::Found;
 use crate::metrics::CoreMetrics;
 
 /// The running cores, by number. Every request is sent and not waited for; an answer comes through
@@ -16,6 +18,8 @@ pub trait Cores: Send + Sync {
     /// The core takes `fresh` in place of what it recorded so far and sends that back.
     fn dump(&self, core: usize, fresh: Box<CoreMetrics>, reply: Sender<Dumped>);
     fn status(&self, core: usize, reply: Sender<CoreStatus>);
+    /// Whose connections a backend sees come from `source`.
+    fn lookup(&self, core: usize, source: SocketAddr, reply: Sender<Vec<Found>>);
     /// The core stops accepting and goes on with what it has.
     fn drain(&self, core: usize);
     /// The core panics.
@@ -37,6 +41,10 @@ impl Cores for Vec<Mailbox> {
 
     fn status(&self, core: usize, reply: Sender<CoreStatus>) {
         self[core].send(Command::Status { reply });
+    }
+
+    fn lookup(&self, core: usize, source: SocketAddr, reply: Sender<Vec<Found>>) {
+        self[core].send(Command::Lookup { source, reply });
     }
 
     fn drain(&self, core: usize) {

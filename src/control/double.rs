@@ -2,6 +2,7 @@
 //! to and answer as cores do.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use crossbeam_channel::{Sender, unbounded};
 
 use super::cores::Cores;
 use crate::core::{CoreStatus, Dumped};
+use crate::lookup::Found;
 use crate::metrics::{CoreMetrics, Counter, Stage};
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
@@ -128,6 +130,12 @@ impl Cores for CoreThreads {
                 backends_idle: 0,
                 listening: state.listening,
             });
+        });
+    }
+
+    fn lookup(&self, core: usize, _: SocketAddr, reply: Sender<Vec<Found>>) {
+        self.run(core, move |_| {
+            let _ = reply.send(Vec::new());
         });
     }
 

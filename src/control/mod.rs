@@ -2,6 +2,7 @@
 //! process. It talks to the cores by messages only and is never waited for by one.
 
 mod admin;
+mod client_page;
 mod collector;
 mod cores;
 #[cfg(test)]
@@ -53,6 +54,8 @@ pub struct Reports {
     pub sync: Box<dyn Fn() -> SyncStatus + Send + Sync>,
     /// Whether every core has its first routing table.
     pub ready: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Whether the cores keep what a look-up asks for.
+    pub lookup: bool,
     /// Log lines that nobody read in time.
     pub dropped_lines: Box<dyn Fn() -> u64 + Send + Sync>,
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use serde_json::json;
 
 use super::cores::statuses;
-use super::{ANSWER_TIMEOUT, Shared, sync_pages};
+use super::{ANSWER_TIMEOUT, Shared, client_page, sync_pages};
 use crate::core::CoreStatus;
 use crate::metrics::write_prometheus;
 
@@ -27,8 +27,9 @@ impl Page {
     }
 }
 
-/// The page at `path`, which has no query any more.
-pub(super) fn page(shared: &Shared, path: &str) -> Page {
+/// The page at `target`: a path, and perhaps a query, which only one page has.
+pub(super) fn page(shared: &Shared, target: &str) -> Page {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
     match path {
         "/metrics" => Page {
             status: "200 OK",
@@ -42,7 +43,11 @@ pub(super) fn page(shared: &Shared, path: &str) -> Page {
             body: format!("{:#}\n", status(shared)),
         },
         "/ready" => ready(shared),
-        _ => Page::text("404 Not Found", "There are /metrics, /status and /ready.\n"),
+        "/client" => client_page::page(shared, query),
+        _ => Page::text(
+            "404 Not Found",
+            "There are /metrics, /status, /ready and /client.\n",
+        ),
     }
 }
 

@@ -46,6 +46,7 @@ fn control(
                 ..SyncStatus::default()
             }),
             ready: Box::new(|| true),
+            lookup: false,
             dropped_lines: Box::new(|| 4),
         },
     }

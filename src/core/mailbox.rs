@@ -2,10 +2,12 @@
 //! answers on the channel that came with the command and never waits for anybody.
 
 use crate::local::Local;
+use crate::lookup::Found;
 use crate::metrics::CoreMetrics;
 use crate::route::Update;
 use crate::sys::Waker;
 use crossbeam_channel::Sender;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// What a core can be told.
@@ -19,6 +21,11 @@ pub enum Command {
     },
     /// Say how it stands.
     Status { reply: Sender<CoreStatus> },
+    /// Say whose connections a backend sees come from this address.
+    Lookup {
+        source: SocketAddr,
+        reply: Sender<Vec<Found>>,
+    },
     /// Accept nothing new.
     Drain,
     /// End now, whatever is still open, and give back what was measured.
@@ -77,6 +84,13 @@ pub(super) fn dump(local: &Local, fresh: Box<CoreMetrics>) -> Dumped {
         core: local.core,
         metrics: local.metrics.replace(fresh),
     }
+}
+
+pub(super) fn lookup(local: &Local, source: SocketAddr) -> Vec<Found> {
+    let table = local.lookup.as_ref();
+    table.map_or_else(Vec::new, |table| {
+        table.borrow().find(source, local.ring.now())
+    })
 }
 
 pub(super) fn status(local: &Local) -> CoreStatus {

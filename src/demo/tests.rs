@@ -54,7 +54,7 @@ fn every_route_leads_to_the_backend_of_that_name() {
         assert_eq!(host, route);
         let socket = TcpStream::connect(member).unwrap();
         let response = match protocol {
-            Protocol::Http => exchange(socket, host),
+            Protocol::Http | Protocol::Tcp => exchange(socket, host),
             Protocol::Tls => {
                 let name = host.try_into().unwrap();
                 let tls = rustls::ClientConnection::new(client.clone(), name).unwrap();

@@ -10,7 +10,7 @@ use crate::dial::{Dialled, LiveBackend};
 use crate::local::Local;
 use crate::protocol::Protocol;
 use crate::ring::Operation;
-use crate::route::{Address, Backend};
+use crate::route::{Address, Backend, Delivery};
 use crate::sys::Socket;
 use hashbrown::HashMap;
 use std::future::{Future, poll_fn};
@@ -40,12 +40,12 @@ pub struct Upstream {
 impl Upstream {
     pub fn fresh(dialled: Dialled) -> Upstream {
         Upstream {
+            is_bound: dialled.backend.delivery() != Delivery::default(),
             socket: dialled.socket,
             backend: dialled.backend,
             address: dialled.address,
             watch: None,
             reused: false,
-            is_bound: false,
         }
     }
 }

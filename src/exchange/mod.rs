@@ -11,22 +11,24 @@ mod carry;
 mod client_end;
 mod idle;
 mod order;
+mod tunnel;
+mod upstream;
 
 pub use idle::{IdlePool, keep as keep_idle};
 
+use crate::client::Client;
+use crate::conn::head::{left, read_front};
+use crate::conn::listed::Listed;
 use crate::conn::{Story, farewell, read_to_end_in_time};
-use crate::dial::dial_first;
-use crate::http::h2c::first_host;
 use crate::http::{Hop, RequestReader};
 use crate::local::Local;
-use crate::metrics::{Counter, Stage};
+use crate::metrics::Counter;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
-use crate::relay::Relay;
+use crate::proxy_protocol::begins_with_signature;
 use crate::ring::Deadline;
 use crate::route::Backend;
 use crate::sniff::Refusal;
-use crate::sys::Socket;
 use body::is_transient;
 use carry::{Carry, Finish};
 use client_end::ClientEnd;
@@ -34,16 +36,17 @@ use idle::Upstream;
 use order::{Order, Understood, understand};
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
+use tunnel::{h2c, send_all, tunnel};
+use upstream::{head_of, introduce, upstream};
 
 /// What a connection remembers from one request to the next.
-pub struct Session {
-    client: Socket,
+pub struct Session<'c> {
+    client: &'c Client,
     accepted: Instant,
     requests: u32,
     hop: Cell<Option<Hop>>,
@@ -53,24 +56,31 @@ pub struct Session {
     bound: Option<Box<Upstream>>,
 }
 
-/// Serves a client that was just accepted to its end; `received` was read from it before.
+/// Serves a client that was just accepted to its end.
 pub async fn serve(
     local: &Rc<Local>,
-    client: &Socket,
-    received: Vec<u8>,
+    client: &Client,
     deadline: &Deadline,
     accepted: Instant,
     story: &mut Story,
 ) -> Outcome {
     let mut session = Session {
-        client: client.clone(),
+        client,
         accepted,
         requests: 0,
         hop: Cell::new(None),
         last: None,
         bound: None,
     };
-    let mut end = ClientEnd::new(client.clone(), received);
+    let mut end = ClientEnd::new(client.socket().clone(), Vec::new());
+    if !local.proxy.from.is_empty() {
+        deadline.set(accepted + local.limits.head_deadline);
+        let introduced = Box::pin(deadline.bound(read_front(local, client))).await;
+        match introduced.unwrap_or(Err(Outcome::HeadTimeout)) {
+            Ok(received) => end.push(&received),
+            Err(outcome) => return refuse(local, &end, outcome, deadline).await,
+        }
+    }
     loop {
         let order = match next_order(local, &session, &mut end, deadline).await {
             Ok(Next::Order(order)) => order,
@@ -156,7 +166,7 @@ enum Next {
 /// The next request.
 async fn next_order(
     local: &Local,
-    session: &Session,
+    session: &Session<'_>,
     end: &mut ClientEnd,
     deadline: &Deadline,
 ) -> Result<Next, Outcome> {
@@ -190,12 +200,12 @@ async fn next_order(
         }
         let mut buffer = local.buffer.borrow_mut();
         let received = match end.socket.recv(&mut buffer) {
-            Ok(0) if is_first || has_begun => return Err(Outcome::ClientLeft),
+            Ok(0) if is_first || has_begun => return Err(left(session.client, end.pending())),
             Ok(0) => return Ok(Next::Over),
             Ok(received) => received,
             Err(error) if is_transient(&error) => continue,
             // A client that resets between two requests leaves nothing undone.
-            Err(_) if is_first || has_begun => return Err(Outcome::ClientLeft),
+            Err(_) if is_first || has_begun => return Err(left(session.client, end.pending())),
             Err(_) => return Ok(Next::Over),
         };
         // A request that came in one piece, as most do, is never copied before it is written anew.
@@ -214,6 +224,15 @@ async fn next_order(
             end.push(&buffer[..received]);
             understand(local, session, &mut reader, end.pending())
         };
+        let understood = understood.map_err(|outcome| match outcome {
+            // Who may not introduce a client, and does, is told apart from who speaks no HTTP.
+            Outcome::Refused(_)
+                if is_first && begins_with_signature(end.pending()) == Some(true) =>
+            {
+                Outcome::Refused(Refusal::ProxyUntrusted)
+            }
+            other => other,
+        });
         let next = take_in(end, understood?);
         if let Some(next) = next {
             return Ok(next);
@@ -274,7 +293,7 @@ async fn wait(local: &Local, end: &mut ClientEnd, deadline: &Deadline, may_drain
 /// Has one request answered. `false`: the connection ends with this answer.
 async fn answer(
     local: &Rc<Local>,
-    session: &mut Session,
+    session: &mut Session<'_>,
     end: &mut ClientEnd,
     mut order: Order,
     deadline: &Deadline,
@@ -290,7 +309,32 @@ async fn answer(
         let was_reused = upstream.reused;
         if was_reused {
             local.count(Counter::BackendsReused);
+        } else {
+            let name = order.name.as_deref();
+            let outgoing = introduce(
+                local,
+                session.client,
+                &upstream,
+                name,
+                &order.outgoing,
+                story,
+            );
+            if let Some(outgoing) = outgoing.map_err(Ended::Refused)? {
+                order.outgoing = outgoing;
+            }
         }
+        let _listed = local.lookup.as_ref().and_then(|_| {
+            let head = head_of(order.name.as_deref());
+            let (socket, backend) = (&upstream.socket, &upstream.backend);
+            Listed::new(
+                local,
+                session.client,
+                socket,
+                backend,
+                &head,
+                session.accepted,
+            )
+        });
         let mut carry = Carry::new(local, end, &mut upstream, &mut order, may_go_on);
         let finish = match carry.begin(deadline) {
             Some(finish) => finish,
@@ -333,137 +377,4 @@ async fn answer(
             }
         }
     }
-}
-
-/// A connection to a backend of the order's route: the client's own, the last one's idle one, that
-/// of another one, or a new one.
-async fn upstream(
-    local: &Rc<Local>,
-    session: &mut Session,
-    order: &Order,
-    may_reuse: bool,
-    deadline: &Deadline,
-    story: &mut Story,
-) -> Result<Upstream, Outcome> {
-    let route = &order.route;
-    let serves = |backend: &Arc<Backend>| {
-        let slot = backend.slot();
-        route.backends().iter().any(|other| other.slot() == slot)
-    };
-    let bound = session.bound.take();
-    if let Some(bound) = bound
-        && may_reuse
-        && serves(bound.backend.backend())
-    {
-        return Ok(*bound);
-    }
-    let last = session.last.take();
-    let last = last
-        .filter(|(id, _)| *id == route.id())
-        .map(|(_, last)| last);
-    let first = match last {
-        Some(last) => Some(last),
-        None => local.chooser.borrow_mut().choose(route, &[]),
-    };
-    if may_reuse
-        && let Some(first) = &first
-        && let Some(upstream) = idle::take(local, first.slot())
-    {
-        story.set_backend(upstream.backend.text(), 0);
-        return Ok(upstream);
-    }
-    let began = Instant::now();
-    let dialled = dial_first(local, route, first, Protocol::Http, deadline).await?;
-    local
-        .metrics
-        .borrow_mut()
-        .record(Protocol::Http, Stage::Connect, began.elapsed());
-    story.set_backend(dialled.backend.text(), dialled.attempts);
-    Ok(Upstream::fresh(dialled))
-}
-
-/// Carries a whole HTTP/2 connection to the backend of its first request. The deadline is that of
-/// the head.
-async fn h2c(
-    local: &Rc<Local>,
-    session: &mut Session,
-    end: &mut ClientEnd,
-    deadline: &Deadline,
-    story: &mut Story,
-) -> Result<Outcome, Outcome> {
-    let bytes_max = local.limits.request_head_bytes_max;
-    let host = loop {
-        match first_host(end.pending(), bytes_max).map_err(Outcome::Refused)? {
-            Some(host) => break host,
-            None => read_more(local, end, deadline).await?,
-        }
-    };
-    let route = order::route(local, Some(&host))?;
-    if Story::is_wanted() {
-        story.set_request(Some(&host));
-    }
-    session.requests = 1;
-    local.count(Counter::Requests);
-    let dialled = dial_first(local, &route, None, Protocol::Http, deadline).await?;
-    story.set_backend(dialled.backend.text(), dialled.attempts);
-    let upstream = Upstream::fresh(dialled);
-    Ok(tunnel(local, end, &upstream, deadline).await)
-}
-
-async fn read_more(local: &Local, end: &mut ClientEnd, deadline: &Deadline) -> Result<(), Outcome> {
-    if let Waited::TooLong = wait(local, end, deadline, false).await {
-        return Err(Outcome::HeadTimeout);
-    }
-    let mut buffer = local.buffer.borrow_mut();
-    match end.socket.recv(&mut buffer) {
-        Ok(0) => Err(Outcome::ClientLeft),
-        Ok(received) => {
-            end.push(&buffer[..received]);
-            Ok(())
-        }
-        Err(error) if is_transient(&error) => Ok(()),
-        Err(_) => Err(Outcome::ClientLeft),
-    }
-}
-
-/// From here on the connection is in another protocol, and everything is relayed.
-async fn tunnel(
-    local: &Rc<Local>,
-    end: &mut ClientEnd,
-    upstream: &Upstream,
-    deadline: &Deadline,
-) -> Outcome {
-    end.watch = None;
-    let held = end.pending().to_vec();
-    end.consume(held.len());
-    if let Err(outcome) = send_all(local, &upstream.socket, &held, deadline).await {
-        return outcome;
-    }
-    local
-        .metrics
-        .borrow_mut()
-        .count(Counter::BytesToBackend, held.len() as u64);
-    let backend = upstream.socket.clone();
-    let mut relay = Relay::new(end.socket.clone(), backend, local.ring.now());
-    relay.run(local, Protocol::Http, deadline).await.outcome
-}
-
-async fn send_all(
-    local: &Local,
-    to: &Socket,
-    mut bytes: &[u8],
-    deadline: &Deadline,
-) -> Result<(), Outcome> {
-    deadline.set(local.ring.now() + local.limits.response_deadline);
-    while !bytes.is_empty() {
-        match to.send(bytes) {
-            Ok(sent) => bytes = &bytes[sent..],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let writable = deadline.bound(local.ring.writable(to)).await;
-                writable.ok_or(Outcome::ResponseTimeout)?.ok();
-            }
-            Err(_) => return Err(Outcome::BackendReset),
-        }
-    }
-    Ok(())
 }

@@ -10,6 +10,7 @@ use crate::local::Local;
 use crate::metrics::{Counter, Stage};
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
+use crate::proxy_protocol::Subject;
 use crate::route::{Host, Route};
 use std::sync::Arc;
 use std::time::Instant;
@@ -35,7 +36,7 @@ pub struct Order {
     /// Whether the backend's connection is this client's alone from here on.
     pub binds_connection: bool,
     pub head_complete: Instant,
-    /// For the log, where it is that talkative.
+    /// For the log and for whoever else is to be told, if anybody.
     pub name: Option<Box<Host>>,
 }
 
@@ -63,7 +64,7 @@ impl Understood {
 /// Reads a request from the beginning of `received`.
 pub fn understand(
     local: &Local,
-    session: &Session,
+    session: &Session<'_>,
     reader: &mut RequestReader,
     received: &[u8],
 ) -> Result<Understood, Outcome> {
@@ -109,7 +110,8 @@ pub fn understand(
         &mut outgoing,
     );
     outgoing.extend_from_slice(&behind[..used]);
-    let order = order(&head, outgoing, rest, route, head_complete);
+    let is_told = Story::is_wanted() || route.tells_names() || local.lookup.is_some();
+    let order = order(&head, outgoing, rest, route, head_complete, is_told);
     Ok(Understood::Order(order, head.head_bytes + used))
 }
 
@@ -161,6 +163,7 @@ fn order(
     rest: Framing,
     route: Arc<Route>,
     head_complete: Instant,
+    is_told: bool,
 ) -> Order {
     Order {
         outgoing,
@@ -175,11 +178,7 @@ fn order(
         upgrade: head.upgrade,
         binds_connection: head.binds_connection,
         head_complete,
-        name: head
-            .host
-            .clone()
-            .filter(|_| Story::is_wanted())
-            .map(Box::new),
+        name: head.host.clone().filter(|_| is_told).map(Box::new),
     }
 }
 
@@ -194,20 +193,21 @@ pub fn route(local: &Local, host: Option<&Host>) -> Result<Arc<Route>, Outcome> 
     }
 }
 
-impl Session {
+impl Session<'_> {
     /// The way from the client to here; asked of the kernel only where a backend is told.
     fn hop(&self, local: &Local) -> Hop {
         if local.http.forwarding.is_off() {
             return Hop::default();
         }
         self.hop.get().unwrap_or_else(|| {
-            let client = self
-                .client
-                .peer()
-                .map(|address| address.ip().to_canonical());
+            let client = self.client.address().map(|address| address.ip());
+            let own = match self.client.introduction().map(|header| header.subject) {
+                Some(Subject::Inet(addresses)) => Some(addresses.destination()),
+                _ => self.client.socket().local(),
+            };
             let hop = Hop {
                 client,
-                port: self.client.local().map_or(0, |address| address.port()),
+                port: own.map_or(0, |address| address.port()),
                 trusted: client.is_some_and(|client| local.http.trusts(client)),
             };
             self.hop.set(Some(hop));

@@ -101,10 +101,14 @@ pub enum Counter {
     RequestsRetried,
     /// Requests that were redirected to https.
     Redirects,
+    /// Connects for IPv6 clients to source=nat46 backends, which go out from the proxy's own address.
+    Nat46OwnSource,
+    /// Connections that a look-up does not know of because the table was full.
+    LookupsForgotten,
 }
 
 impl Counter {
-    pub const ALL: [Counter; 19] = [
+    pub const ALL: [Counter; 21] = [
         Counter::Accepted,
         Counter::AcceptPaused,
         Counter::AcceptErrors,
@@ -124,6 +128,8 @@ impl Counter {
         Counter::BackendsReused,
         Counter::RequestsRetried,
         Counter::Redirects,
+        Counter::Nat46OwnSource,
+        Counter::LookupsForgotten,
     ];
     pub const COUNT: usize = Self::ALL.len();
 
@@ -154,6 +160,8 @@ impl Counter {
             Counter::BackendsReused => "backends_reused",
             Counter::RequestsRetried => "requests_retried",
             Counter::Redirects => "redirects",
+            Counter::Nat46OwnSource => "nat46_own_source",
+            Counter::LookupsForgotten => "lookups_forgotten",
         }
     }
 
@@ -187,6 +195,10 @@ impl Counter {
             Counter::RequestsRetried => {
                 "Requests sent again because a reused backend connection turned out closed."
             }
+            Counter::Nat46OwnSource => {
+                "Connects for IPv6 clients to source=nat46 backends, from the proxy's own address."
+            }
+            Counter::LookupsForgotten => "Connections unknown to look-ups for want of room.",
         }
     }
 }

@@ -40,7 +40,7 @@ pub fn write_prometheus(out: &mut impl Write, metrics: &CoreMetrics) -> fmt::Res
         "# HELP pointsman_connections_total Connections ended, by outcome.\n\
          # TYPE pointsman_connections_total counter"
     )?;
-    for protocol in Protocol::ALL {
+    for protocol in shown(metrics) {
         for outcome in Outcome::all() {
             writeln!(
                 out,
@@ -65,7 +65,7 @@ pub fn write_prometheus(out: &mut impl Write, metrics: &CoreMetrics) -> fmt::Res
         "# HELP pointsman_stage_seconds Time taken by the stages of connections.\n\
          # TYPE pointsman_stage_seconds histogram"
     )?;
-    for protocol in Protocol::ALL {
+    for protocol in shown(metrics) {
         for stage in Stage::ALL {
             let labels = format!(
                 "protocol=\"{}\",stage=\"{}\"",
@@ -76,6 +76,12 @@ pub fn write_prometheus(out: &mut impl Write, metrics: &CoreMetrics) -> fmt::Res
         }
     }
     Ok(())
+}
+
+/// The receiving end is a process of its own, so no other shows its series, which are many.
+fn shown(metrics: &CoreMetrics) -> impl Iterator<Item = Protocol> {
+    let is_shown = |protocol: &Protocol| *protocol != Protocol::Tcp || metrics.is_used(*protocol);
+    Protocol::ALL.into_iter().filter(is_shown)
 }
 
 fn write_histogram(out: &mut impl Write, labels: &str, histogram: &Histogram<u64>) -> fmt::Result {

@@ -3,15 +3,19 @@
 
 use super::pace::{Mode, Pace};
 use crate::local::Local;
-use crate::ring::Operation;
+use crate::ring::{Operation, Readiness};
 use crate::sys::{Pipe, Socket};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-/// The peer has ended its stream (poll(2)).
-const POLLRDHUP: u32 = 0x2000;
+/// There are bytes to read (poll(2)).
+const POLLIN: u32 = 0x001;
+/// After this many waits for the source, its readiness is taken as a stream of events. Arming one
+/// and cancelling it at the end costs about as much as two polls for one event each, and most
+/// connections wait no more than this.
+const WAITS_BEFORE_STREAM: u8 = 4;
 
 /// How a direction ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,13 +49,19 @@ enum Carried {
 pub struct Direction {
     pace: Pace,
     carried: Carried,
+    /// A wait for one event, at the source or at the target.
     wait: Option<Operation>,
+    /// The source's events from now on, waited for when `wait` is empty.
+    stream: Option<Readiness>,
+    /// Waits for an empty source so far, as far as it matters.
+    waits: u8,
     waits_for_target: bool,
     moved_bytes: u64,
     spliced_bytes: u64,
     begun: bool,
-    /// The ring has reported that the source's end of stream has come.
-    source_has_ended: bool,
+    /// The ring has reported more than bytes to read: the end of the stream, a failure, urgent
+    /// data. A read may then fall short before the source is empty.
+    more_than_bytes: bool,
     ending: Option<Ending>,
 }
 
@@ -61,10 +71,12 @@ impl Direction {
     pub fn new() -> Direction {
         Direction {
             begun: false,
-            source_has_ended: false,
+            more_than_bytes: false,
             pace: Pace::new(),
             carried: Carried::Nothing,
             wait: None,
+            stream: None,
+            waits: 0,
             waits_for_target: false,
             moved_bytes: 0,
             spliced_bytes: 0,
@@ -104,20 +116,20 @@ impl Direction {
             return Poll::Ready(ending);
         }
         loop {
-            if let Some(wait) = &mut self.wait {
-                // An error is not looked at: the next system call reports the socket's state.
-                let events = ready!(Pin::new(wait).poll(context)).unwrap_or(0);
-                self.wait = None;
-                self.source_has_ended = !self.waits_for_target && events & POLLRDHUP != 0;
-            }
+            ready!(self.poll_wait(context));
             let next = if self.begun {
                 self.turn(local, from, to)
             } else {
                 self.begun = true;
-                Next::ReadSource
+                Next::ReadMore
             };
             match next {
-                Next::ReadSource => {
+                Next::ReadEmptied => {
+                    self.waits_for_target = false;
+                    self.release(local);
+                    self.wait_for_bytes(local, from);
+                }
+                Next::ReadMore => {
                     self.waits_for_target = false;
                     self.release(local);
                     self.wait = Some(local.ring.readable(from));
@@ -129,6 +141,7 @@ impl Direction {
                 Next::End(ending) => {
                     self.waits_for_target = false;
                     self.release(local);
+                    self.stream = None;
                     self.ending = Some(ending);
                     return Poll::Ready(ending);
                 }
@@ -136,10 +149,66 @@ impl Direction {
         }
     }
 
+    /// Whether it has a stream of the source's events.
+    pub fn is_busy(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// From being told changes goes back to being told whether there is anything to read. The task
+    /// must poll again.
+    pub fn calm_down(&mut self, local: &Local, from: &Socket) {
+        if self.wait.is_none() && self.stream.take().is_some() {
+            self.waits = 0;
+            self.wait = Some(local.ring.readable(from));
+        }
+    }
+
     /// Stops waiting and drops what is carried. For a direction that will not be polled again.
     pub fn abandon(&mut self, local: &Local) {
         self.wait = None;
+        self.stream = None;
         self.release(local);
+    }
+
+    /// Pending while there is something to wait for that has not happened.
+    fn poll_wait(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        // An error of a wait is not looked at: the next system call reports the socket's state.
+        let events = if let Some(wait) = &mut self.wait {
+            let events = ready!(Pin::new(wait).poll(context)).unwrap_or(0);
+            self.wait = None;
+            if self.waits_for_target {
+                POLLIN
+            } else {
+                events
+            }
+        } else if let Some(stream) = &mut self.stream {
+            ready!(stream.poll_events(context)).unwrap_or_else(|| {
+                self.stream = None;
+                !0
+            })
+        } else {
+            return Poll::Ready(());
+        };
+        self.more_than_bytes = events & !POLLIN != 0;
+        Poll::Ready(())
+    }
+
+    /// The source has been emptied. A stream of events tells changes only, so it is not for bulk,
+    /// whose turns end with bytes left in the source.
+    fn wait_for_bytes(&mut self, local: &Local, from: &Socket) {
+        if self.pace.mode() == Mode::Splice {
+            self.stream = None;
+        } else if self.stream.is_some() {
+            return;
+        } else if self.waits < WAITS_BEFORE_STREAM {
+            self.waits += 1;
+        } else {
+            self.stream = local.ring.readiness(from);
+            if self.stream.is_some() {
+                return;
+            }
+        }
+        self.wait = Some(local.ring.readable(from));
     }
 
     /// Gives the pipe back, and drops what is carried, which is nothing while the source is waited for.
@@ -156,7 +225,7 @@ impl Direction {
                 return next;
             }
             if self.moved_bytes >= limit {
-                return Next::ReadSource;
+                return Next::ReadMore;
             }
             let step = match self.pace.mode() {
                 Mode::Copy => self.copy(local, from, to),
@@ -219,9 +288,9 @@ impl Direction {
         }
         // A read that did not fill the buffer has emptied the socket: asking again would most
         // often only be told so, and the ring reports what came meanwhile. Unless it has already
-        // reported the end of the stream, which is read at once.
-        if received < buffer.len() && !self.source_has_ended {
-            return Err(Next::ReadSource);
+        // reported what ends a read early, which is read at once.
+        if received < buffer.len() && !self.more_than_bytes {
+            return Err(Next::ReadEmptied);
         }
         Ok(())
     }
@@ -254,7 +323,10 @@ impl Direction {
 
 /// What a turn ends with.
 enum Next {
-    ReadSource,
+    /// Wait for the source, in which nothing is left.
+    ReadEmptied,
+    /// Wait for the source, in which something may be left.
+    ReadMore,
     WriteTarget,
     End(Ending),
 }
@@ -268,10 +340,10 @@ fn is_transient(error: &io::Error) -> bool {
 }
 
 fn after_read_error(error: &io::Error) -> Next {
-    if is_transient(error) {
-        Next::ReadSource
-    } else {
-        Next::End(Ending::SourceFailed)
+    match error.raw_os_error() {
+        Some(libc::EAGAIN) => Next::ReadEmptied,
+        _ if is_transient(error) => Next::ReadMore,
+        _ => Next::End(Ending::SourceFailed),
     }
 }
 

@@ -22,6 +22,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+/// A busy direction is told changes of its source only. That saves polls, but a read that ends at
+/// urgent data (RFC 6093) leaves bytes behind of which nothing tells. So a connection that has been
+/// quiet for this long goes back to plain polls, which report all that is there.
+const CALM_AFTER: Duration = Duration::from_secs(1);
 /// After one side has ended its stream, the other direction no longer looks at that side, so a
 /// reset would go unseen until something is written to it. Most connections are over well before
 /// this; the others get a watch for errors.
@@ -56,6 +60,8 @@ pub struct Relay {
     waiting_for_first_byte: Option<Instant>,
     seen_bytes: u64,
     last_moved: Instant,
+    /// A direction waits for changes, and the deadline has been set to look after it.
+    busy: bool,
     half_closed: bool,
     /// The client has failed, and what it had sent before is still being given to the backend.
     client_gone: bool,
@@ -74,6 +80,7 @@ impl Relay {
             waiting_for_first_byte: Some(head_sent),
             seen_bytes: 0,
             last_moved: head_sent,
+            busy: false,
             half_closed: false,
             client_gone: false,
         }
@@ -161,6 +168,11 @@ impl Relay {
             self.half_closed = true;
             deadline.set(local.ring.now() + HALF_CLOSED_GRACE);
         }
+        if !self.busy && (self.up.is_busy() || self.down.is_busy()) {
+            self.busy = true;
+            let idle_until = self.last_moved + local.limits.idle_deadline;
+            deadline.set(idle_until.min(local.ring.now() + CALM_AFTER));
+        }
         while deadline.poll_passed(context).is_ready() {
             let (patience, ending) = if self.client_gone {
                 (FLUSH_PATIENCE, Outcome::ClientReset)
@@ -171,7 +183,19 @@ impl Relay {
             if local.ring.now() >= idle_until {
                 return Poll::Ready(ending);
             }
-            deadline.set(idle_until);
+            let calm_at = self.last_moved + CALM_AFTER;
+            if self.busy && local.ring.now() >= calm_at {
+                self.up.calm_down(local, &self.client);
+                self.down.calm_down(local, &self.backend);
+                self.busy = self.up.is_busy() || self.down.is_busy();
+                context.waker().wake_by_ref();
+                local.ring.stay_awake();
+            }
+            deadline.set(if self.busy {
+                idle_until.min(calm_at.max(local.ring.now() + CALM_AFTER / 2))
+            } else {
+                idle_until
+            });
             if self.up.ending().is_some() && self.client_watch.is_none() {
                 self.client_watch = Some(local.ring.failed(&self.client));
             }

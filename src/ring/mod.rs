@@ -16,12 +16,14 @@ mod accept;
 mod deadline;
 mod operation;
 mod probe;
+mod readiness;
 mod wheel;
 
 pub use accept::Accepts;
 pub use deadline::Deadline;
 pub use operation::Operation;
 pub use probe::{Features, RingError, probe};
+pub use readiness::Readiness;
 
 use crate::sys::{Socket, SocketAddress};
 use deadline::Deadlines;
@@ -108,6 +110,11 @@ impl Ring {
     /// Completes when the socket can be read, or its peer has finished or failed.
     pub fn readable(&self, socket: &Socket) -> Operation {
         self.poll_descriptor(socket.descriptor(), READABLE)
+    }
+
+    /// The events of a socket that is waited for again and again; `None` on kernels that lack them.
+    pub fn readiness(&self, socket: &Socket) -> Option<Readiness> {
+        Readiness::start(self, socket)
     }
 
     /// Completes when the socket takes bytes again, or has failed.

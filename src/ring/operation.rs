@@ -32,6 +32,12 @@ pub(super) enum Waits {
     Done(i32),
     /// A stream of accepted descriptors.
     ForAccepts(Box<Accepting>),
+    /// A stream of events, gathered until somebody looks.
+    ForEvents {
+        waker: Option<Waker>,
+        events: u32,
+        ended: bool,
+    },
     /// The ring itself, for its timer.
     Timer,
     /// Nobody any more; the flag says that results are descriptors, to be closed.
@@ -122,6 +128,18 @@ impl Operations {
                 accepting.ended |= !more;
                 if let Some(waker) = accepting.waker.take() {
                     waker.wake();
+                }
+            }
+            Waits::ForEvents {
+                waker,
+                events,
+                ended,
+            } => {
+                *events |= u32::try_from(result).unwrap_or(0);
+                *ended |= !more;
+                // Kept for the next event: it is the same task that waits.
+                if let Some(waker) = waker {
+                    waker.wake_by_ref();
                 }
             }
             Waits::Timer => {

@@ -23,11 +23,14 @@ pub struct Features {
     pub coop_taskrun: bool,
     /// One accept operation yields every connection (IORING_ACCEPT_MULTISHOT, Linux 5.19).
     pub multishot_accept: bool,
+    /// One poll operation tells every change of a socket (IORING_POLL_ADD_MULTI, Linux 5.13; its
+    /// code was rewritten in 5.17, and it is used from 5.19 on, which a probe can tell).
+    pub multishot_poll: bool,
 }
 
 const DEFER_TASKRUN_SINCE: KernelVersion = KernelVersion::new(6, 1);
 const COOP_TASKRUN_SINCE: KernelVersion = KernelVersion::new(5, 19);
-const MULTISHOT_ACCEPT_SINCE: KernelVersion = KernelVersion::new(5, 19);
+const MULTISHOT_SINCE: KernelVersion = KernelVersion::new(5, 19);
 
 /// Tries out what the kernel offers. With a mask, features newer than that version are treated
 /// as absent and never asked for.
@@ -54,6 +57,8 @@ pub fn probe(mask: Option<KernelVersion>) -> Result<Features, RingError> {
     if !plain.params().is_feature_nodrop() || !plain.params().is_feature_fast_poll() {
         return Err(RingError::missing("IORING_FEAT_FAST_POLL"));
     }
+    // Multishot operations have no probe of their own; the SOCKET operation came in the same release.
+    let multishot = allowed(MULTISHOT_SINCE) && operations.is_supported(opcode::Socket::CODE);
     Ok(Features {
         defer_taskrun: allowed(DEFER_TASKRUN_SINCE)
             && builder()
@@ -63,9 +68,8 @@ pub fn probe(mask: Option<KernelVersion>) -> Result<Features, RingError> {
                 .is_ok(),
         coop_taskrun: allowed(COOP_TASKRUN_SINCE)
             && builder().setup_coop_taskrun().build(8).is_ok(),
-        // Multishot accept has no probe of its own; the SOCKET operation came in the same release.
-        multishot_accept: allowed(MULTISHOT_ACCEPT_SINCE)
-            && operations.is_supported(opcode::Socket::CODE),
+        multishot_accept: multishot,
+        multishot_poll: multishot,
     })
 }
 
@@ -104,10 +108,11 @@ impl fmt::Display for Features {
         let word = |present| if present { "yes" } else { "no" };
         write!(
             f,
-            "defer_taskrun={} coop_taskrun={} multishot_accept={}",
+            "defer_taskrun={} coop_taskrun={} multishot_accept={} multishot_poll={}",
             word(self.defer_taskrun),
             word(self.coop_taskrun),
-            word(self.multishot_accept)
+            word(self.multishot_accept),
+            word(self.multishot_poll)
         )
     }
 }
@@ -182,7 +187,8 @@ mod tests {
             Features {
                 defer_taskrun: false,
                 coop_taskrun: false,
-                multishot_accept: false
+                multishot_accept: false,
+                multishot_poll: false,
             }
         );
         let middle = probe(Some(KernelVersion::new(5, 19))).unwrap();

@@ -87,7 +87,7 @@ fn connects_and_reports_a_refusal() {
     on_every_kernel(|ring| {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = SocketAddress::from(listener.local_addr().unwrap());
-        let socket = Socket::to_connect(&address).unwrap();
+        let socket = Socket::to_connect(&address, None).unwrap();
         block_on(ring, ring.connect(&socket, address.clone())).unwrap();
         assert_eq!(socket.send(b"hello").unwrap(), 5);
         let mut received = [0; 5];
@@ -98,7 +98,7 @@ fn connects_and_reports_a_refusal() {
             .read_exact(&mut received)
             .unwrap();
         drop(listener);
-        let socket = Socket::to_connect(&address).unwrap();
+        let socket = Socket::to_connect(&address, None).unwrap();
         let refused = block_on(ring, ring.connect(&socket, address)).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     });
@@ -208,4 +208,37 @@ fn more_operations_than_the_queue_holds_all_complete() {
             block_on(ring, operation).unwrap();
         }
     });
+}
+
+#[test]
+fn a_stream_of_events_tells_each_change_and_leaves_nothing_behind() {
+    let ring = Ring::new(probe(None).unwrap(), 64, 16).unwrap();
+    if !probe(None).unwrap().multishot_poll {
+        return;
+    }
+    let (listener, address) = listen();
+    let mut accepts = ring.accepts(listener);
+    let mut client = TcpStream::connect(address).unwrap();
+    client.write_all(b"a").unwrap();
+    let socket = Socket::from_accepted(block_on(&ring, accepts.next()).unwrap());
+    let mut stream = ring.readiness(&socket).unwrap();
+    let mut buffer = [0; 16];
+    for byte in b"abc" {
+        let mut next = std::future::poll_fn(|context| stream.poll_events(context));
+        let events = block_on(&ring, &mut next).unwrap();
+        assert_eq!(events & READABLE, libc::POLLIN as u32);
+        assert_eq!(socket.recv(&mut buffer).unwrap(), 1);
+        assert_eq!(buffer[0], *byte);
+        client.write_all(&[byte + 1]).unwrap();
+    }
+    // The end of the stream is an event of its own, behind the last byte.
+    drop(client);
+    let mut next = std::future::poll_fn(|context| stream.poll_events(context));
+    let events = block_on(&ring, &mut next).unwrap();
+    assert_ne!(events & libc::POLLRDHUP as u32, 0);
+    drop(next);
+    drop(stream);
+    drop(accepts);
+    settle(&ring);
+    assert_eq!(ring.operations(), 0);
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::member::{Member, MemberAddress};
+use super::member_options::Delivery;
 use crate::protocol::Protocol;
 
 /// Where to connect. Cheap to clone.
@@ -44,6 +45,11 @@ impl Backend {
 
     pub fn member(&self) -> &Member {
         &self.member
+    }
+
+    /// How it is told who its client is.
+    pub fn delivery(&self) -> Delivery {
+        self.member.delivery
     }
 
     /// As the operator wrote it, for logs.

@@ -43,12 +43,14 @@ impl fmt::Display for KeyError {
 impl std::error::Error for KeyError {}
 
 impl Key {
-    /// `name`, `*.name`, `default:https` or `default:http`, the name as an operator types it.
+    /// `name`, `*.name`, `default:https`, `default:http`, or `default:tcp`, which only unwrap has;
+    /// the name as an operator types it.
     pub fn parse(text: &str) -> Result<Key, KeyError> {
         if let Some(protocol) = text.strip_prefix("default:") {
             return match protocol {
                 "https" => Ok(Key::Default(Protocol::Tls)),
                 "http" => Ok(Key::Default(Protocol::Http)),
+                "tcp" => Ok(Key::Default(Protocol::Tcp)),
                 _ => Err(KeyError::Default),
             };
         }
@@ -83,6 +85,7 @@ impl fmt::Display for Key {
             Key::Wildcard(suffix) => write!(out, "*.{suffix}"),
             Key::Default(Protocol::Tls) => write!(out, "default:https"),
             Key::Default(Protocol::Http) => write!(out, "default:http"),
+            Key::Default(Protocol::Tcp) => write!(out, "default:tcp"),
         }
     }
 }
@@ -93,7 +96,13 @@ mod tests {
 
     #[test]
     fn every_form_prints_what_it_parses() {
-        for text in ["a.test", "*.a.test", "default:https", "default:http"] {
+        for text in [
+            "a.test",
+            "*.a.test",
+            "default:https",
+            "default:http",
+            "default:tcp",
+        ] {
             assert_eq!(Key::parse(text).unwrap().to_string(), text);
         }
         assert_eq!(Key::parse("*.A.Test.").unwrap().to_string(), "*.a.test");

@@ -1,5 +1,5 @@
-//! What an operator writes for a backend: `host`, `host:port`, `[v6]:port` or `unix:/path`.
-//! The same text means the same in Redis, in the routes file and after `--route`.
+//! What an operator writes for a backend: `host`, `host:port`, `[v6]:port` or `unix:/path`, and
+//! behind it, after blanks, options like `proxy=v2` (see [`Delivery`]). The same text means the same in Redis, in the routes file and after `--route`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -8,9 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::host::{Host, HostError};
+use super::member_options::{Delivery, OptionError, Source};
 
-/// Longest member in bytes. The longest sensible one is a name of 253 bytes with a port; the rest
-/// is room for options to come.
+/// Longest member in bytes. The longest sensible one is a name of 253 bytes with a port and every
+/// option once; the rest is room for options to come.
 const MEMBER_BYTES_MAX: usize = 1024;
 
 /// Longest path of a unix socket in bytes: sun_path holds 108 with its NUL (unix(7)).
@@ -20,6 +21,7 @@ const UNIX_PATH_BYTES_MAX: usize = 107;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Member {
     pub address: MemberAddress,
+    pub delivery: Delivery,
 }
 
 /// Where a member points to; without a port the protocol's default applies.
@@ -37,8 +39,11 @@ pub enum MemberError {
     Empty,
     TooLong(usize),
     Nul,
-    /// What stands after the address.
-    Option(Box<str>),
+    Option(OptionError),
+    /// A source makes no sense for this address: the source as it prints.
+    SourceNeedsInet(Box<str>),
+    /// NAT46 is for a backend with an IPv6 address, and this one has an IPv4 address.
+    Nat46NeedsIpv6,
     /// What stands after the colon.
     Port(Box<str>),
     /// Several colons without brackets: where the address ends is anyone's guess.
@@ -57,9 +62,14 @@ impl fmt::Display for MemberError {
                 "the member has {bytes} bytes; at most {MEMBER_BYTES_MAX} are allowed"
             ),
             MemberError::Nul => write!(out, "the member contains a NUL byte; remove it"),
-            MemberError::Option(option) => write!(
+            MemberError::Option(error) => error.fmt(out),
+            MemberError::SourceNeedsInet(source) => write!(
                 out,
-                "option {option:?} is not supported by this version; remove it"
+                "a unix socket has no source address; remove{source} or write proxy=v2, which tells the backend its client in other ways"
+            ),
+            MemberError::Nat46NeedsIpv6 => write!(
+                out,
+                "source=nat46 makes IPv6 sources and the backend is an IPv4 address; write source=client"
             ),
             MemberError::Port(port) => {
                 write!(out, "{port:?} is no port; write a number from 1 to 65535")
@@ -94,11 +104,21 @@ impl Member {
         }
         let mut words = text.split_ascii_whitespace();
         let address = words.next().ok_or(MemberError::Empty)?;
-        if let Some(option) = words.next() {
-            return Err(MemberError::Option(option.into()));
-        }
         let address = parse_address(address)?;
-        Ok(Member { address })
+        let delivery = Delivery::parse(words).map_err(MemberError::Option)?;
+        match (&address, delivery.source) {
+            (MemberAddress::Unix(_), Source::Client | Source::Nat46(_)) => {
+                let source = Delivery {
+                    proxy: None,
+                    ..delivery
+                };
+                Err(MemberError::SourceNeedsInet(source.to_string().into()))
+            }
+            (MemberAddress::Ip(IpAddr::V4(_), _), Source::Nat46(_)) => {
+                Err(MemberError::Nat46NeedsIpv6)
+            }
+            _ => Ok(Member { address, delivery }),
+        }
     }
 }
 
@@ -117,9 +137,13 @@ impl fmt::Display for Member {
                 write!(out, "{name}")?;
                 port
             }
-            MemberAddress::Unix(path) => return write!(out, "unix:{}", path.display()),
+            MemberAddress::Unix(path) => {
+                write!(out, "unix:{}", path.display())?;
+                &None
+            }
         };
-        port.map_or(Ok(()), |port| write!(out, ":{port}"))
+        port.map_or(Ok(()), |port| write!(out, ":{port}"))?;
+        self.delivery.fmt(out)
     }
 }
 
@@ -181,6 +205,18 @@ mod tests {
             ("App.Example.:65535", "app.example:65535"),
             ("localhost", "localhost"),
             ("unix:/run/app.sock", "unix:/run/app.sock"),
+            (
+                "unix:/run/app.sock  proxy=v1",
+                "unix:/run/app.sock proxy=v1",
+            ),
+            (
+                "10.0.0.7:443 source=client\tproxy=v2 ",
+                "10.0.0.7:443 proxy=v2 source=client",
+            ),
+            (
+                "app.test source=nat46:2001:db8::/96",
+                "app.test source=nat46:2001:db8::/96",
+            ),
         ] {
             assert_eq!(Member::parse(text).unwrap().to_string(), printed, "{text}");
         }
@@ -194,7 +230,23 @@ mod tests {
             (" \t", MemberError::Empty),
             (&*"a".repeat(1025), MemberError::TooLong(1025)),
             ("10.0.0.7\0", MemberError::Nul),
-            ("10.0.0.7 proxy=v2", MemberError::Option("proxy=v2".into())),
+            (
+                "10.0.0.7 weight=3",
+                MemberError::Option(OptionError::Unknown("weight=3".into())),
+            ),
+            (
+                "10.0.0.7 proxy=v2 proxy=v1",
+                MemberError::Option(OptionError::Twice("proxy")),
+            ),
+            ("proxy=v2", MemberError::Host(HostError::BadByte(b'='))),
+            (
+                "unix:/run/a proxy=v2 source=client",
+                MemberError::SourceNeedsInet(" source=client".into()),
+            ),
+            (
+                "10.0.0.7 source=nat46:2001:db8::/96",
+                MemberError::Nat46NeedsIpv6,
+            ),
             ("10.0.0.7:0", port("0")),
             ("10.0.0.7:70000", port("70000")),
             ("10.0.0.7:", port("")),
@@ -227,8 +279,10 @@ mod tests {
                     .prop_map(|(name, port)| MemberAddress::Name(name.into(), port)),
                 "/[a-z/._-]{0,100}".prop_map(|path| MemberAddress::Unix(Path::new(&path).into())),
             ],
+            proxy in prop::sample::select(&["", " proxy=v1", " proxy=v2"][..]),
         ) {
-            let member = Member { address };
+            let delivery = Delivery::parse(proxy.split_ascii_whitespace()).unwrap();
+            let member = Member { address, delivery };
             prop_assert_eq!(Member::parse(&member.to_string()), Ok(member));
         }
 

@@ -8,6 +8,7 @@ mod host_options;
 mod key;
 mod master;
 mod member;
+mod member_options;
 mod registry;
 mod shard;
 mod table;
@@ -21,5 +22,6 @@ pub use host_options::{EntryError, HostOptions, as_option, check_entry, option_e
 pub use key::{Key, KeyError};
 pub use master::{Change, Layer, Master, Seen};
 pub use member::{Member, MemberAddress, MemberError};
+pub use member_options::{Delivery, Nat46Prefix, OptionError, ProxyVersion, Source};
 pub use registry::Registry;
 pub use table::{Route, RouteOptions, Table, Update};

@@ -176,7 +176,7 @@ fn alive(backends: &[Option<Arc<Backend>>], slot: u32) -> &Arc<Backend> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::HostOptions;
+    use crate::route::{HostOptions, ProxyVersion};
 
     fn route(registry: &mut Registry, members: &[&str]) -> Arc<Route> {
         let backends = members
@@ -225,6 +225,26 @@ mod tests {
             registry.sweep();
         }
         assert_eq!((registry.backend_count(), registry.route_count()), (1, 1));
+    }
+
+    #[test]
+    fn the_same_address_with_other_options_is_another_backend() {
+        let mut registry = Registry::new();
+        let members = [
+            "10.0.0.1:80",
+            "10.0.0.1:80 proxy=v2 source=client",
+            "10.0.0.1:80 source=client  proxy=v2",
+            "10.0.0.1:80 proxy=v1",
+        ];
+        let route = route(&mut registry, &members);
+        assert_eq!((route.backends().len(), registry.backend_count()), (3, 3));
+        let proxies: Vec<_> = route
+            .backends()
+            .iter()
+            .map(|backend| backend.delivery().proxy)
+            .collect();
+        let (v1, v2) = (Some(ProxyVersion::V1), Some(ProxyVersion::V2));
+        assert_eq!(proxies, [None, v2, v1]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::host::Host;
 use super::host_options::HostOptions;
 use super::key::Key;
 use super::master::Layer;
+use super::member_options::ProxyVersion;
 use super::shard::{Kind, SHARDS, Shard, hash, shard_of};
 use crate::protocol::Protocol;
 
@@ -18,6 +19,7 @@ pub struct Route {
     id: u64,
     backends: Box<[Arc<Backend>]>,
     options: Option<Box<RouteOptions>>,
+    tells_names: bool,
 }
 
 /// What is said about a host besides its backends.
@@ -30,10 +32,11 @@ pub struct RouteOptions {
 
 impl Route {
     pub(super) fn new(id: u64, backends: Vec<Arc<Backend>>) -> Route {
-        let backends = backends.into();
+        let is_told = |backend: &Arc<Backend>| backend.delivery().proxy == Some(ProxyVersion::V2);
         Route {
             id,
-            backends,
+            tells_names: backends.iter().any(is_told),
+            backends: backends.into(),
             options: None,
         }
     }
@@ -62,6 +65,12 @@ impl Route {
         &self.backends
     }
 
+    /// Whether some backend is told what the client asked for (`proxy=v2`), so that the head has to
+    /// be kept until one is chosen.
+    pub fn tells_names(&self) -> bool {
+        self.tells_names
+    }
+
     /// Never used twice in the life of the process.
     pub fn id(&self) -> u64 {
         self.id
@@ -81,7 +90,7 @@ pub(super) struct Shape {
     pub(super) version: u64,
     pub(super) seed: u64,
     pub(super) names: usize,
-    pub(super) defaults: [Option<(Layer, Arc<Route>)>; 2],
+    pub(super) defaults: [Option<(Layer, Arc<Route>)>; Protocol::ALL.len()],
     /// Bit n: some wildcard has n labels behind its star. A name has at most 127 labels.
     pub(super) wildcard_depths: u128,
 }

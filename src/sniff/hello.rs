@@ -9,10 +9,10 @@ use super::{Head, Refusal};
 use crate::route::{Host, HostError};
 
 const SESSION_ID_BYTES_MAX: usize = 32;
-const RANDOM_BYTES: usize = 32;
+pub(super) const RANDOM_BYTES: usize = 32;
 
-const EXTENSION_SERVER_NAME: u16 = 0;
-const EXTENSION_ALPN: u16 = 16;
+pub(super) const EXTENSION_SERVER_NAME: u16 = 0;
+pub(super) const EXTENSION_ALPN: u16 = 16;
 const EXTENSION_ECH: u16 = 0xfe0d;
 /// The only NameType there is (RFC 6066 section 3).
 const NAME_TYPE_HOST_NAME: u8 = 0;
@@ -22,32 +22,32 @@ const NAME_TYPE_HOST_NAME: u8 = 0;
 const ALPN_TEXT_BYTES_MAX: usize = 256;
 
 /// Reads fields off the front of some bytes; a field that is not there is `None`.
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn bytes(&mut self, length: usize) -> Option<&'a [u8]> {
+    pub(super) fn bytes(&mut self, length: usize) -> Option<&'a [u8]> {
         let (field, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(field)
     }
 
-    fn u8(&mut self) -> Option<u8> {
+    pub(super) fn u8(&mut self) -> Option<u8> {
         self.bytes(1).map(|field| field[0])
     }
 
-    fn u16(&mut self) -> Option<u16> {
+    pub(super) fn u16(&mut self) -> Option<u16> {
         self.bytes(2)
             .map(|field| u16::from_be_bytes([field[0], field[1]]))
     }
 
     /// A field that begins with one byte of length.
-    fn vector8(&mut self) -> Option<&'a [u8]> {
+    pub(super) fn vector8(&mut self) -> Option<&'a [u8]> {
         let length = self.u8()?;
         self.bytes(usize::from(length))
     }
 
     /// A field that begins with two bytes of length.
-    fn vector16(&mut self) -> Option<&'a [u8]> {
+    pub(super) fn vector16(&mut self) -> Option<&'a [u8]> {
         let length = self.u16()?;
         self.bytes(usize::from(length))
     }

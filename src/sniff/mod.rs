@@ -7,6 +7,7 @@
 
 mod hello;
 pub(crate) mod http;
+mod ja4;
 mod refusal;
 pub(crate) mod request_line;
 mod tls;
@@ -14,6 +15,7 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
+pub use ja4::{Ja4, ja4};
 pub use refusal::{Answer, Refusal};
 
 use crate::protocol::Protocol;
@@ -35,7 +37,7 @@ pub enum Sniff {
 }
 
 /// What a complete head says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Head {
     /// The name, canonical; `None` when the head is valid without one (no SNI; HTTP/1.0 without
     /// Host).
@@ -45,6 +47,20 @@ pub struct Head {
     /// Whether an encrypted_client_hello extension (0xfe0d) is present.
     pub ech: bool,
 }
+
+impl Head {
+    /// The application protocol, where the head leaves no choice: the only one that it offers. Of
+    /// several the backend will choose one, and in an outer hello (ECH) they may not be those that
+    /// count. Names with bytes that are escaped in the log, such as GREASE, are none of use.
+    pub fn only_alpn(&self) -> Option<&str> {
+        let is_one = !self.alpn.is_empty() && self.alpn.len() <= ALPN_NAME_BYTES_MAX;
+        let is_plain = !self.alpn.contains([',', '\\']);
+        (is_one && is_plain && !self.ech).then_some(&*self.alpn)
+    }
+}
+
+/// Longest name of a protocol (RFC 7301 section 3.1).
+const ALPN_NAME_BYTES_MAX: usize = 255;
 
 /// Limits of a head, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +83,8 @@ pub struct Sniffer {
 enum Walk {
     Tls(tls::Walk),
     Http(http::Walk),
+    /// Nothing is looked for.
+    Tcp,
 }
 
 /// There is one for every connection whose head is awaited.
@@ -81,6 +99,7 @@ impl Sniffer {
                 limits.request_head_bytes_max,
                 Walk::Http(http::Walk::default()),
             ),
+            Protocol::Tcp => (0, Walk::Tcp),
         };
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         Sniffer { limit, walk }
@@ -96,6 +115,7 @@ impl Sniffer {
         let (step, oversize) = match &mut self.walk {
             Walk::Tls(walk) => (walk.advance(within, self.limit), Refusal::HelloTooLarge),
             Walk::Http(walk) => (walk.advance(within), Refusal::RequestHeadTooLarge),
+            Walk::Tcp => return Sniff::Found(Head::default()),
         };
         match step {
             Ok(Some(head)) => Sniff::Found(head),
@@ -124,6 +144,10 @@ pub fn fuzz_http(data: &[u8]) {
 /// Asserts that the verdict does not depend on how the bytes were cut, that it stays, and that
 /// the limit holds; for the limits in use, a small one, and one that these bytes just reach.
 fn check_splits(protocol: Protocol, data: &[u8]) {
+    if protocol == Protocol::Tls {
+        // Whatever it finds there, it does not panic.
+        let _ = ja4(data);
+    }
     for limit in [65_536, 64, data.len()] {
         let limits = HeadLimits {
             hello_bytes_max: limit,

@@ -48,6 +48,39 @@ macro_rules! refusals {
 }
 
 refusals! {
+    /// PROXY bytes from an address that may not speak for clients.
+    ProxyUntrusted "proxy_untrusted" Malformed
+        "a PROXY header came from an address that proxy-from does not list; \
+         list the sender if it is a proxy of yours, otherwise somebody forges a client's address"
+    /// No PROXY header from an address that has to send one.
+    ProxyMissing "proxy_missing" Malformed
+        "a sender listed in proxy-from sent no PROXY header; \
+         let it send one, or set proxy-in to optional if clients connect from that address too"
+    /// A line of version 1 that does not say what it has to.
+    ProxyV1Malformed "proxy_v1_malformed" Malformed
+        "a PROXY header of version 1 is malformed; the sender is broken"
+    /// No line end within the 107 bytes that version 1 may have.
+    ProxyV1TooLong "proxy_v1_too_long" Malformed
+        "a PROXY header of version 1 does not end within 107 bytes; the sender is broken"
+    /// Another version than 2 behind the signature of version 2, or another command than LOCAL and PROXY.
+    ProxyV2Version "proxy_v2_version" Malformed
+        "a binary PROXY header is not of version 2 or has no known command; the sender is broken or too new"
+    /// More content than is taken.
+    ProxyV2TooLong "proxy_v2_too_long" Malformed
+        "a PROXY header of version 2 has more than 4,096 bytes of content; let the sender send fewer TLVs"
+    /// A family or transport that no TCP connection has.
+    ProxyV2Family "proxy_v2_family" Malformed
+        "a PROXY header of version 2 is not about TCP or a unix stream; correct it at the sender"
+    /// The content ends within the addresses.
+    ProxyV2Length "proxy_v2_length" Malformed
+        "a PROXY header of version 2 is too short for its addresses; the sender is broken"
+    /// A TLV that overruns the header, has a length of another type, or comes twice and may not.
+    ProxyV2Tlv "proxy_v2_tlv" Malformed
+        "a TLV in a PROXY header overruns the header or has a wrong length; the sender is broken"
+    /// The CRC32C in the header is not that of the header.
+    ProxyV2Checksum "proxy_v2_checksum" Malformed
+        "the checksum of a PROXY header is wrong; the sender is broken or the bytes were changed on the way"
+
     /// The first byte is no TLS record.
     NotTls "not_tls" Malformed
         "the first byte on the TLS port is no TLS record; \

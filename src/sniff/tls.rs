@@ -52,14 +52,23 @@ pub(super) struct Walk {
 impl Walk {
     /// `within` is what was received, cut at the limit.
     pub(super) fn advance(&mut self, within: &[u8], limit: u32) -> Step {
+        if !self.walk(within, limit)? {
+            return Ok(None);
+        }
+        let message = gather(within, self.message as usize);
+        parse_hello(&message[HANDSHAKE_HEADER_BYTES as usize..]).map(Some)
+    }
+
+    /// Whether the whole message is there.
+    fn walk(&mut self, within: &[u8], limit: u32) -> Result<bool, Refusal> {
         loop {
             self.check_size(limit)?;
             if self.is_complete() {
-                break;
+                return Ok(true);
             }
             let rest = &within[self.at as usize..];
             if rest.is_empty() {
-                return Ok(None);
+                return Ok(false);
             }
             if self.record_left > 0 {
                 self.walk_content(rest)?;
@@ -67,11 +76,9 @@ impl Walk {
                 self.at += RECORD_HEADER_BYTES as u32;
                 self.record_left = length;
             } else {
-                return Ok(None);
+                return Ok(false);
             }
         }
-        let message = gather(within, self.message as usize);
-        parse_hello(&message[HANDSHAKE_HEADER_BYTES as usize..]).map(Some)
     }
 
     fn is_complete(&self) -> bool {
@@ -112,6 +119,21 @@ impl Walk {
             _ => Err(Refusal::HelloTooLarge),
         }
     }
+}
+
+/// The body of the hello that `received` begins with; `None` when it is not all there.
+pub(super) fn hello_body(received: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let mut walk = Walk::default();
+    if walk.walk(received, u32::MAX) != Ok(true) {
+        return None;
+    }
+    Some(match gather(received, walk.message as usize) {
+        Cow::Borrowed(message) => Cow::Borrowed(&message[HANDSHAKE_HEADER_BYTES as usize..]),
+        Cow::Owned(mut message) => {
+            message.drain(..HANDSHAKE_HEADER_BYTES as usize);
+            Cow::Owned(message)
+        }
+    })
 }
 
 /// The length in the record header that `rest` begins with; `None` when it is not all there.

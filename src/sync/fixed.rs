@@ -17,6 +17,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::config::SyncConfig;
+use crate::protocol::Protocol;
 use crate::route::{Key, check_entry};
 
 /// Members by what they are filed under.
@@ -76,7 +77,9 @@ fn parse(text: &str) -> Result<Routes, Fault> {
             "routes" => |name| Key::parse_name(name).map_err(|error| error.to_string()),
             "default" => |name| {
                 let key = Key::parse(&format!("default:{name}"));
-                key.map_err(|_| String::from("the defaults are https and http"))
+                let of_unwrap = |key: &Key| *key == Key::Default(Protocol::Tcp);
+                let key = key.ok().filter(|key| !of_unwrap(key));
+                key.ok_or_else(|| String::from("the defaults are https and http"))
             },
             other => {
                 let error = format!("unknown section {other:?}; there are [routes] and [default]");
@@ -143,10 +146,10 @@ mod tests {
 
     #[test]
     fn both_sections_and_both_forms_of_members() {
-        let text = "[routes]\n\"A.test\" = [\"10.0.0.1\", \"b:8080\"]\n\"*.a.test\" = \"unix:/run/a\"\n[default]\nhttps = [\"10.0.0.9\"]\n";
+        let text = "[routes]\n\"A.test\" = [\"10.0.0.1 proxy=v2\", \"b:8080\"]\n\"*.a.test\" = \"unix:/run/a\"\n[default]\nhttps = [\"10.0.0.9\"]\n";
         let routes = parse(text).unwrap();
         assert_eq!(routes.len(), 3);
-        assert_eq!(routes[&key("a.test")], ["10.0.0.1", "b:8080"]);
+        assert_eq!(routes[&key("a.test")], ["10.0.0.1 proxy=v2", "b:8080"]);
         assert_eq!(routes[&key("*.a.test")], ["unix:/run/a"]);
         assert_eq!(routes[&key("default:https")], ["10.0.0.9"]);
         assert!(parse("").unwrap().is_empty());
@@ -162,6 +165,11 @@ mod tests {
                 3,
                 "\"10.0.0.2:0\"",
             ),
+            (
+                "[routes]\n\"a.test\" = \"10.0.0.1 proxy=v9\"\n",
+                2,
+                "write proxy=v1 or proxy=v2",
+            ),
             ("[routes]\n\"a b\" = [\"10.0.0.1\"]\n", 2, "\"a b\""),
             ("[routes]\n\"a.test\" = []\n", 2, "no members"),
             ("[routes]\n\"a.test\" = 5\n", 2, "strings"),
@@ -172,6 +180,7 @@ mod tests {
             ),
             ("\n[route]\n", 2, "unknown section"),
             ("[default]\nftp = \"x\"\n", 2, "https and http"),
+            ("[default]\ntcp = \"x\"\n", 2, "https and http"),
             ("routes = 1\n", 1, "table"),
             ("[routes]\n\n\"a.test\" = [\n", 3, "TOML"),
         ] {
@@ -196,12 +205,12 @@ mod tests {
         .unwrap();
         let pair = |host: &str, members: &str| (host.to_owned(), members.to_owned());
         let config = SyncConfig {
-            static_routes: vec![pair("a.test", "x,y"), pair("A.TEST", "z")],
+            static_routes: vec![pair("a.test", "x,y proxy=v1"), pair("A.TEST", "z")],
             routes_file: Some(path),
             ..SyncConfig::default()
         };
         let routes = load(&config).unwrap();
-        assert_eq!(routes[&key("a.test")], ["x", "y", "z"]);
+        assert_eq!(routes[&key("a.test")], ["x", "y proxy=v1", "z"]);
         assert_eq!(routes[&key("b.test")], ["file"]);
         let bad = SyncConfig {
             static_routes: vec![pair("a.test", "x,y:0")],

@@ -63,12 +63,14 @@ struct Checked {
     dialer: Option<Dialer>,
 }
 
-/// Checks static routes, routes file, Redis URL and CA file without asking anyone.
+/// Checks static routes, routes file, Redis URL and CA file without asking anyone. Gives back the
+/// members of all static routes.
 ///
 /// # Errors
 /// `InvalidInput` with source, key or line, cause and remedy.
-pub fn check(config: &SyncConfig) -> io::Result<()> {
-    checked(config).map(|_| ())
+pub fn check(config: &SyncConfig) -> io::Result<Vec<String>> {
+    let checked = checked(config)?;
+    Ok(checked.routes.into_values().flatten().collect())
 }
 
 fn checked(config: &SyncConfig) -> io::Result<Checked> {

@@ -3,19 +3,23 @@
 //! ring's. Beside `ring` this is the only place with unsafe code.
 
 mod address;
+mod congestion;
 #[cfg(test)]
 mod facts;
 mod limits;
 mod listener;
 mod pipe;
 mod socket;
+mod source;
 mod wake;
 
 pub use address::SocketAddress;
+pub use congestion::Congestion;
 pub use limits::{Limited, raise_limit};
 pub use listener::{BindError, Listener};
 pub use pipe::Pipe;
 pub use socket::Socket;
+pub use source::ForeignSource;
 pub use wake::{WakeReader, Waker, wake_pair};
 
 use std::io;

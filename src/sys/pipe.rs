@@ -5,9 +5,9 @@
 //! of stream is only ever seen with nothing left inside.
 
 use super::{Socket, check};
+use rustix::pipe::SpliceFlags;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::ptr;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// Both ends of one non-blocking pipe, and how many bytes are inside.
 #[derive(Debug)]
@@ -58,14 +58,14 @@ impl Pipe {
     /// Moves up to `bytes_max` from the socket into the empty pipe; 0 is the end of stream.
     pub fn fill_from(&mut self, socket: &Socket, bytes_max: usize) -> io::Result<usize> {
         debug_assert_eq!(self.held_bytes, 0, "a pipe is filled only when empty");
-        let moved = splice(socket.raw(), self.write_end.as_raw_fd(), bytes_max)?;
+        let moved = splice(socket, &self.write_end, bytes_max)?;
         self.held_bytes += moved;
         Ok(moved)
     }
 
     /// Moves what the socket takes of what the pipe holds.
     pub fn drain_to(&mut self, socket: &Socket) -> io::Result<usize> {
-        let moved = splice(self.read_end.as_raw_fd(), socket.raw(), self.held_bytes)?;
+        let moved = splice(&self.read_end, socket, self.held_bytes)?;
         self.held_bytes -= moved;
         Ok(moved)
     }
@@ -73,18 +73,11 @@ impl Pipe {
 
 /// SPLICE_F_NONBLOCK covers only the pipe end; sockets are O_NONBLOCK by themselves.
 /// SPLICE_F_MORE is never set: it corks the stream for 200 ms when the sender pauses.
-fn splice(from: i32, to: i32, bytes_max: usize) -> io::Result<usize> {
-    // SAFETY: both offsets are null, as splice(2) wants for pipes and sockets; no memory is lent.
-    check(unsafe {
-        libc::splice(
-            from,
-            ptr::null_mut(),
-            to,
-            ptr::null_mut(),
-            bytes_max,
-            libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MOVE,
-        )
-    })
+fn splice(from: &impl AsFd, to: &impl AsFd, bytes_max: usize) -> io::Result<usize> {
+    let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+    Ok(rustix::pipe::splice(
+        from, None, to, None, bytes_max, flags,
+    )?)
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //! for readiness on the ring. A clone is the same descriptor; it is closed with the last clone,
 //! so an operation in the ring keeps the descriptor from being reused under it.
 
-use super::{SocketAddress, check};
+use super::{Congestion, SocketAddress, check};
+use rustix::net::{RecvFlags, SendFlags};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -20,7 +21,10 @@ impl Socket {
 
     /// An unconnected non-blocking socket fit for `address`; TCP ones with TCP_NODELAY, since the
     /// proxy forwards what it has and must not hold back a last small piece (RFC 896).
-    pub fn to_connect(address: &SocketAddress) -> io::Result<Socket> {
+    pub fn to_connect(
+        address: &SocketAddress,
+        congestion: Option<Congestion>,
+    ) -> io::Result<Socket> {
         let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         // SAFETY: socket(2) takes no pointers.
         let returned = unsafe { libc::socket(address.domain(), kind, 0) };
@@ -31,34 +35,23 @@ impl Socket {
             socket.set_option(libc::IPPROTO_TCP, libc::TCP_NODELAY, &1i32)?;
             // The head is sent as soon as the handshake is done, and carries its last ACK.
             socket.set_option(libc::IPPROTO_TCP, libc::TCP_QUICKACK, &0i32)?;
+            if let Some(congestion) = congestion {
+                congestion.set_on(&socket)?;
+            }
         }
         Ok(socket)
     }
 
     /// Reads what is there, up to `buffer`; 0 is the peer's end of stream.
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        // SAFETY: pointer and length are of one live, writable slice; the call returns before it ends.
-        check(unsafe {
-            libc::recv(
-                self.raw(),
-                buffer.as_mut_ptr().cast(),
-                buffer.len(),
-                libc::MSG_DONTWAIT,
-            )
-        })
+        let (received, _) = rustix::net::recv(&*self.0, buffer, RecvFlags::DONTWAIT)?;
+        Ok(received)
     }
 
     /// Writes what fits; the peer having gone is an error, never a signal.
     pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        // SAFETY: pointer and length are of one live slice; the call returns before it ends.
-        check(unsafe {
-            libc::send(
-                self.raw(),
-                bytes.as_ptr().cast(),
-                bytes.len(),
-                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
-            )
-        })
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        Ok(rustix::net::send(&*self.0, bytes, flags)?)
     }
 
     /// Sends the end of stream behind everything sent so far. A peer that is gone already is no
@@ -97,7 +90,8 @@ impl Socket {
             .as_socket()
     }
 
-    /// The address that the peer connected to; `None` for a unix socket.
+    /// Its own address, which for an accepted socket is what the client connected to; `None` as for
+    /// [`Socket::peer`].
     pub fn local(&self) -> Option<SocketAddr> {
         socket2::SockRef::from(&*self.0)
             .local_addr()
@@ -105,7 +99,7 @@ impl Socket {
             .as_socket()
     }
 
-    fn set_option<T>(&self, level: i32, name: i32, value: &T) -> io::Result<()> {
+    pub(super) fn set_option<T>(&self, level: i32, name: i32, value: &T) -> io::Result<()> {
         // SAFETY: the kernel reads size_of::<T>() bytes of a live value; T is a plain C type here.
         check(unsafe {
             libc::setsockopt(

@@ -386,6 +386,15 @@ impl ResolvesServerCert for CertificateForAnyName {
     }
 }
 
+/// A certificate for `name` from [`authority_pem`], and its key, for servers that are other
+/// programs.
+pub fn certificate_pem(name: &str) -> (String, String) {
+    let key = KeyPair::generate().expect("a key");
+    let params = CertificateParams::new([name.to_owned()]).expect("a name");
+    let certificate = params.signed_by(&key, &AUTHORITY).expect("a certificate");
+    (certificate.pem(), key.serialize_pem())
+}
+
 /// The cryptography of all rustls ends in the tests.
 pub fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())

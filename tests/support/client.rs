@@ -2,7 +2,7 @@
 //! pieces of any cut, and a builder of ClientHellos that no library would send.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,21 @@ pub fn connect(address: SocketAddr) -> TcpStream {
         .expect("a socket option");
     stream
         .set_write_timeout(Some(PATIENCE))
+        .expect("a socket option");
+    stream
+}
+
+/// As [`connect`], from an address of the client's own.
+pub fn connect_from(source: IpAddr, address: SocketAddr) -> TcpStream {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).expect("a socket");
+    let source = SocketAddr::new(source, 0);
+    socket.bind(&source.into()).expect("an address of loopback");
+    socket.connect(&address.into()).expect("the proxy listens");
+    let stream = TcpStream::from(socket);
+    stream.set_nodelay(true).expect("a socket option");
+    stream
+        .set_read_timeout(Some(PATIENCE))
         .expect("a socket option");
     stream
 }
@@ -189,12 +204,16 @@ pub type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 /// A TLS client that trusts the test backends; `name` is the SNI, and an IP address is none.
 /// Handshakes at once.
 pub fn tls_connect(address: SocketAddr, name: &str) -> io::Result<TlsStream> {
-    let config = ClientConfig::builder_with_provider(backend::provider())
+    tls_connect_with(Arc::new(tls_config()), address, name)
+}
+
+/// A client that trusts the test backends and offers no ALPN.
+pub fn tls_config() -> ClientConfig {
+    ClientConfig::builder_with_provider(backend::provider())
         .with_safe_default_protocol_versions()
         .expect("the provider has the usual versions")
         .with_root_certificates(backend::roots())
-        .with_no_client_auth();
-    tls_connect_with(Arc::new(config), address, name)
+        .with_no_client_auth()
 }
 
 /// As [`tls_connect`], with a configuration of the test's own.
@@ -203,9 +222,17 @@ pub fn tls_connect_with(
     address: SocketAddr,
     name: &str,
 ) -> io::Result<TlsStream> {
+    tls_over(config, connect(address), name)
+}
+
+/// As [`tls_connect_with`], on a connection that is there.
+pub fn tls_over(
+    config: Arc<ClientConfig>,
+    mut stream: TcpStream,
+    name: &str,
+) -> io::Result<TlsStream> {
     let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
     let mut connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
-    let mut stream = connect(address);
     while connection.is_handshaking() {
         connection.complete_io(&mut stream)?;
     }

@@ -8,8 +8,11 @@ pub mod backend;
 pub mod client;
 pub mod flow;
 pub mod http;
+pub mod netns;
+pub mod nginx;
 pub mod process;
 pub mod proxy;
+pub mod receiver;
 pub mod redis;
 
 use std::io::Write;

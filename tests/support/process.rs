@@ -65,6 +65,11 @@ impl Process {
         status.is_ok_and(|status| status.success())
     }
 
+    /// Whether it has closed its standard error, which it does when it ends.
+    pub fn has_ended(&self) -> bool {
+        self.log.lines.lock().unwrap().1
+    }
+
     /// How it ended, when it does within `patience`.
     pub fn wait_for_exit(&mut self, patience: Duration) -> Option<ExitStatus> {
         let deadline = Instant::now() + patience;

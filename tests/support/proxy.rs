@@ -24,6 +24,7 @@ pub struct Options {
     rest: Vec<String>,
     environment: Vec<(String, String)>,
     file_limit: Option<u32>,
+    dropped_capabilities: Vec<String>,
     drain: String,
 }
 
@@ -35,6 +36,7 @@ impl Options {
             rest: Vec::new(),
             environment: Vec::new(),
             file_limit: None,
+            dropped_capabilities: Vec::new(),
             drain: String::from("1s"),
         }
     }
@@ -78,9 +80,23 @@ impl Options {
         self
     }
 
+    /// Runs without these capabilities, named as in `setpriv --bounding-set`.
+    pub fn without_capabilities(mut self, names: &[&str]) -> Options {
+        let names = names.iter().map(|name| (*name).to_owned());
+        self.dropped_capabilities.extend(names);
+        self
+    }
+
     fn command(&self) -> Command {
         let binary = env!("CARGO_BIN_EXE_pointsman");
         let mut command = match self.file_limit {
+            None if !self.dropped_capabilities.is_empty() => {
+                let mut setpriv = Command::new("setpriv");
+                let dropped = self.dropped_capabilities.iter();
+                let list: Vec<String> = dropped.map(|name| format!("-{name}")).collect();
+                setpriv.args(["--bounding-set", &list.join(","), binary]);
+                setpriv
+            }
             None => Command::new(binary),
             Some(files) => {
                 let mut shell = Command::new("sh");
@@ -113,6 +129,7 @@ impl Options {
             process,
             https: addresses(&ready, "https"),
             http: addresses(&ready, "http"),
+            listen: addresses(&ready, "listen"),
             admin: addresses(&ready, "admin")[0],
             baseline: Baseline::default(),
             leaks_checked: false,
@@ -159,6 +176,7 @@ pub struct Proxy {
     process: Process,
     https: Vec<SocketAddr>,
     http: Vec<SocketAddr>,
+    listen: Vec<SocketAddr>,
     admin: SocketAddr,
     baseline: Baseline,
     leaks_checked: bool,
@@ -181,6 +199,11 @@ impl Proxy {
 
     pub fn http_all(&self) -> &[SocketAddr] {
         &self.http
+    }
+
+    /// Where a receiving end listens.
+    pub fn listen_all(&self) -> &[SocketAddr] {
+        &self.listen
     }
 
     pub fn admin(&self) -> SocketAddr {

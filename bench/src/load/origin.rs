@@ -12,6 +12,10 @@ use std::time::{Duration, Instant};
 /// Length of a TLS record's header, in which the length of its content is the last two bytes.
 const RECORD_HEADER_BYTES: usize = 5;
 
+/// A PROXY header of version 2 begins with this many bytes, of which the last two are the length of
+/// what follows.
+const PROXY_HEADER_BYTES: usize = 16;
+
 /// What the origin answers, made once.
 #[derive(Debug)]
 pub struct Answers {
@@ -64,6 +68,9 @@ pub struct Served {
     pub service: Service,
     /// It stands in the queue of those that want another turn.
     pub queued: bool,
+    /// The first bytes of a PROXY header, and how many of the whole header were received.
+    proxy_header: [u8; PROXY_HEADER_BYTES],
+    proxied: usize,
     header: [u8; RECORD_HEADER_BYTES],
     /// Bytes of the hello received so far, header included.
     hello: usize,
@@ -85,6 +92,8 @@ impl Served {
             stream,
             service,
             queued: false,
+            proxy_header: [0; PROXY_HEADER_BYTES],
+            proxied: 0,
             header: [0; RECORD_HEADER_BYTES],
             hello: 0,
             greeted: false,
@@ -132,6 +141,10 @@ impl Served {
                     return Step::Again;
                 }
                 Service::Small | Service::Down | Service::Up => self.take_small(&scratch[..length]),
+                Service::Proxied => {
+                    let skipped = self.skip_proxy_header(&scratch[..length]);
+                    self.take_small(&scratch[skipped..length]);
+                }
                 Service::Keep | Service::Close => {
                     if self.head.advance(&scratch[..length]).is_some() {
                         self.answer_left = answers.of(self.service).len();
@@ -150,6 +163,24 @@ impl Served {
     pub fn answer(&mut self, answers: &Answers) {
         self.answer_left = answers.of(self.service).len();
         self.send_answer(answers);
+    }
+
+    /// How many of these bytes belong to the PROXY header.
+    fn skip_proxy_header(&mut self, bytes: &[u8]) -> usize {
+        let missing = PROXY_HEADER_BYTES
+            .saturating_sub(self.proxied)
+            .min(bytes.len());
+        self.proxy_header[self.proxied.min(PROXY_HEADER_BYTES)..][..missing]
+            .copy_from_slice(&bytes[..missing]);
+        self.proxied += missing;
+        if self.proxied < PROXY_HEADER_BYTES {
+            return missing;
+        }
+        let [.., high, low] = self.proxy_header;
+        let whole = PROXY_HEADER_BYTES + usize::from(u16::from_be_bytes([high, low]));
+        let rest = (whole - self.proxied).min(bytes.len() - missing);
+        self.proxied += rest;
+        missing + rest
     }
 
     fn take_small(&mut self, mut bytes: &[u8]) {
@@ -173,12 +204,13 @@ impl Served {
             }
             self.greeted = true;
             self.since = Instant::now();
-            if self.service == Service::Small {
+            if matches!(self.service, Service::Small | Service::Proxied) {
                 self.answer_left = REPLY_BYTES;
             }
         }
         self.request += bytes.len();
-        if self.request >= REQUEST_BYTES && self.service == Service::Small {
+        let answers = matches!(self.service, Service::Small | Service::Proxied);
+        if self.request >= REQUEST_BYTES && answers {
             self.request -= REQUEST_BYTES;
             self.answer_left += REPLY_BYTES;
         }

@@ -35,10 +35,12 @@ pub enum Service {
     Close,
     /// As `Close`, by the numbered backend that takes its time.
     Seed(usize),
+    /// As `Small`, behind a PROXY header of version 2.
+    Proxied,
 }
 
 impl Service {
-    pub const ALL: [Service; 8] = [
+    pub const ALL: [Service; 9] = [
         Service::Small,
         Service::Down,
         Service::Up,
@@ -47,6 +49,7 @@ impl Service {
         Service::Seed(0),
         Service::Seed(1),
         Service::Seed(2),
+        Service::Proxied,
     ];
 
     /// The word for it in configuration templates.
@@ -60,6 +63,7 @@ impl Service {
             Service::Seed(0) => "seed1",
             Service::Seed(1) => "seed2",
             Service::Seed(_) => "seed3",
+            Service::Proxied => "proxied",
         }
     }
 
@@ -72,6 +76,7 @@ impl Service {
             Service::Keep => "keep.bench.test",
             Service::Close => "close.bench.test",
             Service::Seed(_) => "seed.bench.test",
+            Service::Proxied => "proxied.bench.test",
         }
     }
 

@@ -151,3 +151,49 @@ proptest! {
         fuzz_http(&mutate(REQUESTS[which].1, &changes));
     }
 }
+
+/// Worked out by another program, from the specification; curl's is also the one that others
+/// publish for it.
+#[test]
+fn fingerprints_of_real_clients() {
+    for (file, fingerprint) in [
+        ("curl-tls.bin", "t13d3112h2_e8f1e7e78f70_b26ce05bbdd6"),
+        ("java.bin", "t13d3713h2_db35923f8641_7c76daad20ec"),
+        ("node.bin", "t13d5911h2_a33745022dd6_1f22a2ca17c4"),
+        (
+            "openssl-fragments.bin",
+            "t13d310900_e8f1e7e78f70_b8afff07bc3f",
+        ),
+        (
+            "openssl-no-name.bin",
+            "t13i310900_e8f1e7e78f70_1f22a2ca17c4",
+        ),
+        ("openssl-tls10.bin", "t10d090600_c491f621fb4c_195413a0cc0f"),
+        ("openssl-tls12.bin", "t12d280700_d943125447b4_e7e480e5a997"),
+        ("python-ssl.bin", "t13d1812h1_85036bcba153_d41ae481755e"),
+        ("rustls.bin", "t13d1011h2_61a7ad8aa9b6_3fcd1a44f3e3"),
+    ] {
+        let (_, data, ..) = HELLOS.iter().find(|hello| hello.0 == file).expect(file);
+        let computed = ja4(data).expect("a whole hello");
+        assert_eq!(computed.as_str(), fingerprint, "{file}");
+        assert_eq!(ja4(&data[..data.len() - 1]), None, "{file}");
+    }
+}
+
+#[test]
+fn only_a_protocol_without_rivals_is_told() {
+    for (alpn, ech, only) in [
+        ("", false, None),
+        ("http/1.1", false, Some("http/1.1")),
+        ("h2,http/1.1", false, None),
+        ("\\x0a\\x0a", false, None),
+        ("h2", true, None),
+    ] {
+        let head = Head {
+            name: None,
+            alpn: alpn.into(),
+            ech,
+        };
+        assert_eq!(head.only_alpn(), only, "{alpn}");
+    }
+}

@@ -1,0 +1,122 @@
+//! Who may say in a PROXY header whose connection it is, and what backends are told beside it.
+
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+
+use super::error::Fault;
+
+/// The PROXY protocol, in and out.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ProxySettings {
+    /// Where senders are; empty: nobody may send a header.
+    pub from: Vec<IpNet>,
+    /// Whether those have to send one.
+    pub required: bool,
+    /// Whether headers of version 2 carry the JA4 fingerprint.
+    pub ja4: bool,
+}
+
+impl ProxySettings {
+    /// Whether a header of this sender is believed.
+    pub fn trusts(&self, sender: SocketAddr) -> bool {
+        let sender = sender.ip().to_canonical();
+        self.from.iter().any(|network| network.contains(&sender))
+    }
+
+    /// Whether there is a family of which every address is listed.
+    pub fn trusts_everybody(&self) -> bool {
+        self.from.iter().any(|network| network.prefix_len() == 0)
+    }
+}
+
+/// `ADDRESS/BITS`, or an address alone.
+pub(super) fn network(text: &str) -> Result<IpNet, Fault> {
+    const REMEDY: &str =
+        "write an address like 192.0.2.7 or a network like 10.1.0.0/16 or 2001:db8::/32";
+    let network = match text.parse::<IpNet>() {
+        Ok(network) => network,
+        Err(_) => match text.parse() {
+            Ok(address) => IpNet::from(std::net::IpAddr::to_canonical(&address)),
+            Err(_) => {
+                return Err(Fault::new(format!("{text:?} is no network"), REMEDY));
+            }
+        },
+    };
+    if network != network.trunc() {
+        return Err(Fault::new(
+            format!("{text:?} has bits behind its prefix"),
+            format!("write {}", network.trunc()),
+        ));
+    }
+    // Senders are compared as IPv4, so this network would hold none of them.
+    match network {
+        IpNet::V6(v6) if v6.prefix_len() >= 96 && v6.addr().to_ipv4_mapped().is_some() => {
+            Err(Fault::new(
+                format!("{text:?} is IPv4 in the form of IPv6"),
+                "write the network as IPv4, like 10.1.0.0/16",
+            ))
+        }
+        network => Ok(network),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_and_who_is_in_them() {
+        let from = [
+            "10.1.0.0/16",
+            "192.0.2.7",
+            "2001:db8::/32",
+            "::ffff:192.0.2.9",
+        ];
+        let settings = ProxySettings {
+            from: from.map(|text| network(text).unwrap()).to_vec(),
+            ..ProxySettings::default()
+        };
+        for (sender, trusted) in [
+            ("10.1.255.255:1", true),
+            ("10.2.0.0:1", false),
+            ("192.0.2.7:1", true),
+            ("192.0.2.8:1", false),
+            ("192.0.2.9:1", true),
+            ("[::ffff:10.1.0.1]:1", true),
+            ("[2001:db8:1::]:1", true),
+            ("[2001:db9::]:1", false),
+        ] {
+            assert_eq!(
+                settings.trusts(sender.parse().unwrap()),
+                trusted,
+                "{sender}"
+            );
+        }
+        assert!(!settings.trusts_everybody());
+        let everybody = ProxySettings {
+            from: vec![network("10.0.0.0/8").unwrap(), network("::/0").unwrap()],
+            ..ProxySettings::default()
+        };
+        assert!(everybody.trusts_everybody());
+        assert!(!ProxySettings::default().trusts("127.0.0.1:1".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_is_no_network_says_what_to_write() {
+        for (text, problem) in [
+            ("", "is no network"),
+            ("10.1.0.0/33", "is no network"),
+            ("proxy.test", "is no network"),
+            ("10.1.0.1/16", "behind its prefix"),
+            ("::ffff:10.0.0.0/104", "in the form of IPv6"),
+        ] {
+            let fault = network(text).unwrap_err();
+            assert!(fault.problem.contains(problem), "{text}: {}", fault.problem);
+        }
+        assert_eq!(
+            network("10.1.0.1/16").unwrap_err().remedy,
+            "write 10.1.0.0/16"
+        );
+    }
+}

@@ -1,0 +1,86 @@
+//! The type-length-value fields behind the addresses of version 2 (section 2.2).
+
+use crate::sniff::Refusal;
+
+/// A field begins with its type and two bytes of length.
+pub(super) const TLV_HEADER_BYTES: usize = 3;
+/// Longest PP2_TYPE_UNIQUE_ID (section 2.2.5).
+pub(super) const UNIQUE_ID_BYTES_MAX: usize = 128;
+
+/// The types that mean something here; section 2.2 numbers them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TlvKind(pub u8);
+
+impl TlvKind {
+    /// The application protocol in use.
+    pub const ALPN: TlvKind = TlvKind(0x01);
+    /// The host name that the client asked for.
+    pub const AUTHORITY: TlvKind = TlvKind(0x02);
+    /// A checksum of the header.
+    pub const CRC32C: TlvKind = TlvKind(0x03);
+    /// Padding.
+    pub const NOOP: TlvKind = TlvKind(0x04);
+    /// The connection's name, for logs.
+    pub const UNIQUE_ID: TlvKind = TlvKind(0x05);
+    /// Of the TLS that the sender took off.
+    pub const SSL: TlvKind = TlvKind(0x20);
+    /// The first of the types for custom use (PP2_TYPE_MIN_CUSTOM); here the JA4 fingerprint.
+    pub const JA4: TlvKind = TlvKind(0xe0);
+}
+
+/// One field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tlv<'a> {
+    pub kind: TlvKind,
+    pub value: &'a [u8],
+}
+
+/// The fields of one header, checked: each ends where the next begins, the last at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tlvs(Box<[u8]>);
+
+impl Tlvs {
+    /// Checks the fields; the checksum is the reader's business.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Tlvs, Refusal> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (tlv, after) = split(rest).ok_or(Refusal::ProxyV2Tlv)?;
+            let fits = match tlv.kind {
+                TlvKind::CRC32C => tlv.value.len() == 4,
+                TlvKind::UNIQUE_ID => tlv.value.len() <= UNIQUE_ID_BYTES_MAX,
+                _ => true,
+            };
+            if !fits {
+                return Err(Refusal::ProxyV2Tlv);
+            }
+            rest = after;
+        }
+        Ok(Tlvs(bytes.into()))
+    }
+
+    /// In the order in which they came.
+    pub fn iter(&self) -> impl Iterator<Item = Tlv<'_>> {
+        let mut rest = &self.0[..];
+        std::iter::from_fn(move || {
+            let (tlv, after) = split(rest)?;
+            rest = after;
+            Some(tlv)
+        })
+    }
+
+    /// The value of the first field of this type.
+    pub fn value(&self, kind: TlvKind) -> Option<&[u8]> {
+        self.iter()
+            .find(|tlv| tlv.kind == kind)
+            .map(|tlv| tlv.value)
+    }
+}
+
+/// The field that `rest` begins with, and what lies behind it.
+fn split(rest: &[u8]) -> Option<(Tlv<'_>, &[u8])> {
+    let (header, rest) = rest.split_first_chunk::<TLV_HEADER_BYTES>()?;
+    let length = usize::from(u16::from_be_bytes([header[1], header[2]]));
+    let (value, after) = rest.split_at_checked(length)?;
+    let kind = TlvKind(header[0]);
+    Some((Tlv { kind, value }, after))
+}

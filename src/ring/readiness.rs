@@ -1,0 +1,82 @@
+//! Readiness of one socket as a stream of events: one multishot poll instead of a poll armed
+//! again before each wait (Linux 5.13; used from 5.19 on, since its poll code was rewritten in 5.17).
+//!
+//! The events are edges: a change is told once. Whoever waits here must have emptied the socket
+//! before, and what came since is told by the next event. Until it has ended it stays armed
+//! while nobody waits, and remembers what happened.
+
+use super::operation::{Held, Waits, register};
+use super::{READABLE, Ring};
+use crate::sys::Socket;
+use io_uring::{opcode, types};
+use std::os::fd::AsRawFd;
+use std::task::{Context, Poll};
+
+/// Urgent data ends a read before the socket is empty, so its arrival has to be told apart.
+const EVENTS: u32 = READABLE;
+
+/// A socket's events. Dropped, it cancels its operation; what the kernel uses stays with the ring.
+pub struct Readiness {
+    ring: Ring,
+    key: u32,
+}
+
+impl Readiness {
+    /// `None` where the kernel has no such operation; [`Ring::readable`] is its plain twin.
+    pub(super) fn start(ring: &Ring, socket: &Socket) -> Option<Readiness> {
+        if !ring.0.features.multishot_poll {
+            return None;
+        }
+        let descriptor = socket.descriptor();
+        let entry = opcode::PollAdd::new(types::Fd(descriptor.as_raw_fd()), EVENTS)
+            .multi(true)
+            .build();
+        let waits = Waits::ForEvents {
+            waker: None,
+            events: 0,
+            ended: false,
+        };
+        let key = ring.start(entry, Held::Descriptor(descriptor.clone()), waits);
+        Some(Readiness {
+            ring: ring.clone(),
+            key,
+        })
+    }
+
+    /// Everything that happened since the last answer, as poll(2) events. `None`: the kernel has
+    /// ended the operation (it does so when its completion queue overflows) and the socket must be
+    /// waited for anew.
+    pub fn poll_events(&mut self, context: &mut Context<'_>) -> Poll<Option<u32>> {
+        let mut operations = self.ring.0.operations.borrow_mut();
+        let Waits::ForEvents {
+            waker,
+            events,
+            ended,
+        } = operations.waits(self.key)
+        else {
+            unreachable!("the stream owns its operation")
+        };
+        if *ended {
+            return Poll::Ready(None);
+        }
+        if *events == 0 {
+            register(waker, context);
+            return Poll::Pending;
+        }
+        Poll::Ready(Some(std::mem::take(events)))
+    }
+}
+
+impl Drop for Readiness {
+    fn drop(&mut self) {
+        let mut operations = self.ring.0.operations.borrow_mut();
+        if let Waits::ForEvents { ended: true, .. } = operations.waits(self.key) {
+            operations.remove(self.key);
+            return;
+        }
+        *operations.waits(self.key) = Waits::Nobody { accepts: false };
+        let user_data = operations.user_data(self.key);
+        drop(operations);
+        self.ring.cancel(user_data);
+    }
+}
