@@ -3,12 +3,13 @@
 //! order; whatever ends the connection early comes back as the outcome and is told to the client
 //! in one place.
 
-mod announce;
-mod head;
-mod listed;
+pub(crate) mod announce;
+pub(crate) mod head;
+pub(crate) mod listed;
 
 use crate::client::Client;
-use crate::dial::{Dialled, dial};
+use crate::dial::{LiveBackend, dial};
+use crate::exchange;
 use crate::local::Local;
 use crate::metrics::{Counter, Stage};
 use crate::outcome::Outcome;
@@ -16,7 +17,7 @@ use crate::protocol::Protocol;
 use crate::relay::{Relay, Relayed};
 use crate::reply;
 use crate::ring::Deadline;
-use crate::route::Route;
+use crate::route::{Host, Route};
 use crate::sniff::Head;
 use crate::sys::Socket;
 use announce::announce;
@@ -31,6 +32,20 @@ use std::time::{Duration, Instant};
 const FAREWELL_DEADLINE: Duration = Duration::from_secs(1);
 /// A client that sends more than this after a refusal is not going to read the answer.
 const FAREWELL_BYTES_MAX: usize = 256 * 1024;
+
+/// Serves one accepted connection of the HTTP port, as [`serve`] does those of the TLS port. A task
+/// of another kind, because between two requests it is smaller than one that relays.
+pub async fn serve_http(local: Rc<Local>, client: Socket) {
+    let client = Client::new(client);
+    let accepted = Instant::now();
+    let deadline = local.ring.deadline();
+    let mut story = Story::default();
+    if Story::is_wanted() {
+        let _ = client.peer();
+    }
+    let outcome = exchange::serve(&local, &client, &deadline, accepted, &mut story).await;
+    end(&local, client, Protocol::Http, outcome, accepted, &story);
+}
 
 /// Serves one accepted connection, which was counted by [`Local::connection_begins`], to its end.
 pub async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) {
@@ -47,7 +62,7 @@ pub async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) {
     let connected = Box::pin(connecting).await;
     let outcome = match &connected {
         Ok(connected) => {
-            let backend = connected.dialled.socket.clone();
+            let backend = connected.socket.clone();
             let mut relay = Relay::new(client.socket().clone(), backend, connected.head_sent);
             let mut relayed = relay.run(&local, protocol, &deadline).await;
             drop(relay);
@@ -67,8 +82,21 @@ pub async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) {
             *outcome
         }
     };
-    story.log(&local, &client, protocol, outcome, accepted);
-    drop((client, connected));
+    drop(connected);
+    end(&local, client, protocol, outcome, accepted, &story);
+}
+
+/// Closes the client's connection and counts its one outcome.
+fn end(
+    local: &Local,
+    client: Client,
+    protocol: Protocol,
+    outcome: Outcome,
+    accepted: Instant,
+    story: &Story,
+) {
+    story.log(local, &client, protocol, outcome, accepted);
+    drop(client);
     local
         .metrics
         .borrow_mut()
@@ -77,7 +105,9 @@ pub async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) {
 }
 
 struct Connected {
-    dialled: Dialled,
+    socket: Socket,
+    /// Counts it for as long as it lives.
+    _backend: LiveBackend,
     /// Ends with the connection.
     _listed: Option<Box<Listed>>,
     head_bytes: usize,
@@ -118,16 +148,23 @@ async fn connect(
     let routed = Instant::now();
     let dialled = dial(local, &route, protocol, client, deadline).await?;
     let connected = Instant::now();
-    story.set_backend(&dialled);
+    story.set_backend(dialled.backend.text(), dialled.attempts);
     let spent = connected - routed;
     local
         .metrics
         .borrow_mut()
         .record(protocol, Stage::Connect, spent);
     // Before the backend has a byte, so that it can ask as soon as it knows of the client.
-    let listed = told
-        .as_deref()
-        .and_then(|head| Listed::new(local, client, &dialled, head, accepted));
+    let listed = told.as_deref().and_then(|head| {
+        Listed::new(
+            local,
+            client,
+            &dialled.socket,
+            &dialled.backend,
+            head,
+            accepted,
+        )
+    });
     let head_bytes = received.len();
     if let Some(version) = dialled.backend.delivery().proxy {
         let announced = announce(local, client, version, told.as_deref(), &received)?;
@@ -142,7 +179,8 @@ async fn connect(
         metrics.count(Counter::CopiedBytes, received.len() as u64);
     }
     Ok(Connected {
-        dialled,
+        socket: dialled.socket,
+        _backend: dialled.backend,
         _listed: listed,
         head_bytes,
         head_sent: connected,
@@ -184,21 +222,40 @@ async fn send_head(
 }
 
 /// Tells the client why, and makes sure that it can read it before the connection is closed.
-async fn farewell(
+pub async fn farewell(
     local: &Local,
     client: &Socket,
     protocol: Protocol,
     outcome: Outcome,
     deadline: &Deadline,
 ) {
-    let Some(answer) = reply::answer(protocol, outcome) else {
+    let answer = match protocol {
+        Protocol::Tls => reply::alert(outcome),
+        Protocol::Http => local.answers.of(outcome),
+        Protocol::Tcp => None,
+    };
+    let Some(mut answer) = answer else {
         return;
     };
-    // An answer is far smaller than an empty socket buffer, and nothing was sent before it.
-    if client.send(answer).is_err() {
-        return;
+    deadline.set(local.ring.now() + FAREWELL_DEADLINE);
+    while !answer.is_empty() {
+        match client.send(answer) {
+            Ok(sent) => answer = &answer[sent..],
+            // Earlier answers may still be under way, and a page of the operator's may be large.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if deadline.bound(local.ring.writable(client)).await.is_none() {
+                    return;
+                }
+            }
+            Err(_) => return,
+        }
     }
     client.shutdown_write();
+    read_to_end_in_time(local, client, deadline).await;
+}
+
+/// Lets the client finish sending, so that it can read what it was sent last.
+pub async fn read_to_end_in_time(local: &Local, client: &Socket, deadline: &Deadline) {
     deadline.set(local.ring.now() + FAREWELL_DEADLINE);
     deadline.bound(read_to_end(local, client)).await;
 }
@@ -220,7 +277,7 @@ async fn read_to_end(local: &Local, client: &Socket) {
 
 /// What the log says of a connection, gathered only when the log is that talkative.
 #[derive(Default)]
-struct Story {
+pub struct Story {
     /// Apart, because most connections live without it.
     details: Option<Box<Details>>,
     relayed: Option<Relayed>,
@@ -233,10 +290,11 @@ struct Details {
     id: Box<str>,
     backend: Box<str>,
     attempts: u32,
+    requests: u32,
 }
 
 impl Story {
-    fn is_wanted() -> bool {
+    pub fn is_wanted() -> bool {
         tracing::enabled!(target: "pointsman::connection", tracing::Level::DEBUG)
     }
 
@@ -251,16 +309,31 @@ impl Story {
         }
     }
 
-    fn set_id(&mut self, id: Box<str>) {
+    pub fn set_id(&mut self, id: Box<str>) {
         if let Some(details) = self.details() {
             details.id = id;
         }
     }
 
-    fn set_backend(&mut self, dialled: &Dialled) {
+    /// The host of the last request; nothing where it was not asked for.
+    pub fn set_request(&mut self, name: Option<&Host>) {
+        let Some(details) = self.details() else {
+            return;
+        };
+        details.requests += 1;
+        if let Some(name) = name {
+            details.head = Some(Rc::new(Head {
+                name: Some(name.clone()),
+                ..Head::default()
+            }));
+        }
+    }
+
+    /// The last backend; no attempts when the connection to it was there already.
+    pub fn set_backend(&mut self, text: &str, attempts: u32) {
         if let Some(details) = self.details() {
-            details.backend = dialled.backend.text().into();
-            details.attempts = dialled.attempts;
+            details.backend = text.into();
+            details.attempts = attempts;
         }
     }
 
@@ -292,6 +365,7 @@ impl Story {
             ech = head.is_some_and(|head| head.ech),
             backend = backend.unwrap_or("-"),
             attempts = details.attempts,
+            requests = details.requests,
             to_backend_bytes = self.relayed.map_or(0, |relayed| relayed.bytes_to_backend),
             to_client_bytes = self.relayed.map_or(0, |relayed| relayed.bytes_to_client),
             lifetime_us = accepted.elapsed().as_micros() as u64,
@@ -307,6 +381,21 @@ mod tests {
     /// The memory that a task of this kind takes for as long as it lives.
     fn task_bytes<F: Future>(_: impl FnOnce(Rc<Local>, Socket, Protocol) -> F) -> usize {
         size_of::<F>()
+    }
+
+    fn http_task_bytes<F: Future>(_: impl FnOnce(Rc<Local>, Socket) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Together with an operation in the ring and a deadline; there is neither a buffer nor a
+    /// backend between two requests.
+    #[test]
+    fn a_client_between_two_requests_is_small() {
+        let bytes = http_task_bytes(serve_http);
+        assert!(
+            bytes <= 800,
+            "the task of an HTTP client takes {bytes} bytes"
+        );
     }
 
     /// Together with two operations in the ring, a deadline and the executor's own header, an idle

@@ -9,11 +9,13 @@ mod mailbox;
 
 pub use mailbox::{Command, CoreStatus, Dumped, Mailbox};
 
-use crate::config::{Limits, ProxySettings};
+use crate::config::{HttpSettings, Limits, ProxySettings};
 use crate::conn;
+use crate::exchange;
 use crate::listen::Listening;
 use crate::local::{Local, Room};
 use crate::protocol::Protocol;
+use crate::reply::HttpAnswers;
 use crate::ring::{Features, Ring, RingError};
 use crate::route::{Balance, Chooser, Table};
 use crate::sys::{Congestion, Listener, Socket, WakeReader, wake_pair};
@@ -51,6 +53,8 @@ const CONNECTIONS_SET_ASIDE_MAX: usize = 1 << 20;
 #[derive(Debug, Clone)]
 pub struct CoreConfig {
     pub limits: Limits,
+    pub http: Arc<HttpSettings>,
+    pub answers: Arc<HttpAnswers>,
     pub balance: Balance,
     pub proxy: ProxySettings,
     pub features: Features,
@@ -203,6 +207,7 @@ impl Seat {
                 return;
             }
             let _ = self.started.send(Ok(()));
+            spawn(exchange::keep_idle(local.clone()));
             let ended = Rc::new(Cell::new(false));
             spawn(read_mailbox(
                 local.clone(),
@@ -224,6 +229,8 @@ impl Seat {
             ring,
             config.limits,
             config.proxy,
+            config.http,
+            config.answers,
             chooser,
             config.room,
         );
@@ -252,7 +259,12 @@ fn listen_all(local: &Rc<Local>, listeners: Vec<Bound>) -> io::Result<()> {
             // Counted before its task first runs: a core that has accepted it is not idle, and has
             // that much less room.
             serving.connection_begins(protocol);
-            spawn(conn::serve(serving.clone(), client, protocol));
+            match protocol {
+                Protocol::Http => spawn(conn::serve_http(serving.clone(), client)),
+                Protocol::Tls | Protocol::Tcp => {
+                    spawn(conn::serve(serving.clone(), client, protocol))
+                }
+            }
         };
         local.listening.set(local.listening.get() + 1);
         let local = local.clone();

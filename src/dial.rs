@@ -18,6 +18,7 @@ use std::sync::Arc;
 /// A connected backend. Its live count on this core falls when this is dropped.
 pub struct Dialled {
     pub socket: Socket,
+    pub address: Address,
     pub backend: LiveBackend,
     pub attempts: u32,
 }
@@ -29,12 +30,16 @@ pub struct LiveBackend {
 }
 
 impl LiveBackend {
-    fn new(local: &Rc<Local>, backend: Arc<Backend>) -> LiveBackend {
+    pub fn new(local: &Rc<Local>, backend: Arc<Backend>) -> LiveBackend {
         local.chooser.borrow_mut().opened(backend.slot());
         LiveBackend {
             local: local.clone(),
             backend,
         }
+    }
+
+    pub fn backend(&self) -> &Arc<Backend> {
+        &self.backend
     }
 
     /// How it is told who its client is.
@@ -65,7 +70,22 @@ pub async fn dial(
     client: &Client,
     deadline: &Deadline,
 ) -> Result<Dialled, Outcome> {
-    let mut tried = Tried::default();
+    dial_first(local, route, None, protocol, client, deadline).await
+}
+
+/// As [`dial`], beginning with a backend that was chosen already.
+pub async fn dial_first(
+    local: &Rc<Local>,
+    route: &Route,
+    first: Option<Arc<Backend>>,
+    protocol: Protocol,
+    client: &Client,
+    deadline: &Deadline,
+) -> Result<Dialled, Outcome> {
+    let mut tried = Tried {
+        first,
+        ..Tried::default()
+    };
     let mut worst = Outcome::NoAddress;
     let mut attempts = 0;
     let mut unfit = None;
@@ -93,6 +113,7 @@ pub async fn dial(
             Ok(socket) => {
                 return Ok(Dialled {
                     socket,
+                    address,
                     backend,
                     attempts,
                 });
@@ -185,6 +206,8 @@ fn is_exhaustion(error: &io::Error) -> bool {
 /// What one connection has tried so far.
 #[derive(Default)]
 struct Tried {
+    /// Chosen already, and to be tried before any other.
+    first: Option<Arc<Backend>>,
     slots: Vec<u32>,
     /// Backends with several addresses (DNS names), and what of theirs was tried.
     several: Vec<Several>,
@@ -207,7 +230,8 @@ impl Tried {
         protocol: Protocol,
     ) -> Option<(Arc<Backend>, Address)> {
         loop {
-            let chosen = local.chooser.borrow_mut().choose(route, &self.slots);
+            let chosen = self.first.take();
+            let chosen = chosen.or_else(|| local.chooser.borrow_mut().choose(route, &self.slots));
             let Some(backend) = chosen else { break };
             self.slots.push(backend.slot());
             let count = backend.address_count();

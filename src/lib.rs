@@ -2,7 +2,8 @@
 //!
 //! Read the life of a connection in this order: [`core`] (one pinned thread: executor, ring,
 //! mailbox, accept loops), [`conn`] (one connection from accept to its one outcome), [`relay`]
-//! (the bytes, both ways). On that road lie [`sniff`] (bytes → name), [`route`] (name →
+//! (the bytes, both ways); on the HTTP port [`exchange`] (one request after the other) in its place,
+//! by the rules in [`http`]. On that road lie [`sniff`] (bytes → name), [`route`] (name →
 //! backends) and [`dial`] (backends → a connected socket); underneath lie [`ring`] (what is
 //! waited for) and [`sys`] (what is called). Beside the cores run [`sync`](mod@sync), which keeps
 //! the routing table true, and [`control`], which obeys signals; [`run`] puts them together.
@@ -12,11 +13,11 @@
 //! | layer | modules |
 //! |---|---|
 //! | 3 threads | `run`, `check`, `demo`, `core`, `sync`, `control`, `log` |
-//! | 2 connection | `conn`, `client`, `listen`, `dial`, `relay`, `local` |
+//! | 2 connection | `conn`, `exchange`, `client`, `listen`, `dial`, `relay`, `local` |
 //! | 1 kernel | `ring`, `sys`: the only unsafe code |
-//! | 0 pure | `sniff`, `route`, `lookup`, `reply`, `metrics`, `outcome`, `protocol`, `proxy_protocol`, `config` |
+//! | 0 pure | `sniff`, `http`, `route`, `lookup`, `reply`, `metrics`, `outcome`, `protocol`, `proxy_protocol`, `config` |
 //!
-//! What it does not do: terminate TLS, look at anything behind the head, or remember a client.
+//! What it does not do: terminate TLS, look into bodies beyond their framing, or remember a client.
 
 #![deny(unsafe_code)]
 
@@ -28,6 +29,8 @@ pub mod control;
 pub mod core;
 pub mod demo;
 pub mod dial;
+pub mod exchange;
+pub mod http;
 pub mod listen;
 pub mod local;
 pub mod log;

@@ -1,12 +1,14 @@
 //! What belongs to one core and is shared by its connections. Nothing in here is ever locked or
 //! seen by another thread; borrows last for one expression and never across an await.
 
-use crate::config::{Limits, ProxySettings};
+use crate::config::{HttpSettings, Limits, ProxySettings};
+use crate::exchange::IdlePool;
 use crate::lookup::LookupTable;
 use crate::metrics::{CoreMetrics, Counter};
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::relay::PipePool;
+use crate::reply::HttpAnswers;
 use crate::ring::Ring;
 use crate::route::{Chooser, Table};
 use crate::sys::Congestion;
@@ -15,7 +17,9 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
+
+use slab::Slab;
 
 /// Bytes of the buffer that all connections of a core copy through. It stays in the cache of the
 /// core; four times the usual TLS record, so that one read empties most sockets.
@@ -65,6 +69,11 @@ pub struct Local {
     pub pipes: RefCell<PipePool>,
     pub metrics: RefCell<Box<CoreMetrics>>,
     pub buffer: RefCell<Box<[u8]>>,
+    /// Where messages are put together that are sent at once.
+    pub scratch: RefCell<Vec<u8>>,
+    pub http: Arc<HttpSettings>,
+    pub answers: Arc<HttpAnswers>,
+    pub idle: RefCell<IdlePool>,
     pub room: Arc<Room>,
     /// Only with `--lookup yes`.
     pub lookup: Option<RefCell<LookupTable>>,
@@ -80,14 +89,22 @@ pub struct Local {
     connection_id: Cell<u64>,
     draining: Cell<bool>,
     waiting_for_drain: RefCell<Vec<Waker>>,
+    /// Clients between two requests, who have nothing to finish.
+    idle_clients: RefCell<Slab<Waker>>,
 }
 
 impl Local {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is made elsewhere, and there is one caller"
+    )]
     pub fn new(
         core: usize,
         ring: Ring,
         limits: Limits,
         proxy: ProxySettings,
+        http: Arc<HttpSettings>,
+        answers: Arc<HttpAnswers>,
         chooser: Chooser,
         room: Arc<Room>,
     ) -> Local {
@@ -99,6 +116,10 @@ impl Local {
             pipes: RefCell::new(PipePool::new(limits.pipes_per_core, limits.pipe_bytes)),
             metrics: RefCell::new(Box::new(CoreMetrics::new())),
             buffer: RefCell::new(vec![0; BUFFER_BYTES].into_boxed_slice()),
+            scratch: RefCell::new(Vec::with_capacity(BUFFER_BYTES)),
+            http,
+            answers,
+            idle: RefCell::default(),
             room,
             lookup: None,
             unpaced: None,
@@ -107,6 +128,7 @@ impl Local {
             warned: RefCell::default(),
             draining: Cell::new(false),
             waiting_for_drain: RefCell::new(Vec::new()),
+            idle_clients: RefCell::new(Slab::new()),
             limits,
             proxy,
             connection_id: Cell::new(fastrand::u64(..)),
@@ -129,7 +151,18 @@ impl Local {
         for waker in self.waiting_for_drain.take() {
             waker.wake();
         }
+        for (_, waker) in self.idle_clients.borrow().iter() {
+            waker.wake_by_ref();
+        }
         self.ring.stay_awake();
+    }
+
+    /// To be asked by a client's task for as long as it waits between two requests.
+    pub fn idle_client(&self) -> IdleClient<'_> {
+        IdleClient {
+            local: self,
+            key: None,
+        }
     }
 
     /// Runs `work` until it ends or the core drains; `None` when it drains.
@@ -208,5 +241,33 @@ impl Local {
 
     pub fn count_pipe_refused(&self) {
         self.count(Counter::PipesRefused);
+    }
+}
+
+/// A client between two requests: woken when the core drains, and known as long as this lives.
+pub struct IdleClient<'l> {
+    local: &'l Local,
+    key: Option<usize>,
+}
+
+impl IdleClient<'_> {
+    /// Ready once the core drains.
+    pub fn poll_drain(&mut self, context: &Context<'_>) -> Poll<()> {
+        if self.local.is_draining() {
+            return Poll::Ready(());
+        }
+        if self.key.is_none() {
+            let mut clients = self.local.idle_clients.borrow_mut();
+            self.key = Some(clients.insert(context.waker().clone()));
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for IdleClient<'_> {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.local.idle_clients.borrow_mut().remove(key);
+        }
     }
 }

@@ -37,6 +37,22 @@ pub enum Outcome {
     BackendTimeout,
     /// This machine had no descriptor or no local port left for the backend connection.
     OutOfResources,
+    /// No request came on a connection that was kept open for one.
+    KeepAliveTimeout,
+    /// The body of a request came too slowly.
+    BodyTimeout,
+    /// The client ended its stream within the body of a request.
+    BodyCutOff,
+    /// The backend took the request and began no response within the response deadline.
+    ResponseTimeout,
+    /// The backend closed or reset the connection before its response began.
+    BackendClosed,
+    /// The backend's response breaks HTTP, or where it ends is ambiguous.
+    ResponseInvalid,
+    /// The head of the backend's response does not end within the limit.
+    ResponseHeadTooLarge,
+    /// The options of the host say that HTTP clients are to be told 404.
+    UnknownByOption,
     /// Every backend is to see the client's address, and none is of the client's family.
     SourceFamily,
     /// The kernel lets this process connect from its own addresses only.
@@ -46,7 +62,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const PLAIN: [Outcome; 17] = [
+    const PLAIN: [Outcome; 25] = [
         Outcome::Relayed,
         Outcome::ClientReset,
         Outcome::BackendReset,
@@ -61,6 +77,14 @@ impl Outcome {
         Outcome::BackendUnreachable,
         Outcome::BackendTimeout,
         Outcome::OutOfResources,
+        Outcome::KeepAliveTimeout,
+        Outcome::BodyTimeout,
+        Outcome::BodyCutOff,
+        Outcome::ResponseTimeout,
+        Outcome::BackendClosed,
+        Outcome::ResponseInvalid,
+        Outcome::ResponseHeadTooLarge,
+        Outcome::UnknownByOption,
         Outcome::SourceFamily,
         Outcome::SourceForbidden,
         Outcome::SourceRefused,
@@ -105,6 +129,14 @@ impl Outcome {
             Outcome::BackendUnreachable => "backend_unreachable",
             Outcome::BackendTimeout => "backend_timeout",
             Outcome::OutOfResources => "out_of_resources",
+            Outcome::KeepAliveTimeout => "keep_alive_timeout",
+            Outcome::BodyTimeout => "body_timeout",
+            Outcome::BodyCutOff => "body_cut_off",
+            Outcome::ResponseTimeout => "response_timeout",
+            Outcome::BackendClosed => "backend_closed",
+            Outcome::ResponseInvalid => "response_invalid",
+            Outcome::ResponseHeadTooLarge => "response_head_too_large",
+            Outcome::UnknownByOption => "unknown_by_option",
             Outcome::SourceFamily => "source_family",
             Outcome::SourceForbidden => "source_forbidden",
             Outcome::SourceRefused => "source_refused",
@@ -154,6 +186,30 @@ impl Outcome {
             }
             Outcome::OutOfResources => {
                 "no descriptor or local port was left for the backend connection; raise LimitNOFILE= or widen net.ipv4.ip_local_port_range"
+            }
+            Outcome::KeepAliveTimeout => {
+                "no request came on a kept connection within the keep-alive deadline; usual for browsers, nothing to do"
+            }
+            Outcome::BodyTimeout => {
+                "less than 1 KiB of a request's body came within the body deadline; slow or hostile clients, raise body-deadline if such clients are yours"
+            }
+            Outcome::BodyCutOff => {
+                "the client ended its stream within the body of a request; usual for uploads that are given up"
+            }
+            Outcome::ResponseTimeout => {
+                "the backend began no response within the response deadline; look at its load, or raise response-deadline"
+            }
+            Outcome::BackendClosed => {
+                "the backend closed the connection before its response began; look at the backend's log"
+            }
+            Outcome::ResponseInvalid => {
+                "the backend's response breaks HTTP or its end is ambiguous; look at what the backend speaks on that port"
+            }
+            Outcome::UnknownByOption => {
+                "the options of the host have unknown=404; remove it there to serve the host"
+            }
+            Outcome::ResponseHeadTooLarge => {
+                "the head of the backend's response is larger than the limit; raise response-head-bytes-max if such responses are yours"
             }
             Outcome::SourceFamily => {
                 "the backend is to see the client's address and one is IPv4, the other IPv6; add a backend of the other family, or write source=nat46 for IPv4 clients of IPv6 backends"

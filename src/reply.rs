@@ -4,30 +4,42 @@
 
 use std::sync::LazyLock;
 
+use crate::config::HttpSettings;
 use crate::outcome::Outcome;
-use crate::protocol::Protocol;
 use crate::sniff::Answer;
 
+/// Says in an answer how the connection ended.
+const OUTCOME_HEADER: &str = "Pointsman-Outcome";
+
 /// One protocol's answers, by [`Outcome::index`].
-type Answers = [Option<Box<[u8]>>; Outcome::COUNT];
+type Answers = Box<[Option<Box<[u8]>>]>;
 
-static ANSWERS: LazyLock<[Answers; Protocol::ALL.len()]> = LazyLock::new(|| {
-    let mut answers: [Answers; Protocol::ALL.len()] =
-        std::array::from_fn(|_| std::array::from_fn(|_| None));
-    for outcome in Outcome::all() {
-        answers[Protocol::Tls.index()][outcome.index()] = tls_answer(outcome);
-        answers[Protocol::Http.index()][outcome.index()] = http_answer(outcome);
-    }
-    answers
-});
+static ALERTS: LazyLock<Answers> = LazyLock::new(|| Outcome::all().map(tls_answer).collect());
 
-/// The bytes to send before the connection is closed; `None` closes it without a word. Allocates
+/// The alert to send before a TLS connection is closed; `None` closes it without a word. Allocates
 /// nothing but on its first call.
-///
-/// On the HTTP port the same bytes answer a HEAD request: the connection closes, so a body behind
-/// the head of the response is never taken for another response.
-pub fn answer(protocol: Protocol, outcome: Outcome) -> Option<&'static [u8]> {
-    ANSWERS[protocol.index()][outcome.index()].as_deref()
+pub fn alert(outcome: Outcome) -> Option<&'static [u8]> {
+    ALERTS[outcome.index()].as_deref()
+}
+
+/// The responses of the HTTP port, as the operator wants them.
+#[derive(Debug)]
+pub struct HttpAnswers(Answers);
+
+impl HttpAnswers {
+    /// Makes all of them.
+    pub fn new(settings: &HttpSettings) -> HttpAnswers {
+        let answer = |outcome| http_answer(outcome, settings);
+        HttpAnswers(Outcome::all().map(answer).collect())
+    }
+
+    /// The bytes to send before the connection is closed; `None` closes it without a word.
+    ///
+    /// The same bytes answer a HEAD request: the connection closes, so a body behind the head of
+    /// the response is never taken for another response.
+    pub fn of(&self, outcome: Outcome) -> Option<&[u8]> {
+        self.0[outcome.index()].as_deref()
+    }
 }
 
 /// AlertDescription, RFC 8446 section 6 and RFC 6066 section 9.
@@ -44,7 +56,7 @@ fn tls_answer(outcome: Outcome) -> Option<Box<[u8]>> {
     let alert = match outcome {
         Outcome::UnknownName | Outcome::NoName => Alert::UnrecognizedName,
         Outcome::Refused(refusal) => match refusal.answer() {
-            Answer::Malformed | Answer::TooLarge => Alert::DecodeError,
+            Answer::Malformed | Answer::TooLarge | Answer::MethodNotAllowed => Alert::DecodeError,
         },
         Outcome::NoAddress
         | Outcome::BackendUnreachable
@@ -60,7 +72,15 @@ fn tls_answer(outcome: Outcome) -> Option<Box<[u8]>> {
         | Outcome::ClientReset
         | Outcome::BackendReset
         | Outcome::IdleTimeout
-        | Outcome::CutAtDrain => return None,
+        | Outcome::CutAtDrain
+        | Outcome::KeepAliveTimeout
+        | Outcome::BodyTimeout
+        | Outcome::BodyCutOff
+        | Outcome::ResponseTimeout
+        | Outcome::BackendClosed
+        | Outcome::ResponseInvalid
+        | Outcome::ResponseHeadTooLarge
+        | Outcome::UnknownByOption => return None,
     };
     const CONTENT_TYPE_ALERT: u8 = 21;
     const LEVEL_FATAL: u8 = 2;
@@ -76,8 +96,12 @@ fn tls_answer(outcome: Outcome) -> Option<Box<[u8]>> {
 }
 
 /// Status line, sentence; RFC 9110 section 15, 431 from RFC 6585 section 5.
-fn http_answer(outcome: Outcome) -> Option<Box<[u8]>> {
+fn http_answer(outcome: Outcome, settings: &HttpSettings) -> Option<Box<[u8]>> {
     let (status, sentence) = match outcome {
+        Outcome::UnknownByOption => ("404 Not Found", "This host name is not served here."),
+        Outcome::UnknownName if settings.unknown_is_404 => {
+            ("404 Not Found", "This host name is not served here.")
+        }
         Outcome::UnknownName => (
             "421 Misdirected Request",
             "This host name is not served here.",
@@ -95,6 +119,7 @@ fn http_answer(outcome: Outcome) -> Option<Box<[u8]>> {
                 "431 Request Header Fields Too Large",
                 "The head of the request is larger than allowed.",
             ),
+            Answer::MethodNotAllowed => ("405 Method Not Allowed", "This proxy opens no tunnels."),
         },
         Outcome::HeadTimeout => (
             "408 Request Timeout",
@@ -115,6 +140,20 @@ fn http_answer(outcome: Outcome) -> Option<Box<[u8]>> {
             "503 Service Unavailable",
             "The proxy has no room for another connection.",
         ),
+        Outcome::BodyTimeout => (
+            "408 Request Timeout",
+            "The body of the request came too slowly.",
+        ),
+        Outcome::ResponseTimeout => ("504 Gateway Timeout", "The backend did not answer in time."),
+        Outcome::BackendClosed => (
+            "502 Bad Gateway",
+            "The backend closed the connection without an answer.",
+        ),
+        Outcome::ResponseInvalid => ("502 Bad Gateway", "The backend's answer is no valid HTTP."),
+        Outcome::ResponseHeadTooLarge => (
+            "502 Bad Gateway",
+            "The head of the backend's answer is larger than allowed.",
+        ),
         Outcome::SourceFamily | Outcome::SourceForbidden | Outcome::SourceRefused => (
             "502 Bad Gateway",
             "No backend of this host can be reached from your address.",
@@ -125,14 +164,39 @@ fn http_answer(outcome: Outcome) -> Option<Box<[u8]>> {
         | Outcome::ClientReset
         | Outcome::BackendReset
         | Outcome::IdleTimeout
+        | Outcome::KeepAliveTimeout
+        | Outcome::BodyCutOff
         | Outcome::CutAtDrain => return None,
     };
-    let body = format!("{}: {sentence}\n", outcome.name());
-    let response = format!(
-        "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}",
+    let number = status[..3].parse().ok();
+    let page = settings
+        .pages
+        .iter()
+        .find(|(status, _)| Some(*status) == number);
+    let (kind, body) = match page {
+        Some((_, page)) => ("text/html; charset=utf-8", page.to_vec()),
+        None if settings.hides_outcome => ("text/plain", format!("{sentence}\n").into()),
+        None => (
+            "text/plain",
+            format!("{}: {sentence}\n", outcome.name()).into(),
+        ),
+    };
+    let named = match settings.hides_outcome {
+        true => String::new(),
+        false => format!("{OUTCOME_HEADER}: {}\r\n", outcome.name()),
+    };
+    // RFC 9110 section 15.5.6 wants the methods that are allowed.
+    let allow = match number {
+        Some(405) => "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n",
+        _ => "",
+    };
+    let mut response = format!(
+        "HTTP/1.1 {status}\r\nConnection: close\r\n{named}{allow}Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
         body.len()
-    );
-    Some(response.into_bytes().into_boxed_slice())
+    )
+    .into_bytes();
+    response.extend_from_slice(&body);
+    Some(response.into_boxed_slice())
 }
 
 #[cfg(test)]
@@ -140,7 +204,49 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::protocol::Protocol;
     use crate::sniff::Refusal;
+
+    fn answer(protocol: Protocol, outcome: Outcome) -> Option<Vec<u8>> {
+        match protocol {
+            Protocol::Tls => alert(outcome).map(<[u8]>::to_vec),
+            Protocol::Tcp => None,
+            Protocol::Http => {
+                let answers = HttpAnswers::new(&HttpSettings::default());
+                answers.of(outcome).map(<[u8]>::to_vec)
+            }
+        }
+    }
+
+    #[test]
+    fn answers_are_as_the_operator_wants_them() {
+        let settings = HttpSettings {
+            hides_outcome: true,
+            pages: vec![(502, (*b"<p>away</p>").into())],
+            unknown_is_404: true,
+            ..HttpSettings::default()
+        };
+        let answers = HttpAnswers::new(&settings);
+        let text = |outcome| {
+            str::from_utf8(answers.of(outcome).unwrap())
+                .unwrap()
+                .to_owned()
+        };
+        for outcome in Outcome::all() {
+            if let Some(bytes) = answers.of(outcome) {
+                let text = str::from_utf8(bytes).unwrap();
+                assert!(!text.contains(outcome.name()), "{text}");
+            }
+        }
+        assert!(text(Outcome::UnknownName).starts_with("HTTP/1.1 404 Not Found\r\n"));
+        let page = text(Outcome::BackendUnreachable);
+        assert!(
+            page.contains("text/html") && page.ends_with("\r\n\r\n<p>away</p>"),
+            "{page}"
+        );
+        let method = text(Outcome::Refused(Refusal::ConnectMethod));
+        assert!(method.contains("\r\nAllow: GET, "), "{method}");
+    }
 
     /// What a rustls client makes of the bytes.
     fn alert_seen_by_rustls(bytes: &[u8]) -> rustls::Error {
@@ -178,7 +284,7 @@ mod tests {
             let bytes = answer(Protocol::Tls, outcome).expect("an alert");
             assert_eq!(bytes.len(), 7);
             assert_eq!(
-                alert_seen_by_rustls(bytes),
+                alert_seen_by_rustls(&bytes),
                 Error::AlertReceived(expected),
                 "{outcome:?}"
             );
@@ -195,7 +301,7 @@ mod tests {
             answered += 1;
             let mut headers = [httparse::EMPTY_HEADER; 8];
             let mut response = httparse::Response::new(&mut headers);
-            let httparse::Status::Complete(head_len) = response.parse(bytes).unwrap() else {
+            let httparse::Status::Complete(head_len) = response.parse(&bytes).unwrap() else {
                 panic!("{outcome:?} is no complete head");
             };
             let header = |name: &str| {
@@ -207,6 +313,7 @@ mod tests {
             };
             let body = str::from_utf8(&bytes[head_len..]).unwrap();
             assert_eq!(header("Connection"), Some("close"));
+            assert_eq!(header(OUTCOME_HEADER), Some(outcome.name()));
             assert_eq!(header("Content-Type"), Some("text/plain"));
             assert_eq!(
                 header("Content-Length"),
@@ -243,6 +350,7 @@ mod tests {
             let expected = match refusal.answer() {
                 Answer::Malformed => "400",
                 Answer::TooLarge => "431",
+                Answer::MethodNotAllowed => "405",
             };
             assert_eq!(
                 status(Outcome::Refused(refusal)).as_deref(),

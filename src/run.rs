@@ -9,6 +9,7 @@ use crate::core::{self, Bound, Command, CoreConfig, LOCKED_MEMORY_PER_CORE_BYTES
 use crate::local::Room;
 use crate::log::{self, Log};
 use crate::protocol::Protocol;
+use crate::reply::HttpAnswers;
 use crate::ring;
 use crate::route::{Table, Update};
 use crate::sync::{self, SyncConfig, SyncHandle};
@@ -116,6 +117,8 @@ pub fn run(
             pipes_per_core: shares.pipes_per_core,
             ..config.limits.clone()
         },
+        http: Arc::new(config.http.clone()),
+        answers: Arc::new(HttpAnswers::new(&config.http)),
         balance: config.balance,
         proxy: config.proxy.clone(),
         features,

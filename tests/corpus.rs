@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use pointsman::http::{fuzz_framing, fuzz_request};
 use pointsman::protocol::Protocol;
 use pointsman::proxy_protocol::fuzz_header;
 use pointsman::route::Host;
@@ -66,8 +67,12 @@ fn corpus_of_request_heads() {
         return;
     };
     check(Protocol::Http, &cases);
-    cases.iter().for_each(|case| fuzz_http(&case.data));
-    cases.iter().for_each(|case| fuzz_header(&case.data));
+    for case in &cases {
+        fuzz_http(&case.data);
+        fuzz_request(&case.data);
+        fuzz_header(&case.data);
+        fuzz_framing(&case.data);
+    }
 }
 
 /// Which column of the index holds what, counted from 0; file is always the first one.

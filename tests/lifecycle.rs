@@ -61,6 +61,8 @@ fn dumps_under_load_are_whole_and_count_what_was_done() {
         .cores("0-1")
         .route("a.test", &[&backend.member()])
         .args(&["--latency-dir", path.to_str().expect("plain text")])
+        // Each request connects, so that every stage has as many.
+        .args(&["--pool-per-backend", "0"])
         .start();
     let done = Arc::new(AtomicBool::new(false));
     let served = Arc::new(AtomicUsize::new(0));
@@ -103,7 +105,14 @@ fn dumps_under_load_are_whole_and_count_what_was_done() {
         page.is_ok_and(|page| page.starts_with(&format!("pointsman dump {},", before + 1)))
     });
     let histograms = read_log(&path.join("latest.hlog"));
-    for stage in ["head", "route", "connect", "first_byte", "lifetime"] {
+    for stage in [
+        "head",
+        "route",
+        "connect",
+        "first_byte",
+        "lifetime",
+        "request",
+    ] {
         let total = &histograms[&format!("http.{stage}.total")];
         assert_eq!(total.len(), served, "{stage}");
         assert!(histograms.contains_key(&format!("http.{stage}")), "{stage}");
@@ -287,7 +296,7 @@ fn the_routes_file_is_read_again_on_sighup_and_a_bad_one_changes_nothing() {
         .start();
     let get = |host: &str| client::http_get(proxy.http(), host, "/").expect("an answer");
     assert_eq!(get("a.test").text(), "first");
-    // A tunnel that is open stays where it is.
+    // A connection that is open takes the new route with its next request.
     let mut open = client::connect(proxy.http());
     open.write_all(HEAD).expect("the proxy reads");
     assert_eq!(
@@ -306,7 +315,7 @@ fn the_routes_file_is_read_again_on_sighup_and_a_bad_one_changes_nothing() {
     open.write_all(HEAD).expect("the proxy reads");
     assert_eq!(
         Response::read(&mut open).expect("an answer").text(),
-        "first"
+        "second"
     );
 
     write(String::from(

@@ -174,20 +174,38 @@ fn carried(mut stream: TcpStream, bytes: &[u8], channel: &Channel<Vec<u8>>) -> (
     (first, next(channel))
 }
 
+/// As [`carried`] with a request, which has no tail; the client leaves with a reset.
+fn requested(
+    mut stream: TcpStream,
+    bytes: &[u8],
+    channel: &Channel<Vec<u8>>,
+) -> (Vec<u8>, Vec<u8>) {
+    stream.write_all(bytes).expect("the proxy listens");
+    let first = next(channel);
+    let linger = socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO));
+    linger.expect("a socket option");
+    drop(stream);
+    (first, next(channel))
+}
+
 #[test]
 fn header_and_head_are_one_segment_and_the_header_comes_once() {
     let (backend, channel) = recorder();
-    let head = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\nbody";
+    let head = b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\n\r\nbody";
     let hello = Hello::named("a.test").record();
     for version in ["v1", "v2"] {
         let proxy = start(&format!("{} proxy={version}", backend.member()), &[]);
         for (to, bytes) in [(proxy.http(), &head[..]), (proxy.https(), &hello[..])] {
             let stream = client::connect_from(V4, to);
             let own = stream.local_addr().expect("it is connected");
-            let (first, rest) = carried(stream, bytes, &channel);
+            let is_http = to == proxy.http();
+            let (first, rest) = match is_http {
+                true => requested(stream, bytes, &channel),
+                false => carried(stream, bytes, &channel),
+            };
             let (header, behind) = split(&first);
             assert_eq!(behind, bytes);
-            assert_eq!(rest, b"tail");
+            assert_eq!(rest, if is_http { &b""[..] } else { b"tail" });
             let Subject::Inet(addresses) = header.subject else {
                 panic!("{header:?}");
             };

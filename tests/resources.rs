@@ -77,9 +77,13 @@ fn without_descriptors_clients_wait_and_nobody_is_turned_away() {
     assert_eq!(ask(&mut client::connect(proxy.http())), "one");
 }
 
+/// Its body ends with the connection.
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
+
 fn download(bytes: u64) -> backend::Backend {
     backend::raw(move |mut stream| {
         if stream.read_exact(&mut [0; HEAD.len()]).is_ok() {
+            let _ = stream.write_all(ANSWER);
             let _ = Flow::new(1).send(&mut stream, bytes);
         }
     })
@@ -91,6 +95,9 @@ fn downloads(http: SocketAddr, count: usize, bytes: u64) {
             scope.spawn(move || {
                 let mut stream = client::connect(http);
                 stream.write_all(HEAD).expect("the proxy reads");
+                let mut answer = [0; ANSWER.len()];
+                stream.read_exact(&mut answer).expect("an answer");
+                assert_eq!(answer, ANSWER);
                 // Slow enough that all are under way together and hold their pipes.
                 let received = Flow::new(1).receive(&mut stream, |at| {
                     if at % MIB == 0 {
@@ -285,7 +292,9 @@ fn without_local_ports_clients_are_told_and_later_served() {
 fn use_up_local_ports() {
     const PORTS: usize = 61;
     const CLIENTS: u16 = 80;
-    let backend = backend::http("one");
+    // Over TLS, where each client has a backend connection of its own.
+    let backend = backend::echo("one");
+    let hello = client::Hello::named("a.test").record();
     let proxy = Options::new().route("a.test", &[&backend.member()]).start();
     let range = "/proc/sys/net/ipv4/ip_local_port_range";
     std::fs::write(range, "40000 40060").expect("this network is ours");
@@ -294,25 +303,26 @@ fn use_up_local_ports() {
         let source = SocketAddr::from(([127, 0, 0, 2], 50_000 + number));
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         socket.bind(&source.into()).expect("a free port");
-        socket.connect(&proxy.http().into()).expect("it listens");
+        socket.connect(&proxy.https().into()).expect("it listens");
         let mut stream: TcpStream = socket.into();
         let patience = Some(client::PATIENCE);
         stream.set_read_timeout(patience).expect("a socket option");
-        stream.write_all(HEAD).expect("the proxy reads");
-        let status = Response::read(&mut stream).expect("an answer").status;
-        (stream, status)
+        stream.write_all(&hello).expect("the proxy reads");
+        let mut first = [0];
+        stream.read_exact(&mut first).expect("an answer");
+        (stream, first[0] == b'o')
     };
-    let clients: Vec<(TcpStream, u16)> = (0..CLIENTS).map(open).collect();
-    let served = clients.iter().filter(|(_, status)| *status == 200).count();
-    let told = clients.iter().filter(|(_, status)| *status == 503).count();
+    let clients: Vec<(TcpStream, bool)> = (0..CLIENTS).map(open).collect();
+    let served = clients.iter().filter(|(_, served)| *served).count();
+    let told = clients.iter().filter(|(_, served)| !*served).count();
     assert!((PORTS / 2..=PORTS).contains(&served), "{served}");
     assert_eq!(served + told, usize::from(CLIENTS));
-    proxy.wait_for_outcome("http", "out_of_resources", told as u64);
+    proxy.wait_for_outcome("tls", "out_of_resources", told as u64);
     drop(clients);
     // On loopback a port is used again a second after its connection (tcp_tw_reuse).
     let mut number = CLIENTS;
     wait_until("ports are free again", client::PATIENCE, || {
         number += 1;
-        open(number).1 == 200
+        open(number).1
     });
 }

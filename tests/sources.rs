@@ -29,8 +29,9 @@ const IMPURE: [&str; 13] = [
 
 /// Modules and single files without socket, clock, environment and log. Of the configuration only
 /// the first stage reads: what is typed, in a file or in the environment.
-const PURE: [&str; 10] = [
+const PURE: [&str; 11] = [
     "src/sniff",
+    "src/http",
     "src/proxy_protocol",
     "src/route",
     "src/lookup",

@@ -15,7 +15,7 @@ use super::{
     RedisUrl, SyncSettings,
 };
 use crate::protocol::Protocol;
-use crate::route::{Balance, Key, KeyError, Member};
+use crate::route::{Balance, Key, KeyError, check_entry};
 
 /// What the check must know of the machine.
 #[derive(Debug, Clone)]
@@ -57,6 +57,7 @@ impl Typed {
             })?,
             proxy: self.proxy_settings()?,
             sync: self.sync_settings()?,
+            http: self.http_settings()?,
             admin: self.optional("admin", value::admin_address)?,
             lookup: self.value("lookup", yes_or_no)?,
             latency_dir: self.optional("latency-dir", path)?,
@@ -153,6 +154,14 @@ impl Typed {
             pipes_per_core: count("pipes-per-core", 0..=65_536)? as usize,
             drain: duration("drain", Duration::ZERO..=DAY)?,
             ring_entries: self.value("ring-entries", ring_entries)?,
+            keep_alive_deadline: duration("keep-alive-deadline", MILLISECOND..=DAY)?,
+            body_deadline: duration("body-deadline", MILLISECOND..=DAY)?,
+            response_deadline: duration("response-deadline", MILLISECOND..=DAY)?,
+            response_head_bytes_max: bytes("response-head-bytes-max", KIB..=MIB)?,
+            requests_per_connection_max: count("requests-per-connection-max", 1..=u32::MAX)?,
+            pool_per_backend: count("pool-per-backend", 0..=65_536)? as usize,
+            pool_per_core: count("pool-per-core", 0..=1_048_576)? as usize,
+            pool_idle_deadline: duration("pool-idle-deadline", MILLISECOND..=DAY)?,
         })
     }
 
@@ -238,7 +247,7 @@ impl Typed {
     }
 
     /// The value of an option that has a default.
-    fn value<T>(
+    pub(super) fn value<T>(
         &self,
         name: &'static str,
         parse: impl FnOnce(&str) -> Result<T, Fault>,
@@ -251,7 +260,7 @@ impl Typed {
     }
 
     /// The value of an option that may be missing.
-    fn optional<T>(
+    pub(super) fn optional<T>(
         &self,
         name: &'static str,
         parse: impl FnOnce(&str) -> Result<T, Fault>,
@@ -263,7 +272,7 @@ impl Typed {
     }
 
     /// The values of a repeatable option.
-    fn all<T>(
+    pub(super) fn all<T>(
         &self,
         name: &'static str,
         parse: impl Fn(&str) -> Result<T, Fault>,
@@ -361,8 +370,8 @@ fn static_route(text: &str) -> Result<Vec<(String, String)>, Fault> {
     members
         .split(',')
         .map(str::trim)
-        .map(|member| match Member::parse(member) {
-            Ok(_) => Ok((host.to_owned(), member.to_owned())),
+        .map(|member| match check_entry(member) {
+            Ok(()) => Ok((host.to_owned(), member.to_owned())),
             Err(error) => Err(fault(&format!("has a wrong member: {error}"))),
         })
         .collect()

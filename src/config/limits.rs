@@ -44,6 +44,23 @@ pub struct Limits {
     /// Submission entries of a core's ring; 1024. The completion queue has twice as many and the
     /// kernel keeps what overflows, so this bounds one batch, not the connections.
     pub ring_entries: u32,
+    /// Between two requests of an HTTP connection; 60 s. What browsers keep connections for.
+    pub keep_alive_deadline: Duration,
+    /// In which at least 1 KiB of a request's body must come, or the rest of it; 30 s.
+    pub body_deadline: Duration,
+    /// From a request sent to the head of its response; 60 s. What the common proxies wait.
+    pub response_deadline: Duration,
+    /// Of an HTTP response head, bytes; 32 KiB.
+    pub response_head_bytes_max: usize,
+    /// Requests served on one connection before it is closed; 10,000. It bounds how long a client
+    /// stays on one core.
+    pub requests_per_connection_max: u32,
+    /// Idle connections kept per backend and core; 64. 0: none is kept.
+    pub pool_per_backend: usize,
+    /// Idle connections to backends kept per core; 1024, each costs a descriptor on both sides.
+    pub pool_per_core: usize,
+    /// An idle connection to a backend is closed after this; 30 s. Less than what servers wait.
+    pub pool_idle_deadline: Duration,
 }
 
 impl Default for Limits {
@@ -61,6 +78,14 @@ impl Default for Limits {
             pipes_per_core: 256,
             drain: Duration::from_secs(30),
             ring_entries: 1024,
+            keep_alive_deadline: Duration::from_secs(60),
+            body_deadline: Duration::from_secs(30),
+            response_deadline: Duration::from_secs(60),
+            response_head_bytes_max: 32 * KIB,
+            requests_per_connection_max: 10_000,
+            pool_per_backend: 64,
+            pool_per_core: 1024,
+            pool_idle_deadline: Duration::from_secs(30),
         }
     }
 }

@@ -5,6 +5,7 @@
 mod check;
 mod error;
 mod file;
+mod http;
 mod limits;
 mod options;
 mod proxy_settings;
@@ -14,6 +15,7 @@ mod value;
 
 pub use check::Machine;
 pub use error::{ConfigError, Origin};
+pub use http::HttpSettings;
 pub use limits::Limits;
 pub use proxy_settings::ProxySettings;
 pub use sync_settings::{RedisUrl, SyncSettings};
@@ -38,6 +40,7 @@ pub struct Config {
     pub balance: Balance,
     pub proxy: ProxySettings,
     pub sync: SyncSettings,
+    pub http: HttpSettings,
     /// Where the admin endpoint listens; `None`: nowhere.
     pub admin: Option<SocketAddr>,
     /// Whether the admin endpoint can tell who is behind a connection that a backend sees.

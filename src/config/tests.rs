@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use super::*;
+use crate::config::http::tests::HTTP_VALUES;
 use crate::config::options::OPTIONS;
 use crate::config::{Action, ReadError, read};
 
@@ -163,6 +164,7 @@ fn every_option_is_read_from_all_three_places() {
         ("kernel-mask", "5.10"),
         ("debug-faults", "yes"),
     ];
+    let values: Vec<_> = values.into_iter().chain(HTTP_VALUES).collect();
     let named: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
     let listed = OPTIONS.iter().map(|spec| spec.name);
     let unread: Vec<&str> = listed
@@ -184,7 +186,7 @@ fn every_option_is_read_from_all_three_places() {
         .collect();
     let environment: Vec<(&str, &str)> = names
         .iter()
-        .zip(values)
+        .zip(values.clone())
         .map(|(name, (_, value))| (name.as_str(), value))
         .collect();
     assert_eq!(format!("{:?}", checked(&[], &environment)), from_flags);

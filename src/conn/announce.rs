@@ -12,7 +12,7 @@ use crate::sniff::{self, Head};
 const USUAL_BYTES: usize = 192;
 
 /// What goes to the backend first.
-pub(super) struct Announced {
+pub(crate) struct Announced {
     /// The header, and what was received behind it.
     pub bytes: Vec<u8>,
     /// The connection's id in a header of version 2, for the log; empty in version 1.
@@ -23,7 +23,7 @@ pub(super) struct Announced {
 ///
 /// # Errors
 /// [`Outcome::ClientReset`] when the client has gone and with it its address.
-pub(super) fn announce(
+pub(crate) fn announce(
     local: &Local,
     client: &Client,
     version: ProxyVersion,

@@ -11,7 +11,7 @@ use std::io;
 
 /// Reads until the head is complete. Gives back the head and every byte that the client sent, to be
 /// replayed; a PROXY header is not among them.
-pub(super) async fn read_head(
+pub(crate) async fn read_head(
     local: &Local,
     client: &Client,
     protocol: Protocol,
@@ -58,8 +58,33 @@ pub(super) async fn read_head(
     }
 }
 
+/// Reads what a proxy in front of an HTTP client has to say of it, where one may. Gives back what
+/// the client has sent behind it.
+pub(crate) async fn read_front(local: &Local, client: &Client) -> Result<Vec<u8>, Outcome> {
+    let mut front = Front::of(local, client, Protocol::Http)?;
+    let mut received = Vec::new();
+    while front != Front::Closed {
+        let read = {
+            let mut buffer = local.buffer.borrow_mut();
+            let read = client.socket().recv(&mut buffer);
+            received.extend_from_slice(&buffer[..*read.as_ref().unwrap_or(&0)]);
+            read
+        };
+        match read {
+            Ok(0) => return Err(left(client, &received)),
+            Ok(_) if !front.pass(client, &mut received)? => {}
+            Ok(_) => break,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let _ = local.ring.readable(client.socket()).await;
+            }
+            Err(_) => return Err(left(client, &received)),
+        }
+    }
+    Ok(received)
+}
+
 /// How the connection ends when no more bytes come.
-fn left(client: &Client, received: &[u8]) -> Outcome {
+pub(crate) fn left(client: &Client, received: &[u8]) -> Outcome {
     let subject = client.introduction().map(|header| header.subject);
     match subject {
         Some(Subject::Sender) if received.is_empty() => Outcome::HealthCheck,

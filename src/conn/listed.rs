@@ -2,16 +2,17 @@
 //! `--lookup` there is no table, and nothing here asks the kernel or allocates.
 
 use crate::client::Client;
-use crate::dial::Dialled;
+use crate::dial::LiveBackend;
 use crate::local::Local;
 use crate::lookup::{Connection, Ends, Kept, Serial};
 use crate::metrics::Counter;
 use crate::sniff::Head;
+use crate::sys::Socket;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
 /// Marks its connection as ended when it is dropped.
-pub(super) struct Listed {
+pub(crate) struct Listed {
     local: Rc<Local>,
     ends: Ends,
     serial: Serial,
@@ -23,21 +24,22 @@ impl Listed {
     pub fn new(
         local: &Rc<Local>,
         client: &Client,
-        dialled: &Dialled,
+        socket: &Socket,
+        backend: &LiveBackend,
         head: &Head,
         accepted: Instant,
     ) -> Option<Box<Listed>> {
         let mut table = local.lookup.as_ref()?.borrow_mut();
         let ends = Ends {
-            source: dialled.socket.local()?,
-            backend: dialled.socket.peer()?,
+            source: socket.local()?,
+            backend: socket.peer()?,
         };
         let connection = Connection {
             client: client.address()?,
             name: head.name.as_ref().map(|name| name.as_str().into()),
             alpn: head.alpn.clone(),
             accepted: SystemTime::now() - accepted.elapsed(),
-            member: dialled.backend.text().into(),
+            member: backend.text().into(),
         };
         let kept = table.begin(ends, connection, local.ring.now());
         if !matches!(kept, Kept::Yes(_)) {

@@ -20,10 +20,6 @@ pub struct Collector {
     total: CoreMetrics,
     interval: CoreMetrics,
     /// Cleared, to be recorded into again: a core allocates nothing and touches no new page.
-    #[expect(
-        clippy::vec_box,
-        reason = "a box goes to a core and comes back as it is"
-    )]
     spare: Vec<Box<CoreMetrics>>,
     /// Cores that were asked and have not answered. Their answer counts whenever it comes, and they
     /// are not asked again before it.

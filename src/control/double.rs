@@ -127,6 +127,7 @@ impl Cores for CoreThreads {
                 deadlines: state.live,
                 pipes_idle: 0,
                 pipes_out: 0,
+                backends_idle: 0,
                 listening: state.listening,
             });
         });

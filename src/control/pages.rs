@@ -89,6 +89,7 @@ fn core(status: &CoreStatus) -> serde_json::Value {
         "deadlines": status.deadlines,
         "pipes_idle": status.pipes_idle,
         "pipes_out": status.pipes_out,
+        "backends_idle": status.backends_idle,
         "listening": status.listening,
     })
 }
@@ -123,7 +124,7 @@ fn metrics(shared: &Shared) -> Result<String, fmt::Error> {
 type Reading = fn(&CoreStatus) -> u64;
 
 fn gauges(out: &mut String, cores: &[CoreStatus]) -> fmt::Result {
-    let gauges: [(&str, &str, Reading); 7] = [
+    let gauges: [(&str, &str, Reading); 8] = [
         ("live_connections", "Open client connections.", |core| {
             core.live as u64
         }),
@@ -146,6 +147,11 @@ fn gauges(out: &mut String, cores: &[CoreStatus]) -> fmt::Result {
         ("pipes_out", "Splice pipes in use.", |core| {
             core.pipes_out as u64
         }),
+        (
+            "backends_idle",
+            "Connections to backends that wait for a request.",
+            |core| core.backends_idle as u64,
+        ),
         ("listening", "1 while the core accepts.", |core| {
             core.listening.into()
         }),

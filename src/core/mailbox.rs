@@ -53,6 +53,8 @@ pub struct CoreStatus {
     pub deadlines: usize,
     pub pipes_idle: usize,
     pub pipes_out: usize,
+    /// Connections to backends that wait for their next request.
+    pub backends_idle: usize,
     /// Whether it still accepts.
     pub listening: bool,
 }
@@ -101,6 +103,7 @@ pub(super) fn status(local: &Local) -> CoreStatus {
         deadlines: local.ring.deadlines(),
         pipes_idle: pipes.idle(),
         pipes_out: pipes.out(),
+        backends_idle: local.idle.borrow().len(),
         listening: local.listening.get() > 0,
     }
 }

@@ -13,7 +13,7 @@ use crate::protocol::Protocol;
 pub const LOWEST_NS: u64 = 16;
 
 /// Longest span told apart, in nanoseconds: one day. A tunnel that lives longer is counted as one
-/// day, because every doubling costs another kilobyte in each of the fifteen histograms of each core.
+/// day, because every doubling costs another kilobyte in each of the eighteen histograms of each core.
 pub const HIGHEST_NS: u64 = 24 * 60 * 60 * 1_000_000_000;
 
 /// Two digits are an error below 1 %. A third would cost eight times the memory, 3 MB per core.
@@ -21,7 +21,7 @@ const SIGNIFICANT_DIGITS: u8 = 2;
 
 const PROTOCOLS: usize = Protocol::ALL.len();
 
-/// Everything one core counts and times: 570 KB of addresses, and memory for what is recorded into;
+/// Everything one core counts and times: 680 KB of addresses, and memory for what is recorded into;
 /// no process serves all protocols.
 ///
 /// Spans are in nanoseconds, the unit that the public HdrHistogram tools assume; a route lookup
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn one_core_takes_little_more_than_half_a_megabyte() {
         let bytes = CoreMetrics::new().memory_bytes();
-        assert!((450_000..=600_000).contains(&bytes), "{bytes} bytes");
+        assert!((500_000..=750_000).contains(&bytes), "{bytes} bytes");
     }
 
     #[test]

@@ -27,15 +27,18 @@ pub enum Stage {
     FirstByte,
     /// Accepted until both sides are closed.
     Lifetime,
+    /// A request's head complete until the head of its response, connecting included.
+    Request,
 }
 
 impl Stage {
-    pub const ALL: [Stage; 5] = [
+    pub const ALL: [Stage; 6] = [
         Stage::Head,
         Stage::Route,
         Stage::Connect,
         Stage::FirstByte,
         Stage::Lifetime,
+        Stage::Request,
     ];
     pub const COUNT: usize = Self::ALL.len();
 
@@ -52,6 +55,7 @@ impl Stage {
             Stage::Connect => "connect",
             Stage::FirstByte => "first_byte",
             Stage::Lifetime => "lifetime",
+            Stage::Request => "request",
         }
     }
 }
@@ -79,6 +83,24 @@ pub enum Counter {
     CopiedBytes,
     /// Times a bulk direction went on copying because no pipe could be had.
     PipesRefused,
+    /// HTTP requests whose head was complete and valid.
+    Requests,
+    /// Interim and 101 responses passed on.
+    Responses1xx,
+    /// Responses of backends with status 200 to 299.
+    Responses2xx,
+    /// Responses of backends with status 300 to 399.
+    Responses3xx,
+    /// Responses of backends with status 400 to 499.
+    Responses4xx,
+    /// Responses of backends with status 500 to 599.
+    Responses5xx,
+    /// Requests sent on a backend connection that had carried one before.
+    BackendsReused,
+    /// Requests sent again because a reused backend connection turned out closed.
+    RequestsRetried,
+    /// Requests that were redirected to https.
+    Redirects,
     /// Connects for IPv6 clients to source=nat46 backends, which go out from the proxy's own address.
     Nat46OwnSource,
     /// Connections that a look-up does not know of because the table was full.
@@ -86,7 +108,7 @@ pub enum Counter {
 }
 
 impl Counter {
-    pub const ALL: [Counter; 12] = [
+    pub const ALL: [Counter; 21] = [
         Counter::Accepted,
         Counter::AcceptPaused,
         Counter::AcceptErrors,
@@ -97,6 +119,15 @@ impl Counter {
         Counter::SplicedBytes,
         Counter::CopiedBytes,
         Counter::PipesRefused,
+        Counter::Requests,
+        Counter::Responses1xx,
+        Counter::Responses2xx,
+        Counter::Responses3xx,
+        Counter::Responses4xx,
+        Counter::Responses5xx,
+        Counter::BackendsReused,
+        Counter::RequestsRetried,
+        Counter::Redirects,
         Counter::Nat46OwnSource,
         Counter::LookupsForgotten,
     ];
@@ -120,6 +151,15 @@ impl Counter {
             Counter::SplicedBytes => "spliced_bytes",
             Counter::CopiedBytes => "copied_bytes",
             Counter::PipesRefused => "pipes_refused",
+            Counter::Requests => "requests",
+            Counter::Responses1xx => "responses_1xx",
+            Counter::Responses2xx => "responses_2xx",
+            Counter::Responses3xx => "responses_3xx",
+            Counter::Responses4xx => "responses_4xx",
+            Counter::Responses5xx => "responses_5xx",
+            Counter::BackendsReused => "backends_reused",
+            Counter::RequestsRetried => "requests_retried",
+            Counter::Redirects => "redirects",
             Counter::Nat46OwnSource => "nat46_own_source",
             Counter::LookupsForgotten => "lookups_forgotten",
         }
@@ -142,10 +182,36 @@ impl Counter {
             Counter::SplicedBytes => "Bytes moved through a pipe.",
             Counter::CopiedBytes => "Bytes moved through a core's buffer.",
             Counter::PipesRefused => "Times a bulk direction found no pipe and went on copying.",
+            Counter::Requests => "HTTP requests whose head was complete and valid.",
+            Counter::Responses1xx => "Interim and 101 responses passed on.",
+            Counter::Responses2xx => "Responses of backends with status 200 to 299.",
+            Counter::Responses3xx => "Responses of backends with status 300 to 399.",
+            Counter::Responses4xx => "Responses of backends with status 400 to 499.",
+            Counter::Responses5xx => "Responses of backends with status 500 to 599.",
+            Counter::BackendsReused => {
+                "Requests sent on a backend connection that had carried one before."
+            }
+            Counter::Redirects => "Requests redirected to https by an option of their host.",
+            Counter::RequestsRetried => {
+                "Requests sent again because a reused backend connection turned out closed."
+            }
             Counter::Nat46OwnSource => {
                 "Connects for IPv6 clients to source=nat46 backends, from the proxy's own address."
             }
             Counter::LookupsForgotten => "Connections unknown to look-ups for want of room.",
+        }
+    }
+}
+
+impl Counter {
+    /// The counter of a response's class; `status` is from 100 to 599.
+    pub fn of_response(status: u16) -> Counter {
+        match status {
+            ..200 => Counter::Responses1xx,
+            200..300 => Counter::Responses2xx,
+            300..400 => Counter::Responses3xx,
+            400..500 => Counter::Responses4xx,
+            500.. => Counter::Responses5xx,
         }
     }
 }

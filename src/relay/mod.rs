@@ -5,7 +5,7 @@
 //! live in one task and share nothing but the two sockets; see [`Direction`] for one of them.
 
 mod direction;
-mod pace;
+pub(crate) mod pace;
 mod pool;
 
 pub use pool::PipePool;

@@ -6,7 +6,7 @@
 
 /// A read of at least this many bytes is bulk: half of the copy buffer, above what one
 /// request, response head or record amounts to.
-const LARGE_BYTES: usize = 32 * 1024;
+pub const LARGE_BYTES: usize = 32 * 1024;
 /// A read below this is no longer bulk. Lower than [`LARGE_BYTES`] so that a stream whose pieces
 /// hover around one size does not flap.
 const SMALL_BYTES: usize = 16 * 1024;

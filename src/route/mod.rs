@@ -4,6 +4,7 @@
 mod backend;
 mod choose;
 mod host;
+mod host_options;
 mod key;
 mod master;
 mod member;
@@ -17,9 +18,10 @@ pub use choose::{Balance, Chooser};
 #[doc(hidden)]
 pub use host::fuzz_host;
 pub use host::{Host, HostError};
+pub use host_options::{EntryError, HostOptions, as_option, check_entry, option_entry};
 pub use key::{Key, KeyError};
 pub use master::{Change, Layer, Master, Seen};
 pub use member::{Member, MemberAddress, MemberError};
 pub use member_options::{Delivery, Nat46Prefix, OptionError, ProxyVersion, Source};
 pub use registry::Registry;
-pub use table::{Route, Table, Update};
+pub use table::{Route, RouteOptions, Table, Update};

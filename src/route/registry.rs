@@ -11,7 +11,7 @@ use hashbrown::HashTable;
 
 use super::backend::Backend;
 use super::member::{Member, MemberError};
-use super::table::Route;
+use super::table::{Route, RouteOptions};
 
 /// All backends and routes that exist.
 #[derive(Default)]
@@ -62,16 +62,23 @@ impl Registry {
     ///
     /// An empty set is the route of a name whose every member was rejected: the name is known and
     /// is not to fall to a wildcard or a default that belongs to someone else.
-    pub fn route(&mut self, mut backends: Vec<Arc<Backend>>) -> Arc<Route> {
+    pub fn route(&mut self, backends: Vec<Arc<Backend>>) -> Arc<Route> {
+        self.route_with(backends, None)
+    }
+
+    /// As [`Registry::route`], for a host with options.
+    pub fn route_with(
+        &mut self,
+        mut backends: Vec<Arc<Backend>>,
+        options: Option<RouteOptions>,
+    ) -> Arc<Route> {
         backends.sort_unstable_by_key(|backend| backend.slot());
         backends.dedup_by_key(|backend| backend.slot());
-        let slots = |backends: &[Arc<Backend>]| {
-            self.hasher
-                .hash_one(backends.iter().map(|b| b.slot()).collect::<Vec<u32>>())
-        };
-        let hash = slots(&backends);
+        let hash = hash_of(&self.hasher, &backends, options.as_ref());
+        let said = |options: Option<&RouteOptions>| options.map(|options| options.said.clone());
         let same = |route: &Arc<Route>| {
-            route.backends().len() == backends.len()
+            said(route.options()) == said(options.as_ref())
+                && route.backends().len() == backends.len()
                 && route
                     .backends()
                     .iter()
@@ -82,9 +89,13 @@ impl Registry {
             return Arc::clone(route);
         }
         self.routes_made += 1;
-        let route = Arc::new(Route::new(self.routes_made, backends));
+        let route = Route::new(self.routes_made, backends).with_options(options);
+        let route = Arc::new(route);
+        let hasher = &self.hasher;
         self.routes
-            .insert_unique(hash, Arc::clone(&route), |route| slots(route.backends()));
+            .insert_unique(hash, Arc::clone(&route), |route| {
+                hash_of_route(hasher, route)
+            });
         route
     }
 
@@ -97,18 +108,26 @@ impl Registry {
     pub fn sweep(&mut self) {
         let hasher = &self.hasher;
         // Two holders are left when a route is free: `routes` and `retired`.
-        for (_, route) in self
+        let mut freed: Vec<Arc<Route>> = self
             .retired
             .extract_if(|_, route| Arc::strong_count(route) == 2)
-        {
+            .map(|(_, route)| route)
+            .collect();
+        while let Some(route) = freed.pop() {
             let slots: Vec<u32> = route.backends().iter().map(|b| b.slot()).collect();
             if let Ok(entry) = self
                 .routes
-                .find_entry(hasher.hash_one(&slots), |other| Arc::ptr_eq(other, &route))
+                .find_entry(hash_of_route(hasher, &route), |other| {
+                    Arc::ptr_eq(other, &route)
+                })
             {
                 entry.remove();
             }
             self.orphans.extend(slots);
+            // The route within it may have been held by nothing else.
+            if let Some(acme) = route.options().and_then(|options| options.acme.clone()) {
+                self.retired.insert(acme.id(), acme);
+            }
         }
         self.orphans.retain(|&slot| {
             let place = &mut self.backends[slot as usize];
@@ -139,6 +158,15 @@ impl Registry {
     }
 }
 
+fn hash_of_route(hasher: &RandomState, route: &Route) -> u64 {
+    hash_of(hasher, route.backends(), route.options())
+}
+
+fn hash_of(hasher: &RandomState, backends: &[Arc<Backend>], options: Option<&RouteOptions>) -> u64 {
+    let slots: Vec<u32> = backends.iter().map(|backend| backend.slot()).collect();
+    hasher.hash_one((slots, options.map(|options| &options.said)))
+}
+
 fn alive(backends: &[Option<Arc<Backend>>], slot: u32) -> &Arc<Backend> {
     backends[slot as usize]
         .as_ref()
@@ -148,7 +176,7 @@ fn alive(backends: &[Option<Arc<Backend>>], slot: u32) -> &Arc<Backend> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::ProxyVersion;
+    use crate::route::{HostOptions, ProxyVersion};
 
     fn route(registry: &mut Registry, members: &[&str]) -> Arc<Route> {
         let backends = members
@@ -167,6 +195,36 @@ mod tests {
         let other = route(&mut registry, &["10.0.0.1:80"]);
         assert_ne!(one.id(), other.id());
         assert_eq!((registry.backend_count(), registry.route_count()), (2, 2));
+    }
+
+    #[test]
+    fn options_make_another_route_and_their_members_are_freed_with_it() {
+        let mut registry = Registry::new();
+        let plain = route(&mut registry, &["10.0.0.1:80"]);
+        let with = |registry: &mut Registry| {
+            let acme = route(registry, &["acme.test"]);
+            let mut said = HostOptions::default();
+            said.read("redirect=https").unwrap();
+            said.read("acme=acme.test").unwrap();
+            let options = RouteOptions {
+                said,
+                acme: Some(acme),
+            };
+            registry.route_with(plain.backends().to_vec(), Some(options))
+        };
+        let one = with(&mut registry);
+        assert!(Arc::ptr_eq(&one, &with(&mut registry)));
+        assert_ne!(one.id(), plain.id());
+        assert_eq!(
+            one.entries(),
+            ["10.0.0.1:80", "@redirect=https", "@acme=acme.test"]
+        );
+        assert_eq!((registry.backend_count(), registry.route_count()), (2, 3));
+        registry.retire(one);
+        for _ in 0..2 {
+            registry.sweep();
+        }
+        assert_eq!((registry.backend_count(), registry.route_count()), (1, 1));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::backend::Backend;
 use super::host::Host;
+use super::host_options::HostOptions;
 use super::key::Key;
 use super::master::Layer;
 use super::member_options::ProxyVersion;
@@ -17,7 +18,16 @@ use crate::protocol::Protocol;
 pub struct Route {
     id: u64,
     backends: Box<[Arc<Backend>]>,
+    options: Option<Box<RouteOptions>>,
     tells_names: bool,
+}
+
+/// What is said about a host besides its backends.
+#[derive(Debug)]
+pub struct RouteOptions {
+    pub said: HostOptions,
+    /// Where requests of certificate authorities go.
+    pub acme: Option<Arc<Route>>,
 }
 
 impl Route {
@@ -27,7 +37,28 @@ impl Route {
             id,
             tells_names: backends.iter().any(is_told),
             backends: backends.into(),
+            options: None,
         }
+    }
+
+    pub(super) fn with_options(mut self, options: Option<RouteOptions>) -> Route {
+        self.options = options.map(Box::new);
+        self
+    }
+
+    /// `None` when nothing is said, as for most hosts.
+    pub fn options(&self) -> Option<&RouteOptions> {
+        self.options.as_deref()
+    }
+
+    /// The members and options, as an operator writes them.
+    pub fn entries(&self) -> Vec<String> {
+        let members = self
+            .backends
+            .iter()
+            .map(|backend| backend.text().to_owned());
+        let options = self.options().map(|options| options.said.entries());
+        members.chain(options.into_iter().flatten()).collect()
     }
 
     pub fn backends(&self) -> &[Arc<Backend>] {

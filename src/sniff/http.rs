@@ -8,17 +8,18 @@
 use super::request_line::{RequestLine, parse_authority};
 use super::{Head, Refusal, Step};
 use crate::route::Host;
+use std::ops::Range;
 
 /// Most header lines looked at: browsers send about 20, the common servers stop between 100
 /// (Apache, HAProxy) and 2,000 (Node), and the array for these is 8 KiB of stack.
-const HEADERS_MAX: usize = 256;
+pub(crate) const HEADERS_MAX: usize = 256;
 
 /// First byte of a TLS handshake record.
 const TLS_HANDSHAKE: u8 = 0x16;
 
 /// How far the head was walked.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Walk {
+pub(crate) struct Walk {
     /// Bytes walked over.
     at: u32,
     /// Where the current header line begins.
@@ -45,16 +46,28 @@ enum Place {
 }
 
 impl Walk {
-    /// `within` is what was received, cut at the limit. Nothing moves on a refusal, so that
-    /// asking again gives the same one.
     pub(super) fn advance(&mut self, within: &[u8]) -> Step {
+        match self.walk_to_end(within)? {
+            Some(span) => self.parse(within, &span).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Where the head's parts are, once its empty line has come. `within` is what was received, cut
+    /// at the limit. Nothing moves on a refusal, so that asking again gives the same one.
+    pub(crate) fn walk_to_end(&mut self, within: &[u8]) -> Result<Option<Span>, Refusal> {
         loop {
             let more = match self.place {
                 Place::EmptyLines => self.walk_empty_lines(within)?,
                 Place::Method => self.walk_method(within)?,
                 Place::Target => self.walk_target(within)?,
                 Place::Headers => self.walk_headers(within),
-                Place::End => return self.parse(within).map(Some),
+                Place::End => {
+                    return Ok(Some(Span {
+                        line: self.request as usize..self.headers as usize,
+                        fields: self.headers as usize..self.at as usize,
+                    }));
+                }
             };
             if more {
                 return Ok(None);
@@ -132,35 +145,56 @@ impl Walk {
         }
     }
 
-    fn parse(&self, within: &[u8]) -> Result<Head, Refusal> {
-        let line = &within[self.request as usize..self.headers as usize];
-        let request = RequestLine::parse(trim_line_end(line))?;
-        let host = parse_fields(&within[self.headers as usize..self.at as usize])?;
-        if host.is_none() && request.host_required {
+    fn parse(&self, within: &[u8], span: &Span) -> Result<Head, Refusal> {
+        let request = RequestLine::parse(trim_line_end(&within[span.line.clone()]))?;
+        let mut storage = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let fields = parse_fields(&within[span.fields.clone()], &mut storage)?;
+        let host = host_of(fields)?;
+        if host.is_none() && request.host_required() {
             return Err(Refusal::HostMissing);
         }
         Ok(Head {
-            name: request.authority.or(host),
+            name: request
+                .authority
+                .map(|(host, _)| host)
+                .or(host.map(|(host, _)| host)),
             alpn: Box::default(),
             ech: false,
         })
     }
 }
 
-/// The Host among the header lines; `fields` ends with the empty line.
-fn parse_fields(fields: &[u8]) -> Result<Option<Host>, Refusal> {
-    let mut storage = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let parsed = match httparse::parse_headers(fields, &mut storage) {
-        Ok(httparse::Status::Complete((length, parsed))) if length == fields.len() => parsed,
+/// Where the parts of a complete head are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// The request line with its line end.
+    pub(crate) line: Range<usize>,
+    /// The header lines, the empty line included; the head ends where they do.
+    pub(crate) fields: Range<usize>,
+}
+
+/// The header lines, each by name and value; `fields` ends with the empty line.
+pub(crate) fn parse_fields<'s, 'b>(
+    fields: &'b [u8],
+    storage: &'s mut [httparse::Header<'b>],
+) -> Result<&'s [httparse::Header<'b>], Refusal> {
+    match httparse::parse_headers(fields, storage) {
+        Ok(httparse::Status::Complete((length, parsed))) if length == fields.len() => Ok(parsed),
         Ok(_) => {
             debug_assert!(false, "the empty line is where httparse finds it");
-            return Err(Refusal::HeaderName);
+            Err(Refusal::HeaderName)
         }
-        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::TooManyHeaders),
-        Err(_) => return Err(name_fault(fields)),
-    };
+        Err(httparse::Error::TooManyHeaders) => Err(Refusal::TooManyHeaders),
+        Err(_) => Err(name_fault(fields)),
+    }
+}
+
+/// The Host among the header lines, and its value as it was sent.
+pub(crate) fn host_of<'b>(
+    fields: &[httparse::Header<'b>],
+) -> Result<Option<(Host, &'b [u8])>, Refusal> {
     let mut host = None;
-    for field in parsed {
+    for field in fields {
         if field.name.eq_ignore_ascii_case("host") && host.replace(field.value).is_some() {
             return Err(Refusal::HostRepeated);
         }
@@ -172,7 +206,7 @@ fn parse_fields(fields: &[u8]) -> Result<Option<Host>, Refusal> {
     if value.contains(&b',') {
         return Err(Refusal::HostList);
     }
-    parse_authority(value).map(Some)
+    Ok(Some((parse_authority(value)?, value)))
 }
 
 /// Which rule the header lines break; `httparse` says only that they break one.
@@ -205,12 +239,12 @@ fn name_fault(fields: &[u8]) -> Refusal {
     Refusal::HeaderName
 }
 
-fn trim_line_end(line: &[u8]) -> &[u8] {
+pub(crate) fn trim_line_end(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 /// What methods and field names are made of (RFC 9110 section 5.6.2).
-fn is_token(byte: u8) -> bool {
+pub(crate) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

@@ -6,10 +6,10 @@
 //! behind a hello or a body behind a request is relayed as it came.
 
 mod hello;
-mod http;
+pub(crate) mod http;
 mod ja4;
 mod refusal;
-mod request_line;
+pub(crate) mod request_line;
 mod tls;
 
 #[cfg(test)]

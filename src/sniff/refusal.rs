@@ -8,6 +8,8 @@ pub enum Answer {
     Malformed,
     /// TLS alert decode_error; HTTP 431.
     TooLarge,
+    /// HTTP 405; never about TLS.
+    MethodNotAllowed,
 }
 
 macro_rules! refusals {
@@ -171,8 +173,12 @@ refusals! {
         "a TLS hello came in on the HTTP port; use http:// or the TLS port"
     /// The HTTP/2 connection preface (RFC 9113 section 3.4).
     Http2Preface "http2_preface" Malformed
-        "the client speaks HTTP/2 without TLS, whose names cannot be read here; \
-         let it use HTTP/1.1 or TLS"
+        "the client speaks HTTP/2 without TLS, whose requests cannot be routed one by one; \
+         let it use HTTP/1.1 or TLS, or allow such connections with h2c"
+    /// What follows the preface is no HTTP/2 with a sound first request.
+    H2cMalformed "h2c_malformed" Malformed
+        "an HTTP/2 connection does not begin with SETTINGS and a sound request; \
+         the client is broken or waits for the server to speak first"
     /// The first line is not method, target and version with one space between.
     RequestLine "request_line" Malformed
         "the first line is no HTTP/1 request line; the client is broken or speaks HTTP/0.9"
@@ -190,7 +196,7 @@ refusals! {
         "the request target carries a user name, which hides the real host; \
          leave it out at the client"
     /// CONNECT: this is no forward proxy.
-    ConnectMethod "connect_method" Malformed
+    ConnectMethod "connect_method" MethodNotAllowed
         "the client asks for a tunnel with CONNECT; \
          this is no forward proxy, correct its proxy settings"
     /// HTTP/1.1 without a Host field (RFC 9112 section 3.2).
@@ -252,6 +258,46 @@ refusals! {
     RequestHeadTooLarge "request_head_too_large" TooLarge
         "the request head is larger than the limit; \
          raise request_head_bytes_max if such clients are yours"
+    /// A Content-Length that is no number of at most 64 bits (RFC 9110 section 8.6).
+    ContentLength "content_length" Malformed
+        "the Content-Length is no plain number, which readers read differently; \
+         the client is broken or hostile"
+    /// Two Content-Lengths that say different things (RFC 9112 section 6.3).
+    ContentLengthsDiffer "content_lengths_differ" Malformed
+        "the request has two different Content-Lengths, so where it ends is ambiguous; \
+         the client or a proxy before it is broken or hostile"
+    /// Content-Length beside Transfer-Encoding (RFC 9112 section 6.1).
+    LengthAndEncoding "length_and_encoding" Malformed
+        "the request has a Content-Length and a Transfer-Encoding, so where it ends is ambiguous; \
+         the client or a proxy before it is broken or hostile"
+    /// A Transfer-Encoding that is not exactly `chunked`, once (RFC 9112 section 6.1).
+    TransferEncoding "transfer_encoding" Malformed
+        "the Transfer-Encoding is not exactly chunked, so where the request ends is ambiguous; \
+         the client is broken or hostile"
+    /// Transfer-Encoding in HTTP/1.0, which does not have it (RFC 9112 section 6.1).
+    TransferEncodingVersion "transfer_encoding_version" Malformed
+        "an HTTP/1.0 request has a Transfer-Encoding, which that version does not know; \
+         the client or a proxy before it is broken or hostile"
+    /// A chunk size that is no hexadecimal number, or what follows it (RFC 9112 section 7.1).
+    ChunkSize "chunk_size" Malformed
+        "a chunk's size is no plain hexadecimal number in a line of its own; \
+         the client is broken or hostile"
+    /// A chunk size beyond 64 bits.
+    ChunkOverflow "chunk_overflow" Malformed
+        "a chunk's size has more than 16 digits; the client is broken or hostile"
+    /// A chunk extension that is too long or holds control characters.
+    ChunkExtension "chunk_extension" Malformed
+        "a chunk's extension is longer than 1,024 bytes or holds a control character; \
+         the client is broken or hostile"
+    /// A chunk whose data is not followed by the end of a line.
+    ChunkEnd "chunk_end" Malformed
+        "a chunk goes on behind its size; the client is broken or hostile"
+    /// A trailer line that is no field, or a field that no trailer may be (RFC 9110 section 6.5.1).
+    Trailer "trailer" Malformed
+        "a trailer is malformed or says what only a head may say; the client is broken or hostile"
+    /// More trailers than are read.
+    TrailersTooLarge "trailers_too_large" TooLarge
+        "the trailers are larger than 8 KiB; the client is broken or hostile"
 }
 
 impl Refusal {
@@ -303,6 +349,7 @@ mod tests {
             Refusal::HelloTooLarge,
             Refusal::TooManyHeaders,
             Refusal::RequestHeadTooLarge,
+            Refusal::TrailersTooLarge,
         ];
         assert_eq!(oversize, want);
     }

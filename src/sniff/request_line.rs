@@ -4,18 +4,23 @@
 use super::Refusal;
 use crate::route::{Host, HostError};
 
-/// What the request line says about where the request goes.
+/// What the request line says.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct RequestLine {
-    /// The host of an absolute target, which wins over the Host field (RFC 9112 section 3.2.2).
-    pub(super) authority: Option<Host>,
-    /// Whether the version demands a Host field: HTTP/1.1 and later minor versions do.
-    pub(super) host_required: bool,
+pub(crate) struct RequestLine<'l> {
+    pub(crate) method: &'l [u8],
+    /// What stands behind the authority of an absolute target, which may be empty or begin with
+    /// `?`; otherwise the whole target.
+    pub(crate) path: &'l [u8],
+    /// The host of an absolute target, which wins over the Host field (RFC 9112 section 3.2.2),
+    /// and the authority as it was sent.
+    pub(crate) authority: Option<(Host, &'l [u8])>,
+    /// Of HTTP/1.
+    pub(crate) minor_version: u8,
 }
 
-impl RequestLine {
+impl<'l> RequestLine<'l> {
     /// `line` is without its line end.
-    pub(super) fn parse(line: &[u8]) -> Result<RequestLine, Refusal> {
+    pub(crate) fn parse(line: &'l [u8]) -> Result<RequestLine<'l>, Refusal> {
         if line == b"PRI * HTTP/2.0" {
             return Err(Refusal::Http2Preface);
         }
@@ -24,19 +29,29 @@ impl RequestLine {
         if method.is_empty() || target.is_empty() {
             return Err(Refusal::RequestLine);
         }
-        let host_required = parse_version(version)? > 0;
+        let minor_version = parse_version(version)?;
         if method == b"CONNECT" {
             return Err(Refusal::ConnectMethod);
         }
-        let authority = match target {
-            [b'/', ..] => None,
-            b"*" if method == b"OPTIONS" => None,
-            _ => Some(parse_absolute(target)?),
+        let (authority, path) = match target {
+            [b'/', ..] => (None, target),
+            b"*" if method == b"OPTIONS" => (None, target),
+            _ => {
+                let (host, authority, path) = parse_absolute(target)?;
+                (Some((host, authority)), path)
+            }
         };
         Ok(RequestLine {
+            method,
+            path,
             authority,
-            host_required,
+            minor_version,
         })
+    }
+
+    /// Whether the version demands a Host field: HTTP/1.1 and later minor versions do.
+    pub(crate) fn host_required(&self) -> bool {
+        self.minor_version > 0
     }
 }
 
@@ -62,8 +77,8 @@ fn parse_version(version: &[u8]) -> Result<u8, Refusal> {
     }
 }
 
-/// The host of an absolute target (RFC 9112 section 3.2.2).
-fn parse_absolute(target: &[u8]) -> Result<Host, Refusal> {
+/// The host of an absolute target (RFC 9112 section 3.2.2), its authority and what stands behind.
+fn parse_absolute(target: &[u8]) -> Result<(Host, &[u8], &[u8]), Refusal> {
     let colon = target
         .windows(3)
         .position(|window| window == b"://")
@@ -90,12 +105,12 @@ fn parse_absolute(target: &[u8]) -> Result<Host, Refusal> {
     if rest[..end].contains(&b'@') {
         return Err(Refusal::TargetUserinfo);
     }
-    parse_authority(&rest[..end])
+    Ok((parse_authority(&rest[..end])?, &rest[..end], &rest[end..]))
 }
 
 /// `host [ ":" port ]` (RFC 3986 section 3.2). The port may be empty and is not kept: the listener
 /// says the protocol, the route says the port.
-pub(super) fn parse_authority(authority: &[u8]) -> Result<Host, Refusal> {
+pub(crate) fn parse_authority(authority: &[u8]) -> Result<Host, Refusal> {
     // Only in brackets may an address have colons; a bare one cannot be told from a port.
     let host_end = match authority.first() {
         Some(b'[') => {
@@ -140,7 +155,8 @@ mod tests {
     use super::*;
 
     fn authority(line: &str) -> Result<Option<String>, Refusal> {
-        RequestLine::parse(line.as_bytes()).map(|line| line.authority.map(|host| host.to_string()))
+        RequestLine::parse(line.as_bytes())
+            .map(|line| line.authority.map(|(host, _)| host.to_string()))
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl Loss {
                 "check user and password of the Redis URL"
             }
             (_, Some("NOPERM")) => {
-                "grant the Redis user: +scan +smembers +pttl +ping +client|tracking, on keys with the prefix"
+                "grant the Redis user: +scan +smembers +hgetall +pttl +ping +client|tracking, on keys with the prefix"
             }
             (_, Some("LOADING" | "MASTERDOWN" | "READONLY")) => {
                 "none needed, Redis is getting ready"

@@ -18,7 +18,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::config::SyncConfig;
 use crate::protocol::Protocol;
-use crate::route::{Key, Member};
+use crate::route::{Key, check_entry};
 
 /// Members by what they are filed under.
 pub(super) type Routes = HashMap<Key, Vec<String>>;
@@ -39,7 +39,7 @@ fn from_options(pairs: &[(String, String)]) -> Result<Routes, String> {
         let said = |error: &dyn std::fmt::Display| format!("--route {host}={members}: {error}");
         let key = Key::parse(host).map_err(|error| said(&error))?;
         for member in members.split(',') {
-            Member::parse(member).map_err(|error| said(&format!("member {member:?}: {error}")))?;
+            check_entry(member).map_err(|error| said(&format!("member {member:?}: {error}")))?;
             routes
                 .entry(key.clone())
                 .or_default()
@@ -129,8 +129,8 @@ fn members(name: &str, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, Faul
             let error = format!("{name:?}: members are strings, as in [\"10.0.0.1:443\"]");
             return Err((offset, error));
         };
-        Member::parse(text)
-            .map(|_| text.to_string())
+        check_entry(text)
+            .map(|()| text.to_string())
             .map_err(|error| (offset, format!("{name:?}: member {text:?}: {error}")))
     };
     list.iter().map(member).collect()

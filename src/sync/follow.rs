@@ -17,11 +17,12 @@ use super::config::{
 use super::connection::{Dialer, Link, Loss};
 use super::expiry::Expiry;
 use super::feed::Feed;
+use super::keys::Keyspace;
 use super::probe::Prober;
 use super::rejected::Rejected;
 use super::status::{Mode, RedisState, Shared};
 use super::truth::{Backoff, Truth};
-use crate::route::{Key, Seen};
+use crate::route::{Key, Seen, option_entry};
 
 /// Rejected members of one key that are named in the log.
 const REASONS_MAX: usize = 5;
@@ -272,6 +273,10 @@ impl Follower {
     ) -> Result<(), Loss> {
         let mut names: HashMap<Key, BTreeSet<Vec<u8>>> = HashMap::new();
         for raw in raws {
+            if !self.dialer.keyspace().covers(&raw) {
+                continue;
+            }
+            let raw = self.dialer.keyspace().beside_options(raw);
             let key = match self.dialer.keyspace().key(&raw) {
                 Ok(key) => key,
                 // One that is gone again would be counted until the next comparison; so be it.
@@ -297,7 +302,7 @@ impl Follower {
         }
         let names: Vec<(Key, BTreeSet<Vec<u8>>)> = names.into_iter().collect();
         for batch in names.chunks(BATCH_KEYS) {
-            let replies = ask(connection, batch).await?;
+            let replies = ask(connection, self.dialer.keyspace(), batch).await?;
             self.last_answer.set(Instant::now());
             let mut replies = replies.into_iter();
             for (key, spellings) in batch {
@@ -311,7 +316,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Files the replies for one name, two per spelling. Says whether the name exists.
+    /// Files the replies for one name, three per spelling. Says whether the name exists.
     fn file(
         &mut self,
         key: &Key,
@@ -340,6 +345,25 @@ impl Follower {
                     ));
                     true
                 }
+                Err(error) => return Err(error.into()),
+            };
+            let options: RedisResult<HashMap<String, String>> = next_reply(replies);
+            let there = match options {
+                Ok(options) => {
+                    let entries = options
+                        .iter()
+                        .map(|(field, value)| option_entry(field, value));
+                    let before = members.len();
+                    members.extend(entries.map(String::into_bytes));
+                    there || members.len() > before
+                }
+                Err(error) if error.code() == Some("WRONGTYPE") => {
+                    let fault = "the key of the options is no hash; delete it and use HSET";
+                    faults.push((raw, String::from(fault)));
+                    there
+                }
+                // A user who may not read options has none.
+                Err(error) if error.code() == Some("NOPERM") => there,
                 Err(error) => return Err(error.into()),
             };
             exists |= there;
@@ -381,15 +405,17 @@ impl Follower {
     }
 }
 
-/// Members and TTL of every spelling, in order.
+/// Members, TTL and options of every spelling, in order.
 async fn ask(
     connection: &mut MultiplexedConnection,
+    keyspace: &Keyspace,
     batch: &[(Key, BTreeSet<Vec<u8>>)],
 ) -> Result<Vec<RedisResult<Value>>, RedisError> {
     let mut pipeline = redis::pipe();
     pipeline.ignore_errors();
     for raw in batch.iter().flat_map(|(_, spellings)| spellings) {
         pipeline.cmd("SMEMBERS").arg(raw).cmd("PTTL").arg(raw);
+        pipeline.cmd("HGETALL").arg(keyspace.options_beside(raw));
     }
     pipeline.query_async(connection).await
 }

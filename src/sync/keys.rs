@@ -7,6 +7,8 @@ use crate::protocol::Protocol;
 use crate::route::{Key, KeyError};
 
 const SUFFIX: &str = ":backends";
+/// Of the hash with the options of a host, beside the set of its backends.
+const OPTIONS_SUFFIX: &str = ":options";
 const DEFAULT_TLS: &str = "httpsDefault";
 const DEFAULT_HTTP: &str = "httpDefault";
 
@@ -69,7 +71,22 @@ impl Keyspace {
         .into_bytes()
     }
 
-    /// The glob-style pattern of all keys, the prefix taken literally.
+    /// The key of the backends beside a key of options, and any other key as it is.
+    pub(super) fn beside_options(&self, raw: Vec<u8>) -> Vec<u8> {
+        match raw.strip_suffix(OPTIONS_SUFFIX.as_bytes()) {
+            Some(name) => [name, SUFFIX.as_bytes()].concat(),
+            None => raw,
+        }
+    }
+
+    /// The key of the options beside a key of backends.
+    pub(super) fn options_beside(&self, raw: &[u8]) -> Vec<u8> {
+        let name = raw.strip_suffix(SUFFIX.as_bytes()).unwrap_or(raw);
+        [name, OPTIONS_SUFFIX.as_bytes()].concat()
+    }
+
+    /// A glob-style pattern of all keys, the prefix taken literally; [`Keyspace::covers`] says of
+    /// what it finds which are ours.
     pub(super) fn pattern(&self) -> String {
         let mut pattern = String::new();
         for character in self.prefix.chars() {
@@ -78,12 +95,13 @@ impl Keyspace {
             }
             pattern.push(character);
         }
-        pattern + "*" + SUFFIX
+        pattern + "*:[bo]*s"
     }
 
     fn middle<'a>(&self, raw: &'a [u8]) -> Option<&'a [u8]> {
-        raw.strip_prefix(self.prefix.as_bytes())?
-            .strip_suffix(SUFFIX.as_bytes())
+        let rest = raw.strip_prefix(self.prefix.as_bytes())?;
+        rest.strip_suffix(SUFFIX.as_bytes())
+            .or_else(|| rest.strip_suffix(OPTIONS_SUFFIX.as_bytes()))
     }
 }
 
@@ -112,9 +130,13 @@ mod tests {
     #[test]
     fn other_keys_are_not_ours_and_bad_ones_are_named() {
         let keyspace = Keyspace::new("p[*]:");
-        assert_eq!(keyspace.pattern(), "p\\[\\*\\]:*:backends");
+        assert_eq!(keyspace.pattern(), "p\\[\\*\\]:*:[bo]*s");
         assert!(!keyspace.covers(b"p[*]:a.test:hits") && !keyspace.covers(b"a.test:backends"));
         assert!(keyspace.covers(b"p[*]::backends"));
+        assert!(keyspace.covers(b"p[*]:a.test:options"));
+        let backends = keyspace.beside_options(b"p[*]:a.test:options".to_vec());
+        assert_eq!(backends, b"p[*]:a.test:backends");
+        assert_eq!(keyspace.options_beside(&backends), b"p[*]:a.test:options");
         assert_eq!(keyspace.key(b"p[*]:\xff:backends"), Err(BadKey::NotText));
         for bad in ["", "a.test:8080", "a b", "*", "default:https"] {
             let raw = format!("p[*]:{bad}:backends");

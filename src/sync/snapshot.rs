@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
-use crate::route::{Key, Layer, Member, Table};
+use crate::route::{Key, Layer, Table, check_entry};
 
 const FORMAT: &str = "pointsman-snapshot-1";
 
@@ -29,12 +29,7 @@ struct Read {
 fn routes<S: Serializer>(table: &Table, out: S) -> Result<S::Ok, S::Error> {
     let mut map = out.serialize_map(None)?;
     for (key, route) in table.routes(Layer::Redis) {
-        let members: Vec<&str> = route
-            .backends()
-            .iter()
-            .map(|backend| backend.text())
-            .collect();
-        map.serialize_entry(&key.to_string(), &members)?;
+        map.serialize_entry(&key.to_string(), &route.entries())?;
     }
     map.end()
 }
@@ -87,7 +82,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<(Key, Vec<String>)>, String> {
     for (name, members) in read.routes {
         let key = Key::parse(&name).map_err(|error| fault(&format!("{name:?}: {error}")))?;
         for member in &members {
-            Member::parse(member)
+            check_entry(member)
                 .map_err(|error| fault(&format!("{name:?}: {member:?}: {error}")))?;
         }
         routes.push((key, members));

@@ -8,7 +8,10 @@ use super::config::{FIRST_TABLE_WAIT, SyncConfig};
 use super::fixed::Routes;
 use super::names::Book;
 use super::status::Shared;
-use crate::route::{Backend, Change, Key, Layer, Master, Registry, Route, Update};
+use crate::route::{
+    Backend, Change, HostOptions, Key, Layer, Master, MemberError, Registry, Route, RouteOptions,
+    Update, as_option,
+};
 
 /// Takes each new version of the table, on the sync thread.
 pub type Publish = Box<dyn FnMut(Arc<Update>) + Send>;
@@ -69,17 +72,7 @@ impl Truth {
     /// out and named; `None` when it has nothing.
     pub(super) fn set_redis(&mut self, key: &Key, members: Option<&[&str]>) -> Vec<String> {
         let mut errors = Vec::new();
-        let route = members.map(|members| {
-            let backends = members.iter().filter_map(|text| {
-                let backend = self.registry.intern(text).inspect(|backend| {
-                    self.book.adopt(backend, Instant::now());
-                });
-                let said = |error| errors.push(format!("member {text:.100?}: {error}"));
-                backend.map_err(said).ok()
-            });
-            let backends: Vec<Arc<Backend>> = backends.collect();
-            self.registry.route(backends)
-        });
+        let route = members.map(|members| self.route_of(members, &mut errors));
         let change = self.master.set(key, Layer::Redis, route);
         self.unsaved |= change != Change::None;
         self.changes.count(change);
@@ -191,18 +184,46 @@ impl Truth {
         self.whole && std::mem::take(&mut self.unsaved)
     }
 
-    fn checked_route(&mut self, members: &[String]) -> Arc<Route> {
-        let now = Instant::now();
-        let intern = |text: &String| {
-            let backend = self
-                .registry
-                .intern(text)
-                .expect("checked when it was read");
-            self.book.adopt(&backend, now);
-            backend
-        };
-        let backends = members.iter().map(intern).collect();
-        self.registry.route(backends)
+    fn checked_route(&mut self, entries: &[String]) -> Arc<Route> {
+        let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
+        let mut errors = Vec::new();
+        let route = self.route_of(&entries, &mut errors);
+        debug_assert!(errors.is_empty(), "checked when it was read: {errors:?}");
+        route
+    }
+
+    /// The route of some members and options; those that cannot be parsed are left out and named.
+    fn route_of(&mut self, entries: &[&str], errors: &mut Vec<String>) -> Arc<Route> {
+        let mut backends = Vec::new();
+        let mut said = HostOptions::default();
+        for entry in entries {
+            let error = match as_option(entry) {
+                Some(option) => said.read(option).err().map(|error| error.to_string()),
+                None => self
+                    .adopt(entry)
+                    .map(|backend| backends.push(backend))
+                    .err()
+                    .map(|error| error.to_string()),
+            };
+            errors.extend(error.map(|error| format!("member {entry:.100?}: {error}")));
+        }
+        if said == HostOptions::default() {
+            return self.registry.route(backends);
+        }
+        let acme: Vec<Arc<Backend>> = said
+            .acme
+            .iter()
+            .filter_map(|member| self.adopt(member).ok())
+            .collect();
+        let acme = (!acme.is_empty()).then(|| self.registry.route(acme));
+        let options = RouteOptions { said, acme };
+        self.registry.route_with(backends, Some(options))
+    }
+
+    fn adopt(&mut self, member: &str) -> Result<Arc<Backend>, MemberError> {
+        let backend = self.registry.intern(member)?;
+        self.book.adopt(&backend, Instant::now());
+        Ok(backend)
     }
 }
 

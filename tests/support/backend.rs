@@ -132,7 +132,7 @@ fn start<S: Send + 'static>(
 
 /// Answers the first byte of a connection with `name` and a line end, sends back every byte it
 /// gets, and closes when the client has finished. What a client reads is thus who it reached and
-/// what arrived there.
+/// what arrived there. A request head is answered so within a response that ends with it.
 pub fn echo(name: &str) -> Backend {
     let greeting = format!("{name}\n");
     raw(move |stream| {
@@ -149,11 +149,30 @@ fn echo_all(mut stream: TcpStream, greeting: &[u8]) -> io::Result<()> {
             return stream.shutdown(Shutdown::Write);
         }
         if !greeted {
+            if buffer[0].is_ascii_uppercase() {
+                return echo_head(stream, greeting, buffer[..bytes].to_vec());
+            }
             stream.write_all(greeting)?;
             greeted = true;
         }
         stream.write_all(&buffer[..bytes])?;
     }
+}
+
+fn echo_head(mut stream: TcpStream, greeting: &[u8], mut head: Vec<u8>) -> io::Result<()> {
+    while !head.windows(4).any(|four| four == b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    let response = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        greeting.len() + head.len()
+    );
+    stream.write_all(response.as_bytes())?;
+    stream.write_all(greeting)?;
+    stream.write_all(&head)?;
+    stream.shutdown(Shutdown::Write)
 }
 
 /// A plain HTTP/1 server that answers with its name; see [`serve_http`].

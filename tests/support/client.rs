@@ -83,9 +83,14 @@ impl Answer {
 
     /// Who answered and what it got, when that is [`backend::echo`].
     pub fn echoed(&self) -> Option<(&str, &[u8])> {
-        let end = self.bytes.iter().position(|byte| *byte == b'\n')?;
-        let name = std::str::from_utf8(&self.bytes[..end]).ok()?;
-        Some((name, &self.bytes[end + 1..]))
+        let mut bytes = &self.bytes[..];
+        if bytes.starts_with(b"HTTP/1.1 200 ") {
+            let head_end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
+            bytes = &bytes[head_end + 4..];
+        }
+        let end = bytes.iter().position(|byte| *byte == b'\n')?;
+        let name = std::str::from_utf8(&bytes[..end]).ok()?;
+        Some((name, &bytes[end + 1..]))
     }
 }
 

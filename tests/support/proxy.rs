@@ -423,14 +423,19 @@ impl Proxy {
             return Some(format!("{pipes_out} pipes"));
         }
         let pipes_idle: u64 = self.per_core("pipes_idle").iter().sum();
+        let backends_idle = self.per_core("backends_idle");
         let look = self.look();
-        if look.ring_operations != self.baseline.ring_operations
+        // Each connection kept for the next request has one descriptor and one watch.
+        let held = look.ring_operations.iter().zip(&backends_idle);
+        let operations: Vec<u64> = held.map(|(all, idle)| all - idle).collect();
+        let kept = backends_idle.iter().sum::<u64>() as usize;
+        if operations != self.baseline.ring_operations
             || look.deadlines != self.baseline.deadlines
-            || look.descriptors > self.baseline.descriptors + 2 * pipes_idle as usize
+            || look.descriptors > self.baseline.descriptors + 2 * pipes_idle as usize + kept
         {
             let before = &self.baseline;
             return Some(format!(
-                "{before:?} became {look:?} with {pipes_idle} idle pipes"
+                "{before:?} became {look:?} with {pipes_idle} idle pipes and {kept} idle backends"
             ));
         }
         None

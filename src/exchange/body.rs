@@ -1,0 +1,295 @@
+//! Moves one message body from one socket to another: no byte more than belongs to it, through the
+//! core's buffer, or through a pipe where a long run need not be seen.
+//!
+//! The same bounds as in [`relay`](crate::relay): a turn moves a share, then waits on the ring;
+//! nothing is held while the source is waited for.
+
+use crate::http::Framing;
+use crate::local::Local;
+use crate::metrics::Counter;
+use crate::relay::pace::{LARGE_BYTES, Mode, Pace};
+use crate::ring::Operation;
+use crate::sniff::Refusal;
+use crate::sys::{Pipe, Socket};
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+/// How the moving of a body ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moved {
+    /// The target has all of it.
+    Whole,
+    /// The source ended its stream within it.
+    CutOff,
+    SourceFailed,
+    TargetFailed,
+    /// It breaks a rule. What was understood before may have been given on.
+    Broken(Refusal),
+}
+
+/// Bytes taken from the source and not yet given to the target.
+enum Carried {
+    Nothing,
+    Copied { bytes: Box<[u8]>, given: usize },
+    Piped(Pipe),
+}
+
+enum Next {
+    ReadSource,
+    WriteTarget,
+    End(Moved),
+}
+
+/// One body on its way.
+pub struct Mover {
+    framing: Framing,
+    carried: Carried,
+    pace: Pace,
+    wait: Option<Operation>,
+    waits_for_target: bool,
+    /// Whether it is worth reading before readiness is waited for.
+    source_has_more: bool,
+    moved_bytes: u64,
+    spliced_bytes: u64,
+}
+
+impl Mover {
+    /// `framing` is what is left of the body. `source_has_more` says that the last read from the
+    /// source filled the buffer.
+    pub fn new(framing: Framing, source_has_more: bool) -> Mover {
+        Mover {
+            framing,
+            carried: Carried::Nothing,
+            pace: Pace::new(),
+            wait: None,
+            waits_for_target: false,
+            source_has_more,
+            moved_bytes: 0,
+            spliced_bytes: 0,
+        }
+    }
+
+    /// Gives the target the first bytes of the message, head included; keeps a copy of what it does
+    /// not take. Returns how many it took.
+    ///
+    /// # Errors
+    /// When the target has failed; it took nothing.
+    pub fn begin(&mut self, to: &Socket, bytes: &[u8]) -> io::Result<usize> {
+        let sent = match to.send(bytes) {
+            Ok(sent) => sent,
+            Err(error) if is_transient(&error) => 0,
+            Err(error) => return Err(error),
+        };
+        self.moved_bytes += sent as u64;
+        if sent < bytes.len() {
+            self.carried = Carried::Copied {
+                bytes: bytes[sent..].into(),
+                given: 0,
+            };
+            self.waits_for_target = true;
+        }
+        Ok(sent)
+    }
+
+    /// Whether nothing is left to do.
+    pub fn is_over(&self) -> bool {
+        self.framing.is_done() && matches!(self.carried, Carried::Nothing)
+    }
+
+    /// Bytes the target has taken.
+    pub fn moved_bytes(&self) -> u64 {
+        self.moved_bytes
+    }
+
+    /// Whether the target's slowness is what holds it up.
+    pub fn waits_for_target(&self) -> bool {
+        self.waits_for_target
+    }
+
+    /// Moves what can be moved. What was read behind the end of the message goes to `surplus`.
+    pub fn poll(
+        &mut self,
+        local: &Local,
+        from: &Socket,
+        to: &Socket,
+        surplus: &mut Vec<u8>,
+        context: &mut Context<'_>,
+    ) -> Poll<Moved> {
+        loop {
+            if let Some(wait) = &mut self.wait {
+                // An error is not looked at: the next system call reports the socket's state.
+                let _ = ready!(Pin::new(wait).poll(context));
+                self.wait = None;
+                self.source_has_more |= !self.waits_for_target;
+            }
+            match self.turn(local, from, to, surplus) {
+                Next::ReadSource => {
+                    self.waits_for_target = false;
+                    self.release(local);
+                    self.wait = Some(local.ring.readable(from));
+                }
+                Next::WriteTarget => {
+                    self.waits_for_target = true;
+                    self.wait = Some(local.ring.writable(to));
+                }
+                Next::End(moved) => {
+                    self.waits_for_target = false;
+                    self.release(local);
+                    return Poll::Ready(moved);
+                }
+            }
+        }
+    }
+
+    /// Stops waiting, drops what is carried and counts what was moved. It is not polled again.
+    pub fn finish(&mut self, local: &Local, counter: Counter) {
+        self.wait = None;
+        self.release(local);
+        let mut metrics = local.metrics.borrow_mut();
+        metrics.count(counter, self.moved_bytes);
+        metrics.count(Counter::SplicedBytes, self.spliced_bytes);
+        metrics.count(Counter::CopiedBytes, self.moved_bytes - self.spliced_bytes);
+    }
+
+    fn release(&mut self, local: &Local) {
+        if let Carried::Piped(pipe) = std::mem::replace(&mut self.carried, Carried::Nothing) {
+            local.pipes.borrow_mut().give_back(pipe);
+        }
+    }
+
+    fn turn(&mut self, local: &Local, from: &Socket, to: &Socket, surplus: &mut Vec<u8>) -> Next {
+        let limit = self.moved_bytes + local.limits.turn_bytes as u64;
+        loop {
+            if let Err(next) = self.give_carried(to) {
+                return next;
+            }
+            if self.framing.is_done() {
+                return Next::End(Moved::Whole);
+            }
+            if self.moved_bytes >= limit || !self.source_has_more {
+                return Next::ReadSource;
+            }
+            let opaque = self.framing.opaque_bytes();
+            let step = match self.pace.mode() {
+                Mode::Splice if opaque >= LARGE_BYTES as u64 => self.splice(local, from, opaque),
+                _ => self.copy(local, from, to, surplus),
+            };
+            if let Err(next) = step {
+                return next;
+            }
+        }
+    }
+
+    fn give_carried(&mut self, to: &Socket) -> Result<(), Next> {
+        loop {
+            let result = match &mut self.carried {
+                Carried::Nothing => return Ok(()),
+                Carried::Copied { bytes, given } if *given == bytes.len() => {
+                    self.carried = Carried::Nothing;
+                    return Ok(());
+                }
+                Carried::Copied { bytes, given } => {
+                    to.send(&bytes[*given..]).inspect(|sent| *given += sent)
+                }
+                Carried::Piped(pipe) if pipe.held_bytes() == 0 => return Ok(()),
+                Carried::Piped(pipe) => pipe.drain_to(to).inspect(|moved| {
+                    self.spliced_bytes += *moved as u64;
+                }),
+            };
+            match result {
+                Ok(bytes) => self.moved_bytes += bytes as u64,
+                Err(error) => return Err(after_write_error(&error)),
+            }
+        }
+    }
+
+    fn copy(
+        &mut self,
+        local: &Local,
+        from: &Socket,
+        to: &Socket,
+        surplus: &mut Vec<u8>,
+    ) -> Result<(), Next> {
+        // A pipe may be left from the last run; it is empty here.
+        self.release(local);
+        let mut buffer = local.buffer.borrow_mut();
+        let received = match from.recv(&mut buffer) {
+            Ok(0) => return Err(self.at_end_of_stream()),
+            Ok(received) => received,
+            Err(error) => return Err(after_read_error(&error)),
+        };
+        self.pace.read(received);
+        self.source_has_more = received == buffer.len();
+        let (ours, behind) = match self.framing.feed(&buffer[..received]) {
+            Ok(used) => buffer[..received].split_at(used),
+            Err(refusal) => return Err(Next::End(Moved::Broken(refusal))),
+        };
+        surplus.extend_from_slice(behind);
+        match self.begin(to, ours) {
+            Ok(sent) if sent < ours.len() => Err(Next::WriteTarget),
+            Ok(_) => Ok(()),
+            Err(error) => Err(after_write_error(&error)),
+        }
+    }
+
+    /// Fills the empty pipe once with bytes that need not be seen.
+    fn splice(&mut self, local: &Local, from: &Socket, opaque: u64) -> Result<(), Next> {
+        if let Carried::Nothing = self.carried {
+            match local.pipes.borrow_mut().take() {
+                Some(pipe) => self.carried = Carried::Piped(pipe),
+                None => {
+                    local.count_pipe_refused();
+                    self.pace.no_pipe();
+                    return Ok(());
+                }
+            }
+        }
+        let Carried::Piped(pipe) = &mut self.carried else {
+            unreachable!("copied bytes are given before the next read")
+        };
+        let most = opaque.min(local.limits.turn_bytes as u64) as usize;
+        match pipe.fill_from(from, most) {
+            Ok(0) => Err(self.at_end_of_stream()),
+            Ok(received) => {
+                self.pace.read(received);
+                self.framing.skip(received as u64);
+                Ok(())
+            }
+            Err(error) => Err(after_read_error(&error)),
+        }
+    }
+
+    fn at_end_of_stream(&self) -> Next {
+        Next::End(if self.framing.ends_with_stream() {
+            Moved::Whole
+        } else {
+            Moved::CutOff
+        })
+    }
+}
+
+pub(super) fn is_transient(error: &io::Error) -> bool {
+    // ENOBUFS and ENOMEM pass by themselves; readiness is reported again when they have.
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM)
+    )
+}
+
+fn after_read_error(error: &io::Error) -> Next {
+    if is_transient(error) {
+        Next::ReadSource
+    } else {
+        Next::End(Moved::SourceFailed)
+    }
+}
+
+fn after_write_error(error: &io::Error) -> Next {
+    if is_transient(error) {
+        Next::WriteTarget
+    } else {
+        Next::End(Moved::TargetFailed)
+    }
+}

@@ -1,0 +1,180 @@
+//! The connections to backends that wait for their next request, one pool per core.
+//!
+//! Only a connection on which everything was said and understood gets in: whoever takes it out
+//! finds it with nothing under way. Each keeps its readiness watch in the ring. A backend that
+//! closes, or speaks unasked, makes the watch complete, so that whether a connection may still be
+//! used is known without a system call; and the watch of a good one goes on to wait for the
+//! response to the next request.
+
+use crate::dial::{Dialled, LiveBackend};
+use crate::local::Local;
+use crate::protocol::Protocol;
+use crate::ring::Operation;
+use crate::route::{Address, Backend, Delivery};
+use crate::sys::Socket;
+use hashbrown::HashMap;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// How often what is too old or was closed by its backend is looked for.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// A connection to a backend, in use for one client.
+pub struct Upstream {
+    pub socket: Socket,
+    pub backend: LiveBackend,
+    pub address: Address,
+    /// Completes when the backend has something to read, or has finished or failed.
+    pub watch: Option<Operation>,
+    /// Whether it has carried a request before.
+    pub reused: bool,
+    /// Whether it knows something of its client (a PROXY header, a source address, credentials of
+    /// the connection) and must never carry another's request.
+    pub is_bound: bool,
+}
+
+impl Upstream {
+    pub fn fresh(dialled: Dialled) -> Upstream {
+        Upstream {
+            is_bound: dialled.backend.delivery() != Delivery::default(),
+            socket: dialled.socket,
+            backend: dialled.backend,
+            address: dialled.address,
+            watch: None,
+            reused: false,
+        }
+    }
+}
+
+struct Idle {
+    socket: Socket,
+    backend: Arc<Backend>,
+    address: Address,
+    watch: Operation,
+    since: Instant,
+}
+
+/// One core's idle connections, by the slots of their backends.
+#[derive(Default)]
+pub struct IdlePool {
+    by_slot: HashMap<u32, Vec<Idle>>,
+    count: usize,
+    keeper: Option<Waker>,
+}
+
+impl IdlePool {
+    /// How many connections wait.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Closes what is older than `age_max` at `now`, and what its backend has closed.
+    fn sweep(&mut self, now: Instant, age_max: Duration) {
+        self.by_slot.retain(|_, idle| {
+            idle.retain_mut(|idle| {
+                now.saturating_duration_since(idle.since) < age_max && is_quiet(&mut idle.watch)
+            });
+            !idle.is_empty()
+        });
+        self.count = self.by_slot.values().map(Vec::len).sum();
+    }
+}
+
+/// Whether the backend has neither said anything nor closed, as far as the ring has heard.
+fn is_quiet(watch: &mut Operation) -> bool {
+    let mut nobody = Context::from_waker(Waker::noop());
+    Pin::new(watch).poll(&mut nobody).is_pending()
+}
+
+/// The youngest idle connection to this backend that is still good.
+pub fn take(local: &Rc<Local>, slot: u32) -> Option<Upstream> {
+    let mut pool = local.idle.borrow_mut();
+    loop {
+        let idle = pool.by_slot.get_mut(&slot)?.pop()?;
+        pool.count -= 1;
+        let Idle {
+            socket,
+            backend,
+            address,
+            mut watch,
+            since,
+        } = idle;
+        let age = local.ring.now().saturating_duration_since(since);
+        let is_young = age < local.limits.pool_idle_deadline;
+        if is_young && is_quiet(&mut watch) && is_current(&backend, &address) {
+            return Some(Upstream {
+                socket,
+                backend: LiveBackend::new(local, backend),
+                address,
+                watch: Some(watch),
+                reused: true,
+                is_bound: false,
+            });
+        }
+    }
+}
+
+/// Whether the backend still has this address; DNS may have moved it.
+fn is_current(backend: &Backend, address: &Address) -> bool {
+    let count = backend.address_count();
+    (0..count).any(|n| backend.address(Protocol::Http, n).as_ref() == Some(address))
+}
+
+/// Takes in a connection on which nothing is under way, or closes it where there is no room.
+pub fn put(local: &Local, upstream: Upstream) {
+    let limits = &local.limits;
+    let mut pool = local.idle.borrow_mut();
+    let slot = upstream.backend.backend().slot();
+    let alike = pool.by_slot.get(&slot).map_or(0, Vec::len);
+    let has_room = alike < limits.pool_per_backend && pool.count < limits.pool_per_core;
+    if !has_room || upstream.is_bound || local.is_draining() {
+        return;
+    }
+    let watch = upstream
+        .watch
+        .unwrap_or_else(|| local.ring.readable(&upstream.socket));
+    let idle = Idle {
+        backend: upstream.backend.backend().clone(),
+        socket: upstream.socket,
+        address: upstream.address,
+        watch,
+        since: local.ring.now(),
+    };
+    pool.by_slot.entry(slot).or_default().push(idle);
+    pool.count += 1;
+    if let Some(keeper) = pool.keeper.take() {
+        keeper.wake();
+        local.ring.stay_awake();
+    }
+}
+
+/// Sweeps a core's pool for as long as there is anything in it, and sleeps otherwise.
+pub async fn keep(local: Rc<Local>) {
+    let deadline = local.ring.deadline();
+    loop {
+        poll_fn(|context| {
+            let mut pool = local.idle.borrow_mut();
+            if !pool.is_empty() {
+                return Poll::Ready(());
+            }
+            pool.keeper = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+        deadline.set(local.ring.now() + SWEEP);
+        deadline.passed().await;
+        let age_max = match local.is_draining() {
+            true => Duration::ZERO,
+            false => local.limits.pool_idle_deadline,
+        };
+        local.idle.borrow_mut().sweep(local.ring.now(), age_max);
+    }
+}

@@ -1,0 +1,217 @@
+//! A request as it is understood: read out of what was received, routed, and written anew for the
+//! backend. All of that in one step without a wait, so that nothing borrowed outlives it.
+
+use super::Session;
+use crate::conn::Story;
+use crate::http::request::FieldRoom;
+use crate::http::response::Asked;
+use crate::http::{Framing, Hop, Length, Reading, RequestHead, RequestReader, rewrite};
+use crate::local::Local;
+use crate::metrics::{Counter, Stage};
+use crate::outcome::Outcome;
+use crate::protocol::Protocol;
+use crate::proxy_protocol::Subject;
+use crate::route::{Host, Route};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Room for what rewriting may add to a head: the forwarded fields, mostly.
+const ADDED_BYTES: usize = 256;
+
+/// What certificate authorities ask for (RFC 8555 section 8.3).
+const ACME_PATH: &[u8] = b"/.well-known/acme-challenge/";
+
+/// One request, ready to be sent.
+pub struct Order {
+    /// The head for the backend, and as much of the body as came with it.
+    pub outgoing: Vec<u8>,
+    /// What is left of the body.
+    pub rest: Framing,
+    pub route: Arc<Route>,
+    pub asked: Asked,
+    /// Whether the client is ready for another request.
+    pub persistent: bool,
+    pub idempotent: bool,
+    pub upgrade: bool,
+    /// Whether the backend's connection is this client's alone from here on.
+    pub binds_connection: bool,
+    pub head_complete: Instant,
+    /// For the log and for whoever else is to be told, if anybody.
+    pub name: Option<Box<Host>>,
+}
+
+/// What the bytes received so far amount to.
+pub enum Understood {
+    More,
+    /// A whole head, and how many of the bytes belong to the request.
+    Order(Order, usize),
+    /// The proxy answers by itself: with what, how many of the bytes belong to the request, and
+    /// whether the connection goes on.
+    Answer(Vec<u8>, usize, bool),
+}
+
+impl Understood {
+    /// The same, where what belongs to the request was left out already.
+    pub fn without_use(self) -> Understood {
+        match self {
+            Understood::More => Understood::More,
+            Understood::Order(order, _) => Understood::Order(order, 0),
+            Understood::Answer(answer, _, goes_on) => Understood::Answer(answer, 0, goes_on),
+        }
+    }
+}
+
+/// Reads a request from the beginning of `received`.
+pub fn understand(
+    local: &Local,
+    session: &Session<'_>,
+    reader: &mut RequestReader,
+    received: &[u8],
+) -> Result<Understood, Outcome> {
+    let mut room = FieldRoom::new();
+    let head = match reader.advance(received, &mut room) {
+        Reading::Found(head) => head,
+        Reading::More => return Ok(Understood::More),
+        Reading::Refused(refusal) => return Err(Outcome::Refused(refusal)),
+    };
+    let head_complete = Instant::now();
+    let route = route(local, head.host.as_ref())?;
+    let spent = head_complete.elapsed();
+    {
+        let mut metrics = local.metrics.borrow_mut();
+        metrics.record(Protocol::Http, Stage::Route, spent);
+        metrics.count(Counter::Requests, 1);
+        if session.requests == 0 {
+            let waited = head_complete - session.accepted;
+            metrics.record(Protocol::Http, Stage::Head, waited);
+        }
+    }
+    let route = match at_host(route, &head)? {
+        AtHost::Route(route) => route,
+        AtHost::Redirect => {
+            let goes_on = head.persistent
+                && head.minor_version > 0
+                && head.body == Length::None
+                && !local.is_draining()
+                && session.requests + 1 < local.limits.requests_per_connection_max;
+            local.count(Counter::Redirects);
+            let answer = redirect(&head, goes_on).ok_or(Outcome::NoName)?;
+            return Ok(Understood::Answer(answer, head.head_bytes, goes_on));
+        }
+    };
+    let behind = &received[head.head_bytes..];
+    let mut rest = Framing::new(head.body);
+    let used = rest.feed(behind).map_err(Outcome::Refused)?;
+    let mut outgoing = Vec::with_capacity(head.head_bytes + ADDED_BYTES + used);
+    rewrite::request(
+        &head,
+        &local.http.forwarding,
+        &session.hop(local),
+        &mut outgoing,
+    );
+    outgoing.extend_from_slice(&behind[..used]);
+    let is_told = Story::is_wanted() || route.tells_names() || local.lookup.is_some();
+    let order = order(&head, outgoing, rest, route, head_complete, is_told);
+    Ok(Understood::Order(order, head.head_bytes + used))
+}
+
+enum AtHost {
+    Route(Arc<Route>),
+    Redirect,
+}
+
+/// What the options of the host make of the request; most hosts have none.
+fn at_host(route: Arc<Route>, head: &RequestHead<'_, '_>) -> Result<AtHost, Outcome> {
+    let Some(options) = route.options() else {
+        return Ok(AtHost::Route(route));
+    };
+    match &options.acme {
+        Some(acme) if head.path.starts_with(ACME_PATH) => Ok(AtHost::Route(acme.clone())),
+        _ if options.said.redirects => Ok(AtHost::Redirect),
+        _ if options.said.is_unknown => Err(Outcome::UnknownByOption),
+        _ => Ok(AtHost::Route(route)),
+    }
+}
+
+/// The same place under https; `None` for a request without host. 308 keeps the method (RFC 9110
+/// section 15.4.9).
+fn redirect(head: &RequestHead<'_, '_>, goes_on: bool) -> Option<Vec<u8>> {
+    let host = head.host.as_ref()?;
+    let mut answer =
+        b"HTTP/1.1 308 Permanent Redirect\r\nContent-Length: 0\r\nLocation: https://".to_vec();
+    answer.extend_from_slice(host.as_bytes());
+    if !head.path.starts_with(b"/") {
+        answer.push(b'/');
+    }
+    for byte in head.path.strip_prefix(b"*").unwrap_or(head.path) {
+        match byte {
+            b'"' | b'<' | b'>' | b'\\' => answer.extend(format!("%{byte:02X}").bytes()),
+            _ if byte.is_ascii_graphic() => answer.push(*byte),
+            _ => answer.extend(format!("%{byte:02X}").bytes()),
+        }
+    }
+    answer.extend_from_slice(match goes_on {
+        true => b"\r\n\r\n".as_slice(),
+        false => b"\r\nConnection: close\r\n\r\n",
+    });
+    Some(answer)
+}
+
+fn order(
+    head: &RequestHead<'_, '_>,
+    outgoing: Vec<u8>,
+    rest: Framing,
+    route: Arc<Route>,
+    head_complete: Instant,
+    is_told: bool,
+) -> Order {
+    Order {
+        outgoing,
+        rest,
+        route,
+        asked: Asked {
+            is_head: head.is_head(),
+            minor_version: head.minor_version,
+        },
+        persistent: head.persistent,
+        idempotent: head.is_idempotent(),
+        upgrade: head.upgrade,
+        binds_connection: head.binds_connection,
+        head_complete,
+        name: head.host.clone().filter(|_| is_told).map(Box::new),
+    }
+}
+
+/// The route of the name, or of the default.
+pub fn route(local: &Local, host: Option<&Host>) -> Result<Arc<Route>, Outcome> {
+    let table = local.table.borrow();
+    let named = host.and_then(|host| table.lookup(host));
+    match (named.or_else(|| table.default_route(Protocol::Http)), host) {
+        (Some(route), _) => Ok(route.clone()),
+        (None, Some(_)) => Err(Outcome::UnknownName),
+        (None, None) => Err(Outcome::NoName),
+    }
+}
+
+impl Session<'_> {
+    /// The way from the client to here; asked of the kernel only where a backend is told.
+    fn hop(&self, local: &Local) -> Hop {
+        if local.http.forwarding.is_off() {
+            return Hop::default();
+        }
+        self.hop.get().unwrap_or_else(|| {
+            let client = self.client.address().map(|address| address.ip());
+            let own = match self.client.introduction().map(|header| header.subject) {
+                Some(Subject::Inet(addresses)) => Some(addresses.destination()),
+                _ => self.client.socket().local(),
+            };
+            let hop = Hop {
+                client,
+                port: own.map_or(0, |address| address.port()),
+                trusted: client.is_some_and(|client| local.http.trusts(client)),
+            };
+            self.hop.set(Some(hop));
+            hop
+        })
+    }
+}

@@ -1,0 +1,133 @@
+//! Connections that are no longer a sequence of requests: after 101, and HTTP/2 from its beginning.
+
+use super::body::is_transient;
+use super::client_end::ClientEnd;
+use super::idle::Upstream;
+use super::upstream::{head_of, introduce};
+use super::{Session, Waited, order, wait};
+use crate::conn::Story;
+use crate::conn::listed::Listed;
+use crate::dial::dial_first;
+use crate::http::h2c::first_host;
+use crate::local::Local;
+use crate::metrics::Counter;
+use crate::outcome::Outcome;
+use crate::protocol::Protocol;
+use crate::relay::Relay;
+use crate::ring::Deadline;
+use crate::sys::Socket;
+use std::io;
+use std::rc::Rc;
+
+/// Carries a whole HTTP/2 connection to the backend of its first request. The deadline is that of
+/// the head.
+pub async fn h2c(
+    local: &Rc<Local>,
+    session: &mut Session<'_>,
+    end: &mut ClientEnd,
+    deadline: &Deadline,
+    story: &mut Story,
+) -> Result<Outcome, Outcome> {
+    let bytes_max = local.limits.request_head_bytes_max;
+    let host = loop {
+        match first_host(end.pending(), bytes_max).map_err(Outcome::Refused)? {
+            Some(host) => break host,
+            None => read_more(local, end, deadline).await?,
+        }
+    };
+    let route = order::route(local, Some(&host))?;
+    if Story::is_wanted() {
+        story.set_request(Some(&host));
+    }
+    session.requests = 1;
+    local.count(Counter::Requests);
+    let dialled = dial_first(
+        local,
+        &route,
+        None,
+        Protocol::Http,
+        session.client,
+        deadline,
+    )
+    .await?;
+    story.set_backend(dialled.backend.text(), dialled.attempts);
+    let upstream = Upstream::fresh(dialled);
+    let received = end.pending();
+    if let Some(bytes) = introduce(
+        local,
+        session.client,
+        &upstream,
+        Some(&host),
+        received,
+        story,
+    )? {
+        *end = ClientEnd::new(end.socket.clone(), bytes);
+    }
+    let _listed = Listed::new(
+        local,
+        session.client,
+        &upstream.socket,
+        &upstream.backend,
+        &head_of(Some(&host)),
+        session.accepted,
+    );
+    Ok(tunnel(local, end, &upstream, deadline).await)
+}
+
+async fn read_more(local: &Local, end: &mut ClientEnd, deadline: &Deadline) -> Result<(), Outcome> {
+    if let Waited::TooLong = wait(local, end, deadline, false).await {
+        return Err(Outcome::HeadTimeout);
+    }
+    let mut buffer = local.buffer.borrow_mut();
+    match end.socket.recv(&mut buffer) {
+        Ok(0) => Err(Outcome::ClientLeft),
+        Ok(received) => {
+            end.push(&buffer[..received]);
+            Ok(())
+        }
+        Err(error) if is_transient(&error) => Ok(()),
+        Err(_) => Err(Outcome::ClientLeft),
+    }
+}
+
+/// From here on the connection is in another protocol, and everything is relayed.
+pub async fn tunnel(
+    local: &Rc<Local>,
+    end: &mut ClientEnd,
+    upstream: &Upstream,
+    deadline: &Deadline,
+) -> Outcome {
+    end.watch = None;
+    let held = end.pending().to_vec();
+    end.consume(held.len());
+    if let Err(outcome) = send_all(local, &upstream.socket, &held, deadline).await {
+        return outcome;
+    }
+    local
+        .metrics
+        .borrow_mut()
+        .count(Counter::BytesToBackend, held.len() as u64);
+    let backend = upstream.socket.clone();
+    let mut relay = Relay::new(end.socket.clone(), backend, local.ring.now());
+    relay.run(local, Protocol::Http, deadline).await.outcome
+}
+
+pub async fn send_all(
+    local: &Local,
+    to: &Socket,
+    mut bytes: &[u8],
+    deadline: &Deadline,
+) -> Result<(), Outcome> {
+    deadline.set(local.ring.now() + local.limits.response_deadline);
+    while !bytes.is_empty() {
+        match to.send(bytes) {
+            Ok(sent) => bytes = &bytes[sent..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let writable = deadline.bound(local.ring.writable(to)).await;
+                writable.ok_or(Outcome::ResponseTimeout)?.ok();
+            }
+            Err(_) => return Err(Outcome::BackendReset),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,206 @@
+//! The fields that mean something to a proxy, and those that end with a connection (RFC 9110
+//! section 7.6.1). One pass over a head's fields sorts them; nothing is copied.
+
+use super::Field;
+use super::framing::Length;
+use crate::sniff::http::HEADERS_MAX;
+
+/// Most heads have fewer fields: browsers send some 20, servers up to 50. Room for them is made anew
+/// for every head, and each costs 32 bytes.
+const USUAL_FIELDS: usize = 48;
+
+/// Room for the fields of one head, on the stack of whoever reads it; on the heap for the rare head
+/// with more than usual.
+pub struct FieldRoom<'b> {
+    pub(super) usual: [Field<'b>; USUAL_FIELDS],
+    pub(super) many: Vec<Field<'b>>,
+}
+
+impl<'b> FieldRoom<'b> {
+    pub fn new() -> Self {
+        FieldRoom {
+            usual: [httparse::EMPTY_HEADER; USUAL_FIELDS],
+            many: Vec::new(),
+        }
+    }
+
+    /// Room for as many as are looked at.
+    pub(super) fn for_many<'v>(many: &'v mut Vec<Field<'b>>) -> &'v mut [Field<'b>] {
+        many.resize(HEADERS_MAX, httparse::EMPTY_HEADER);
+        many
+    }
+}
+
+impl Default for FieldRoom<'_> {
+    fn default() -> Self {
+        FieldRoom::new()
+    }
+}
+
+/// A field that a proxy has to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    Host,
+    Connection,
+    ContentLength,
+    TransferEncoding,
+    Te,
+    Upgrade,
+    Expect,
+    /// Keep-Alive and Proxy-Connection: of one connection, whether named in Connection or not.
+    HopByHop,
+    Forwarded,
+    ForwardedFor,
+    ForwardedProto,
+    ForwardedPort,
+    RealIp,
+    /// A name that some readers take for one of the fields above, because they turn `_` into `-`
+    /// (CGI and what descends from it).
+    Lookalike,
+    Authentication,
+    Other,
+}
+
+impl Known {
+    pub(super) fn of(name: &str) -> Known {
+        let is = |known: &str| name.eq_ignore_ascii_case(known);
+        let first = name.len();
+        match first {
+            2 if is("te") => Known::Te,
+            4 if is("host") => Known::Host,
+            6 if is("expect") => Known::Expect,
+            7 if is("upgrade") => Known::Upgrade,
+            9 if is("forwarded") => Known::Forwarded,
+            9 if is("x-real-ip") => Known::RealIp,
+            9 if is("x_real_ip") => Known::Lookalike,
+            10 if is("connection") => Known::Connection,
+            10 if is("keep-alive") => Known::HopByHop,
+            13 if is("authorization") => Known::Authentication,
+            14 if is("content-length") => Known::ContentLength,
+            14 if is("content_length") => Known::Lookalike,
+            15 if is("x-forwarded-for") => Known::ForwardedFor,
+            15 if is_alike(name, "x-forwarded-for") => Known::Lookalike,
+            16 if is("proxy-connection") => Known::HopByHop,
+            16 if is("x-forwarded-port") => Known::ForwardedPort,
+            16 if is("www-authenticate") => Known::Authentication,
+            16 if is_alike(name, "x-forwarded-port") => Known::Lookalike,
+            17 if is("transfer-encoding") => Known::TransferEncoding,
+            17 if is("x-forwarded-proto") => Known::ForwardedProto,
+            17 if is("transfer_encoding") => Known::Lookalike,
+            17 if is_alike(name, "x-forwarded-proto") => Known::Lookalike,
+            18 if is("proxy-authenticate") => Known::Authentication,
+            _ => Known::Other,
+        }
+    }
+}
+
+fn is_alike(name: &str, known: &str) -> bool {
+    name.bytes()
+        .zip(known.bytes())
+        .all(|(byte, known)| byte.eq_ignore_ascii_case(&known) || (byte == b'_' && known == b'-'))
+}
+
+/// What the Connection fields of a head say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Options {
+    pub(super) close: bool,
+    pub(super) keep_alive: bool,
+    pub(super) upgrade: bool,
+    /// Fields are named that are none of those above.
+    pub(super) names_others: bool,
+}
+
+impl Options {
+    pub(super) fn read(&mut self, value: &[u8]) {
+        for token in tokens(value) {
+            let is = |known: &str| token.eq_ignore_ascii_case(known.as_bytes());
+            match token.len() {
+                0 => {}
+                5 if is("close") => self.close = true,
+                10 if is("keep-alive") => self.keep_alive = true,
+                7 if is("upgrade") => self.upgrade = true,
+                2 if is("te") => {}
+                _ => self.names_others = true,
+            }
+        }
+    }
+
+    /// Whether the sender is ready for another message (RFC 9112 section 9.3).
+    pub(super) fn is_persistent(self, minor_version: u8) -> bool {
+        !self.close && (minor_version > 0 || self.keep_alive)
+    }
+}
+
+/// Whether a Connection field names this field, so that it ends here.
+pub(super) fn is_named(fields: &[Field<'_>], name: &str) -> bool {
+    fields
+        .iter()
+        .filter(|field| Known::of(field.name) == Known::Connection)
+        .flat_map(|field| tokens(field.value))
+        .any(|token| token.eq_ignore_ascii_case(name.as_bytes()))
+}
+
+/// The elements of a list (RFC 9110 section 5.6.1).
+pub(super) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
+}
+
+/// The length that Content-Length and Transfer-Encoding say; gathered field by field.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Lengths {
+    length: Option<u64>,
+    chunked: bool,
+}
+
+/// Which rule about lengths is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LengthFault {
+    Number,
+    Differ,
+    Both,
+    Encoding,
+}
+
+impl Lengths {
+    pub(super) fn read_length(&mut self, value: &[u8]) -> Result<(), LengthFault> {
+        let digits = value.trim_ascii();
+        if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+            return Err(LengthFault::Number);
+        }
+        let text = std::str::from_utf8(digits).map_err(|_| LengthFault::Number)?;
+        let length: u64 = text.parse().map_err(|_| LengthFault::Number)?;
+        match self.length.replace(length) {
+            Some(other) if other != length => Err(LengthFault::Differ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Other codings than chunked cannot be framed without a list of all that exist, and a second
+    /// field is what one of two readers overlooks.
+    pub(super) fn read_encoding(&mut self, value: &[u8]) -> Result<(), LengthFault> {
+        if self.chunked || !value.trim_ascii().eq_ignore_ascii_case(b"chunked") {
+            return Err(LengthFault::Encoding);
+        }
+        self.chunked = true;
+        Ok(())
+    }
+
+    /// `None` when the head says nothing about it.
+    pub(super) fn finish(self) -> Result<Option<Length>, LengthFault> {
+        match (self.length, self.chunked) {
+            (Some(_), true) => Err(LengthFault::Both),
+            (Some(length), false) => Ok(Some(Length::Bytes(length))),
+            (None, true) => Ok(Some(Length::Chunked)),
+            (None, false) => Ok(None),
+        }
+    }
+}
+
+/// Whether the credentials belong to the connection instead of the request, as those of NTLM and
+/// Negotiate do: such a connection is its client's alone.
+pub(super) fn binds_connection(value: &[u8]) -> bool {
+    let scheme = value.trim_ascii_start();
+    let begins =
+        |name: &[u8]| scheme.len() >= name.len() && scheme[..name.len()].eq_ignore_ascii_case(name);
+    begins(b"ntlm") || begins(b"negotiate")
+}

@@ -1,0 +1,401 @@
+//! Where a body ends (RFC 9112 sections 6 and 7). A state machine over bytes in any cut: it says
+//! how many of them belong to the message, refuses what two readers could read differently, and
+//! names the runs that it need not see, which may be spliced.
+//!
+//! Bytes are forwarded as they came once they were understood, chunk lines and trailers included:
+//! every line is held to one strict form, so that there is nothing to read differently.
+
+use crate::sniff::Refusal;
+use crate::sniff::http::is_token;
+
+/// Longest chunk extension in bytes. Nobody is known to use any; the common servers stop between
+/// 4 KiB and 16 KiB per line.
+const CHUNK_EXTENSION_BYTES_MAX: u16 = 1024;
+/// Sixteen hexadecimal digits are 64 bits.
+const CHUNK_DIGITS_MAX: u8 = 16;
+/// All trailer lines of one message in bytes.
+const TRAILERS_BYTES_MAX: u16 = 8 * 1024;
+/// The longest of [`NO_TRAILERS`], and one byte to tell a longer name by.
+const NAME_BYTES: usize = 18;
+/// Fields that frame or route a message and so mean nothing, or too much, behind it (RFC 9110
+/// section 6.5.1).
+const NO_TRAILERS: [&[u8]; 7] = [
+    b"transfer-encoding",
+    b"content-length",
+    b"content-range",
+    b"host",
+    b"connection",
+    b"upgrade",
+    b"te",
+];
+
+/// What a head says about the body behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Length {
+    /// There is none.
+    None,
+    /// As many bytes.
+    Bytes(u64),
+    /// As long as its chunks.
+    Chunked,
+    /// Until the sender ends its stream; responses only.
+    UntilClose,
+}
+
+/// How far one body was read.
+#[derive(Debug, Clone)]
+pub struct Framing(Place);
+
+#[derive(Debug, Clone)]
+enum Place {
+    Done,
+    Counted(u64),
+    UntilClose,
+    Size { size: u64, digits: u8 },
+    Extension { size: u64, bytes: u16 },
+    SizeEnd { size: u64 },
+    Data(u64),
+    DataCr,
+    DataLf,
+    Trailers { line: Line, bytes: u16 },
+}
+
+#[derive(Debug, Clone)]
+enum Line {
+    Begin,
+    Name {
+        name: [u8; NAME_BYTES],
+        length: u8,
+    },
+    Value,
+    Lf,
+    /// Behind the carriage return of the empty line.
+    LastLf,
+}
+
+impl Framing {
+    pub fn new(length: Length) -> Framing {
+        Framing(match length {
+            Length::None | Length::Bytes(0) => Place::Done,
+            Length::Bytes(bytes) => Place::Counted(bytes),
+            Length::Chunked => Place::Size { size: 0, digits: 0 },
+            Length::UntilClose => Place::UntilClose,
+        })
+    }
+
+    /// Whether the message has ended.
+    pub fn is_done(&self) -> bool {
+        matches!(self.0, Place::Done)
+    }
+
+    /// Whether the sender's end of stream is where the message ends.
+    pub fn ends_with_stream(&self) -> bool {
+        matches!(self.0, Place::Done | Place::UntilClose)
+    }
+
+    /// So many of the next bytes belong to the message whatever they are.
+    pub fn opaque_bytes(&self) -> u64 {
+        match self.0 {
+            Place::Counted(left) | Place::Data(left) => left,
+            Place::UntilClose => u64::MAX,
+            _ => 0,
+        }
+    }
+
+    /// Takes note of opaque bytes that were moved unseen.
+    ///
+    /// # Panics
+    /// When they are more than [`Framing::opaque_bytes`].
+    pub fn skip(&mut self, bytes: u64) {
+        assert!(
+            bytes <= self.opaque_bytes(),
+            "only opaque bytes are skipped"
+        );
+        match &mut self.0 {
+            Place::Counted(left) | Place::Data(left) => *left -= bytes,
+            _ => {}
+        }
+        match self.0 {
+            Place::Counted(0) => self.0 = Place::Done,
+            Place::Data(0) => self.0 = Place::DataCr,
+            _ => {}
+        }
+    }
+
+    /// How many of `bytes` belong to the message; fewer than all only when it has ended with them.
+    ///
+    /// # Errors
+    /// The rule that the body breaks. The machine is of no use behind it.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, Refusal> {
+        let mut at = 0;
+        while at < bytes.len() && !self.is_done() {
+            let opaque = self.opaque_bytes();
+            if opaque > 0 {
+                let run = opaque.min((bytes.len() - at) as u64);
+                self.skip(run);
+                at += run as usize;
+            } else {
+                self.byte(bytes[at])?;
+                at += 1;
+            }
+        }
+        Ok(at)
+    }
+
+    fn byte(&mut self, byte: u8) -> Result<(), Refusal> {
+        self.0 = match std::mem::replace(&mut self.0, Place::Done) {
+            Place::Size { size, digits } => match (char::from(byte).to_digit(16), byte) {
+                (Some(_), _) if digits == CHUNK_DIGITS_MAX => return Err(Refusal::ChunkOverflow),
+                (Some(digit), _) => Place::Size {
+                    size: size << 4 | u64::from(digit),
+                    digits: digits + 1,
+                },
+                (None, b';') if digits > 0 => Place::Extension { size, bytes: 0 },
+                (None, b'\r') if digits > 0 => Place::SizeEnd { size },
+                _ => return Err(Refusal::ChunkSize),
+            },
+            Place::Extension { size, bytes } => match byte {
+                b'\r' => Place::SizeEnd { size },
+                _ if byte.is_ascii_control() && byte != b'\t' => {
+                    return Err(Refusal::ChunkExtension);
+                }
+                _ if bytes == CHUNK_EXTENSION_BYTES_MAX => return Err(Refusal::ChunkExtension),
+                _ => Place::Extension {
+                    size,
+                    bytes: bytes + 1,
+                },
+            },
+            Place::SizeEnd { size } => match (byte, size) {
+                (b'\n', 0) => Place::Trailers {
+                    line: Line::Begin,
+                    bytes: 0,
+                },
+                (b'\n', _) => Place::Data(size),
+                _ => return Err(Refusal::ChunkSize),
+            },
+            Place::DataCr if byte == b'\r' => Place::DataLf,
+            Place::DataLf if byte == b'\n' => Place::Size { size: 0, digits: 0 },
+            Place::DataCr | Place::DataLf => return Err(Refusal::ChunkEnd),
+            Place::Trailers {
+                line: Line::LastLf, ..
+            } if byte == b'\n' => Place::Done,
+            Place::Trailers { bytes, .. } if bytes == TRAILERS_BYTES_MAX => {
+                return Err(Refusal::TrailersTooLarge);
+            }
+            Place::Trailers { line, bytes } => Place::Trailers {
+                line: trailer(line, byte)?,
+                bytes: bytes + 1,
+            },
+            Place::Done | Place::Counted(_) | Place::UntilClose | Place::Data(_) => {
+                unreachable!("opaque bytes are not looked at")
+            }
+        };
+        Ok(())
+    }
+}
+
+fn trailer(line: Line, byte: u8) -> Result<Line, Refusal> {
+    Ok(match line {
+        Line::Begin if byte == b'\r' => Line::LastLf,
+        Line::Begin if is_token(byte) => {
+            let mut name = [0; NAME_BYTES];
+            name[0] = byte.to_ascii_lowercase();
+            Line::Name { name, length: 1 }
+        }
+        Line::Name { name, length } if byte == b':' => {
+            let name = &name[..usize::from(length)];
+            if NO_TRAILERS.contains(&name) {
+                return Err(Refusal::Trailer);
+            }
+            Line::Value
+        }
+        Line::Name { mut name, length } if is_token(byte) => {
+            let at = usize::from(length).min(NAME_BYTES - 1);
+            name[at] = byte.to_ascii_lowercase();
+            Line::Name {
+                name,
+                length: at as u8 + 1,
+            }
+        }
+        Line::Value if byte == b'\r' => Line::Lf,
+        Line::Value if !byte.is_ascii_control() || byte == b'\t' => Line::Value,
+        Line::Lf if byte == b'\n' => Line::Begin,
+        _ => return Err(Refusal::Trailer),
+    })
+}
+
+/// Fuzz entry: the verdict and the end do not depend on how the bytes were cut, nor on whether
+/// opaque runs were seen.
+#[doc(hidden)]
+pub fn fuzz_framing(data: &[u8]) {
+    let (first, body) = data.split_first().unwrap_or((&0, &[]));
+    let length = match first % 4 {
+        0 => Length::Bytes(u64::from(*first)),
+        1 => Length::UntilClose,
+        _ => Length::Chunked,
+    };
+    let mut whole = Framing::new(length);
+    let verdict = whole.feed(body);
+    for stride in [1, 3, 1 + body.len() / 3] {
+        for skips in [false, true] {
+            let mut cut = Framing::new(length);
+            assert_eq!(
+                feed_cut(&mut cut, body, stride, skips),
+                verdict,
+                "cut into pieces of {stride} bytes"
+            );
+            if verdict.is_ok() {
+                assert_eq!(cut.is_done(), whole.is_done());
+                assert_eq!(cut.opaque_bytes(), whole.opaque_bytes());
+            }
+        }
+    }
+}
+
+fn feed_cut(
+    framing: &mut Framing,
+    body: &[u8],
+    stride: usize,
+    skips: bool,
+) -> Result<usize, Refusal> {
+    let mut at = 0;
+    while at < body.len() && !framing.is_done() {
+        let piece = &body[at..body.len().min(at + stride)];
+        let opaque = framing.opaque_bytes().min(piece.len() as u64);
+        if skips && opaque > 0 {
+            framing.skip(opaque);
+            at += opaque as usize;
+        } else {
+            at += framing.feed(piece)?;
+        }
+    }
+    Ok(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// How much of the bytes is the body, when it ends within them.
+    fn end_of(length: Length, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
+        let mut framing = Framing::new(length);
+        let used = framing.feed(bytes)?;
+        Ok(framing.is_done().then_some(used))
+    }
+
+    #[test]
+    fn bodies_end_where_they_say() {
+        for (length, bytes, end) in [
+            (Length::None, &b"next"[..], Some(0)),
+            (Length::Bytes(0), b"next", Some(0)),
+            (Length::Bytes(4), b"bodynext", Some(4)),
+            (Length::Bytes(4), b"bod", None),
+            (Length::UntilClose, b"anything", None),
+            (Length::Chunked, b"0\r\n\r\nnext", Some(5)),
+            (Length::Chunked, b"4\r\nbody\r\n0\r\n\r\nnext", Some(14)),
+            (Length::Chunked, b"00Fa;x=\"y\"\r\n", None),
+            (
+                Length::Chunked,
+                b"1;a\r\nx\r\n0;b\r\nX: y\r\nZ:\r\n\r\nn",
+                Some(25),
+            ),
+        ] {
+            assert_eq!(end_of(length, bytes), Ok(end), "{}", bytes.escape_ascii());
+        }
+        assert!(Framing::new(Length::UntilClose).ends_with_stream());
+        assert!(!Framing::new(Length::Chunked).ends_with_stream());
+        assert!(!Framing::new(Length::Bytes(1)).ends_with_stream());
+    }
+
+    #[test]
+    fn what_is_no_chunk_is_refused_by_name() {
+        let long_extension = format!("1;{}\r\n", "x".repeat(1025));
+        let long_trailers = format!("0\r\nX: {}\r\n\r\n", "x".repeat(8192));
+        for (bytes, want) in [
+            ("\r\n", Refusal::ChunkSize),
+            (";x\r\n", Refusal::ChunkSize),
+            ("x\r\n", Refusal::ChunkSize),
+            ("0x5\r\n", Refusal::ChunkSize),
+            ("+5\r\n", Refusal::ChunkSize),
+            ("-5\r\n", Refusal::ChunkSize),
+            (" 5\r\n", Refusal::ChunkSize),
+            ("5 \r\n", Refusal::ChunkSize),
+            ("5\n", Refusal::ChunkSize),
+            ("5\r\r\n", Refusal::ChunkSize),
+            ("5_0\r\n", Refusal::ChunkSize),
+            ("00000000000000000\r\n", Refusal::ChunkOverflow),
+            ("10000000000000000\r\n", Refusal::ChunkOverflow),
+            ("5;a\nb\r\n", Refusal::ChunkExtension),
+            ("5;\0\r\n", Refusal::ChunkExtension),
+            (long_extension.as_str(), Refusal::ChunkExtension),
+            ("1\r\nxx\r\n", Refusal::ChunkEnd),
+            ("1\r\nx\n", Refusal::ChunkEnd),
+            ("1\r\nx\r0", Refusal::ChunkEnd),
+            ("0\r\nX\r\n\r\n", Refusal::Trailer),
+            ("0\r\n x: y\r\n\r\n", Refusal::Trailer),
+            ("0\r\nX : y\r\n\r\n", Refusal::Trailer),
+            ("0\r\nX: \0\r\n\r\n", Refusal::Trailer),
+            ("0\r\nX: y\n\r\n", Refusal::Trailer),
+            ("0\r\n\rX", Refusal::Trailer),
+            ("0\r\n\nX", Refusal::Trailer),
+            ("0\r\nContent-Length: 5\r\n\r\n", Refusal::Trailer),
+            ("0\r\nTRANSFER-ENCODING: chunked\r\n\r\n", Refusal::Trailer),
+            ("0\r\nHost: b\r\n\r\n", Refusal::Trailer),
+            (long_trailers.as_str(), Refusal::TrailersTooLarge),
+        ] {
+            assert_eq!(
+                end_of(Length::Chunked, bytes.as_bytes()),
+                Err(want),
+                "{bytes:?}"
+            );
+        }
+        let longer_name = b"0\r\nTransfer-Encodings: x\r\nHosts: y\r\n\r\n";
+        assert_eq!(
+            end_of(Length::Chunked, longer_name),
+            Ok(Some(longer_name.len()))
+        );
+    }
+
+    #[test]
+    fn every_prefix_of_a_sound_body_is_sound() {
+        let body = b"5;e=\"1\"\r\nhello\r\n10\r\n0123456789abcdef\r\n0\r\nX-Sum: 1\r\n\r\n";
+        for end in 0..body.len() {
+            assert_eq!(end_of(Length::Chunked, &body[..end]), Ok(None));
+        }
+        assert_eq!(end_of(Length::Chunked, body), Ok(Some(body.len())));
+    }
+
+    proptest! {
+        #[test]
+        fn chunked_bodies_are_found_whole(
+            chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..80), 0..8),
+            behind in prop::collection::vec(any::<u8>(), 0..20),
+            stride in 1usize..90,
+            skips in any::<bool>(),
+        ) {
+            let mut body = Vec::new();
+            for chunk in &chunks {
+                body.extend(format!("{:x}\r\n", chunk.len()).bytes());
+                body.extend(chunk);
+                body.extend(b"\r\n");
+            }
+            body.extend(b"0\r\n\r\n");
+            let length = body.len();
+            body.extend(behind);
+            let mut framing = Framing::new(Length::Chunked);
+            prop_assert_eq!(feed_cut(&mut framing, &body, stride, skips), Ok(length));
+            prop_assert!(framing.is_done());
+        }
+
+        #[test]
+        fn any_bytes(data in prop::collection::vec(any::<u8>(), 0..200)) {
+            fuzz_framing(&data);
+        }
+
+        #[test]
+        fn nearly_chunks(data in "\u{2}(([0-9a-f]{1,2}(;[a-z]{0,3})?\r?\n)|[a-z\r\n]{0,9}|0\r\n|\r\n){0,9}") {
+            fuzz_framing(data.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! HTTP/1 as a proxy between needs it: heads (request and response), the framing of bodies, and
+//! heads written anew. Pure: bytes in, values and bytes out.
+//!
+//! What is forwarded is what was understood. A head is parsed whole, held to the strict reading of
+//! RFC 9112, and written again out of its parts, so that a backend never sees a byte on which two
+//! readers could differ; see [`request`] for the rules, [`framing`] for those of bodies.
+
+mod fields;
+pub mod forwarded;
+pub mod framing;
+mod fuzz;
+pub mod h2c;
+pub mod request;
+pub mod response;
+pub mod rewrite;
+
+#[cfg(test)]
+mod tests;
+
+pub use forwarded::{Forwarding, Hop};
+#[doc(hidden)]
+pub use framing::fuzz_framing;
+pub use framing::{Framing, Length};
+#[doc(hidden)]
+pub use fuzz::fuzz_request;
+#[doc(hidden)]
+pub use h2c::fuzz_h2c;
+pub use request::{Reading, RequestHead, RequestReader};
+pub use response::{ResponseFault, ResponseHead};
+
+/// A field as it was parsed.
+pub type Field<'b> = httparse::Header<'b>;

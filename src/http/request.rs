@@ -1,0 +1,197 @@
+//! The head of a request: bytes → what it says, more needed, or a refusal by name.
+//!
+//! The rules of names and lines are those of [`sniff`](crate::sniff), which reads first heads with
+//! the same walk; on top come those of framing (RFC 9112 section 6). Where the RFC lets a recipient
+//! choose, what two readers may read differently is refused.
+
+use super::Field;
+pub use super::fields::FieldRoom;
+use super::fields::{Known, LengthFault, Lengths, Options, binds_connection, tokens};
+use super::framing::Length;
+use crate::route::Host;
+use crate::sniff::Refusal;
+use crate::sniff::http::{Walk, host_of, parse_fields, trim_line_end};
+use crate::sniff::request_line::RequestLine;
+
+/// The three answers to "which request do these bytes begin with?".
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives on the stack for a moment"
+)]
+pub enum Reading<'b, 's> {
+    Found(RequestHead<'b, 's>),
+    More,
+    Refused(Refusal),
+}
+
+/// A complete head. It borrows the bytes it was read from.
+#[derive(Debug)]
+pub struct RequestHead<'b, 's> {
+    pub method: &'b [u8],
+    /// In origin or asterisk form, or empty or beginning with `?` when the target was absolute.
+    pub path: &'b [u8],
+    pub minor_version: u8,
+    /// The name to route by; `None`: HTTP/1.0 without one.
+    pub host: Option<Host>,
+    /// What the one Host field is to say: that of the request, or the target's authority.
+    pub authority: Option<&'b [u8]>,
+    pub fields: &'s [Field<'b>],
+    pub body: Length,
+    /// Whether the client is ready for another request on the connection.
+    pub persistent: bool,
+    pub expects_continue: bool,
+    /// Whether the client asks for another protocol on this connection, and may.
+    pub upgrade: bool,
+    /// Whether trailers are welcome in the response.
+    pub takes_trailers: bool,
+    /// Whether credentials in it stay with the backend's connection.
+    pub binds_connection: bool,
+    /// Of the head, leading empty lines included.
+    pub head_bytes: usize,
+    pub(super) options: Options,
+}
+
+impl RequestHead<'_, '_> {
+    pub fn is_head(&self) -> bool {
+        self.method == b"HEAD"
+    }
+
+    /// Whether doing it twice is doing it once (RFC 9110 section 9.2.2).
+    pub fn is_idempotent(&self) -> bool {
+        matches!(
+            self.method,
+            b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE"
+        )
+    }
+}
+
+/// Walks the bytes of one head; keeps positions only.
+#[derive(Debug, Clone)]
+pub struct RequestReader {
+    bytes_max: usize,
+    walk: Walk,
+}
+
+impl RequestReader {
+    /// At most `bytes_max` bytes make a head, leading empty lines included.
+    pub fn new(bytes_max: usize) -> RequestReader {
+        RequestReader {
+            bytes_max,
+            walk: Walk::default(),
+        }
+    }
+
+    /// `received` is everything since the last request ended: what the last call got, and more
+    /// behind it. The answer depends on the bytes alone, not on how they were cut.
+    pub fn advance<'b, 's>(
+        &mut self,
+        received: &'b [u8],
+        room: &'s mut FieldRoom<'b>,
+    ) -> Reading<'b, 's> {
+        let within = &received[..received.len().min(self.bytes_max)];
+        match self.walk.walk_to_end(within) {
+            Ok(Some(span)) => {
+                let line = trim_line_end(&within[span.line.clone()]);
+                match parse(line, &within[span.fields.clone()], span.fields.end, room) {
+                    Ok(head) => Reading::Found(head),
+                    Err(refusal) => Reading::Refused(refusal),
+                }
+            }
+            Ok(None) if received.len() < self.bytes_max => Reading::More,
+            Ok(None) => Reading::Refused(Refusal::RequestHeadTooLarge),
+            Err(refusal) => Reading::Refused(refusal),
+        }
+    }
+}
+
+fn parse<'b, 's>(
+    line: &'b [u8],
+    fields: &'b [u8],
+    head_bytes: usize,
+    room: &'s mut FieldRoom<'b>,
+) -> Result<RequestHead<'b, 's>, Refusal> {
+    let line = RequestLine::parse(line)?;
+    let fields = match parse_fields(fields, &mut room.usual) {
+        Err(Refusal::TooManyHeaders) => parse_fields(fields, FieldRoom::for_many(&mut room.many))?,
+        usual => usual?,
+    };
+    let host = host_of(fields)?;
+    if host.is_none() && line.host_required() {
+        return Err(Refusal::HostMissing);
+    }
+    let mut options = Options::default();
+    let mut lengths = Lengths::default();
+    let mut upgrade = false;
+    let mut head = RequestHead {
+        method: line.method,
+        path: line.path,
+        minor_version: line.minor_version,
+        host: None,
+        authority: None,
+        fields,
+        body: Length::None,
+        persistent: false,
+        expects_continue: false,
+        upgrade: false,
+        takes_trailers: false,
+        binds_connection: false,
+        head_bytes,
+        options,
+    };
+    for field in fields {
+        match Known::of(field.name) {
+            Known::Connection => options.read(field.value),
+            Known::ContentLength => lengths.read_length(field.value).map_err(refusal)?,
+            Known::TransferEncoding if line.minor_version == 0 => {
+                return Err(Refusal::TransferEncodingVersion);
+            }
+            Known::TransferEncoding => lengths.read_encoding(field.value).map_err(refusal)?,
+            Known::Te => {
+                head.takes_trailers |=
+                    tokens(field.value).any(|token| token.eq_ignore_ascii_case(b"trailers"));
+            }
+            // An upgrade to HTTP/2 would put requests out of sight.
+            Known::Upgrade => {
+                let to_http = |token: &[u8]| {
+                    token.eq_ignore_ascii_case(b"h2c")
+                        || token.len() >= 4 && token[..4].eq_ignore_ascii_case(b"http")
+                };
+                upgrade = !tokens(field.value).any(to_http);
+            }
+            Known::Expect => {
+                head.expects_continue = line.minor_version > 0
+                    && field
+                        .value
+                        .trim_ascii()
+                        .eq_ignore_ascii_case(b"100-continue");
+            }
+            Known::Authentication => head.binds_connection |= binds_connection(field.value),
+            _ => {}
+        }
+    }
+    head.body = lengths.finish().map_err(refusal)?.unwrap_or(Length::None);
+    head.persistent = options.is_persistent(line.minor_version);
+    // Behind a body it would be anyone's guess which protocol the body is in.
+    head.upgrade =
+        upgrade && options.upgrade && line.minor_version > 0 && head.body == Length::None;
+    head.options = options;
+    let (host, authority) = match (line.authority, host) {
+        (Some((host, authority)), _) | (None, Some((host, authority))) => {
+            (Some(host), Some(authority))
+        }
+        (None, None) => (None, None),
+    };
+    head.host = host;
+    head.authority = authority;
+    Ok(head)
+}
+
+fn refusal(fault: LengthFault) -> Refusal {
+    match fault {
+        LengthFault::Number => Refusal::ContentLength,
+        LengthFault::Differ => Refusal::ContentLengthsDiffer,
+        LengthFault::Both => Refusal::LengthAndEncoding,
+        LengthFault::Encoding => Refusal::TransferEncoding,
+    }
+}

@@ -1,0 +1,421 @@
+//! Heads held against the rules, against each other and against noise.
+
+use super::request::FieldRoom;
+use super::response::{self, Asked};
+use super::rewrite::{self, Persistence};
+use super::*;
+use crate::sniff::Refusal;
+use proptest::prelude::*;
+
+const BYTES_MAX: usize = 32_768;
+
+fn hop(trusted: bool) -> Hop {
+    Hop {
+        client: Some("2001:db8::7".parse().unwrap()),
+        port: 80,
+        trusted,
+    }
+}
+
+/// What a backend is sent, or the refusal.
+fn rewritten(bytes: &[u8], forwarding: &Forwarding, hop: &Hop) -> Result<String, Refusal> {
+    let mut room = FieldRoom::new();
+    match RequestReader::new(BYTES_MAX).advance(bytes, &mut room) {
+        Reading::Found(head) => {
+            let mut out = Vec::new();
+            rewrite::request(&head, forwarding, hop, &mut out);
+            Ok(String::from_utf8_lossy(&out).into_owned())
+        }
+        Reading::Refused(refusal) => Err(refusal),
+        Reading::More => panic!("{} is no whole head", bytes.escape_ascii()),
+    }
+}
+
+fn sent(head: &str) -> Result<String, Refusal> {
+    rewritten(head.as_bytes(), &Forwarding::default(), &Hop::default())
+}
+
+#[test]
+fn a_backend_gets_what_was_understood() {
+    for (head, want) in [
+        (
+            "\r\nGET /a HTTP/1.1\nhost:\t A.test:80 \nX:y\n\n",
+            "GET /a HTTP/1.1\r\nHost: A.test:80\r\nX: y\r\n\r\n",
+        ),
+        (
+            "GET http://b.test:81/x?y HTTP/1.1\r\nHost: a.test\r\n\r\n",
+            "GET /x?y HTTP/1.1\r\nHost: b.test:81\r\n\r\n",
+        ),
+        (
+            "GET http://b.test?y HTTP/1.1\r\nHost: a.test\r\n\r\n",
+            "GET /?y HTTP/1.1\r\nHost: b.test\r\n\r\n",
+        ),
+        (
+            "OPTIONS http://b.test HTTP/1.1\r\nHost: a.test\r\n\r\n",
+            "OPTIONS * HTTP/1.1\r\nHost: b.test\r\n\r\n",
+        ),
+        (
+            "GET / HTTP/1.0\r\n\r\n",
+            "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+        ),
+        (
+            "GET / HTTP/1.5\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 007\r\ncontent-length: 7\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n\r\n",
+        ),
+        (
+            "POST / HTTP/1.1\r\nTransfer-Encoding: CHUNKED\r\nHost: a\r\nExpect: 100-continue\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: X, close\r\nx: 1\r\nKeep-Alive: 5\r\nProxy-Connection: z\r\nconnection: host, y\r\nY: 1\r\nZ: 1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nZ: 1\r\n\r\n",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nTE: gzip, trailers\r\nConnection: te\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\n\r\n",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\nConnection: Upgrade, HTTP2-Settings\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 9\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nContent_Length: 9\r\ntransfer_encoding: chunked\r\nX-Forwarded_For: b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        ),
+    ] {
+        assert_eq!(sent(head).as_deref(), Ok(want), "{head}");
+    }
+}
+
+#[test]
+fn requests_whose_end_is_ambiguous_are_refused() {
+    for (fields, want) in [
+        (
+            "Content-Length: 5\r\nTransfer-Encoding: chunked",
+            Refusal::LengthAndEncoding,
+        ),
+        (
+            "Transfer-Encoding: chunked\r\nContent-Length: 0",
+            Refusal::LengthAndEncoding,
+        ),
+        (
+            "Content-Length: 5\r\nContent-Length: 6",
+            Refusal::ContentLengthsDiffer,
+        ),
+        ("Content-Length: 5, 5", Refusal::ContentLength),
+        ("Content-Length: +5", Refusal::ContentLength),
+        ("Content-Length: -1", Refusal::ContentLength),
+        ("Content-Length: 0x5", Refusal::ContentLength),
+        ("Content-Length: 5 5", Refusal::ContentLength),
+        ("Content-Length:", Refusal::ContentLength),
+        (
+            "Content-Length: 18446744073709551616",
+            Refusal::ContentLength,
+        ),
+        ("Content-Length: \u{661}", Refusal::ContentLength),
+        (
+            "Transfer-Encoding: chunked, chunked",
+            Refusal::TransferEncoding,
+        ),
+        (
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+            Refusal::TransferEncoding,
+        ),
+        (
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+            Refusal::TransferEncoding,
+        ),
+        (
+            "Transfer-Encoding: gzip, chunked",
+            Refusal::TransferEncoding,
+        ),
+        (
+            "Transfer-Encoding: chunked, identity",
+            Refusal::TransferEncoding,
+        ),
+        ("Transfer-Encoding: xchunked", Refusal::TransferEncoding),
+        ("Transfer-Encoding: chunked;q=1", Refusal::TransferEncoding),
+        ("Transfer-Encoding: \"chunked\"", Refusal::TransferEncoding),
+        ("Transfer-Encoding:", Refusal::TransferEncoding),
+        ("Transfer-Encoding: \x0bchunked", Refusal::HeaderValue),
+        ("Transfer-Encoding : chunked", Refusal::SpaceBeforeColon),
+        ("Transfer-Encoding:\r\n chunked", Refusal::FoldedHeader),
+        ("X: y\rTransfer-Encoding: chunked", Refusal::BareCr),
+        ("Content-Length: 5\0", Refusal::NulByte),
+    ] {
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n");
+        assert_eq!(sent(&head), Err(want), "{fields}");
+    }
+    let old = "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    assert_eq!(sent(old), Err(Refusal::TransferEncodingVersion));
+}
+
+#[test]
+fn heads_with_many_fields_are_read_and_too_many_refused() {
+    for (count, is_read) in [
+        (10, true),
+        (47, true),
+        (48, true),
+        (255, true),
+        (256, false),
+    ] {
+        let fields = "X: y\r\n".repeat(count);
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        match sent(&request) {
+            Ok(text) => assert!(is_read && text.matches("X: y\r\n").count() == count),
+            Err(refusal) => assert!(!is_read && refusal == Refusal::TooManyHeaders),
+        }
+        let response = format!("HTTP/1.1 204 N\r\nHost: a\r\n{fields}\r\n");
+        match answered(&response, GET) {
+            Ok((_, _, text)) => assert!(is_read && text.matches("X: y\r\n").count() == count),
+            Err(fault) => assert!(!is_read && fault == ResponseFault::TooLarge),
+        }
+    }
+}
+
+#[test]
+fn persistence_is_what_version_and_connection_say() {
+    for (version, connection, want) in [
+        ("1.1", "", true),
+        ("1.1", "Connection: close\r\n", false),
+        ("1.1", "Connection: keep-alive, CLOSE\r\n", false),
+        ("1.0", "", false),
+        ("1.0", "Connection: Keep-Alive\r\n", true),
+        (
+            "1.0",
+            "Connection: keep-alive\r\nConnection: close\r\n",
+            false,
+        ),
+    ] {
+        let head = format!("GET / HTTP/{version}\r\nHost: a\r\n{connection}\r\n");
+        let mut room = FieldRoom::new();
+        match RequestReader::new(BYTES_MAX).advance(head.as_bytes(), &mut room) {
+            Reading::Found(head) => assert_eq!(head.persistent, want, "{version} {connection}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+const SPOOFED: &str = "GET / HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-For: 10.9.9.9\r\nx-forwarded-for: 10.8.8.8\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: 443\r\nX-Real-IP: 10.9.9.9\r\nForwarded: for=10.9.9.9\r\nX_Forwarded_For: 10.7.7.7\r\n\r\n";
+
+#[test]
+fn what_an_untrusted_client_says_of_itself_is_replaced() {
+    assert_eq!(
+        rewritten(SPOOFED.as_bytes(), &Forwarding::ALL, &hop(false)).unwrap(),
+        "GET / HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-For: 2001:db8::7\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: 80\r\nX-Real-IP: 2001:db8::7\r\nForwarded: for=\"[2001:db8::7]\";host=\"a.test\";proto=http\r\n\r\n"
+    );
+}
+
+#[test]
+fn what_a_trusted_client_says_is_kept_and_added_to() {
+    assert_eq!(
+        rewritten(SPOOFED.as_bytes(), &Forwarding::ALL, &hop(true)).unwrap(),
+        "GET / HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-For: 10.9.9.9, 10.8.8.8, 2001:db8::7\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: 443\r\nX-Real-IP: 10.9.9.9\r\nForwarded: for=10.9.9.9, for=\"[2001:db8::7]\";host=\"a.test\";proto=http\r\n\r\n"
+    );
+}
+
+#[test]
+fn a_client_cannot_have_the_fields_dropped_by_naming_them_in_connection() {
+    let head = "GET / HTTP/1.1\r\nHost: a\r\nConnection: x-forwarded-for, x-real-ip, content-length\r\nContent-Length: 3\r\n\r\n";
+    let only = Forwarding {
+        address: true,
+        ..Forwarding::default()
+    };
+    assert_eq!(
+        rewritten(head.as_bytes(), &only, &hop(false)).unwrap(),
+        "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nX-Forwarded-For: 2001:db8::7\r\n\r\n"
+    );
+}
+
+fn answered(head: &str, asked: Asked) -> Result<(Length, bool, String), ResponseFault> {
+    let mut room = response::FieldRoom::new();
+    let parsed = ResponseHead::parse(head.as_bytes(), BYTES_MAX, asked, &mut room)?;
+    let parsed = parsed.expect("a whole head");
+    let mut out = Vec::new();
+    rewrite::response(&parsed, Persistence::Default, &mut out);
+    let out = String::from_utf8(out).unwrap();
+    Ok((parsed.body, parsed.persistent, out))
+}
+
+const GET: Asked = Asked {
+    is_head: false,
+    minor_version: 1,
+};
+const HEAD: Asked = Asked {
+    is_head: true,
+    minor_version: 1,
+};
+const OLD: Asked = Asked {
+    is_head: false,
+    minor_version: 0,
+};
+
+#[test]
+fn responses_end_where_the_rfc_says() {
+    for (head, asked, body, persistent) in [
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
+            GET,
+            Length::Bytes(5),
+            true,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
+            HEAD,
+            Length::None,
+            true,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
+            OLD,
+            Length::Bytes(5),
+            false,
+        ),
+        (
+            "HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\n\r\n",
+            OLD,
+            Length::Bytes(5),
+            true,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            GET,
+            Length::Chunked,
+            true,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n",
+            GET,
+            Length::Chunked,
+            false,
+        ),
+        ("HTTP/1.1 200 OK\r\n\r\n", GET, Length::UntilClose, false),
+        (
+            "HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n",
+            GET,
+            Length::Bytes(5),
+            false,
+        ),
+        (
+            "HTTP/1.1 204 No\r\nContent-Length: 5\r\n\r\n",
+            GET,
+            Length::None,
+            true,
+        ),
+        (
+            "HTTP/1.1 304 Not\r\nContent-Length: 5\r\n\r\n",
+            GET,
+            Length::None,
+            true,
+        ),
+        ("HTTP/1.1 100 Continue\r\n\r\n", GET, Length::None, true),
+    ] {
+        let (got, keeps, _) = answered(head, asked).unwrap();
+        assert_eq!((got, keeps), (body, persistent), "{head} {asked:?}");
+    }
+}
+
+#[test]
+fn responses_that_could_be_read_differently_are_refused() {
+    for (head, asked) in [
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+            GET,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+            GET,
+        ),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\n", GET),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            GET,
+        ),
+        ("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", GET),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", OLD),
+        ("HTTP/1.1 200 OK\r\nX : y\r\n\r\n", GET),
+        ("HTTP/1.1 200 OK\r\nX: y\r\n z\r\n\r\n", GET),
+        ("HTTP/1.1 999 OK\r\n\r\n", GET),
+        ("HTTP/2.0 200 OK\r\n\r\n", GET),
+        ("220 smtp.test ESMTP\r\n\r\n", GET),
+    ] {
+        assert_eq!(
+            answered(head, asked).unwrap_err(),
+            ResponseFault::Invalid,
+            "{head}"
+        );
+    }
+    let long = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(BYTES_MAX));
+    assert_eq!(answered(&long, GET).unwrap_err(), ResponseFault::TooLarge);
+}
+
+#[test]
+fn a_client_gets_what_was_understood() {
+    for (head, asked, want) in [
+        (
+            "HTTP/1.0 200 Fine\r\nServer: s\r\nconnection: x\r\nX: 1\r\nKeep-Alive: 9\r\nContent-Length: 05\r\nContent-Length: 5\r\n\r\n",
+            GET,
+            "HTTP/1.1 200 Fine\r\nServer: s\r\nContent-Length: 5\r\n\r\n",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
+            HEAD,
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
+        ),
+        (
+            "HTTP/1.1 204 \r\nContent-Length: 5\r\n\r\n",
+            GET,
+            "HTTP/1.1 204 \r\n\r\n",
+        ),
+        (
+            "HTTP/1.1 426 U\r\nUpgrade: x\r\nContent-Length: 0\r\n\r\n",
+            GET,
+            "HTTP/1.1 426 U\r\nUpgrade: x\r\nContent-Length: 0\r\n\r\n",
+        ),
+    ] {
+        assert_eq!(answered(head, asked).unwrap().2, want, "{head}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn nearly_requests(
+        line in r"(GET|POST|OPTIONS) (/|\*|http://[a-b.:]{0,6}/?) HTTP/1\.[012]",
+        fields in prop::collection::vec(
+            r"(Host|Content-Length|Transfer-Encoding|Connection|Upgrade|TE|Keep-Alive|X|X-Real-IP|Expect): ?(chunked|close|keep-alive|upgrade|[0-9]{1,3}|a|te, x|trailers|100-continue|websocket)",
+            0..7,
+        ),
+        end in "\r?\n",
+    ) {
+        let head = format!("{line}{end}{}{end}{end}", fields.join(&end));
+        fuzz_request(head.as_bytes());
+        for cut in 0..head.len() {
+            let mut room = FieldRoom::new();
+            let reading = RequestReader::new(BYTES_MAX).advance(&head.as_bytes()[..cut], &mut room);
+            prop_assert!(!matches!(reading, Reading::Found(_)) || fields.is_empty());
+        }
+    }
+
+    #[test]
+    fn any_request(data in prop::collection::vec(any::<u8>(), 0..200)) {
+        fuzz_request(&data);
+    }
+
+    #[test]
+    fn any_response(data in prop::collection::vec(any::<u8>(), 0..200)) {
+        let mut room = response::FieldRoom::new();
+        let _ = ResponseHead::parse(&data, BYTES_MAX, GET, &mut room);
+    }
+}
