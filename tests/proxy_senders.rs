@@ -18,7 +18,9 @@ const SENDER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 /// An address that no connection here can have, so that wherever it shows, a header was believed.
 const CLAIMED: &str = "203.0.113.7";
 
-const HEAD: &[u8] = b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+/// With nothing in it that is said to the proxy alone, so that it arrives as it is.
+const HEAD: &[u8] = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+const LAST_HEAD: &[u8] = b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
 const V1: &[u8] = b"PROXY TCP4 203.0.113.7 203.0.113.1 40000 443\r\n";
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -73,7 +75,7 @@ fn haproxy_before_and_behind() {
         let own = stream.local_addr().expect("it is connected");
         let config = std::sync::Arc::new(client::tls_config());
         let mut stream = client::tls_over(config, stream, "a.test").expect("a handshake");
-        stream.write_all(HEAD).expect("the connection is open");
+        stream.write_all(LAST_HEAD).expect("the connection is open");
         let response = Response::read(&mut stream).expect("a response");
         assert_eq!(response.text(), "haproxy");
         drop(stream);
@@ -251,12 +253,16 @@ fn a_header_that_stops_short_ends_with_the_deadline_or_the_sender() {
     assert_eq!(backend.accepted(), 0);
 }
 
-/// Hands over what each connection brought.
+/// Hands over what each connection brought, up to the end of the head.
 fn recorder() -> (Backend, Channel<Vec<u8>>) {
     let (sender, received) = channel();
     let backend = backend::raw(move |mut stream| {
         let mut all = Vec::new();
-        let _ = stream.read_to_end(&mut all);
+        let mut byte = [0];
+        while !all.ends_with(HEAD) && matches!(stream.read(&mut byte), Ok(1)) {
+            all.push(byte[0]);
+        }
+        let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n");
         let _ = sender.send(all);
     });
     (backend, received)

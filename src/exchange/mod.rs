@@ -224,15 +224,15 @@ async fn next_order(
             end.push(&buffer[..received]);
             understand(local, session, &mut reader, end.pending())
         };
-        let understood = understood.map_err(|outcome| match outcome {
-            // Who may not introduce a client, and does, is told apart from who speaks no HTTP.
-            Outcome::Refused(_)
-                if is_first && begins_with_signature(end.pending()) == Some(true) =>
-            {
-                Outcome::Refused(Refusal::ProxyUntrusted)
-            }
-            other => other,
-        });
+        // Who may not introduce a client, and does, is told apart from who speaks no HTTP.
+        let understood = match understood {
+            Err(Outcome::Refused(_)) if is_first => match begins_with_signature(end.pending()) {
+                Some(true) => Err(Outcome::Refused(Refusal::ProxyUntrusted)),
+                Some(false) => understood,
+                None => Ok(Understood::More),
+            },
+            _ => understood,
+        };
         let next = take_in(end, understood?);
         if let Some(next) = next {
             return Ok(next);
