@@ -35,6 +35,9 @@ pub enum Outcome {
     BackendUnreachable,
     /// The last attempted backend did not accept within the connect deadline.
     BackendTimeout,
+    /// Every backend that is up has as many connections as it may, and there was no room in the
+    /// queue, or no backend in time.
+    BackendsFull,
     /// This machine had no descriptor or no local port left for the backend connection.
     OutOfResources,
     /// No request came on a connection that was kept open for one.
@@ -62,7 +65,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const PLAIN: [Outcome; 25] = [
+    const PLAIN: [Outcome; 26] = [
         Outcome::Relayed,
         Outcome::ClientReset,
         Outcome::BackendReset,
@@ -76,6 +79,7 @@ impl Outcome {
         Outcome::NoAddress,
         Outcome::BackendUnreachable,
         Outcome::BackendTimeout,
+        Outcome::BackendsFull,
         Outcome::OutOfResources,
         Outcome::KeepAliveTimeout,
         Outcome::BodyTimeout,
@@ -128,6 +132,7 @@ impl Outcome {
             Outcome::NoAddress => "no_address",
             Outcome::BackendUnreachable => "backend_unreachable",
             Outcome::BackendTimeout => "backend_timeout",
+            Outcome::BackendsFull => "backends_full",
             Outcome::OutOfResources => "out_of_resources",
             Outcome::KeepAliveTimeout => "keep_alive_timeout",
             Outcome::BodyTimeout => "body_timeout",
@@ -183,6 +188,9 @@ impl Outcome {
             }
             Outcome::BackendTimeout => {
                 "the last backend tried did not accept within the connect deadline; look at its load and at firewalls between"
+            }
+            Outcome::BackendsFull => {
+                "every backend that is up has as many connections as max= allows, and the queue was full or took too long; add backends, or raise max= or queue"
             }
             Outcome::OutOfResources => {
                 "no descriptor or local port was left for the backend connection; raise LimitNOFILE= or widen net.ipv4.ip_local_port_range"

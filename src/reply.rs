@@ -61,6 +61,7 @@ fn tls_answer(outcome: Outcome) -> Option<Box<[u8]>> {
         Outcome::NoAddress
         | Outcome::BackendUnreachable
         | Outcome::BackendTimeout
+        | Outcome::BackendsFull
         | Outcome::OutOfResources
         | Outcome::SourceFamily
         | Outcome::SourceForbidden
@@ -135,6 +136,10 @@ fn http_answer(outcome: Outcome, settings: &HttpSettings) -> Option<Box<[u8]>> {
         Outcome::BackendTimeout => (
             "504 Gateway Timeout",
             "No backend of this host accepted in time.",
+        ),
+        Outcome::BackendsFull => (
+            "503 Service Unavailable",
+            "Every backend of this host has as much to do as it may.",
         ),
         Outcome::OutOfResources => (
             "503 Service Unavailable",
@@ -276,6 +281,7 @@ mod tests {
             (Outcome::NoAddress, AlertDescription::InternalError),
             (Outcome::BackendUnreachable, AlertDescription::InternalError),
             (Outcome::BackendTimeout, AlertDescription::InternalError),
+            (Outcome::BackendsFull, AlertDescription::InternalError),
             (Outcome::OutOfResources, AlertDescription::InternalError),
         ]
         .into_iter()
@@ -339,6 +345,7 @@ mod tests {
             (Outcome::NoAddress, Some("502")),
             (Outcome::BackendUnreachable, Some("502")),
             (Outcome::BackendTimeout, Some("504")),
+            (Outcome::BackendsFull, Some("503")),
             (Outcome::OutOfResources, Some("503")),
             (Outcome::ClientLeft, None),
             (Outcome::Relayed, None),

@@ -142,6 +142,13 @@ fn every_option_is_read_from_all_three_places() {
         ("head-deadline", "11s"),
         ("connect-deadline", "4s"),
         ("connect-attempts", "4"),
+        ("backend-deadline", "8s"),
+        ("eject-failures", "4"),
+        ("eject-share", "60"),
+        ("eject-time", "3s"),
+        ("eject-time-max", "2m"),
+        ("queue", "64"),
+        ("queue-deadline", "2s"),
         ("idle-deadline", "2h"),
         ("drain", "31s"),
         ("hello-bytes-max", "32KiB"),
@@ -346,8 +353,8 @@ fn combinations_that_make_no_sense() {
         (&["--route", "a=c:0"], "has a wrong member"),
         (&["--lookup", "yes"], "add --admin ADDR"),
         (
-            &["--route", "a=c proxy=v2 weight=1"],
-            "\"weight=1\" is not known",
+            &["--route", "a=c proxy=v2 wait=1"],
+            "\"wait=1\" is not known",
         ),
         (
             &["--log", "loud"],
@@ -355,7 +362,7 @@ fn combinations_that_make_no_sense() {
         ),
         (
             &["--balance", "best"],
-            "write one of p2c, round-robin, random",
+            "write one of p2c, least, round-robin, random, source, first",
         ),
         (
             &["--kernel-mask", "old"],

@@ -48,6 +48,17 @@ pub enum Finish {
     CutOff(Outcome),
 }
 
+impl Finish {
+    /// Whether the backend has begun to answer.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Finish::Answered { .. } | Finish::Upgraded => true,
+            Finish::CutOff(outcome) => *outcome != Outcome::ClientReset,
+            Finish::Unanswered { .. } | Finish::Refused(_) => false,
+        }
+    }
+}
+
 enum Down {
     /// Response heads are awaited; of the next one these bytes are there.
     Head(Vec<u8>),

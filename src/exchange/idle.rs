@@ -14,6 +14,7 @@ use crate::route::{Address, Backend, Delivery};
 use crate::sys::Socket;
 use hashbrown::HashMap;
 use std::future::{Future, poll_fn};
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -52,7 +53,8 @@ impl Upstream {
 
 struct Idle {
     socket: Socket,
-    backend: Arc<Backend>,
+    /// So that its slot is not another's.
+    _backend: Arc<Backend>,
     address: Address,
     watch: Operation,
     since: Instant,
@@ -94,25 +96,33 @@ fn is_quiet(watch: &mut Operation) -> bool {
     Pin::new(watch).poll(&mut nobody).is_pending()
 }
 
-/// The youngest idle connection to this backend that is still good.
-pub fn take(local: &Rc<Local>, slot: u32) -> Option<Upstream> {
+/// The youngest idle connection to this backend that is still good. `None`, too, when the backend has
+/// `connections_max` in use.
+pub fn take(
+    local: &Local,
+    backend: &Arc<Backend>,
+    connections_max: Option<NonZeroU32>,
+) -> Option<Upstream> {
     let mut pool = local.idle.borrow_mut();
+    let slot = backend.slot();
+    pool.by_slot.get(&slot)?;
+    let live = LiveBackend::open(backend.clone(), connections_max)?;
     loop {
         let idle = pool.by_slot.get_mut(&slot)?.pop()?;
         pool.count -= 1;
         let Idle {
             socket,
-            backend,
+            _backend,
             address,
             mut watch,
             since,
         } = idle;
         let age = local.ring.now().saturating_duration_since(since);
         let is_young = age < local.limits.pool_idle_deadline;
-        if is_young && is_quiet(&mut watch) && is_current(&backend, &address) {
+        if is_young && is_quiet(&mut watch) && is_current(backend, &address) {
             return Some(Upstream {
                 socket,
-                backend: LiveBackend::new(local, backend),
+                backend: live,
                 address,
                 watch: Some(watch),
                 reused: true,
@@ -128,13 +138,17 @@ fn is_current(backend: &Backend, address: &Address) -> bool {
     (0..count).any(|n| backend.address(Protocol::Http, n).as_ref() == Some(address))
 }
 
-/// Takes in a connection on which nothing is under way, or closes it where there is no room.
-pub fn put(local: &Local, upstream: Upstream) {
+/// Takes in a connection on which nothing is under way, or closes it where there is no room. Of a
+/// backend that may have `connections_max` at once no more than that are kept either.
+pub fn put(local: &Local, upstream: Upstream, connections_max: Option<NonZeroU32>) {
     let limits = &local.limits;
     let mut pool = local.idle.borrow_mut();
     let slot = upstream.backend.backend().slot();
     let alike = pool.by_slot.get(&slot).map_or(0, Vec::len);
-    let has_room = alike < limits.pool_per_backend && pool.count < limits.pool_per_core;
+    let per_backend = connections_max.map_or(limits.pool_per_backend, |max| {
+        limits.pool_per_backend.min(max.get() as usize)
+    });
+    let has_room = alike < per_backend && pool.count < limits.pool_per_core;
     if !has_room || upstream.is_bound || local.is_draining() {
         return;
     }
@@ -142,7 +156,7 @@ pub fn put(local: &Local, upstream: Upstream) {
         .watch
         .unwrap_or_else(|| local.ring.readable(&upstream.socket));
     let idle = Idle {
-        backend: upstream.backend.backend().clone(),
+        _backend: upstream.backend.backend().clone(),
         socket: upstream.socket,
         address: upstream.address,
         watch,

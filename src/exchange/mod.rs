@@ -303,8 +303,12 @@ async fn answer(
     // What came whole can be sent again.
     let is_whole = order.rest.is_done();
     let mut may_reuse = true;
+    let mut round = None;
+    let mut plain = None;
     loop {
-        let upstream = upstream(local, session, &order, may_reuse, deadline, story);
+        let upstream = upstream(
+            local, session, &order, may_reuse, &mut round, deadline, story,
+        );
         let mut upstream = upstream.await.map_err(Ended::Refused)?;
         let was_reused = upstream.reused;
         if was_reused {
@@ -320,7 +324,7 @@ async fn answer(
                 story,
             );
             if let Some(outgoing) = outgoing.map_err(Ended::Refused)? {
-                order.outgoing = outgoing;
+                plain = Some(std::mem::replace(&mut order.outgoing, outgoing));
             }
         }
         let _listed = local.lookup.as_ref().and_then(|_| {
@@ -341,6 +345,12 @@ async fn answer(
             None => poll_fn(|context| carry.poll(deadline, context)).await,
         };
         carry.finish();
+        if finish.is_answer() {
+            upstream.backend.answered(local);
+            if let Some(round) = &mut round {
+                round.answered(local);
+            }
+        }
         match finish {
             Finish::Answered {
                 client_goes_on,
@@ -351,7 +361,10 @@ async fn answer(
                     upstream.reused = true;
                     match upstream.is_bound {
                         true => session.bound = Some(Box::new(upstream)),
-                        false => idle::put(local, upstream),
+                        false => {
+                            let max = order.route.connections_max(upstream.backend.backend());
+                            idle::put(local, upstream, max);
+                        }
                     }
                 }
                 return Ok(client_goes_on);
@@ -367,6 +380,25 @@ async fn answer(
             {
                 local.count(Counter::RequestsRetried);
                 may_reuse = false;
+            }
+            // A fresh one did the same: another backend is asked, and if that answers, the first is
+            // to blame.
+            Finish::Unanswered { unsent }
+                if !was_reused && is_whole && (unsent || order.idempotent) =>
+            {
+                let Some(round) = round.as_mut() else {
+                    return Err(Ended::Refused(Outcome::BackendClosed));
+                };
+                round.unanswered(upstream.backend.backend(), Outcome::BackendClosed);
+                if !round.has_another(local, &order.route) {
+                    return Err(Ended::Refused(Outcome::BackendClosed));
+                }
+                local.count(Counter::WentRound);
+                may_reuse = false;
+                // Each backend is introduced to the client in its own way.
+                if let Some(plain) = plain.take() {
+                    order.outgoing = plain;
+                }
             }
             Finish::Unanswered { .. } => return Err(Ended::Refused(Outcome::BackendClosed)),
             Finish::Refused(outcome) => return Err(Ended::Refused(outcome)),

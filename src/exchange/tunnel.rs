@@ -7,7 +7,7 @@ use super::upstream::{head_of, introduce};
 use super::{Session, Waited, order, wait};
 use crate::conn::Story;
 use crate::conn::listed::Listed;
-use crate::dial::dial_first;
+use crate::dial::{Round, dial};
 use crate::http::h2c::first_host;
 use crate::local::Local;
 use crate::metrics::Counter;
@@ -41,15 +41,9 @@ pub async fn h2c(
     }
     session.requests = 1;
     local.count(Counter::Requests);
-    let dialled = dial_first(
-        local,
-        &route,
-        None,
-        Protocol::Http,
-        session.client,
-        deadline,
-    )
-    .await?;
+    let mut round = Round::new(local);
+    let client = session.client;
+    let dialled = dial(local, &route, Protocol::Http, client, &mut round, deadline).await?;
     story.set_backend(dialled.backend.text(), dialled.attempts);
     let upstream = Upstream::fresh(dialled);
     let received = end.pending();

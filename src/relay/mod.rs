@@ -65,6 +65,23 @@ pub struct Relay {
     half_closed: bool,
     /// The client has failed, and what it had sent before is still being given to the backend.
     client_gone: bool,
+    /// The client's end of stream was passed on, or need not be.
+    backend_told: bool,
+    /// The same of the backend's.
+    client_told: bool,
+}
+
+/// What has become of a connection whose head has been sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// The first byte has come back and is on its way to the client.
+    Answered,
+    /// The client has sent more than its head, which nobody holds, or has finished or failed.
+    ClientWentOn,
+    /// The backend has closed or reset without a byte, and the client knows nothing of it.
+    Unanswered(Outcome),
+    /// The backend kept silent until the deadline.
+    Silent,
 }
 
 impl Relay {
@@ -83,7 +100,47 @@ impl Relay {
             busy: false,
             half_closed: false,
             client_gone: false,
+            backend_told: false,
+            client_told: false,
         }
+    }
+
+    /// Runs until it is known whether the backend answers, or `deadline` passes. Whatever comes out,
+    /// [`Relay::run`] can go on from there: nothing was told to the client but the answer.
+    pub async fn begin(&mut self, local: &Local, protocol: Protocol, deadline: &Deadline) -> Begun {
+        let begun = poll_fn(|context| self.poll_begin(local, deadline, context)).await;
+        self.note_progress(local, protocol);
+        begun
+    }
+
+    fn poll_begin(
+        &mut self,
+        local: &Local,
+        deadline: &Deadline,
+        context: &mut Context<'_>,
+    ) -> Poll<Begun> {
+        let up = self.up.poll(local, &self.client, &self.backend, context);
+        if up.is_ready() || self.up.moved_bytes() > 0 || self.up.waits_for_target() {
+            return Poll::Ready(Begun::ClientWentOn);
+        }
+        let down = self.down.poll(local, &self.backend, &self.client, context);
+        if self.down.moved_bytes() > 0 || self.down.waits_for_target() {
+            return Poll::Ready(Begun::Answered);
+        }
+        match down {
+            Poll::Ready(Ending::Finished) => Poll::Ready(Begun::Unanswered(Outcome::BackendClosed)),
+            Poll::Ready(Ending::SourceFailed) => {
+                Poll::Ready(Begun::Unanswered(Outcome::BackendReset))
+            }
+            Poll::Ready(_) => Poll::Ready(Begun::ClientWentOn),
+            Poll::Pending => deadline.poll_passed(context).map(|()| Begun::Silent),
+        }
+    }
+
+    /// Ends what waits and drops what is carried, where the client goes to another backend.
+    pub fn give_up(&mut self, local: &Local) {
+        self.up.abandon(local);
+        self.down.abandon(local);
     }
 
     /// Runs until the connection has ended; `deadline` is the connection's own, free for use here.
@@ -119,15 +176,18 @@ impl Relay {
         deadline: &Deadline,
         context: &mut Context<'_>,
     ) -> Poll<Outcome> {
-        let up_was_open = self.up.ending().is_none();
         let up = self.up.poll(local, &self.client, &self.backend, context);
-        if up_was_open && up == Poll::Ready(Ending::Finished) && self.down.ending().is_none() {
-            self.backend.shutdown_write();
+        if up == Poll::Ready(Ending::Finished) && !std::mem::replace(&mut self.backend_told, true) {
+            if self.down.ending().is_none() {
+                self.backend.shutdown_write();
+            }
         }
-        let down_was_open = self.down.ending().is_none();
         let down = self.down.poll(local, &self.backend, &self.client, context);
-        if down_was_open && down == Poll::Ready(Ending::Finished) && self.up.ending().is_none() {
-            self.client.shutdown_write();
+        if down == Poll::Ready(Ending::Finished) && !std::mem::replace(&mut self.client_told, true)
+        {
+            if self.up.ending().is_none() {
+                self.client.shutdown_write();
+            }
         }
         self.note_progress(local, protocol);
         match (up, down) {

@@ -1,0 +1,202 @@
+//! From a complete head to a backend that has it and answers. A TLS backend that closes or keeps
+//! silent instead has made nothing but the client wait, who has not had a byte; so while the client
+//! has sent its hello alone, which is still in hand, another backend gets it.
+
+use super::Story;
+use super::announce::announce;
+use super::listed::Listed;
+use crate::client::Client;
+use crate::dial::{LiveBackend, Round, dial};
+use crate::local::Local;
+use crate::metrics::{Counter, Stage};
+use crate::outcome::Outcome;
+use crate::protocol::Protocol;
+use crate::relay::{Begun, Relay};
+use crate::ring::Deadline;
+use crate::route::Route;
+use crate::sniff::{Head, is_hello_alone};
+use crate::sys::Socket;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A client whose head is complete.
+pub(super) struct Arrival<'c> {
+    pub client: &'c Client,
+    pub protocol: Protocol,
+    pub accepted: Instant,
+    pub route: Arc<Route>,
+    /// For those who are to be told of it.
+    pub told: Option<Rc<Head>>,
+    /// Every byte that came.
+    pub received: Vec<u8>,
+}
+
+/// A backend that has the head, and has mostly begun to answer.
+pub(super) struct Reached {
+    pub relay: Relay,
+    /// Counts it for as long as it lives.
+    backend: LiveBackend,
+    /// Ends with the connection.
+    _listed: Option<Box<Listed>>,
+    pub head_bytes: usize,
+    handed_over: Instant,
+}
+
+/// Goes from backend to backend until one answers, or none is left that might.
+pub(super) async fn reach(
+    local: &Rc<Local>,
+    arrival: &Arrival<'_>,
+    deadline: &Deadline,
+    story: &mut Story,
+    place: &mut Option<Reached>,
+) -> Result<(), Outcome> {
+    let mut round = Round::new(local);
+    // Early data (RFC 8446 section 2.3) may have been acted upon, and must not be twice.
+    let is_tls = arrival.protocol == Protocol::Tls;
+    let may_go_round = is_tls && is_hello_alone(&arrival.received);
+    loop {
+        // Not before the next one counts does the one that gave no answer stop counting.
+        let reached = hand_over(local, arrival, &mut round, deadline, story).await;
+        let reached = match reached {
+            Ok(reached) => place.insert(reached),
+            Err(outcome) => {
+                *place = None;
+                return Err(outcome);
+            }
+        };
+        if !is_tls {
+            // Who speaks first is not known here: to have accepted is all that can be told.
+            reached.backend.answered(local);
+            return Ok(());
+        }
+        let has_another = |round: &Round| may_go_round && round.has_another(local, &arrival.route);
+        reached.backend.waits(local.ring.now());
+        if has_another(&round) {
+            let ends = local.ring.now() + local.limits.connect_deadline;
+            deadline.set(ends.min(round.ends()));
+        } else {
+            deadline.set(local.ring.now() + local.limits.idle_deadline);
+        }
+        loop {
+            let outcome = match reached.relay.begin(local, arrival.protocol, deadline).await {
+                Begun::Answered => {
+                    reached.backend.answered(local);
+                    round.answered(local);
+                    return Ok(());
+                }
+                Begun::ClientWentOn => return Ok(()),
+                Begun::Unanswered(_) if !has_another(&round) => return Ok(()),
+                Begun::Silent if !has_another(&round) => {
+                    if reached.is_idle(local) {
+                        *place = None;
+                        return Err(Outcome::IdleTimeout);
+                    }
+                    deadline.set(reached.handed_over + local.limits.idle_deadline);
+                    continue;
+                }
+                Begun::Unanswered(outcome) => outcome,
+                Begun::Silent => Outcome::BackendTimeout,
+            };
+            tracing::debug!(
+                core = local.core,
+                backend = reached.backend.text(),
+                outcome = outcome.name(),
+                "no answer, going on to another backend"
+            );
+            local.count(Counter::WentRound);
+            round.unanswered(reached.backend.backend(), outcome);
+            reached.relay.give_up(local);
+            break;
+        }
+    }
+}
+
+impl Reached {
+    /// Whether it has been silent for as long as a connection may be.
+    fn is_idle(&self, local: &Local) -> bool {
+        local.ring.now() >= self.handed_over + local.limits.idle_deadline
+    }
+}
+
+/// Connects to the next backend and gives it the head.
+async fn hand_over(
+    local: &Rc<Local>,
+    arrival: &Arrival<'_>,
+    round: &mut Round,
+    deadline: &Deadline,
+    story: &mut Story,
+) -> Result<Reached, Outcome> {
+    let Arrival {
+        client, protocol, ..
+    } = *arrival;
+    let routed = Instant::now();
+    let dialled = dial(local, &arrival.route, protocol, client, round, deadline).await?;
+    let handed_over = Instant::now();
+    story.set_backend(dialled.backend.text(), dialled.attempts);
+    let spent = handed_over - routed;
+    local
+        .metrics
+        .borrow_mut()
+        .record(protocol, Stage::Connect, spent);
+    // Before the backend has a byte, so that it can ask as soon as it knows of the client.
+    let listed = arrival.told.as_deref().and_then(|head| {
+        Listed::new(
+            local,
+            client,
+            &dialled.socket,
+            &dialled.backend,
+            head,
+            arrival.accepted,
+        )
+    });
+    let announced = match dialled.backend.delivery().proxy {
+        Some(version) => {
+            let told = arrival.told.as_deref();
+            let announced = announce(local, client, version, told, &arrival.received)?;
+            story.set_id(announced.id);
+            Some(announced.bytes)
+        }
+        None => None,
+    };
+    let outgoing = announced.as_deref().unwrap_or(&arrival.received);
+    send_head(local, &dialled.socket, outgoing, deadline).await?;
+    let head_bytes = arrival.received.len();
+    {
+        let mut metrics = local.metrics.borrow_mut();
+        metrics.count(Counter::BytesToBackend, head_bytes as u64);
+        metrics.count(Counter::CopiedBytes, outgoing.len() as u64);
+    }
+    let socket = client.socket().clone();
+    Ok(Reached {
+        relay: Relay::new(socket, dialled.socket, handed_over),
+        backend: dialled.backend,
+        _listed: listed,
+        head_bytes,
+        handed_over,
+    })
+}
+
+/// Replays what was received, verbatim, before anything else goes to the backend.
+async fn send_head(
+    local: &Local,
+    backend: &Socket,
+    mut received: &[u8],
+    deadline: &Deadline,
+) -> Result<(), Outcome> {
+    deadline.set(local.ring.now() + local.limits.head_deadline);
+    while !received.is_empty() {
+        match backend.send(received) {
+            Ok(sent) => received = &received[sent..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let writable = deadline.bound(local.ring.writable(backend)).await;
+                if writable.is_none() {
+                    return Err(Outcome::BackendTimeout);
+                }
+            }
+            Err(_) => return Err(Outcome::BackendUnreachable),
+        }
+    }
+    Ok(())
+}
