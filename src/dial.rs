@@ -6,7 +6,7 @@ mod round;
 mod source;
 
 pub use live::LiveBackend;
-pub use round::Round;
+pub use round::{Chosen, Round, chosen};
 
 use crate::client::Client;
 use crate::local::Local;
@@ -65,7 +65,11 @@ pub async fn dial(
         };
         let attempts = round.begin_attempt();
         local.count(Counter::ConnectAttempts);
-        let ends = local.ring.now() + local.limits.connect_deadline;
+        let patience = match round.has_another(local, route) {
+            true => backend.patience(local),
+            false => local.limits.connect_deadline,
+        };
+        let ends = local.ring.now() + patience;
         deadline.set(ends.min(round.ends()));
         backend.waits(local.ring.now());
         match connect(local, &address, source, deadline).await {

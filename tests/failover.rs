@@ -178,8 +178,8 @@ fn refusing() -> (socket2::Socket, String) {
     (socket, address.as_socket().expect("an address").to_string())
 }
 
-/// Suspicion needs no timeout: three connections without an answer for half a second are enough, and
-/// one answer clears it.
+/// Suspicion needs no timeout: half a second without the answer that is due is enough, and one answer
+/// clears it.
 #[test]
 fn a_silent_backend_is_suspect_long_before_any_deadline() {
     let frozen = Arc::new(AtomicBool::new(true));

@@ -13,7 +13,7 @@ use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::relay::{Begun, Relay};
 use crate::ring::Deadline;
-use crate::route::{Backend, Route};
+use crate::route::Route;
 use crate::sniff::{Head, is_hello_alone};
 use crate::sys::Socket;
 use std::io;
@@ -92,12 +92,12 @@ pub(super) async fn reach(
                 return Err(Outcome::IdleTimeout);
             }
             Begun::Silent => {
-                let silent = reached.backend.backend();
-                went_round(local, &mut round, silent, Outcome::BackendTimeout);
+                let outcome = Outcome::BackendTimeout;
+                went_round(local, &mut round, &reached.backend, outcome);
             }
             Begun::Unanswered(_) if !has_another(&round) => return Ok(()),
             Begun::Unanswered(outcome) => {
-                went_round(local, &mut round, reached.backend.backend(), outcome);
+                went_round(local, &mut round, &reached.backend, outcome);
                 reached.relay.give_up(local);
                 *place = None;
             }
@@ -105,7 +105,7 @@ pub(super) async fn reach(
     }
 }
 
-fn went_round(local: &Local, round: &mut Round, backend: &Arc<Backend>, outcome: Outcome) {
+fn went_round(local: &Local, round: &mut Round, backend: &LiveBackend, outcome: Outcome) {
     tracing::debug!(
         core = local.core,
         backend = backend.text(),
@@ -113,7 +113,7 @@ fn went_round(local: &Local, round: &mut Round, backend: &Arc<Backend>, outcome:
         "no answer, going on to another backend"
     );
     local.count(Counter::WentRound);
-    round.unanswered(backend, outcome);
+    round.unanswered(local, backend, outcome);
 }
 
 impl Reached {
@@ -128,7 +128,7 @@ impl Reached {
         deadline: &Deadline,
     ) -> Begun {
         if has_another(round) {
-            let ends = local.ring.now() + local.limits.connect_deadline;
+            let ends = local.ring.now() + self.backend.patience(local);
             deadline.set(ends.min(round.ends()));
             let begun = self.relay.begin(local, protocol, deadline).await;
             if begun != Begun::Silent || has_another(round) {

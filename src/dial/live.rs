@@ -4,15 +4,17 @@
 use crate::local::Local;
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
-use crate::route::{Backend, Delivery, Moment};
+use crate::route::{Admission, Backend, Delivery, Moment};
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Counts one live connection of a backend for as long as it exists.
 pub struct LiveBackend {
     backend: Arc<Backend>,
-    waits: bool,
+    /// Since when it is waited for, if it is.
+    waits: Option<Moment>,
+    is_trial: bool,
 }
 
 impl LiveBackend {
@@ -20,8 +22,31 @@ impl LiveBackend {
     pub fn open(backend: Arc<Backend>, connections_max: Option<NonZeroU32>) -> Option<LiveBackend> {
         backend.vitals().open(connections_max).then(|| LiveBackend {
             backend,
-            waits: false,
+            waits: None,
+            is_trial: false,
         })
+    }
+
+    /// The connection is to find out whether the backend works again.
+    pub(super) fn on_trial(mut self, is_trial: bool) -> LiveBackend {
+        self.is_trial = is_trial;
+        self
+    }
+
+    /// How long it may take to accept, and again to answer, where another may take its place. A trial
+    /// is not to cost its client more than it must.
+    pub fn patience(&self, local: &Local) -> Duration {
+        let deadline = local.limits.connect_deadline;
+        match self.is_trial {
+            true => deadline.min(self.backend.vitals().patience()),
+            false => deadline,
+        }
+    }
+
+    /// Whether it has kept everybody waiting.
+    pub fn is_silent(&self, now: Instant) -> bool {
+        self.waits.is_some()
+            && self.backend.vitals().admission(Moment::of(now)) == Admission::Suspect
     }
 
     pub fn backend(&self) -> &Arc<Backend> {
@@ -41,15 +66,17 @@ impl LiveBackend {
     /// It is connected to, or was sent something that is answered at once: how long that takes tells
     /// how it is doing.
     pub(super) fn waits(&mut self, now: Instant) {
-        debug_assert!(!self.waits, "a connection waits for its first byte once");
-        self.waits = true;
-        self.backend.vitals().waits(Moment::of(now));
+        debug_assert!(self.waits.is_none(), "a connection waits once");
+        let now = Moment::of(now);
+        self.waits = Some(now);
+        self.backend.vitals().waits(now);
     }
 
     /// It did what was waited for.
     pub(super) fn waits_no_more(&mut self, now: Instant) {
-        if std::mem::take(&mut self.waits) {
-            self.backend.vitals().waits_no_more(Moment::of(now), true);
+        if let Some(began) = self.waits.take() {
+            let vitals = self.backend.vitals();
+            vitals.waits_no_more(began, Moment::of(now), true);
         }
     }
 
@@ -70,25 +97,31 @@ impl LiveBackend {
     }
 
     pub fn failed(&self, local: &Local, cause: Outcome) {
-        failed(local, &self.backend, cause);
+        let is_silent = cause == Outcome::BackendTimeout && self.is_silent(local.ring.now());
+        failed(local, &self.backend, cause, is_silent);
     }
 }
 
 impl Drop for LiveBackend {
     fn drop(&mut self) {
         let vitals = self.backend.vitals();
-        if self.waits {
-            vitals.waits_no_more(Moment::of(Instant::now()), false);
+        if let Some(began) = self.waits {
+            vitals.waits_no_more(began, began, false);
         }
         vitals.close();
     }
 }
 
 /// Counts a failure against a backend, which may eject it.
-pub(super) fn failed(local: &Local, backend: &Backend, cause: Outcome) {
+pub(super) fn failed(local: &Local, backend: &Backend, cause: Outcome, is_silent: bool) {
     let now = Moment::of(local.ring.now());
     let rules = &local.limits.eject;
-    let Some(span) = backend.vitals().failed(now, rules, fastrand::f64()) else {
+    let (vitals, jitter) = (backend.vitals(), fastrand::f64());
+    let span = match is_silent {
+        true => vitals.kept_silent(now, rules, jitter),
+        false => vitals.failed(now, rules, jitter),
+    };
+    let Some(span) = span else {
         return;
     };
     local.count(Counter::BackendsEjected);

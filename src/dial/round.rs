@@ -15,7 +15,7 @@ use std::time::Instant;
 /// The backends of one route, one after the other.
 pub struct Round {
     /// Chosen already, and to be tried before any other.
-    first: Option<(Arc<Backend>, Option<NonZeroU32>)>,
+    first: Option<Chosen>,
     slots: Vec<u32>,
     addresses: Vec<Address>,
     /// Backends with several addresses (DNS names), of which not all were tried.
@@ -27,7 +27,20 @@ pub struct Round {
     unfit: Option<Arc<Backend>>,
     /// Took what they were sent and closed, or kept silent. Whether that was their fault shows when
     /// another answers the same.
-    unanswered: Vec<(Arc<Backend>, Outcome)>,
+    unanswered: Vec<Unanswered>,
+}
+
+/// A backend, and under which conditions.
+pub struct Chosen {
+    pub backend: Arc<Backend>,
+    pub connections_max: Option<NonZeroU32>,
+    pub is_trial: bool,
+}
+
+struct Unanswered {
+    backend: Arc<Backend>,
+    outcome: Outcome,
+    is_silent: bool,
 }
 
 /// The addresses of one backend, from a random one on, each once.
@@ -62,8 +75,8 @@ impl Round {
     }
 
     /// Begins with this backend.
-    pub fn begin_with(&mut self, backend: Arc<Backend>, connections_max: Option<NonZeroU32>) {
-        self.first = Some((backend, connections_max));
+    pub fn begin_with(&mut self, chosen: Chosen) {
+        self.first = Some(chosen);
     }
 
     /// A choice among what was not tried yet.
@@ -93,25 +106,34 @@ impl Round {
     /// Whether a backend is left that may well answer, so that giving the present one up is no loss.
     pub fn has_another(&self, local: &Local, route: &Route) -> bool {
         let now = Moment::of(local.ring.now());
-        let is_good = |backend: &Arc<Backend>| {
+        let is_good = |(index, backend): (usize, &Arc<Backend>)| {
             !self.slots.contains(&backend.slot())
                 && backend.address_count() > 0
-                && Chooser::is_still_good(route, backend, now)
+                && Chooser::may_answer(route, index, now)
         };
-        self.may_try(local) && route.backends().iter().any(is_good)
+        self.may_try(local) && route.backends().iter().enumerate().any(is_good)
     }
 
     /// A backend took what it was sent and gave no answer.
-    pub fn unanswered(&mut self, backend: &Arc<Backend>, outcome: Outcome) {
+    pub fn unanswered(&mut self, local: &Local, backend: &LiveBackend, outcome: Outcome) {
         self.worst = outcome;
-        self.unanswered.push((backend.clone(), outcome));
+        self.unanswered.push(Unanswered {
+            backend: backend.backend().clone(),
+            outcome,
+            is_silent: backend.is_silent(local.ring.now()),
+        });
     }
 
     /// A backend has answered, so that those which did not are to blame and not what they were sent.
     pub fn answered(&mut self, local: &Local, by: &Arc<Backend>) {
-        for (backend, outcome) in self.unanswered.drain(..) {
+        for Unanswered {
+            backend,
+            outcome,
+            is_silent,
+        } in self.unanswered.drain(..)
+        {
             if !Arc::ptr_eq(&backend, by) {
-                live::failed(local, &backend, outcome);
+                live::failed(local, &backend, outcome, is_silent);
             }
         }
     }
@@ -153,15 +175,12 @@ impl Round {
 
     /// Whether there is another choice by now than to wait; what was chosen is tried next.
     pub(super) fn finds_room(&mut self, local: &Local, route: &Route, client: &Client) -> bool {
-        match self.choose(local, route, client) {
+        let choice = self.choose(local, route, client);
+        match choice {
             Choice::Full => false,
             Choice::Nothing => true,
-            Choice::Backend {
-                backend,
-                connections_max,
-                ..
-            } => {
-                self.begin_with(backend, connections_max);
+            Choice::Backend { .. } => {
+                self.first = chosen(choice);
                 true
             }
         }
@@ -177,17 +196,20 @@ impl Round {
         client: &Client,
     ) -> Next {
         loop {
-            let (backend, connections_max) = match self.first.take() {
-                Some(first) => first,
+            let first = match self.first.take() {
+                Some(first) => Some(first),
                 None => match self.choose(local, route, client) {
-                    Choice::Backend {
-                        backend,
-                        connections_max,
-                        ..
-                    } => (backend, connections_max),
                     Choice::Full => return Next::Full,
-                    Choice::Nothing => break,
+                    choice => chosen(choice),
                 },
+            };
+            let Some(Chosen {
+                backend,
+                connections_max,
+                is_trial,
+            }) = first
+            else {
+                break;
             };
             // Another core may have taken the last place since it was chosen.
             let Some(live) = LiveBackend::open(backend.clone(), connections_max) else {
@@ -212,7 +234,7 @@ impl Round {
             }
             if let Some(address) = address {
                 self.addresses.push(address.clone());
-                return Next::Backend(live, address);
+                return Next::Backend(live.on_trial(is_trial), address);
             }
         }
         while let Some(several) = self.several.last_mut() {
@@ -229,6 +251,23 @@ impl Round {
             return Next::Backend(live, address);
         }
         Next::Nothing
+    }
+}
+
+/// The backend of a choice, if it has one.
+pub fn chosen(choice: Choice) -> Option<Chosen> {
+    match choice {
+        Choice::Backend {
+            backend,
+            connections_max,
+            is_trial,
+            ..
+        } => Some(Chosen {
+            backend,
+            connections_max,
+            is_trial,
+        }),
+        Choice::Full | Choice::Nothing => None,
     }
 }
 

@@ -389,7 +389,7 @@ async fn answer(
                 let Some(round) = round.as_mut() else {
                     return Err(Ended::Refused(Outcome::BackendClosed));
                 };
-                round.unanswered(upstream.backend.backend(), Outcome::BackendClosed);
+                round.unanswered(local, &upstream.backend, Outcome::BackendClosed);
                 if !round.has_another(local, &order.route) {
                     return Err(Ended::Refused(Outcome::BackendClosed));
                 }

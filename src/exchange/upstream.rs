@@ -7,15 +7,14 @@ use super::order::Order;
 use crate::client::Client;
 use crate::conn::Story;
 use crate::conn::announce::announce;
-use crate::dial::{Round, dial};
+use crate::dial::{Chosen, Round, chosen, dial};
 use crate::local::Local;
 use crate::metrics::Stage;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::ring::Deadline;
-use crate::route::{Backend, Choice, Chooser, Host, Moment, Route};
+use crate::route::{Backend, Chooser, Host, Moment, Route};
 use crate::sniff::Head;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -72,12 +71,14 @@ pub async fn upstream(
         Some(round) => &mut **round,
         None => {
             let mut fresh = Round::new(local);
-            if let Some((first, connections_max)) = first(local, session, route, &fresh) {
-                if may_reuse && let Some(upstream) = idle::take(local, &first, connections_max) {
+            if let Some(first) = first(local, session, route, &fresh) {
+                if may_reuse
+                    && let Some(upstream) = idle::take(local, &first.backend, first.connections_max)
+                {
                     story.set_backend(upstream.backend.text(), 0);
                     return Ok(upstream);
                 }
-                fresh.begin_with(first, connections_max);
+                fresh.begin_with(first);
             }
             &mut **round.insert(Box::new(fresh))
         }
@@ -102,25 +103,16 @@ pub async fn upstream(
 
 /// The backend to begin with: that of the client's last request, while the route and the backend's
 /// health are what they were, or a new choice. Without one, [`dial`] says why.
-fn first(
-    local: &Local,
-    session: &mut Session<'_>,
-    route: &Route,
-    round: &Round,
-) -> Option<(Arc<Backend>, Option<NonZeroU32>)> {
+fn first(local: &Local, session: &mut Session<'_>, route: &Route, round: &Round) -> Option<Chosen> {
     if let Some((id, last)) = session.last.take()
         && id == route.id()
         && Chooser::is_still_good(route, &last, Moment::of(local.ring.now()))
     {
-        let connections_max = route.connections_max(&last);
-        return Some((last, connections_max));
+        return Some(Chosen {
+            connections_max: route.connections_max(&last),
+            backend: last,
+            is_trial: false,
+        });
     }
-    match round.choose(local, route, session.client) {
-        Choice::Backend {
-            backend,
-            connections_max,
-            ..
-        } => Some((backend, connections_max)),
-        Choice::Full | Choice::Nothing => None,
-    }
+    chosen(round.choose(local, route, session.client))
 }

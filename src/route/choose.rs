@@ -74,6 +74,8 @@ pub enum Choice {
         backend: Arc<Backend>,
         /// Live connections that it may have, this one included.
         connections_max: Option<NonZeroU32>,
+        /// Whether it works again is what this connection is to find out.
+        is_trial: bool,
         /// None of the route's backends is up, so that one that is not was chosen.
         is_last_resort: bool,
     },
@@ -103,6 +105,8 @@ struct Candidate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tier {
     Regular,
+    /// Those of which an answer is overdue.
+    Suspect,
     Backup,
     /// Whatever their marks say.
     LastResort,
@@ -133,16 +137,16 @@ impl Chooser {
             && is_plain(route)
             && let Some(index) = self.two_at_random(route, wish)
         {
-            return chosen(route, index, Tier::Regular);
+            return chosen(route, index, Tier::Regular, false);
         }
-        for tier in [Tier::Regular, Tier::Backup, Tier::LastResort] {
+        for tier in [Tier::Regular, Tier::Suspect, Tier::Backup, Tier::LastResort] {
             let mut is_full = self.gather(route, wish, tier);
             while let Some(index) = self.pick(balance, route, wish) {
                 let vitals = route.backends()[index].vitals();
                 let needs_trial =
-                    tier != Tier::LastResort && vitals.admission(wish.now) != Admission::Yes;
+                    tier != Tier::LastResort && vitals.admission(wish.now) == Admission::Trial;
                 if !needs_trial || vitals.claim_trial(wish.now) {
-                    return chosen(route, index, tier);
+                    return chosen(route, index, tier, needs_trial);
                 }
                 // Another core has the trial.
                 self.candidates.retain(|candidate| candidate.index != index);
@@ -160,12 +164,16 @@ impl Chooser {
         let slot = backend.slot();
         let index = route.backends().iter().position(|one| one.slot() == slot);
         index.is_some_and(|index| {
-            let share = route.share(index);
-            !share.backup
-                && backend.vitals().admission(now) == Admission::Yes
-                && route.checks().get(index).is_none_or(|check| check.is_up())
-                && has_room(backend, share.connections_max)
+            !route.share(index).backup && Chooser::may_answer(route, index, now)
         })
+    }
+
+    /// Whether nothing speaks against the backend at `index`.
+    pub fn may_answer(route: &Route, index: usize, now: Moment) -> bool {
+        let backend = &route.backends()[index];
+        backend.vitals().admission(now) == Admission::Yes
+            && route.checks().get(index).is_none_or(|check| check.is_up())
+            && has_room(backend, route.share(index).connections_max)
     }
 
     fn balance_of(&self, route: &Route) -> Balance {
@@ -204,12 +212,18 @@ impl Chooser {
         for (index, backend) in route.backends().iter().enumerate() {
             let share = route.share(index);
             let check = route.checks().get(index);
-            let is_up = backend.vitals().admission(wish.now) != Admission::No
-                && check.is_none_or(|check| check.is_up());
-            let is_meant = match tier {
-                Tier::Regular => !share.backup && is_up,
-                Tier::Backup => share.backup && is_up,
-                Tier::LastResort => true,
+            let admission = match check.is_none_or(|check| check.is_up()) {
+                true => backend.vitals().admission(wish.now),
+                false => Admission::No,
+            };
+            let is_meant = match (tier, admission) {
+                (Tier::LastResort, _) => true,
+                (_, Admission::No) => false,
+                (Tier::Regular, Admission::Suspect) => false,
+                (Tier::Regular, _) => !share.backup,
+                (Tier::Suspect, Admission::Suspect) => !share.backup,
+                (Tier::Suspect, _) => false,
+                (Tier::Backup, _) => share.backup,
             };
             if !is_meant || backend.address_count() == 0 || wish.tried.contains(&backend.slot()) {
                 continue;
@@ -320,10 +334,11 @@ fn is_plain(route: &Route) -> bool {
             .is_none_or(|options| options.said.slow_start.is_none())
 }
 
-fn chosen(route: &Route, index: usize, tier: Tier) -> Choice {
+fn chosen(route: &Route, index: usize, tier: Tier, is_trial: bool) -> Choice {
     Choice::Backend {
         backend: Arc::clone(&route.backends()[index]),
         connections_max: route.share(index).connections_max,
+        is_trial,
         is_last_resort: tier == Tier::LastResort,
     }
 }

@@ -4,8 +4,9 @@
 //!
 //! A backend is *ejected* after failures in a row, or when most of what it is given fails, for a
 //! time that doubles with each ejection; when it is over one connection is a *trial*. It is *suspect*
-//! while several connections wait to be accepted or answered and none has been for a while: a machine
-//! that is gone, or a frozen process, whose kernel goes on accepting. Every mark ages out by itself.
+//! while connections wait to be accepted or answered and none has been for much longer than usual: a
+//! machine that is gone, or a frozen process, whose kernel goes on accepting. Whoever is not suspect is
+//! preferred, that is all. Every mark ages out by itself.
 
 use std::num::NonZeroU32;
 use std::sync::OnceLock;
@@ -76,10 +77,13 @@ pub const SHARE_FAILURES_MIN: u32 = 5;
 const WINDOW: Duration = Duration::from_secs(10);
 /// A trial that has told nothing after this long, because its client left, leaves room for another.
 const TRIAL_PATIENCE: Duration = Duration::from_secs(10);
-/// Connections without an answer that make a backend suspect; one or two may have slow clients.
-const SUSPECT_CONNECTIONS: u32 = 3;
-/// Since the last answer. Above the round trip to any backend that is worth having.
-const SUSPECT_AFTER: Duration = Duration::from_millis(500);
+/// Without any answer for this long a backend that owes one is suspect. Above the round trip to nearly
+/// any backend, and within the second in which a freeze is to be noticed.
+const SUSPECT_AFTER_MS: u64 = 500;
+/// For backends that usually take long, so many times as long as they do.
+const SUSPECT_AFTER_USUAL: u64 = 4;
+/// What a new answer counts for in the usual time: one part of so many.
+const USUAL_PARTS: u32 = 8;
 
 /// One backend's marks and counts.
 #[derive(Debug, Default)]
@@ -97,12 +101,16 @@ pub struct Vitals {
     back_since: AtomicU64,
     unanswered: AtomicU32,
     unanswered_since: AtomicU64,
+    /// Smoothed time to an answer, in milliseconds.
+    usual_ms: AtomicU32,
 }
 
 /// Whether a backend may be chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
     Yes,
+    /// Rather not.
+    Suspect,
     /// One connection may try, whoever gets [`Vitals::claim_trial`].
     Trial,
     No,
@@ -163,7 +171,7 @@ impl Vitals {
             };
         }
         match self.is_suspect(now) {
-            true => Admission::No,
+            true => Admission::Suspect,
             false => Admission::Yes,
         }
     }
@@ -229,6 +237,22 @@ impl Vitals {
     /// number from 0 to 1, so that many proxies do not come back in step. Gives back for how long
     /// that ejects it, when it does.
     pub fn failed(&self, now: Moment, rules: &EjectRules, jitter: f64) -> Option<Duration> {
+        self.struck(now, rules, false, jitter)
+    }
+
+    /// As [`Vitals::failed`], of a backend that kept silent until a deadline while it was suspect:
+    /// it answers nobody, and to have that confirmed would cost more clients as long a wait.
+    pub fn kept_silent(&self, now: Moment, rules: &EjectRules, jitter: f64) -> Option<Duration> {
+        self.struck(now, rules, true, jitter)
+    }
+
+    fn struck(
+        &self,
+        now: Moment,
+        rules: &EjectRules,
+        is_silent: bool,
+        jitter: f64,
+    ) -> Option<Duration> {
         if rules.failures == 0 {
             return None;
         }
@@ -247,7 +271,7 @@ impl Vitals {
         let failed_trial = until != 0;
         let most = window.failed >= SHARE_FAILURES_MIN
             && window.failed * 100 >= rules.share_percent * (window.failed + window.good);
-        if !failed_trial && in_a_row < rules.failures && !most {
+        if !failed_trial && !is_silent && in_a_row < rules.failures && !most {
             return None;
         }
         let span = self.next_span(now, rules, failed_trial, jitter);
@@ -285,17 +309,40 @@ impl Vitals {
         }
     }
 
-    /// `answered`: what was waited for has come; otherwise it is not waited for any longer.
-    pub fn waits_no_more(&self, now: Moment, answered: bool) {
+    /// What was waited for since `began` has come, or is not waited for any longer.
+    pub fn waits_no_more(&self, began: Moment, now: Moment, answered: bool) {
         self.unanswered.fetch_sub(1, Relaxed);
-        if answered {
-            self.unanswered_since.store(now.0, Relaxed);
+        if !answered {
+            return;
+        }
+        self.unanswered_since.store(now.0, Relaxed);
+        let took_ms = now
+            .since(began)
+            .as_millis()
+            .min(u128::from(u32::MAX / USUAL_PARTS)) as u32;
+        let usual_ms = self.usual_ms.load(Relaxed);
+        // Up by at least one, or small changes would be rounded away for ever; nothing is written
+        // where nothing changes, as with most backends nearby.
+        let smoothed = (usual_ms * (USUAL_PARTS - 1) + took_ms).div_ceil(USUAL_PARTS);
+        let smoothed = if took_ms < usual_ms {
+            smoothed.min(usual_ms - 1)
+        } else {
+            smoothed
+        };
+        if smoothed != usual_ms {
+            self.usual_ms.store(smoothed, Relaxed);
         }
     }
 
+    /// For how long it may owe an answer before it is suspect, and before a trial is over.
+    pub fn patience(&self) -> Duration {
+        let usual_ms = u64::from(self.usual_ms.load(Relaxed));
+        Duration::from_millis(SUSPECT_AFTER_MS.max(usual_ms * SUSPECT_AFTER_USUAL))
+    }
+
     fn is_suspect(&self, now: Moment) -> bool {
-        self.unanswered.load(Relaxed) >= SUSPECT_CONNECTIONS
-            && now.since(Moment(self.unanswered_since.load(Relaxed))) >= SUSPECT_AFTER
+        let since = Moment(self.unanswered_since.load(Relaxed));
+        self.unanswered.load(Relaxed) > 0 && now.since(since) >= self.patience()
     }
 }
 
@@ -456,24 +503,54 @@ mod tests {
     }
 
     #[test]
-    fn connections_without_an_answer_make_it_suspect_until_one_comes() {
+    fn a_connection_without_an_answer_makes_it_suspect_until_one_comes() {
         let vitals = Vitals::default();
-        (0..2).for_each(|_| vitals.waits(at(0)));
-        assert_eq!(
-            vitals.admission(at(5000)),
-            Admission::Yes,
-            "two are too few"
-        );
-        vitals.waits(at(400));
+        vitals.waits(at(0));
         assert_eq!(vitals.admission(at(499)), Admission::Yes);
         assert_eq!(vitals.condition(at(500)), Condition::Suspect);
-        assert_eq!(vitals.admission(at(500)), Admission::No);
+        assert_eq!(vitals.admission(at(500)), Admission::Suspect);
         vitals.waits(at(600));
-        vitals.waits_no_more(at(700), true);
+        vitals.waits_no_more(at(600), at(700), true);
         assert_eq!(vitals.admission(at(1199)), Admission::Yes);
-        assert_eq!(vitals.admission(at(1200)), Admission::No);
-        vitals.waits_no_more(at(1300), false);
-        assert_eq!(vitals.admission(at(1300)), Admission::Yes, "two again");
+        assert_eq!(vitals.admission(at(1200)), Admission::Suspect);
+        vitals.waits_no_more(at(0), at(1300), false);
+        assert_eq!(vitals.admission(at(9999)), Admission::Yes, "nobody waits");
+        vitals.waits(at(10_000));
+        assert_eq!(vitals.admission(at(10_499)), Admission::Yes, "from now on");
+    }
+
+    #[test]
+    fn silence_until_a_deadline_ejects_at_once() {
+        let vitals = Vitals::default();
+        let rules = EjectRules::default();
+        assert_eq!(vitals.kept_silent(at(0), &rules, 0.5), Some(2 * SECOND));
+        assert_eq!(
+            vitals.kept_silent(at(1), &rules, 0.5),
+            None,
+            "it is out already"
+        );
+    }
+
+    #[test]
+    fn one_that_is_always_slow_is_given_more_time() {
+        let vitals = Vitals::default();
+        let mut now = 0;
+        for _ in 0..50 {
+            vitals.waits(at(now));
+            vitals.waits_no_more(at(now), at(now + 600), true);
+            now += 1000;
+        }
+        vitals.waits(at(now));
+        assert_eq!(vitals.admission(at(now + 2300)), Admission::Yes);
+        assert_eq!(vitals.admission(at(now + 2500)), Admission::Suspect);
+        vitals.waits_no_more(at(now), at(now + 600), true);
+        for _ in 0..100 {
+            now += 1000;
+            vitals.waits(at(now));
+            vitals.waits_no_more(at(now), at(now + 1), true);
+        }
+        vitals.waits(at(now));
+        assert_eq!(vitals.admission(at(now + 501)), Admission::Suspect);
     }
 
     #[test]
