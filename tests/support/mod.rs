@@ -14,6 +14,7 @@ pub mod process;
 pub mod proxy;
 pub mod receiver;
 pub mod redis;
+pub mod tenant;
 
 use std::io::Write;
 use std::time::{Duration, Instant};
