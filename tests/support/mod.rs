@@ -14,6 +14,7 @@ pub mod process;
 pub mod proxy;
 pub mod receiver;
 pub mod redis;
+pub mod smuggled;
 pub mod tenant;
 
 use std::io::Write;
