@@ -33,6 +33,8 @@ use std::time::{Duration, Instant};
 const FAREWELL_DEADLINE: Duration = Duration::from_secs(1);
 /// A client that sends more than this after a refusal is not going to read the answer.
 const FAREWELL_BYTES_MAX: usize = 256 * 1024;
+/// As long a client may take all in all, while it takes something in each [`FAREWELL_DEADLINE`].
+const LINGER_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Serves one accepted connection of the HTTP port, as [`serve`] does those of the TLS port. A task
 /// of another kind, because between two requests it is smaller than one that relays.
@@ -194,23 +196,48 @@ pub async fn farewell(
     read_to_end_in_time(local, client, deadline).await;
 }
 
-/// Lets the client finish sending, so that it can read what it was sent last.
+/// Lets the client finish sending, so that it can read what it was sent last. One that still takes
+/// what is under way has longer, for closing upon its unread bytes would destroy that.
 pub async fn read_to_end_in_time(local: &Local, client: &Socket, deadline: &Deadline) {
-    deadline.set(local.ring.now() + FAREWELL_DEADLINE);
-    deadline.bound(read_to_end(local, client)).await;
+    let end = local.ring.now() + LINGER_DEADLINE;
+    loop {
+        let under_way = client.unacknowledged();
+        deadline.set(local.ring.now() + FAREWELL_DEADLINE);
+        let reading = deadline.bound(read_to_end(local, client)).await;
+        if let Some(Sent::Everything) = reading {
+            return;
+        }
+        if let Some(Sent::TooMuch) = reading
+            && client.unacknowledged() > 0
+        {
+            // Its time is not over, though its bytes are.
+            deadline.passed().await;
+        }
+        if client.unacknowledged() >= under_way || local.ring.now() >= end {
+            return;
+        }
+    }
+}
+
+/// What a client did that was let finish.
+enum Sent {
+    /// It has finished or failed.
+    Everything,
+    TooMuch,
 }
 
 /// Reads and forgets until the client has finished, failed or sent too much.
-async fn read_to_end(local: &Local, client: &Socket) {
+async fn read_to_end(local: &Local, client: &Socket) -> Sent {
     let mut left = FAREWELL_BYTES_MAX;
     loop {
         let read = client.recv(&mut local.buffer.borrow_mut());
         match read {
             Ok(bytes) if bytes > 0 && bytes < left => left -= bytes,
+            Ok(bytes) if bytes > 0 => return Sent::TooMuch,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let _ = local.ring.readable(client).await;
             }
-            _ => return,
+            _ => return Sent::Everything,
         }
     }
 }

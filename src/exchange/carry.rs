@@ -81,6 +81,8 @@ pub struct Carry<'s> {
     interim: Option<Mover>,
     down: Down,
     client_told: bool,
+    /// The backend has asked for the body, so that it will read it.
+    was_continued: bool,
     client_goes_on: bool,
     backend_goes_on: bool,
     /// Since when the deadline in force runs.
@@ -110,6 +112,7 @@ impl<'s> Carry<'s> {
             interim: None,
             down: Down::Head(Vec::new()),
             client_told: false,
+            was_continued: false,
             client_goes_on: false,
             backend_goes_on: false,
             since: local.ring.now(),
@@ -281,6 +284,7 @@ impl<'s> Carry<'s> {
             };
             rest = &rest[head.head_bytes..];
             local.count(Counter::of_response(head.status));
+            self.was_continued |= head.status == 100;
             match head.status {
                 101 if self.order.upgrade && self.up_over => {
                     self.note_head();
@@ -327,7 +331,10 @@ impl<'s> Carry<'s> {
             && self.up_over
             && head.body != Length::UntilClose
             && !self.local.is_draining();
-        self.backend_goes_on = head.persistent && self.up_over;
+        // A body that the backend may not have read would be its next request.
+        let may_be_unread =
+            self.order.has_stray_body || self.order.expects_continue && !self.was_continued;
+        self.backend_goes_on = head.persistent && self.up_over && !may_be_unread;
         let persistence = match (self.client_goes_on, self.order.asked.minor_version) {
             (false, _) => Persistence::Close,
             (true, 0) => Persistence::KeepAlive,

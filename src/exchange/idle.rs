@@ -2,9 +2,9 @@
 //!
 //! Only a connection on which everything was said and understood gets in: whoever takes it out
 //! finds it with nothing under way. Each keeps its readiness watch in the ring. A backend that
-//! closes, or speaks unasked, makes the watch complete, so that whether a connection may still be
-//! used is known without a system call; and the watch of a good one goes on to wait for the
-//! response to the next request.
+//! closes, or speaks unasked, makes the watch complete, so that it is swept; whoever takes one out
+//! looks at the socket itself, since the ring tells late. The watch of a good one goes on to wait
+//! for the response to the next request.
 
 use crate::dial::{Dialled, LiveBackend};
 use crate::local::Local;
@@ -119,7 +119,10 @@ pub fn take(
         } = idle;
         let age = local.ring.now().saturating_duration_since(since);
         let is_young = age < local.limits.pool_idle_deadline;
-        if is_young && is_quiet(&mut watch) && is_current(backend, &address) {
+        // The ring hears of a second response that came right behind the first only when the core
+        // next waits, and by then it would be taken for the answer to this request.
+        let is_good = is_young && is_quiet(&mut watch) && socket.is_quiet();
+        if is_good && is_current(backend, &address) {
             return Some(Upstream {
                 socket,
                 backend: live,

@@ -33,6 +33,10 @@ pub struct Order {
     pub persistent: bool,
     pub idempotent: bool,
     pub upgrade: bool,
+    /// Whether the client waits for 100 before it sends its body.
+    pub expects_continue: bool,
+    /// Whether the backend may leave the body unread and take it for a request.
+    pub has_stray_body: bool,
     /// Whether the backend's connection is this client's alone from here on.
     pub binds_connection: bool,
     pub head_complete: Instant,
@@ -176,6 +180,8 @@ fn order(
         persistent: head.persistent,
         idempotent: head.is_idempotent(),
         upgrade: head.upgrade,
+        expects_continue: head.expects_continue,
+        has_stray_body: head.has_stray_body(),
         binds_connection: head.binds_connection,
         head_complete,
         name: head.host.clone().filter(|_| is_told).map(Box::new),

@@ -62,6 +62,7 @@ pub async fn upstream(
     let bound = session.bound.take();
     if let Some(bound) = bound
         && may_reuse
+        && bound.socket.is_quiet()
         && serves(bound.backend.backend())
     {
         return Ok(*bound);

@@ -14,6 +14,8 @@ pub mod process;
 pub mod proxy;
 pub mod receiver;
 pub mod redis;
+pub mod smuggled;
+pub mod tenant;
 pub mod trio;
 
 use std::io::Write;
