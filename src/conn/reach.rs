@@ -7,6 +7,7 @@ use super::announce::announce;
 use super::listed::Listed;
 use crate::client::Client;
 use crate::dial::{LiveBackend, Round, dial};
+use crate::lease::Lease;
 use crate::local::Local;
 use crate::metrics::{Counter, Stage};
 use crate::outcome::Outcome;
@@ -88,6 +89,15 @@ pub(super) async fn reach(
                 }
                 Begun::ClientWentOn => return Ok(()),
                 Begun::Unanswered(_) if !has_another(&round) => return Ok(()),
+                Begun::Removed if has_another(&round) => {
+                    reached.relay.give_up(local);
+                    local.count(Counter::WentRound);
+                    break;
+                }
+                Begun::Removed => {
+                    *place = None;
+                    return Err(Outcome::BackendRemoved);
+                }
                 Begun::Silent if !has_another(&round) => {
                     if reached.is_idle(local) {
                         *place = None;
@@ -151,6 +161,14 @@ async fn hand_over(
             arrival.accepted,
         )
     });
+    let head = arrival.told.as_deref();
+    let lease = Lease::new(
+        local,
+        &arrival.route,
+        protocol,
+        head.and_then(|head| head.name.as_ref()),
+        dialled.backend.backend().slot(),
+    );
     let announced = match dialled.backend.delivery().proxy {
         Some(version) => {
             let told = arrival.told.as_deref();
@@ -170,7 +188,7 @@ async fn hand_over(
     }
     let socket = client.socket().clone();
     Ok(Reached {
-        relay: Relay::new(socket, dialled.socket, handed_over),
+        relay: Relay::new(socket, dialled.socket, lease, handed_over),
         backend: dialled.backend,
         _listed: listed,
         head_bytes,
