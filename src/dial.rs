@@ -46,7 +46,7 @@ pub async fn dial(
     deadline: &Deadline,
 ) -> Result<Dialled, Outcome> {
     while round.may_try(local) {
-        let (backend, address) = match round.next(local, route, protocol, client) {
+        let (mut backend, address) = match round.next(local, route, protocol, client) {
             Next::Backend(backend, address) => (backend, address),
             Next::Full => {
                 wait_for_room(local, route, client, round, deadline).await?;
@@ -67,8 +67,13 @@ pub async fn dial(
         local.count(Counter::ConnectAttempts);
         let ends = local.ring.now() + local.limits.connect_deadline;
         deadline.set(ends.min(round.ends()));
+        backend.waits(local.ring.now());
         match connect(local, &address, source, deadline).await {
             Ok(socket) => {
+                // A TLS backend has more to show than that its kernel accepts.
+                if protocol != Protocol::Tls {
+                    backend.waits_no_more(local.ring.now());
+                }
                 return Ok(Dialled {
                     socket,
                     address,

@@ -14,7 +14,7 @@ use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::relay::{Begun, Relay};
 use crate::ring::Deadline;
-use crate::route::Route;
+use crate::route::{Backend, Route};
 use crate::sniff::{Head, is_hello_alone};
 use crate::sys::Socket;
 use std::io;
@@ -45,7 +45,8 @@ pub(super) struct Reached {
     handed_over: Instant,
 }
 
-/// Goes from backend to backend until one answers, or none is left that might.
+/// Goes from backend to backend until one answers, or none is left that might. The one that does is in
+/// `place`, also when it fails then, since the relay passes on how.
 pub(super) async fn reach(
     local: &Rc<Local>,
     arrival: &Arrival<'_>,
@@ -57,76 +58,96 @@ pub(super) async fn reach(
     // Early data (RFC 8446 section 2.3) may have been acted upon, and must not be twice.
     let is_tls = arrival.protocol == Protocol::Tls;
     let may_go_round = is_tls && is_hello_alone(&arrival.received);
+    let mut is_last = false;
     loop {
-        // Not before the next one counts does the one that gave no answer stop counting.
-        let reached = hand_over(local, arrival, &mut round, deadline, story).await;
-        let reached = match reached {
-            Ok(reached) => place.insert(reached),
-            Err(outcome) => {
-                *place = None;
-                return Err(outcome);
+        let handed_over = hand_over(local, arrival, &mut round, deadline, story).await;
+        let reached = match (handed_over, &mut *place) {
+            // Only now is the one before given up.
+            (Ok(reached), _) => place.insert(reached),
+            // One that keeps silent is better than none: it is waited for again.
+            (Err(_), Some(silent)) => {
+                is_last = true;
+                silent
             }
+            (Err(outcome), None) => return Err(outcome),
         };
         if !is_tls {
             // Who speaks first is not known here: to have accepted is all that can be told.
             reached.backend.answered(local);
             return Ok(());
         }
-        let has_another = |round: &Round| may_go_round && round.has_another(local, &arrival.route);
-        reached.backend.waits(local.ring.now());
-        if has_another(&round) {
-            let ends = local.ring.now() + local.limits.connect_deadline;
-            deadline.set(ends.min(round.ends()));
-        } else {
-            deadline.set(local.ring.now() + local.limits.idle_deadline);
-        }
-        loop {
-            let outcome = match reached.relay.begin(local, arrival.protocol, deadline).await {
-                Begun::Answered => {
-                    reached.backend.answered(local);
-                    round.answered(local);
-                    return Ok(());
-                }
-                Begun::ClientWentOn => return Ok(()),
-                Begun::Unanswered(_) if !has_another(&round) => return Ok(()),
-                Begun::Removed if has_another(&round) => {
-                    reached.relay.give_up(local);
-                    local.count(Counter::WentRound);
-                    break;
-                }
-                Begun::Removed => {
-                    *place = None;
-                    return Err(Outcome::BackendRemoved);
-                }
-                Begun::Silent if !has_another(&round) => {
-                    if reached.is_idle(local) {
-                        *place = None;
-                        return Err(Outcome::IdleTimeout);
-                    }
-                    deadline.set(reached.handed_over + local.limits.idle_deadline);
-                    continue;
-                }
-                Begun::Unanswered(outcome) => outcome,
-                Begun::Silent => Outcome::BackendTimeout,
-            };
-            tracing::debug!(
-                core = local.core,
-                backend = reached.backend.text(),
-                outcome = outcome.name(),
-                "no answer, going on to another backend"
-            );
-            local.count(Counter::WentRound);
-            round.unanswered(reached.backend.backend(), outcome);
-            reached.relay.give_up(local);
-            break;
+        let has_another =
+            |round: &Round| may_go_round && !is_last && round.has_another(local, &arrival.route);
+        match reached
+            .answer(local, arrival.protocol, &round, has_another, deadline)
+            .await
+        {
+            Begun::Answered => {
+                reached.backend.answered(local);
+                round.answered(local, reached.backend.backend());
+                return Ok(());
+            }
+            Begun::ClientWentOn => return Ok(()),
+            Begun::Silent if !has_another(&round) => {
+                *place = None;
+                return Err(Outcome::IdleTimeout);
+            }
+            Begun::Silent => {
+                let silent = reached.backend.backend();
+                went_round(local, &mut round, silent, Outcome::BackendTimeout);
+            }
+            Begun::Unanswered(_) if !has_another(&round) => return Ok(()),
+            Begun::Unanswered(outcome) => {
+                went_round(local, &mut round, reached.backend.backend(), outcome);
+                reached.relay.give_up(local);
+                *place = None;
+            }
+            // No fault of its own.
+            Begun::Removed if has_another(&round) => {
+                local.count(Counter::WentRound);
+                reached.relay.give_up(local);
+                *place = None;
+            }
+            Begun::Removed => {
+                *place = None;
+                return Err(Outcome::BackendRemoved);
+            }
         }
     }
 }
 
+fn went_round(local: &Local, round: &mut Round, backend: &Arc<Backend>, outcome: Outcome) {
+    tracing::debug!(
+        core = local.core,
+        backend = backend.text(),
+        outcome = outcome.name(),
+        "no answer, going on to another backend"
+    );
+    local.count(Counter::WentRound);
+    round.unanswered(backend, outcome);
+}
+
 impl Reached {
-    /// Whether it has been silent for as long as a connection may be.
-    fn is_idle(&self, local: &Local) -> bool {
-        local.ring.now() >= self.handed_over + local.limits.idle_deadline
+    /// Waits for the first byte: while another backend may have it, as long as a connect may take,
+    /// otherwise as long as a connection may be idle.
+    async fn answer(
+        &mut self,
+        local: &Local,
+        protocol: Protocol,
+        round: &Round,
+        has_another: impl Fn(&Round) -> bool,
+        deadline: &Deadline,
+    ) -> Begun {
+        if has_another(round) {
+            let ends = local.ring.now() + local.limits.connect_deadline;
+            deadline.set(ends.min(round.ends()));
+            let begun = self.relay.begin(local, protocol, deadline).await;
+            if begun != Begun::Silent || has_another(round) {
+                return begun;
+            }
+        }
+        deadline.set(self.handed_over + local.limits.idle_deadline);
+        self.relay.begin(local, protocol, deadline).await
     }
 }
 

@@ -38,21 +38,29 @@ impl LiveBackend {
         self.backend.text()
     }
 
-    /// It was sent something that is answered at once, and its first byte is waited for.
-    pub fn waits(&mut self, now: Instant) {
+    /// It is connected to, or was sent something that is answered at once: how long that takes tells
+    /// how it is doing.
+    pub(super) fn waits(&mut self, now: Instant) {
         debug_assert!(!self.waits, "a connection waits for its first byte once");
         self.waits = true;
         self.backend.vitals().waits(Moment::of(now));
     }
 
+    /// It did what was waited for.
+    pub(super) fn waits_no_more(&mut self, now: Instant) {
+        if std::mem::take(&mut self.waits) {
+            self.backend.vitals().waits_no_more(Moment::of(now), true);
+        }
+    }
+
     /// Its first byte has come.
     pub fn answered(&mut self, local: &Local) {
-        let now = Moment::of(local.ring.now());
-        let vitals = self.backend.vitals();
-        if std::mem::take(&mut self.waits) {
-            vitals.waits_no_more(now, true);
-        }
-        if vitals.succeeded(now) {
+        self.waits_no_more(local.ring.now());
+        if self
+            .backend
+            .vitals()
+            .succeeded(Moment::of(local.ring.now()))
+        {
             local.count(Counter::BackendsReadmitted);
             tracing::info!(
                 backend = self.text(),

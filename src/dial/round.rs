@@ -108,9 +108,11 @@ impl Round {
     }
 
     /// A backend has answered, so that those which did not are to blame and not what they were sent.
-    pub fn answered(&mut self, local: &Local) {
+    pub fn answered(&mut self, local: &Local, by: &Arc<Backend>) {
         for (backend, outcome) in self.unanswered.drain(..) {
-            live::failed(local, &backend, outcome);
+            if !Arc::ptr_eq(&backend, by) {
+                live::failed(local, &backend, outcome);
+            }
         }
     }
 

@@ -363,7 +363,7 @@ async fn answer(
         if finish.is_answer() {
             upstream.backend.answered(local);
             if let Some(round) = &mut round {
-                round.answered(local);
+                round.answered(local, upstream.backend.backend());
             }
         }
         match finish {

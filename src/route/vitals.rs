@@ -4,8 +4,8 @@
 //!
 //! A backend is *ejected* after failures in a row, or when most of what it is given fails, for a
 //! time that doubles with each ejection; when it is over one connection is a *trial*. It is *suspect*
-//! while several connections wait for its first byte and none has had one for a while: a frozen
-//! process, whose kernel goes on accepting. Every mark ages out by itself.
+//! while several connections wait to be accepted or answered and none has been for a while: a machine
+//! that is gone, or a frozen process, whose kernel goes on accepting. Every mark ages out by itself.
 
 use std::num::NonZeroU32;
 use std::sync::OnceLock;
@@ -278,14 +278,14 @@ impl Vitals {
         span.mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 2.0)
     }
 
-    /// A connection waits for its first byte from here on, until [`Vitals::waits_no_more`].
+    /// A connection waits to be accepted or answered from here on, until [`Vitals::waits_no_more`].
     pub fn waits(&self, now: Moment) {
         if self.unanswered.fetch_add(1, Relaxed) == 0 {
             self.unanswered_since.store(now.0, Relaxed);
         }
     }
 
-    /// `answered`: the first byte has come; otherwise it is not waited for any longer.
+    /// `answered`: what was waited for has come; otherwise it is not waited for any longer.
     pub fn waits_no_more(&self, now: Moment, answered: bool) {
         self.unanswered.fetch_sub(1, Relaxed);
         if answered {

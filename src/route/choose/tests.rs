@@ -1,3 +1,5 @@
+//! The ways of choosing, held against what chance allows.
+
 use super::*;
 use crate::route::{HostOptions, Registry, RouteOptions, Seat};
 use std::time::{Duration, Instant};
