@@ -100,6 +100,8 @@ pub async fn keep(local: Rc<Local>) {
             let (table, now) = (local.table.borrow(), local.ring.now());
             local.leases.book.borrow_mut().step(&table, now)
         };
+        // For the tasks that the step has woken.
+        local.ring.stay_awake();
         if let Some(next) = next {
             deadline.set(next);
         }

@@ -15,9 +15,9 @@ use std::hash::{BuildHasher, RandomState};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-/// Look-ups in one step; some 200 ns each.
+/// Look-ups in one step; estimated at some 200 ns each, not measured.
 pub const LOOKUPS_PER_STEP: usize = 1000;
-/// Connections that end in one step, each with two descriptors to close: about a millisecond. With a
+/// Connections that end in one step, each with two descriptors to close: by estimate a millisecond. With a
 /// step every 10 ms a core ends 6,400 in a second, who do not all come back at once then, either.
 pub const ENDS_PER_STEP: usize = 64;
 
