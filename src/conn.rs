@@ -13,6 +13,7 @@ pub use story::Story;
 
 use crate::client::Client;
 use crate::exchange;
+use crate::lease::Lease;
 use crate::local::Local;
 use crate::metrics::Stage;
 use crate::outcome::Outcome;
@@ -133,8 +134,10 @@ async fn connect(
         let mut metrics = local.metrics.borrow_mut();
         metrics.record(protocol, Stage::Head, head_complete - accepted);
         metrics.record(protocol, Stage::Route, head_complete.elapsed());
-        let is_told =
-            local.lookup.is_some() || route.as_ref().is_ok_and(|route| route.tells_names());
+        let is_told = local.lookup.is_some()
+            || route
+                .as_ref()
+                .is_ok_and(|route| route.tells_names() || Lease::is_wanted(route));
         let head = (is_told || Story::is_wanted()).then(|| Rc::new(head));
         story.set_head(head.as_ref());
         let route = route?;

@@ -3,6 +3,7 @@
 
 use crate::config::{HttpSettings, Limits, ProxySettings};
 use crate::exchange::IdlePool;
+use crate::lease::Leases;
 use crate::lookup::LookupTable;
 use crate::metrics::{CoreMetrics, Counter};
 use crate::outcome::Outcome;
@@ -74,6 +75,7 @@ pub struct Local {
     pub http: Arc<HttpSettings>,
     pub answers: Arc<HttpAnswers>,
     pub idle: RefCell<IdlePool>,
+    pub leases: Leases,
     pub room: Arc<Room>,
     /// Only with `--lookup yes`.
     pub lookup: Option<RefCell<LookupTable>>,
@@ -120,6 +122,7 @@ impl Local {
             http,
             answers,
             idle: RefCell::default(),
+            leases: Leases::default(),
             room,
             lookup: None,
             unpaced: None,

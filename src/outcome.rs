@@ -14,6 +14,8 @@ pub enum Outcome {
     BackendReset,
     /// No byte moved in either direction for the idle deadline.
     IdleTimeout,
+    /// The backend has left the host, whose option `removal` ends its connections.
+    BackendRemoved,
     /// Still open when the drain deadline passed; cut by the stopping proxy.
     CutAtDrain,
     /// The client closed or reset before its head was complete.
@@ -65,11 +67,12 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const PLAIN: [Outcome; 26] = [
+    const PLAIN: [Outcome; 27] = [
         Outcome::Relayed,
         Outcome::ClientReset,
         Outcome::BackendReset,
         Outcome::IdleTimeout,
+        Outcome::BackendRemoved,
         Outcome::CutAtDrain,
         Outcome::ClientLeft,
         Outcome::HealthCheck,
@@ -122,6 +125,7 @@ impl Outcome {
             Outcome::ClientReset => "client_reset",
             Outcome::BackendReset => "backend_reset",
             Outcome::IdleTimeout => "idle_timeout",
+            Outcome::BackendRemoved => "backend_removed",
             Outcome::CutAtDrain => "cut_at_drain",
             Outcome::ClientLeft => "client_left",
             Outcome::HealthCheck => "health_check",
@@ -160,6 +164,9 @@ impl Outcome {
             }
             Outcome::IdleTimeout => {
                 "no byte moved for the idle deadline; raise idle-deadline if such long silence is normal here"
+            }
+            Outcome::BackendRemoved => {
+                "the backend left the host, and its option removal ends connections then; set removal=keep, or a longer drain=, if they are to go on"
             }
             Outcome::CutAtDrain => {
                 "still open when the drain deadline passed or a second signal came; raise drain if clients need longer"

@@ -63,6 +63,7 @@ fn tls_answer(outcome: Outcome) -> Option<Box<[u8]>> {
         | Outcome::BackendTimeout
         | Outcome::BackendsFull
         | Outcome::OutOfResources
+        | Outcome::BackendRemoved
         | Outcome::SourceFamily
         | Outcome::SourceForbidden
         | Outcome::SourceRefused => Alert::InternalError,
@@ -150,6 +151,10 @@ fn http_answer(outcome: Outcome, settings: &HttpSettings) -> Option<Box<[u8]>> {
             "The body of the request came too slowly.",
         ),
         Outcome::ResponseTimeout => ("504 Gateway Timeout", "The backend did not answer in time."),
+        Outcome::BackendRemoved => (
+            "502 Bad Gateway",
+            "The backend of this request was taken out of service.",
+        ),
         Outcome::BackendClosed => (
             "502 Bad Gateway",
             "The backend closed the connection without an answer.",

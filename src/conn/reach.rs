@@ -7,6 +7,7 @@ use super::announce::announce;
 use super::listed::Listed;
 use crate::client::Client;
 use crate::dial::{LiveBackend, Round, dial};
+use crate::lease::Lease;
 use crate::local::Local;
 use crate::metrics::{Counter, Stage};
 use crate::outcome::Outcome;
@@ -101,6 +102,16 @@ pub(super) async fn reach(
                 reached.relay.give_up(local);
                 *place = None;
             }
+            // No fault of its own.
+            Begun::Removed if has_another(&round) => {
+                local.count(Counter::WentRound);
+                reached.relay.give_up(local);
+                *place = None;
+            }
+            Begun::Removed => {
+                *place = None;
+                return Err(Outcome::BackendRemoved);
+            }
         }
     }
 }
@@ -171,6 +182,14 @@ async fn hand_over(
             arrival.accepted,
         )
     });
+    let head = arrival.told.as_deref();
+    let lease = Lease::new(
+        local,
+        &arrival.route,
+        protocol,
+        head.and_then(|head| head.name.as_ref()),
+        dialled.backend.backend().slot(),
+    );
     let announced = match dialled.backend.delivery().proxy {
         Some(version) => {
             let told = arrival.told.as_deref();
@@ -190,7 +209,7 @@ async fn hand_over(
     }
     let socket = client.socket().clone();
     Ok(Reached {
-        relay: Relay::new(socket, dialled.socket, handed_over),
+        relay: Relay::new(socket, dialled.socket, lease, handed_over),
         backend: dialled.backend,
         _listed: listed,
         head_bytes,

@@ -9,6 +9,7 @@ use super::order::Order;
 use crate::http::response::{FieldRoom, ResponseFault, ResponseHead};
 use crate::http::rewrite::{self, Persistence};
 use crate::http::{Framing, Length};
+use crate::lease::Lease;
 use crate::local::Local;
 use crate::metrics::{Counter, Stage};
 use crate::outcome::Outcome;
@@ -42,6 +43,8 @@ pub enum Finish {
         /// Whether the backend cannot have seen any of the request.
         unsent: bool,
     },
+    /// The backend has left the host before the client was told anything.
+    Removed,
     /// The exchange failed before the client was told anything.
     Refused(Outcome),
     /// It failed within the response; the client's connection can only be closed.
@@ -54,7 +57,7 @@ impl Finish {
         match self {
             Finish::Answered { .. } | Finish::Upgraded => true,
             Finish::CutOff(outcome) => *outcome != Outcome::ClientReset,
-            Finish::Unanswered { .. } | Finish::Refused(_) => false,
+            Finish::Unanswered { .. } | Finish::Removed | Finish::Refused(_) => false,
         }
     }
 }
@@ -73,6 +76,7 @@ pub struct Carry<'s> {
     pub order: &'s mut Order,
     /// Whether this connection may carry another request after this one.
     pub may_go_on: bool,
+    lease: Option<&'s Lease>,
     up: Mover,
     up_over: bool,
     /// The backend takes nothing more; it may have answered all the same.
@@ -99,6 +103,7 @@ impl<'s> Carry<'s> {
         upstream: &'s mut Upstream,
         order: &'s mut Order,
         may_go_on: bool,
+        lease: Option<&'s Lease>,
     ) -> Carry<'s> {
         Carry {
             up: Mover::new(order.rest.clone(), false),
@@ -107,6 +112,7 @@ impl<'s> Carry<'s> {
             upstream,
             order,
             may_go_on,
+            lease,
             up_over: false,
             up_failed: false,
             interim: None,
@@ -151,6 +157,16 @@ impl<'s> Carry<'s> {
         }
         if let Poll::Ready(outcome) = self.poll_client(context) {
             return Poll::Ready(self.failed(outcome));
+        }
+        if let Some(lease) = self.lease
+            && lease.poll_end(context).is_ready()
+        {
+            // What is missing of the request must not look like an end to the backend.
+            self.upstream.socket.abort_on_close();
+            return Poll::Ready(match self.client_told {
+                true => Finish::CutOff(Outcome::BackendRemoved),
+                false => Finish::Removed,
+            });
         }
         self.poll_deadline(deadline, context)
     }

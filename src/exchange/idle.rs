@@ -54,7 +54,7 @@ impl Upstream {
 struct Idle {
     socket: Socket,
     /// So that its slot is not another's.
-    _backend: Arc<Backend>,
+    backend: Arc<Backend>,
     address: Address,
     watch: Operation,
     since: Instant,
@@ -78,11 +78,14 @@ impl IdlePool {
         self.count == 0
     }
 
-    /// Closes what is older than `age_max` at `now`, and what its backend has closed.
+    /// Closes what is older than `age_max` at `now`, what its backend has closed, and what leads to a
+    /// backend that no route has any more.
     fn sweep(&mut self, now: Instant, age_max: Duration) {
         self.by_slot.retain(|_, idle| {
             idle.retain_mut(|idle| {
-                now.saturating_duration_since(idle.since) < age_max && is_quiet(&mut idle.watch)
+                now.saturating_duration_since(idle.since) < age_max
+                    && idle.backend.has_route()
+                    && is_quiet(&mut idle.watch)
             });
             !idle.is_empty()
         });
@@ -112,7 +115,7 @@ pub fn take(
         pool.count -= 1;
         let Idle {
             socket,
-            _backend,
+            backend: _,
             address,
             mut watch,
             since,
@@ -159,7 +162,7 @@ pub fn put(local: &Local, upstream: Upstream, connections_max: Option<NonZeroU32
         .watch
         .unwrap_or_else(|| local.ring.readable(&upstream.socket));
     let idle = Idle {
-        _backend: upstream.backend.backend().clone(),
+        backend: upstream.backend.backend().clone(),
         socket: upstream.socket,
         address: upstream.address,
         watch,

@@ -21,6 +21,7 @@ use crate::conn::head::{left, read_front};
 use crate::conn::listed::Listed;
 use crate::conn::{Story, farewell, read_to_end_in_time};
 use crate::http::{Hop, RequestReader};
+use crate::lease::Lease;
 use crate::local::Local;
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
@@ -33,7 +34,7 @@ use body::is_transient;
 use carry::{Carry, Finish};
 use client_end::ClientEnd;
 use idle::Upstream;
-use order::{Order, Understood, understand};
+use order::{Order, Understood, route, understand};
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -339,7 +340,21 @@ async fn answer(
                 session.accepted,
             )
         });
-        let mut carry = Carry::new(local, end, &mut upstream, &mut order, may_go_on);
+        let lease = Lease::new(
+            local,
+            &order.route,
+            Protocol::Http,
+            order.name.as_deref(),
+            upstream.backend.backend().slot(),
+        );
+        let mut carry = Carry::new(
+            local,
+            end,
+            &mut upstream,
+            &mut order,
+            may_go_on,
+            lease.as_deref(),
+        );
         let finish = match carry.begin(deadline) {
             Some(finish) => finish,
             None => poll_fn(|context| carry.poll(deadline, context)).await,
@@ -370,7 +385,9 @@ async fn answer(
                 return Ok(client_goes_on);
             }
             Finish::Upgraded => {
-                let outcome = tunnel(local, end, &upstream, deadline).await;
+                // A route that was replaced is not kept for as long as a tunnel may live.
+                drop(order);
+                let outcome = tunnel(local, end, &upstream, deadline, lease).await;
                 return Err(Ended::Over(outcome));
             }
             // The backend closed an idle connection while the request was on its way: a fresh one
@@ -401,6 +418,18 @@ async fn answer(
                 }
             }
             Finish::Unanswered { .. } => return Err(Ended::Refused(Outcome::BackendClosed)),
+            Finish::Removed if is_whole && order.idempotent => {
+                order.route = match route(local, order.name.as_deref()) {
+                    Ok(route) => route,
+                    Err(_) => return Err(Ended::Refused(Outcome::BackendRemoved)),
+                };
+                local.count(Counter::WentRound);
+                round = None;
+                if let Some(plain) = plain.take() {
+                    order.outgoing = plain;
+                }
+            }
+            Finish::Removed => return Err(Ended::Refused(Outcome::BackendRemoved)),
             Finish::Refused(outcome) => return Err(Ended::Refused(outcome)),
             Finish::CutOff(outcome) => {
                 // A client that reads until the end must not take this for it.

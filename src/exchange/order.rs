@@ -6,6 +6,7 @@ use crate::conn::Story;
 use crate::http::request::FieldRoom;
 use crate::http::response::Asked;
 use crate::http::{Framing, Hop, Length, Reading, RequestHead, RequestReader, rewrite};
+use crate::lease::Lease;
 use crate::local::Local;
 use crate::metrics::{Counter, Stage};
 use crate::outcome::Outcome;
@@ -114,7 +115,10 @@ pub fn understand(
         &mut outgoing,
     );
     outgoing.extend_from_slice(&behind[..used]);
-    let is_told = Story::is_wanted() || route.tells_names() || local.lookup.is_some();
+    let is_told = Story::is_wanted()
+        || route.tells_names()
+        || local.lookup.is_some()
+        || Lease::is_wanted(&route);
     let order = order(&head, outgoing, rest, route, head_complete, is_told);
     Ok(Understood::Order(order, head.head_bytes + used))
 }

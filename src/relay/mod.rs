@@ -10,6 +10,7 @@ mod pool;
 
 pub use pool::PipePool;
 
+use crate::lease::Lease;
 use crate::local::Local;
 use crate::metrics::{Counter, Stage};
 use crate::outcome::Outcome;
@@ -37,6 +38,8 @@ const FLUSH_STEP_MAX: Duration = Duration::from_secs(1);
 /// A peer that takes none of the last bytes for this long gets the reset all the same. A phone may
 /// be without network for many seconds; a normal close would have its tail wait longer than this.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(30);
+/// What a client gets in all when it is its backend that has left: the operator wants an end.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is known once a relay has ended.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +53,8 @@ pub struct Relayed {
 pub struct Relay {
     client: Socket,
     backend: Socket,
+    /// Of the backend, where the host wants an end when it leaves.
+    lease: Option<Box<Lease>>,
     up: Direction,
     down: Direction,
     /// Completes when the client's socket fails while nobody reads from it.
@@ -82,14 +87,22 @@ pub enum Begun {
     Unanswered(Outcome),
     /// The backend kept silent until the deadline.
     Silent,
+    /// The backend's lease has ended without a byte of it.
+    Removed,
 }
 
 impl Relay {
     /// The head has been sent to the backend at `head_sent`.
-    pub fn new(client: Socket, backend: Socket, head_sent: Instant) -> Relay {
+    pub fn new(
+        client: Socket,
+        backend: Socket,
+        lease: Option<Box<Lease>>,
+        head_sent: Instant,
+    ) -> Relay {
         Relay {
             client,
             backend,
+            lease,
             up: Direction::new(),
             down: Direction::new(),
             client_watch: None,
@@ -133,8 +146,15 @@ impl Relay {
                 Poll::Ready(Begun::Unanswered(Outcome::BackendReset))
             }
             Poll::Ready(_) => Poll::Ready(Begun::ClientWentOn),
+            Poll::Pending if self.lease_ends(context) => Poll::Ready(Begun::Removed),
             Poll::Pending => deadline.poll_passed(context).map(|()| Begun::Silent),
         }
+    }
+
+    /// Whether the backend has left and the connection ends for it.
+    fn lease_ends(&self, context: &Context<'_>) -> bool {
+        let lease = self.lease.as_ref();
+        lease.is_some_and(|lease| lease.poll_end(context).is_ready())
     }
 
     /// Ends what waits and drops what is carried, where the client goes to another backend.
@@ -154,10 +174,17 @@ impl Relay {
         // A target that failed itself is given nothing more.
         match outcome {
             Outcome::BackendReset if !target_is_gone(&self.down) => {
-                Box::pin(pass_reset_on(local, &self.client, deadline)).await;
+                Box::pin(pass_reset_on(local, &self.client, deadline, None)).await;
             }
             Outcome::ClientReset if !target_is_gone(&self.up) => {
-                Box::pin(pass_reset_on(local, &self.backend, deadline)).await;
+                Box::pin(pass_reset_on(local, &self.backend, deadline, None)).await;
+            }
+            // A reset for both: an end of stream would be taken for the regular end of whatever has
+            // no framing of its own, and by many for that of a TLS stream too.
+            Outcome::BackendRemoved => {
+                self.backend.abort_on_close();
+                let by = Some(local.ring.now() + REMOVAL_PATIENCE);
+                Box::pin(pass_reset_on(local, &self.client, deadline, by)).await;
             }
             _ => {}
         }
@@ -212,6 +239,10 @@ impl Relay {
                 self.client_gone = true;
                 deadline.set(local.ring.now() + FLUSH_PATIENCE);
             }
+        }
+        // Behind the directions, so that what the backend has sent is given to a client that takes it.
+        if self.lease_ends(context) {
+            return Poll::Ready(Outcome::BackendRemoved);
         }
         self.poll_deadline(local, deadline, context)
     }
@@ -324,11 +355,12 @@ fn failed(watch: &mut Option<Operation>, context: &mut Context<'_>) -> bool {
     }
 }
 
-/// Lets the peer have what it was sent, for as long as it keeps acknowledging, then resets it.
-async fn pass_reset_on(local: &Local, to: &Socket, deadline: &Deadline) {
+/// Lets the peer have what it was sent, for as long as it keeps acknowledging or until `by`, then
+/// resets it.
+async fn pass_reset_on(local: &Local, to: &Socket, deadline: &Deadline, by: Option<Instant>) {
     let mut left = to.unacknowledged();
     let mut step = FLUSH_STEP;
-    let mut patience_ends = local.ring.now() + FLUSH_PATIENCE;
+    let mut patience_ends = by.unwrap_or(local.ring.now() + FLUSH_PATIENCE);
     let mut watch = (left > 0).then(|| local.ring.failed(to));
     while left > 0 && local.ring.now() < patience_ends {
         deadline.set(local.ring.now() + step);
@@ -342,7 +374,7 @@ async fn pass_reset_on(local: &Local, to: &Socket, deadline: &Deadline) {
             break;
         }
         let now_left = to.unacknowledged();
-        if now_left < left {
+        if now_left < left && by.is_none() {
             patience_ends = local.ring.now() + FLUSH_PATIENCE;
         }
         left = now_left;

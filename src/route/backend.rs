@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 
 use arc_swap::ArcSwap;
 
@@ -30,6 +32,8 @@ pub struct Backend {
     /// The same in every process that has the same member; see [`Backend::identity`].
     identity: u64,
     vitals: Vitals,
+    /// How many routes have it; counted by the registry.
+    routes: AtomicU32,
     /// What DNS last said; stays empty for the other kinds. The resolver stores, cores load.
     resolved: ArcSwap<Vec<IpAddr>>,
 }
@@ -44,6 +48,7 @@ impl Backend {
             identity: fnv1a(text.as_bytes()),
             text: text.into(),
             vitals: Vitals::default(),
+            routes: AtomicU32::new(0),
             resolved: ArcSwap::new(Arc::clone(empty)),
         }
     }
@@ -65,6 +70,21 @@ impl Backend {
     /// How it is doing.
     pub fn vitals(&self) -> &Vitals {
         &self.vitals
+    }
+
+    /// Whether some route still has it, so that there may be new connections to it.
+    pub fn has_route(&self) -> bool {
+        self.routes.load(Relaxed) > 0
+    }
+
+    /// One route more has it.
+    pub(super) fn enter_route(&self) {
+        self.routes.fetch_add(1, Relaxed);
+    }
+
+    /// One route less.
+    pub(super) fn leave_route(&self) {
+        self.routes.fetch_sub(1, Relaxed);
     }
 
     /// A number that is the same wherever the same member is written, so that several proxies, and

@@ -31,5 +31,5 @@ pub use member::{Member, MemberAddress, MemberError};
 pub use member_options::{Delivery, Nat46Prefix, OptionError, ProxyVersion, Source};
 pub use registry::Registry;
 pub use share::{Seat, Share};
-pub use table::{Queued, Route, RouteOptions, Table, Update};
+pub use table::{NO_ROUTE, Place, Queued, Route, RouteOptions, Table, Update};
 pub use vitals::{Admission, Condition, EjectRules, Moment, Vitals};

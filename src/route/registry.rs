@@ -108,6 +108,7 @@ impl Registry {
                 .map(|backend| check_of(&mut self.checks, backend, &check))
                 .collect()
         });
+        seats.iter().for_each(|seat| seat.backend.enter_route());
         self.routes_made += 1;
         let route = Route::new(self.routes_made, seats).with_options(options, checks);
         let route = Arc::new(route);
@@ -140,6 +141,7 @@ impl Registry {
             .collect();
         let are_fewer = !freed.is_empty();
         while let Some(route) = freed.pop() {
+            route.backends().iter().for_each(|b| b.leave_route());
             let slots: Vec<u32> = route.backends().iter().map(|b| b.slot()).collect();
             if let Ok(entry) = self
                 .routes
@@ -306,7 +308,9 @@ mod tests {
         let second = route(&mut registry, &["shared.test"]);
         let in_use = Arc::clone(&first.backends()[0]);
         registry.retire(first);
+        assert!(in_use.has_route());
         registry.sweep();
+        assert!(!in_use.has_route() && second.backends()[0].has_route());
         assert_eq!((registry.backend_count(), registry.route_count()), (2, 1));
         drop(in_use);
         registry.sweep();

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::backend::Backend;
 use super::check_state::CheckState;
 use super::host::Host;
-use super::host_options::HostOptions;
+use super::host_options::{HostOptions, Removal};
 use super::key::Key;
 use super::master::Layer;
 use super::member_options::ProxyVersion;
@@ -135,6 +135,17 @@ impl Route {
         &self.backends
     }
 
+    /// Whether a backend is among those of the route.
+    pub fn has(&self, slot: u32) -> bool {
+        self.backends.iter().any(|backend| backend.slot() == slot)
+    }
+
+    /// What becomes of live connections to a backend that leaves the host.
+    pub fn removal(&self) -> Removal {
+        let options = self.options();
+        options.map_or(Removal::Keep, |options| options.said.removal())
+    }
+
     /// Whether some backend is told what the client asked for (`proxy=v2`), so that the head has to
     /// be kept until one is chosen.
     pub fn tells_names(&self) -> bool {
@@ -181,6 +192,27 @@ pub struct Update {
     pub version: u64,
     pub(super) shards: Vec<(u16, Arc<Shard>)>,
     pub(super) shape: Shape,
+    pub(super) replaced: Box<[u64]>,
+}
+
+impl Update {
+    /// The ids of the routes that some name had before and has no longer, in ascending order, with
+    /// [`NO_ROUTE`] where a name had none. Empty as long as no host has ever set `removal`.
+    pub fn replaced(&self) -> &[u64] {
+        &self.replaced
+    }
+}
+
+/// The id that no route has.
+pub const NO_ROUTE: u64 = 0;
+
+/// The kind of key that a name was found under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Exact,
+    /// With so many labels behind the star.
+    Wildcard(usize),
+    Default,
 }
 
 impl Table {
@@ -205,12 +237,30 @@ impl Table {
     /// wildcard has.
     pub fn lookup(&self, host: &Host) -> Option<&Arc<Route>> {
         let name = host.as_str().as_bytes();
-        if let Some(route) = self.find(Kind::Exact, name) {
-            return Some(route);
-        }
+        let exact = self.find(Kind::Exact, name);
+        exact.or_else(|| self.wildcard_above(host).map(|(_, route)| route))
+    }
+
+    /// Where a connection with this name goes, or one without a name, and by which key.
+    pub fn locate(&self, host: Option<&Host>, protocol: Protocol) -> Option<(Place, &Arc<Route>)> {
+        let named = host.and_then(|host| {
+            let exact = self.find(Kind::Exact, host.as_str().as_bytes());
+            let exact = exact.map(|route| (Place::Exact, route));
+            exact.or_else(|| {
+                let (labels, route) = self.wildcard_above(host)?;
+                Some((Place::Wildcard(labels), route))
+            })
+        });
+        let default = || Some((Place::Default, self.default_route(protocol)?));
+        named.or_else(default)
+    }
+
+    /// The most specific wildcard that takes the name in, and how many labels stand behind its star.
+    pub(super) fn wildcard_above(&self, host: &Host) -> Option<(usize, &Arc<Route>)> {
         if self.shape.wildcard_depths == 0 || host.is_ip_literal() {
             return None;
         }
+        let name = host.as_str().as_bytes();
         let mut suffix = name;
         let mut labels = labels_in(name);
         while let Some(dot) = suffix.iter().position(|byte| *byte == b'.') {
@@ -219,7 +269,7 @@ impl Table {
             if self.shape.wildcard_depths & depth_bit(labels) != 0
                 && let Some(route) = self.find(Kind::Wildcard, suffix)
             {
-                return Some(route);
+                return Some((labels, route));
             }
         }
         None
