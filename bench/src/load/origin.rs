@@ -2,6 +2,7 @@
 //! the seed's scenario that take their time.
 
 use super::buffers::{HeadEnd, Moved, read, write};
+use super::bulk::{Stock, discard};
 use super::plan::{
     BODY_BYTES, PIECE_BYTES, REPLY_BYTES, REQUEST_BYTES, SEED_SERVICE_TIME, SEED_WORKERS, Service,
 };
@@ -111,6 +112,7 @@ impl Served {
         &mut self,
         answers: &Answers,
         scratch: &mut [u8],
+        stock: &mut Stock,
         received: &mut u64,
         rate: Option<f64>,
     ) -> Step {
@@ -128,9 +130,14 @@ impl Served {
                 return Step::Waits;
             }
             if self.service == Service::Down && self.greeted {
-                return self.send_piece(scratch, rate);
+                return self.send_piece(stock, rate);
             }
-            let length = match read(&mut self.stream, scratch) {
+            let taken = if self.service == Service::Up && self.greeted {
+                discard(&self.stream, scratch)
+            } else {
+                read(&mut self.stream, scratch)
+            };
+            let length = match taken {
                 Moved::Bytes(length) => length,
                 Moved::Blocked => return Step::Waits,
                 Moved::Finished | Moved::Failed(_) => return Step::Ended,
@@ -230,7 +237,7 @@ impl Served {
         Some(true)
     }
 
-    fn send_piece(&mut self, scratch: &[u8], rate: Option<f64>) -> Step {
+    fn send_piece(&mut self, stock: &mut Stock, rate: Option<f64>) -> Step {
         let mut piece = PIECE_BYTES;
         if let Some(rate) = rate {
             let due = self.since.elapsed().as_secs_f64() * rate - self.sent as f64;
@@ -240,7 +247,7 @@ impl Served {
             }
             piece = piece.min(due as usize);
         }
-        match write(&mut self.stream, &scratch[..piece]) {
+        match stock.send(&self.stream, piece) {
             Moved::Bytes(length) => {
                 self.sent += length as u64;
                 Step::Again
