@@ -1,6 +1,7 @@
 //! One client: a connection (or one after the other) that asks and takes the answers.
 
 use super::buffers::{HeadEnd, Moved, read, write};
+use super::bulk::{Stock, discard};
 use super::plan::{Act, BODY_BYTES, Group, PIECE_BYTES, RECEIVE_BUFFER_BYTES, REPLY_BYTES};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
@@ -123,7 +124,13 @@ impl Client {
     }
 
     /// Goes on as far as the socket allows, at most one piece of bulk. `received` counts bytes.
-    pub fn advance(&mut self, group: &Group, scratch: &mut [u8], received: &mut u64) -> Step {
+    pub fn advance(
+        &mut self,
+        group: &Group,
+        scratch: &mut [u8],
+        stock: &mut Stock,
+        received: &mut u64,
+    ) -> Step {
         let Some(stream) = &mut self.stream else {
             return Step::Waits;
         };
@@ -183,7 +190,7 @@ impl Client {
                     }
                 }
                 Phase::Receive => {
-                    return match read(stream, scratch) {
+                    return match discard(stream, scratch) {
                         Moved::Bytes(length) => {
                             *received += length as u64;
                             Step::Again
@@ -194,7 +201,7 @@ impl Client {
                     };
                 }
                 Phase::Send => {
-                    return match write(stream, &scratch[..PIECE_BYTES]) {
+                    return match stock.send(stream, PIECE_BYTES) {
                         Moved::Bytes(_) => Step::Again,
                         Moved::Blocked | Moved::Finished => Step::Waits,
                         Moved::Failed(error) => Step::Failed(error),

@@ -3,6 +3,7 @@
 //! allocated before a window begins.
 
 mod buffers;
+mod bulk;
 mod client;
 mod origin;
 mod plan;
@@ -11,6 +12,7 @@ mod work;
 pub use plan::{Act, Group, REQUEST_BYTES, Service};
 pub use work::Tally;
 
+use bulk::Stock;
 use client::Client;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
@@ -61,6 +63,7 @@ impl LoadSide {
                 clients: Vec::with_capacity(connections),
                 again: VecDeque::with_capacity(2 * room),
                 scratch: vec![0x55; PIECE_BYTES],
+                stock: Stock::new()?,
                 bulk_rate: None,
                 uploaded: 0,
                 first_failure: None,

@@ -1,6 +1,7 @@
 //! The load's state and what each turn of the loop does to it: clients that go on, connections
 //! that are served, arrivals and answers that are due.
 
+use super::bulk::Stock;
 use super::client::{Client, Step as ClientStep};
 use super::origin::{Answers, Served, SlowBackend, Step as ServedStep};
 use super::plan::{Act, Group, Service};
@@ -77,6 +78,8 @@ pub struct Work {
     /// Tokens that want another turn without an event.
     pub again: VecDeque<Token>,
     pub scratch: Vec<u8>,
+    /// What bulk is sent from.
+    pub stock: Stock,
     /// Bytes per second that each download stream is held at.
     pub bulk_rate: Option<f64>,
     pub uploaded: u64,
@@ -169,7 +172,12 @@ impl Work {
         let client = &mut self.clients[index];
         let crew = &mut self.crews[client.group];
         let was_open = client.opened;
-        let step = client.advance(&crew.group, &mut self.scratch, &mut crew.tally.bytes);
+        let step = client.advance(
+            &crew.group,
+            &mut self.scratch,
+            &mut self.stock,
+            &mut crew.tally.bytes,
+        );
         let opened_now = client.opened && !was_open;
         if opened_now {
             crew.opened += 1;
@@ -290,6 +298,7 @@ impl Work {
         match served.advance(
             &self.answers,
             &mut self.scratch,
+            &mut self.stock,
             &mut self.uploaded,
             self.bulk_rate,
         ) {
