@@ -44,17 +44,37 @@ impl fmt::Display for Denied {
         match self {
             Denied::Metadata(address) => write!(
                 out,
-                "{address} is link-local, where machines in clouds have their credentials; correct it, or list all networks of backends with --backend-allow"
+                "{address} is link-local, where machines in clouds have their credentials; {}",
+                self.remedy()
             ),
             Denied::Elsewhere(address) => write!(
                 out,
-                "{address} is in no network that --backend-allow lists; correct it, or list its network"
+                "{address} is in no network that --backend-allow lists; {}",
+                self.remedy()
             ),
         }
     }
 }
 
 impl std::error::Error for Denied {}
+
+impl Denied {
+    pub fn address(&self) -> IpAddr {
+        match self {
+            Denied::Metadata(address) | Denied::Elsewhere(address) => *address,
+        }
+    }
+
+    /// What to do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Denied::Metadata(_) => {
+                "correct it, or list all networks of backends with --backend-allow"
+            }
+            Denied::Elsewhere(_) => "correct it, or list its network with --backend-allow",
+        }
+    }
+}
 
 impl BackendPolicy {
     pub fn new(allowed: Vec<IpNet>) -> BackendPolicy {

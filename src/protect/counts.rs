@@ -65,7 +65,9 @@ impl Counts {
                 return Counted::Over;
             }
             let number = index * WINDOW + at;
-            return Counted::Yes(u32::try_from(number).expect("a table has fewer than 2^32 places"));
+            return Counted::Yes(
+                u32::try_from(number).expect("a table has fewer than 2^32 places"),
+            );
         }
     }
 

@@ -115,7 +115,10 @@ impl ClientLimits {
             return Ok((None, false));
         }
         let hash = self.hasher.hash_one(client_key(client));
-        let counts = self.counts.as_ref().zip(self.settings.client_connections_max);
+        let counts = self
+            .counts
+            .as_ref()
+            .zip(self.settings.client_connections_max);
         let rates = self.rates.as_ref().zip(self.settings.client_rate_max);
         enter(
             hash,
@@ -129,7 +132,8 @@ impl ClientLimits {
 }
 
 impl LimitSettings {
-    fn has_client_limits(&self) -> bool {
+    /// Whether a client has a limit of its own.
+    pub fn has_client_limits(&self) -> bool {
         self.client_connections_max.is_some() || self.client_rate_max.is_some()
     }
 }
@@ -286,7 +290,13 @@ mod tests {
         };
         assert!(ClientLimits::new(&exempt, 100, Instant::now()).is_none());
         let hosts = HostLimits::new(100);
-        assert!(hosts.enter(1, None, None, Instant::now()).unwrap().0.is_none());
+        assert!(
+            hosts
+                .enter(1, None, None, Instant::now())
+                .unwrap()
+                .0
+                .is_none()
+        );
         assert!(hosts.counts.get().is_none() && hosts.rates.get().is_none());
     }
 

@@ -204,9 +204,25 @@ impl Table {
     /// Allocates nothing; one hash per candidate, and none for wildcards of a depth that no
     /// wildcard has.
     pub fn lookup(&self, host: &Host) -> Option<&Arc<Route>> {
+        self.locate(host).map(|(_, route)| route)
+    }
+
+    /// A number of the entry that a head is routed by, the same for all names below one wildcard and
+    /// for as long as the process lives.
+    pub fn entry_hash(&self, protocol: Protocol, host: Option<&Host>) -> u64 {
+        let located = host.and_then(|host| self.locate(host));
+        let of_default = || {
+            // No name has a colon.
+            let key = Key::Default(protocol).to_string();
+            hash(self.shape.seed, Kind::Exact, key.as_bytes())
+        };
+        located.map_or_else(of_default, |(hash, _)| hash)
+    }
+
+    fn locate(&self, host: &Host) -> Option<(u64, &Arc<Route>)> {
         let name = host.as_str().as_bytes();
-        if let Some(route) = self.find(Kind::Exact, name) {
-            return Some(route);
+        if let Some(found) = self.find(Kind::Exact, name) {
+            return Some(found);
         }
         if self.shape.wildcard_depths == 0 || host.is_ip_literal() {
             return None;
@@ -217,9 +233,9 @@ impl Table {
             suffix = &suffix[dot + 1..];
             labels -= 1;
             if self.shape.wildcard_depths & depth_bit(labels) != 0
-                && let Some(route) = self.find(Kind::Wildcard, suffix)
+                && let Some(found) = self.find(Kind::Wildcard, suffix)
             {
-                return Some(route);
+                return Some(found);
             }
         }
         None
@@ -283,10 +299,10 @@ impl Table {
         defaults.chain(names)
     }
 
-    fn find(&self, kind: Kind, name: &[u8]) -> Option<&Arc<Route>> {
+    fn find(&self, kind: Kind, name: &[u8]) -> Option<(u64, &Arc<Route>)> {
         let hash = hash(self.shape.seed, kind, name);
         let entry = self.shards[shard_of(hash)].find(hash, kind, name)?;
-        Some(&entry.route)
+        Some((hash, &entry.route))
     }
 }
 
