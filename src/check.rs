@@ -10,6 +10,7 @@ use std::fmt;
 use std::path::Path;
 
 use crate::config::{Config, ConfigError, KernelVersion};
+use crate::protect::BackendPolicy;
 use crate::route::Member;
 use crate::sync::SyncConfig;
 use machine::Proc;
@@ -109,12 +110,14 @@ impl fmt::Display for Report {
     }
 }
 
+type RoutesFile = dyn Fn(&Path, &BackendPolicy, &mut Wanted) -> Result<String, String>;
+
 /// What is tried out. `Ok` says what was found, `Err` cause and remedy in one text. Those that read
 /// routes note which foreign sources the routes want.
 struct Trials<'a> {
     ring: &'a dyn Fn(Option<KernelVersion>) -> Result<String, String>,
     redis: &'a dyn Fn(&SyncConfig, &mut Wanted) -> Result<String, String>,
-    routes_file: &'a dyn Fn(&Path, &mut Wanted) -> Result<String, String>,
+    routes_file: &'a RoutesFile,
     run: &'a Run<'a>,
 }
 
@@ -166,7 +169,10 @@ fn check_below(root: &Path, config: &Config, trials: &Trials<'_>) -> Report {
         items.push(directory("snapshot", parent.unwrap_or(Path::new("."))));
     }
     if let Some(path) = &config.sync.routes_file {
-        items.push(trial("routes", (trials.routes_file)(path, &mut wanted)));
+        items.push(trial(
+            "routes",
+            (trials.routes_file)(path, &config.sync.backend_policy, &mut wanted),
+        ));
     }
     if config.sync.redis.is_some() {
         items.push(redis(

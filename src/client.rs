@@ -1,9 +1,10 @@
 //! Who the client is. Whoever shows, logs or borrows the client's address asks here, so that a
 //! connection has one answer to it.
 
+use crate::protect::Held;
 use crate::proxy_protocol::{Addresses, Header, Subject};
 use crate::sys::Socket;
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::net::{SocketAddr, SocketAddrV4};
 
 /// One client: its socket, and where it is.
@@ -14,6 +15,14 @@ pub struct Client {
     peer: OnceCell<Box<SocketAddr>>,
     /// What a sender that is believed said in front of the client's bytes.
     introduction: OnceCell<Box<Header>>,
+    /// Where it is counted, as long as it lives; without limits nowhere.
+    places: Cell<Option<Box<Place>>>,
+}
+
+/// A place among those that are counted, and the next one.
+struct Place {
+    _held: Held,
+    _next: Option<Box<Place>>,
 }
 
 impl Client {
@@ -22,11 +31,21 @@ impl Client {
             socket,
             peer: OnceCell::new(),
             introduction: OnceCell::new(),
+            places: Cell::new(None),
         }
     }
 
     pub fn socket(&self) -> &Socket {
         &self.socket
+    }
+
+    /// Counts it in this place until it ends.
+    pub fn hold(&self, place: Held) {
+        let next = self.places.take();
+        self.places.set(Some(Box::new(Place {
+            _held: place,
+            _next: next,
+        })));
     }
 
     /// Takes the word of a sender, which the caller has found to be one that is believed.

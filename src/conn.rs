@@ -3,6 +3,7 @@
 //! order; whatever ends the connection early comes back as the outcome and is told to the client
 //! in one place.
 
+pub(crate) mod admit;
 pub(crate) mod announce;
 pub(crate) mod head;
 pub(crate) mod listed;
@@ -120,6 +121,7 @@ async fn connect(
     story: &mut Story,
     reached: &mut Option<Reached>,
 ) -> Result<(), Outcome> {
+    admit::at_accept(local, client)?;
     deadline.set(accepted + local.limits.head_deadline);
     // A block of its own, so that the head with its name is gone before the next wait, unless
     // somebody is to be told of it.
@@ -130,7 +132,11 @@ async fn connect(
             .await
             .ok_or(Outcome::HeadTimeout)??;
         let head_complete = Instant::now();
-        let route = find_route(local, protocol, &head);
+        let route = find_route(local, protocol, &head).and_then(|route| {
+            let place = admit::to_host(local, &route, protocol, head.name.as_ref())?;
+            place.into_iter().for_each(|place| client.hold(place));
+            Ok(route)
+        });
         let mut metrics = local.metrics.borrow_mut();
         metrics.record(protocol, Stage::Head, head_complete - accepted);
         metrics.record(protocol, Stage::Route, head_complete.elapsed());
@@ -182,6 +188,13 @@ pub async fn farewell(
     let Some(mut answer) = answer else {
         return;
     };
+    if outcome.is_turned_away() {
+        // What has come is read, so that closing does not reset the connection under the answer; what
+        // is still to come is not waited for.
+        let _ = client.recv(&mut local.buffer.borrow_mut());
+        let _ = client.send(answer);
+        return;
+    }
     deadline.set(local.ring.now() + FAREWELL_DEADLINE);
     while !answer.is_empty() {
         match client.send(answer) {

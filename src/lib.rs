@@ -15,7 +15,7 @@
 //! | 3 threads | `run`, `check`, `demo`, `core`, `sync`, `control`, `log` |
 //! | 2 connection | `conn`, `exchange`, `client`, `listen`, `dial`, `relay`, `lease`, `local` |
 //! | 1 kernel | `ring`, `sys`: the only unsafe code |
-//! | 0 pure | `sniff`, `http`, `route`, `lookup`, `reply`, `metrics`, `outcome`, `protocol`, `proxy_protocol`, `config` |
+//! | 0 pure | `sniff`, `http`, `route`, `lookup`, `reply`, `metrics`, `outcome`, `protocol`, `proxy_protocol`, `protect`, `config` |
 //!
 //! What it does not do: terminate TLS, look into bodies beyond their framing, or remember a client.
 
@@ -38,6 +38,7 @@ pub mod log;
 pub mod lookup;
 pub mod metrics;
 pub mod outcome;
+pub mod protect;
 pub mod protocol;
 pub mod proxy_protocol;
 pub mod relay;

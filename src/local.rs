@@ -7,6 +7,7 @@ use crate::lease::Leases;
 use crate::lookup::LookupTable;
 use crate::metrics::{CoreMetrics, Counter};
 use crate::outcome::Outcome;
+use crate::protect::{ClientLimits, HostLimits, LimitSettings};
 use crate::protocol::Protocol;
 use crate::relay::PipePool;
 use crate::reply::HttpAnswers;
@@ -19,6 +20,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use slab::Slab;
 
@@ -32,13 +34,18 @@ const BUFFER_BYTES: usize = 64 * 1024;
 pub struct Room {
     connections: AtomicUsize,
     connections_max: usize,
+    /// `None` without a limit.
+    pub client_limits: Option<ClientLimits>,
+    pub host_limits: HostLimits,
 }
 
 impl Room {
-    pub fn new(connections_max: usize) -> Room {
+    pub fn new(connections_max: usize, limits: &LimitSettings) -> Room {
         Room {
             connections: AtomicUsize::new(0),
             connections_max,
+            client_limits: ClientLimits::new(limits, connections_max, Instant::now()),
+            host_limits: HostLimits::new(connections_max),
         }
     }
 

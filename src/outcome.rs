@@ -1,6 +1,7 @@
 //! How connections end. Every connection ends in exactly one [`Outcome`]; each has a name that
 //! is the same in the log, in the metrics and in the README, and none lumps two causes together.
 
+use crate::protect::OverLimit;
 use crate::sniff::Refusal;
 
 /// The one way in which a connection ended.
@@ -40,6 +41,16 @@ pub enum Outcome {
     /// Every backend that is up has as many connections as it may, and there was no room in the
     /// queue, or no backend in time.
     BackendsFull,
+    /// The process has as many connections as it may.
+    TooManyConnections,
+    /// The client has as many connections as one client may.
+    ClientConnections,
+    /// The client has made as many connections in a second as one client may.
+    ClientRate,
+    /// The host has as many connections and requests under way as its options allow.
+    HostConnections,
+    /// The host has had as many connections and requests in a second as its options allow.
+    HostRate,
     /// This machine had no descriptor or no local port left for the backend connection.
     OutOfResources,
     /// No request came on a connection that was kept open for one.
@@ -67,7 +78,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const PLAIN: [Outcome; 27] = [
+    const PLAIN: [Outcome; 32] = [
         Outcome::Relayed,
         Outcome::ClientReset,
         Outcome::BackendReset,
@@ -83,6 +94,11 @@ impl Outcome {
         Outcome::BackendUnreachable,
         Outcome::BackendTimeout,
         Outcome::BackendsFull,
+        Outcome::TooManyConnections,
+        Outcome::ClientConnections,
+        Outcome::ClientRate,
+        Outcome::HostConnections,
+        Outcome::HostRate,
         Outcome::OutOfResources,
         Outcome::KeepAliveTimeout,
         Outcome::BodyTimeout,
@@ -137,6 +153,11 @@ impl Outcome {
             Outcome::BackendUnreachable => "backend_unreachable",
             Outcome::BackendTimeout => "backend_timeout",
             Outcome::BackendsFull => "backends_full",
+            Outcome::TooManyConnections => "too_many_connections",
+            Outcome::ClientConnections => "client_connections",
+            Outcome::ClientRate => "client_rate",
+            Outcome::HostConnections => "host_connections",
+            Outcome::HostRate => "host_rate",
             Outcome::OutOfResources => "out_of_resources",
             Outcome::KeepAliveTimeout => "keep_alive_timeout",
             Outcome::BodyTimeout => "body_timeout",
@@ -150,6 +171,15 @@ impl Outcome {
             Outcome::SourceForbidden => "source_forbidden",
             Outcome::SourceRefused => "source_refused",
         }
+    }
+
+    /// Whether it ends a client that is not to cost anything more, rather than one that might be
+    /// served.
+    pub fn is_turned_away(self) -> bool {
+        matches!(
+            self,
+            Outcome::TooManyConnections | Outcome::ClientConnections | Outcome::ClientRate
+        )
     }
 
     /// One sentence for the operator: the cause, and after a semicolon what to do about it.
@@ -199,6 +229,21 @@ impl Outcome {
             Outcome::BackendsFull => {
                 "every backend that is up has as many connections as max= allows, and the queue was full or took too long; add backends, or raise max= or queue"
             }
+            Outcome::TooManyConnections => {
+                "the process has as many connections as max-connections allows; raise it, or look who has so many"
+            }
+            Outcome::ClientConnections => {
+                "the client has as many connections as max-connections-per-client allows; raise it, or list the client in limit-exempt if it stands for many"
+            }
+            Outcome::ClientRate => {
+                "the client makes more new connections in a second than max-rate-per-client allows; raise it, or list the client in limit-exempt if it stands for many"
+            }
+            Outcome::HostConnections => {
+                "the host has as many connections and requests under way as its option max-connections allows; raise it, or add backends"
+            }
+            Outcome::HostRate => {
+                "the host is asked more often in a second than its option max-rate allows; raise it, or look who asks"
+            }
             Outcome::OutOfResources => {
                 "no descriptor or local port was left for the backend connection; raise LimitNOFILE= or widen net.ipv4.ip_local_port_range"
             }
@@ -235,6 +280,18 @@ impl Outcome {
             Outcome::SourceRefused => {
                 "no connection to that backend can come from the client's address, such as 127.0.0.1 to another machine; leave source= out for such clients' routes"
             }
+        }
+    }
+}
+
+impl From<OverLimit> for Outcome {
+    fn from(over: OverLimit) -> Outcome {
+        match over {
+            OverLimit::Connections => Outcome::TooManyConnections,
+            OverLimit::ClientConnections => Outcome::ClientConnections,
+            OverLimit::ClientRate => Outcome::ClientRate,
+            OverLimit::HostConnections => Outcome::HostConnections,
+            OverLimit::HostRate => Outcome::HostRate,
         }
     }
 }

@@ -68,6 +68,11 @@ fn tls_answer(outcome: Outcome) -> Option<Box<[u8]>> {
         | Outcome::SourceForbidden
         | Outcome::SourceRefused => Alert::InternalError,
         Outcome::HeadTimeout
+        | Outcome::TooManyConnections
+        | Outcome::ClientConnections
+        | Outcome::ClientRate
+        | Outcome::HostConnections
+        | Outcome::HostRate
         | Outcome::ClientLeft
         | Outcome::HealthCheck
         | Outcome::Relayed
@@ -97,7 +102,8 @@ fn tls_answer(outcome: Outcome) -> Option<Box<[u8]>> {
     ]))
 }
 
-/// Status line, sentence; RFC 9110 section 15, 431 from RFC 6585 section 5.
+/// Status line, sentence; RFC 9110 section 15, 429 and 431 from RFC 6585 sections 4 and 5. 429 is for a
+/// client that has done too much, and 503 where others have.
 fn http_answer(outcome: Outcome, settings: &HttpSettings) -> Option<Box<[u8]>> {
     let (status, sentence) = match outcome {
         Outcome::UnknownByOption => ("404 Not Found", "This host name is not served here."),
@@ -141,6 +147,26 @@ fn http_answer(outcome: Outcome, settings: &HttpSettings) -> Option<Box<[u8]>> {
         Outcome::BackendsFull => (
             "503 Service Unavailable",
             "Every backend of this host has as much to do as it may.",
+        ),
+        Outcome::TooManyConnections => (
+            "503 Service Unavailable",
+            "The proxy has as many connections as it may.",
+        ),
+        Outcome::ClientConnections => (
+            "503 Service Unavailable",
+            "Your address has as many connections as it may.",
+        ),
+        Outcome::ClientRate => (
+            "429 Too Many Requests",
+            "Your address makes new connections too often.",
+        ),
+        Outcome::HostConnections => (
+            "503 Service Unavailable",
+            "This host has as much to do as it may.",
+        ),
+        Outcome::HostRate => (
+            "503 Service Unavailable",
+            "This host is asked more often than it may.",
         ),
         Outcome::OutOfResources => (
             "503 Service Unavailable",
@@ -200,8 +226,13 @@ fn http_answer(outcome: Outcome, settings: &HttpSettings) -> Option<Box<[u8]>> {
         Some(405) => "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n",
         _ => "",
     };
+    // A limit of a rate has room again within a second.
+    let retry = match outcome {
+        Outcome::ClientRate | Outcome::HostRate => "Retry-After: 1\r\n",
+        _ => "",
+    };
     let mut response = format!(
-        "HTTP/1.1 {status}\r\nConnection: close\r\n{named}{allow}Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
+        "HTTP/1.1 {status}\r\nConnection: close\r\n{named}{allow}{retry}Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
         body.len()
     )
     .into_bytes();
@@ -352,6 +383,11 @@ mod tests {
             (Outcome::BackendTimeout, Some("504")),
             (Outcome::BackendsFull, Some("503")),
             (Outcome::OutOfResources, Some("503")),
+            (Outcome::TooManyConnections, Some("503")),
+            (Outcome::ClientConnections, Some("503")),
+            (Outcome::ClientRate, Some("429")),
+            (Outcome::HostConnections, Some("503")),
+            (Outcome::HostRate, Some("503")),
             (Outcome::ClientLeft, None),
             (Outcome::Relayed, None),
             (Outcome::CutAtDrain, None),

@@ -98,7 +98,7 @@ pub fn run(
     }
 
     let shares = Shares::of(open_files, config.cores.len(), config.limits.pipes_per_core);
-    let room = Arc::new(Room::new(shares.connections_max));
+    let room = Arc::new(Room::new(shares.connections_max, &config.client_limits));
     tracing::info!(
         cores = ?config.cores,
         kernel = %features,
@@ -110,6 +110,14 @@ pub fn run(
     if config.proxy.trusts_everybody() {
         tracing::warn!(
             "proxy-from lists every address, so whoever reaches the port may claim to be anybody; name the senders, unless a firewall keeps all others away"
+        );
+    }
+    if let Some(max) = config.client_limits.connections_max
+        && max.get() as usize > room.connections_max()
+    {
+        tracing::warn!(
+            "max-connections is {max} and the limit of open files leaves room for {}, at which clients wait; raise LimitNOFILE= or ulimit -n, or lower max-connections",
+            room.connections_max()
         );
     }
     let core_config = CoreConfig {

@@ -4,7 +4,6 @@
 mod support;
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -13,6 +12,7 @@ use std::time::{Duration, Instant};
 use pointsman::protocol::Protocol;
 use pointsman::route::{Host, Route, Table};
 use pointsman::sync::{self, Mode, RedisConfig, RedisState, SyncConfig, SyncHandle};
+use support::dns::Dns;
 use support::redis::{RedisServer, free_port};
 
 /// What a change has on loopback to be seen.
@@ -698,49 +698,6 @@ fn a_database_number_and_a_prefix_of_its_own() {
     ]);
     rig.expect(SOON, "a.test", "10.0.0.1 10.0.0.2");
     rig.handle.stop();
-}
-
-/// A DNS server for one name: answers A with a TTL of one second, or SERVFAIL.
-struct Dns {
-    address: std::net::SocketAddr,
-    answer: Arc<Mutex<Option<IpAddr>>>,
-}
-
-impl Dns {
-    fn start(answer: &str) -> Dns {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let dns = Dns {
-            address: socket.local_addr().unwrap(),
-            answer: Arc::new(Mutex::new(Some(answer.parse().unwrap()))),
-        };
-        let answer = Arc::clone(&dns.answer);
-        std::thread::spawn(move || {
-            let mut question = [0; 1500];
-            while let Ok((length, from)) = socket.recv_from(&mut question) {
-                let reply = dns_reply(&question[..length], *answer.lock().unwrap());
-                socket.send_to(&reply, from).unwrap();
-            }
-        });
-        dns
-    }
-}
-
-/// RFC 1035 section 4: the header, the question as it came, and one A record for questions of type A.
-fn dns_reply(question: &[u8], answer: Option<IpAddr>) -> Vec<u8> {
-    let name_end = 12 + question[12..].iter().position(|byte| *byte == 0).unwrap() + 1;
-    let asks_a = question[name_end..name_end + 2] == [0, 1];
-    let (code, answers) = match answer {
-        None => (2, 0),
-        Some(_) => (0, u8::from(asks_a)),
-    };
-    let mut reply = question[..2].to_vec();
-    reply.extend([0x81, 0x80 | code, 0, 1, 0, answers, 0, 0, 0, 0]);
-    reply.extend(&question[12..name_end + 4]);
-    if let (Some(IpAddr::V4(address)), 1) = (answer, answers) {
-        reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);
-        reply.extend(address.octets());
-    }
-    reply
 }
 
 fn make_certificates(directory: &Path) {

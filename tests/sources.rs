@@ -29,7 +29,7 @@ const IMPURE: [&str; 13] = [
 
 /// Modules and single files without socket, clock, environment and log. Of the configuration only
 /// the first stage reads: what is typed, in a file or in the environment.
-const PURE: [&str; 11] = [
+const PURE: [&str; 12] = [
     "src/sniff",
     "src/http",
     "src/proxy_protocol",
@@ -39,6 +39,7 @@ const PURE: [&str; 11] = [
     "src/metrics",
     "src/outcome",
     "src/protocol",
+    "src/protect",
     "src/config/check",
     "src/relay/pace",
 ];

@@ -60,7 +60,7 @@ fn config(arguments: &[&str]) -> Config {
 const FINE: Trials<'_> = Trials {
     ring: &|_| Ok(String::from("there")),
     redis: &|_, _| Ok(String::from("answers")),
-    routes_file: &|_, _| Ok(String::from("3 routes")),
+    routes_file: &|_, _, _| Ok(String::from("3 routes")),
     run: &|command| Err(command.join(" ")),
 };
 

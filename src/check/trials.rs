@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::source::Wanted;
 use crate::config::KernelVersion;
+use crate::protect::BackendPolicy;
 use crate::ring;
 use crate::route::{Layer, Member, Table};
 use crate::sync::{self, Mode, RedisState, SyncConfig};
@@ -23,9 +24,14 @@ pub(super) fn ring(mask: Option<KernelVersion>) -> Result<String, String> {
         .map_err(|error| error.to_string())
 }
 
-pub(super) fn routes_file(path: &Path, wanted: &mut Wanted) -> Result<String, String> {
+pub(super) fn routes_file(
+    path: &Path,
+    policy: &BackendPolicy,
+    wanted: &mut Wanted,
+) -> Result<String, String> {
     let only_file = SyncConfig {
         routes_file: Some(path.to_owned()),
+        backend_policy: policy.clone(),
         ..SyncConfig::default()
     };
     let members = sync::check(&only_file).map_err(|error| error.to_string())?;
@@ -63,6 +69,7 @@ fn redis_within(
         ping: config.ping,
         ping_timeout: config.ping_timeout,
         dns_servers: config.dns_servers.clone(),
+        backend_policy: config.backend_policy.clone(),
         ..SyncConfig::default()
     };
     let begin = Instant::now();
@@ -122,13 +129,18 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(b"[routes]\n\"a.test\" = \"127.0.0.1:0\"\n")
             .unwrap();
-        let error = routes_file(file.path(), &mut Wanted::default()).unwrap_err();
+        let error = routes_file(
+            file.path(),
+            &BackendPolicy::default(),
+            &mut Wanted::default(),
+        )
+        .unwrap_err();
         assert!(error.contains(":2: "), "{error}");
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(b"[routes]\n\"a.test\" = \"127.0.0.1:1 source=client\"\n")
             .unwrap();
         let mut wanted = Wanted::default();
-        assert!(routes_file(file.path(), &mut wanted).is_ok());
+        assert!(routes_file(file.path(), &BackendPolicy::default(), &mut wanted).is_ok());
         assert_ne!(wanted, Wanted::default());
     }
 

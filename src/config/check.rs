@@ -2,6 +2,7 @@
 
 mod unwrap;
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,8 +15,9 @@ use super::{
     Config, KernelVersion, Limits, Listener, LogFormat, LogLevel, LogSettings, ProxySettings,
     RedisUrl, SyncSettings,
 };
+use crate::protect::{BackendPolicy, LimitSettings};
 use crate::protocol::Protocol;
-use crate::route::{Balance, EjectRules, Key, KeyError, check_entry};
+use crate::route::{Balance, EjectRules, Key, KeyError, Member, as_option, check_entry};
 
 /// What the check must know of the machine.
 #[derive(Debug, Clone)]
@@ -44,6 +46,7 @@ impl Typed {
         let config = Config {
             cores: self.value("cores", |text| value::cores(text, &machine.allowed_cores))?,
             limits: self.limits()?,
+            client_limits: self.client_limits()?,
             backend_congestion: self.value("backend-congestion", value::congestion)?,
             balance: self.value("balance", |text| {
                 value::word(text, &Balance::ALL.map(|balance| (balance.name(), balance)))
@@ -167,6 +170,27 @@ impl Typed {
         })
     }
 
+    fn client_limits(&self) -> Result<LimitSettings, ConfigError> {
+        let limit = |name, max| {
+            let count = self.optional(name, |text| value::count(text, 1..=max))?;
+            Ok(count.and_then(NonZeroU32::new))
+        };
+        let settings = LimitSettings {
+            connections_max: limit("max-connections", u32::MAX)?,
+            client_connections_max: limit("max-connections-per-client", 1_000_000)?,
+            client_rate_max: limit("max-rate-per-client", 1_000_000)?,
+            exempt: self.all("limit-exempt", proxy_settings::network)?,
+        };
+        if !settings.exempt.is_empty() && !settings.has_client_limits() {
+            let fault = Fault::new(
+                "there is no limit to be exempt from",
+                "add --max-connections-per-client or --max-rate-per-client, or leave limit-exempt out",
+            );
+            return Err(self.fault_at("limit-exempt", fault));
+        }
+        Ok(settings)
+    }
+
     fn proxy_settings(&self) -> Result<ProxySettings, ConfigError> {
         const YES_NO: [(&str, bool); 2] = [("yes", true), ("no", false)];
         let settings = ProxySettings {
@@ -209,6 +233,7 @@ impl Typed {
             dns_servers: self.all("dns-server", value::server_address)?,
             dns_ttl_min: duration("dns-ttl-min", 100 * MILLISECOND..=DAY)?,
             dns_ttl_max: duration("dns-ttl-max", 100 * MILLISECOND..=DAY)?,
+            backend_policy: BackendPolicy::new(self.all("backend-allow", proxy_settings::network)?),
         };
         if settings.dns_ttl_min > settings.dns_ttl_max {
             return Err(self.fault_at(
@@ -218,6 +243,21 @@ impl Typed {
                     "shorten it or lengthen dns-ttl-max",
                 ),
             ));
+        }
+        for (host, entry) in &settings.static_routes {
+            let denied = match Member::parse(entry) {
+                Ok(member) if as_option(entry).is_none() => {
+                    settings.backend_policy.check_member(&member).err()
+                }
+                _ => None,
+            };
+            if let Some(denied) = denied {
+                let fault = Fault::new(
+                    format!("{host}={entry}: no backend may be at {}", denied.address()),
+                    denied.remedy(),
+                );
+                return Err(self.fault_at(if self.unwrap { "to" } else { "route" }, fault));
+            }
         }
         if settings.redis.is_none()
             && settings.static_routes.is_empty()

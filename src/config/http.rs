@@ -13,7 +13,7 @@ use crate::http::Forwarding;
 /// Largest page of one's own in bytes: it is sent at once, from memory.
 const PAGE_BYTES_MAX: u64 = 256 * 1024;
 /// The statuses that the proxy answers with itself.
-const PAGE_STATUSES: [u16; 11] = [308, 400, 404, 405, 408, 421, 431, 502, 503, 504, 505];
+const PAGE_STATUSES: [u16; 12] = [308, 400, 404, 405, 408, 421, 429, 431, 502, 503, 504, 505];
 
 /// What the HTTP port obeys besides limits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 //! missing.
 
 mod check;
+mod command;
 mod error;
 mod file;
 mod http;
@@ -25,6 +26,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::protect::LimitSettings;
 use crate::protocol::Protocol;
 use crate::route::Balance;
 
@@ -36,6 +38,7 @@ pub struct Config {
     /// Processor numbers to pin a core to, ascending, never empty, all allowed to this process.
     pub cores: Vec<usize>,
     pub limits: Limits,
+    pub client_limits: LimitSettings,
     pub backend_congestion: BackendCongestion,
     pub balance: Balance,
     pub proxy: ProxySettings,

@@ -1,8 +1,6 @@
 //! The one list of options. The command line, the environment and the file are all read by it, so
 //! that an option has the same name, unit, default and help wherever it is set.
 
-use clap::{Arg, ArgAction, Command};
-
 /// One option: `--head-deadline`, `POINTSMAN_HEAD_DEADLINE`, or `head-deadline` in the file.
 #[derive(Debug)]
 pub(super) struct OptionSpec {
@@ -155,6 +153,34 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "YESNO",
         "no",
         "yes: headers for members with proxy=v2 carry the JA4 fingerprint of the client's hello, as TLV 0xE0",
+    ),
+    one(
+        "max-connections",
+        "COUNT",
+        "",
+        "Client connections of the process at most, the others are refused by name; without it only the limit of open files holds, at which clients wait",
+    ),
+    one(
+        "max-connections-per-client",
+        "COUNT",
+        "",
+        "Connections of one client at most: of an IPv4 address or of the /64 of an IPv6 address",
+    ),
+    one(
+        "max-rate-per-client",
+        "COUNT",
+        "",
+        "New connections of one client in a second at most, of which as many may come at once",
+    ),
+    many(
+        "limit-exempt",
+        "CIDR",
+        "Clients without limits of their own, such as monitoring, or an office behind one address",
+    ),
+    many(
+        "backend-allow",
+        "CIDR",
+        "Networks in which backends may be, and nowhere else, whoever writes a member or a DNS name. Without it everywhere but at link-local addresses, where machines in clouds find their credentials",
     ),
     one(
         "balance",
@@ -440,53 +466,4 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
 /// The option of this name.
 pub(super) fn option(name: &str) -> Option<&'static OptionSpec> {
     OPTIONS.iter().find(|spec| spec.name == name)
-}
-
-/// The command line, made of [`OPTIONS`].
-pub(super) fn command() -> Command {
-    let arguments = OPTIONS.iter().map(|spec| {
-        let environment = spec.environment_name();
-        let help = match (spec.default, spec.repeatable) {
-            ("", true) => format!(
-                "{} [repeatable; env: {environment}, separated by ;]",
-                spec.help
-            ),
-            ("", false) => format!("{} [env: {environment}]", spec.help),
-            (default, _) => format!("{} [default: {default}; env: {environment}]", spec.help),
-        };
-        Arg::new(spec.name)
-            .long(spec.name)
-            .value_name(spec.value)
-            .help(help)
-            .hide(spec.hidden)
-            .global(true)
-            .action(if spec.repeatable {
-                ArgAction::Append
-            } else {
-                ArgAction::Set
-            })
-    });
-    Command::new("pointsman")
-        .version(env!("CARGO_PKG_VERSION"))
-        .about("Routes TLS by SNI and HTTP by Host to backends, without opening what it carries")
-        .after_help(
-            "The command line goes before the environment, the environment before the file, the \
-             file before the defaults.\n\
-             Durations are written like 500ms, 10s, 5m or 1h, sizes like 65536, 64KiB or 1MiB.\n\
-             SIGUSR1 dumps latencies, SIGHUP reads routes again, SIGTERM and SIGINT drain, a second \
-             one ends at once.\n\
-             Exit status: 0 every connection finished, 1 failed to start or to run, 2 wrong \
-             configuration, 3 connections were cut.",
-        )
-        .args(arguments)
-        .subcommand(
-            Command::new("demo")
-                .about("Two HTTP and two TLS backends of its own, no Redis: try it in one command"),
-        )
-        .subcommand(
-            Command::new("check").about("Checks configuration and machine, changes nothing"),
-        )
-        .subcommand(Command::new("unwrap").about(
-            "Beside a server that knows no PROXY protocol: takes the header off (--listen, --proxy-from) and connects to the server (--to) from the client's address",
-        ))
 }

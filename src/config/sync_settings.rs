@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::Fault;
+use crate::protect::BackendPolicy;
 
 /// Sources of routes and the intervals at which they are asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub struct SyncSettings {
     pub dns_ttl_min: Duration,
     /// A DNS answer is asked for again after this, whatever its TTL; 5 min.
     pub dns_ttl_max: Duration,
+    /// Which addresses may be a backend's.
+    pub backend_policy: BackendPolicy,
 }
 
 impl Default for SyncSettings {
@@ -57,6 +60,7 @@ impl Default for SyncSettings {
             dns_servers: Vec::new(),
             dns_ttl_min: Duration::from_secs(5),
             dns_ttl_max: Duration::from_secs(300),
+            backend_policy: BackendPolicy::default(),
         }
     }
 }

@@ -68,6 +68,7 @@ fn the_defaults_in_the_help_are_the_defaults() {
         ja4: false,
     };
     assert_eq!(config.proxy, nobody);
+    assert_eq!(config.client_limits, LimitSettings::default());
     assert_eq!(config.cores, [0, 1]);
     assert_eq!((config.admin, config.latency_dir), (None, None));
     assert_eq!(config.kernel_mask, None);

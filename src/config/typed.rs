@@ -7,9 +7,10 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;
 
+use super::command::command;
 use super::error::{ConfigError, Fault, Origin};
 use super::file;
-use super::options::{ENVIRONMENT_PREFIX, ENVIRONMENT_SEPARATOR, OPTIONS, command, option};
+use super::options::{ENVIRONMENT_PREFIX, ENVIRONMENT_SEPARATOR, OPTIONS, option};
 
 /// What the process is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! Reads the head of a connection: first what a proxy in front may have to say of the client, then
 //! the client's own first bytes, until the name is in them.
 
+use super::admit;
 use crate::client::Client;
 use crate::local::Local;
 use crate::outcome::Outcome;
@@ -44,7 +45,7 @@ pub(crate) async fn read_head(
         };
         match read {
             Ok(0) => return Err(left(client, &received)),
-            Ok(_) if !front.pass(client, &mut received)? => {}
+            Ok(_) if !front.pass(local, client, &mut received)? => {}
             Ok(_) => match sniffer.advance(&received) {
                 Sniff::Found(head) => return Ok((head, received)),
                 Sniff::Refused(refusal) => return Err(Outcome::Refused(refusal)),
@@ -72,7 +73,7 @@ pub(crate) async fn read_front(local: &Local, client: &Client) -> Result<Vec<u8>
         };
         match read {
             Ok(0) => return Err(left(client, &received)),
-            Ok(_) if !front.pass(client, &mut received)? => {}
+            Ok(_) if !front.pass(local, client, &mut received)? => {}
             Ok(_) => break,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let _ = local.ring.readable(client.socket()).await;
@@ -137,7 +138,12 @@ impl Front {
     }
 
     /// Takes a header off the front. Whether the rest is the client's own; if not, more is needed.
-    fn pass(&mut self, client: &Client, received: &mut Vec<u8>) -> Result<bool, Outcome> {
+    fn pass(
+        &mut self,
+        local: &Local,
+        client: &Client,
+        received: &mut Vec<u8>,
+    ) -> Result<bool, Outcome> {
         let refused = |refusal| Err(Outcome::Refused(refusal));
         match *self {
             Front::Passed => return Ok(true),
@@ -157,6 +163,7 @@ impl Front {
                 Reading::Found(header, bytes) => {
                     client.introduce(header);
                     received.drain(..bytes);
+                    admit::introduced(local, client)?;
                 }
             },
         }

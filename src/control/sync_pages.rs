@@ -19,6 +19,7 @@ pub(super) fn json(status: &SyncStatus) -> Value {
         "rejected_members": status.rejected_members,
         "holding": status.holding,
         "names_failing": status.names_failing,
+        "names_denied": status.names_denied,
     })
 }
 
@@ -84,6 +85,11 @@ pub(super) fn write_prometheus(out: &mut impl Write, status: &SyncStatus) -> fmt
             "names_failing",
             "DNS names whose last question failed.",
             status.names_failing as u64,
+        ),
+        (
+            "names_denied",
+            "DNS names whose last answer had addresses where no backend may be.",
+            status.names_denied as u64,
         ),
     ];
     for (name, help, value) in gauges {

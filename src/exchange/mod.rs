@@ -17,6 +17,7 @@ mod upstream;
 pub use idle::{IdlePool, keep as keep_idle};
 
 use crate::client::Client;
+use crate::conn::admit;
 use crate::conn::head::{left, read_front};
 use crate::conn::listed::Listed;
 use crate::conn::{Story, farewell, read_to_end_in_time};
@@ -74,6 +75,9 @@ pub async fn serve(
         bound: None,
     };
     let mut end = ClientEnd::new(client.socket().clone(), Vec::new());
+    if let Err(outcome) = admit::at_accept(local, client) {
+        return refuse(local, &end, outcome, deadline).await;
+    }
     if !local.proxy.from.is_empty() {
         deadline.set(accepted + local.limits.head_deadline);
         let introduced = Box::pin(deadline.bound(read_front(local, client))).await;

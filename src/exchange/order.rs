@@ -2,7 +2,7 @@
 //! backend. All of that in one step without a wait, so that nothing borrowed outlives it.
 
 use super::Session;
-use crate::conn::Story;
+use crate::conn::{Story, admit};
 use crate::http::request::FieldRoom;
 use crate::http::response::Asked;
 use crate::http::{Framing, Hop, Length, Reading, RequestHead, RequestReader, rewrite};
@@ -10,6 +10,7 @@ use crate::lease::Lease;
 use crate::local::Local;
 use crate::metrics::{Counter, Stage};
 use crate::outcome::Outcome;
+use crate::protect::Held;
 use crate::protocol::Protocol;
 use crate::proxy_protocol::Subject;
 use crate::route::{Host, Route};
@@ -43,6 +44,8 @@ pub struct Order {
     pub head_complete: Instant,
     /// For the log and for whoever else is to be told, if anybody.
     pub name: Option<Box<Host>>,
+    /// Counts it among those of its host, where that has a limit.
+    pub place: Option<Held>,
 }
 
 /// What the bytes received so far amount to.
@@ -104,6 +107,7 @@ pub fn understand(
             return Ok(Understood::Answer(answer, head.head_bytes, goes_on));
         }
     };
+    let place = admit::to_host(local, &route, Protocol::Http, head.host.as_ref())?;
     let behind = &received[head.head_bytes..];
     let mut rest = Framing::new(head.body);
     let used = rest.feed(behind).map_err(Outcome::Refused)?;
@@ -119,7 +123,8 @@ pub fn understand(
         || route.tells_names()
         || local.lookup.is_some()
         || Lease::is_wanted(&route);
-    let order = order(&head, outgoing, rest, route, head_complete, is_told);
+    let mut order = order(&head, outgoing, rest, route, head_complete, is_told);
+    order.place = place;
     Ok(Understood::Order(order, head.head_bytes + used))
 }
 
@@ -189,6 +194,7 @@ fn order(
         binds_connection: head.binds_connection,
         head_complete,
         name: head.host.clone().filter(|_| is_told).map(Box::new),
+        place: None,
     }
 }
 

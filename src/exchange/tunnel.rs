@@ -5,8 +5,8 @@ use super::client_end::ClientEnd;
 use super::idle::Upstream;
 use super::upstream::{head_of, introduce};
 use super::{Session, Waited, order, wait};
-use crate::conn::Story;
 use crate::conn::listed::Listed;
+use crate::conn::{Story, admit};
 use crate::dial::{Round, dial};
 use crate::http::h2c::first_host;
 use crate::lease::Lease;
@@ -37,6 +37,7 @@ pub async fn h2c(
         }
     };
     let route = order::route(local, Some(&host))?;
+    let _place = admit::to_host(local, &route, Protocol::Http, Some(&host))?;
     if Story::is_wanted() {
         story.set_request(Some(&host));
     }

@@ -116,10 +116,12 @@ pub enum Counter {
     Nat46OwnSource,
     /// Connections that a look-up does not know of because the table was full.
     LookupsForgotten,
+    /// Clients and hosts let in uncounted because their line of the table of limits was full.
+    LimitsUntracked,
 }
 
 impl Counter {
-    pub const ALL: [Counter; 26] = [
+    pub const ALL: [Counter; 27] = [
         Counter::Accepted,
         Counter::AcceptPaused,
         Counter::AcceptErrors,
@@ -146,6 +148,7 @@ impl Counter {
         Counter::Redirects,
         Counter::Nat46OwnSource,
         Counter::LookupsForgotten,
+        Counter::LimitsUntracked,
     ];
     pub const COUNT: usize = Self::ALL.len();
 
@@ -183,6 +186,7 @@ impl Counter {
             Counter::Redirects => "redirects",
             Counter::Nat46OwnSource => "nat46_own_source",
             Counter::LookupsForgotten => "lookups_forgotten",
+            Counter::LimitsUntracked => "limits_untracked",
         }
     }
 
@@ -229,6 +233,9 @@ impl Counter {
                 "Connects for IPv6 clients to source=nat46 backends, from the proxy's own address."
             }
             Counter::LookupsForgotten => "Connections unknown to look-ups for want of room.",
+            Counter::LimitsUntracked => {
+                "Times somebody was let in uncounted for want of room in the table of limits."
+            }
         }
     }
 }

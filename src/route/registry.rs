@@ -42,10 +42,14 @@ impl Registry {
 
     /// The backend of a member, made when it is new, and the share that the member has.
     pub fn seat(&mut self, text: &str) -> Result<Seat, MemberError> {
-        let mut member = Member::parse(text)?;
+        Member::parse(text).map(|member| self.seat_of(member))
+    }
+
+    /// As [`Registry::seat`], for a member that was looked at before.
+    pub fn seat_of(&mut self, mut member: Member) -> Seat {
         let share = std::mem::take(&mut member.share);
         let backend = self.backend(member);
-        Ok(Seat { backend, share })
+        Seat { backend, share }
     }
 
     /// As [`Registry::seat`], for a member whose share does not matter.

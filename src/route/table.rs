@@ -236,16 +236,32 @@ impl Table {
     /// Allocates nothing; one hash per candidate, and none for wildcards of a depth that no
     /// wildcard has.
     pub fn lookup(&self, host: &Host) -> Option<&Arc<Route>> {
+        self.entry(host).map(|(_, route)| route)
+    }
+
+    /// A number of the entry that a head is routed by, the same for all names below one wildcard and
+    /// for as long as the process lives.
+    pub fn entry_hash(&self, protocol: Protocol, host: Option<&Host>) -> u64 {
+        let located = host.and_then(|host| self.entry(host));
+        let of_default = || {
+            // No name has a colon.
+            let key = Key::Default(protocol).to_string();
+            hash(self.shape.seed, Kind::Exact, key.as_bytes())
+        };
+        located.map_or_else(of_default, |(hash, _)| hash)
+    }
+
+    fn entry(&self, host: &Host) -> Option<(u64, &Arc<Route>)> {
         let name = host.as_str().as_bytes();
         let exact = self.find(Kind::Exact, name);
-        exact.or_else(|| self.wildcard_above(host).map(|(_, route)| route))
+        exact.or_else(|| self.wildcard_found(host).map(|(_, found)| found))
     }
 
     /// Where a connection with this name goes, or one without a name, and by which key.
     pub fn locate(&self, host: Option<&Host>, protocol: Protocol) -> Option<(Place, &Arc<Route>)> {
         let named = host.and_then(|host| {
             let exact = self.find(Kind::Exact, host.as_str().as_bytes());
-            let exact = exact.map(|route| (Place::Exact, route));
+            let exact = exact.map(|(_, route)| (Place::Exact, route));
             exact.or_else(|| {
                 let (labels, route) = self.wildcard_above(host)?;
                 Some((Place::Wildcard(labels), route))
@@ -257,6 +273,12 @@ impl Table {
 
     /// The most specific wildcard that takes the name in, and how many labels stand behind its star.
     pub(super) fn wildcard_above(&self, host: &Host) -> Option<(usize, &Arc<Route>)> {
+        let found = self.wildcard_found(host);
+        found.map(|(labels, (_, route))| (labels, route))
+    }
+
+    /// The same with the hash of its entry.
+    fn wildcard_found(&self, host: &Host) -> Option<(usize, (u64, &Arc<Route>))> {
         if self.shape.wildcard_depths == 0 || host.is_ip_literal() {
             return None;
         }
@@ -267,9 +289,9 @@ impl Table {
             suffix = &suffix[dot + 1..];
             labels -= 1;
             if self.shape.wildcard_depths & depth_bit(labels) != 0
-                && let Some(route) = self.find(Kind::Wildcard, suffix)
+                && let Some(found) = self.find(Kind::Wildcard, suffix)
             {
-                return Some((labels, route));
+                return Some((labels, found));
             }
         }
         None
@@ -333,10 +355,10 @@ impl Table {
         defaults.chain(names)
     }
 
-    fn find(&self, kind: Kind, name: &[u8]) -> Option<&Arc<Route>> {
+    fn find(&self, kind: Kind, name: &[u8]) -> Option<(u64, &Arc<Route>)> {
         let hash = hash(self.shape.seed, kind, name);
         let entry = self.shards[shard_of(hash)].find(hash, kind, name)?;
-        Some(&entry.route)
+        Some((hash, &entry.route))
     }
 }
 

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::protect::BackendPolicy;
+
 /// Time for connecting to Redis and logging in, each attempt.
 pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -68,6 +70,8 @@ pub struct SyncConfig {
     pub dns_ttl_max: Duration,
     /// Asked instead of those in resolv.conf when there are any.
     pub dns_servers: Vec<SocketAddr>,
+    /// Which addresses may be a backend's.
+    pub backend_policy: BackendPolicy,
 }
 
 impl Default for SyncConfig {
@@ -84,6 +88,7 @@ impl Default for SyncConfig {
             dns_ttl_min: Duration::from_secs(5),
             dns_ttl_max: Duration::from_secs(300),
             dns_servers: Vec::new(),
+            backend_policy: BackendPolicy::default(),
         }
     }
 }

@@ -17,6 +17,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::config::SyncConfig;
+use crate::protect::BackendPolicy;
 use crate::protocol::Protocol;
 use crate::route::{HostOptions, Key, Member, as_option, check_entry};
 
@@ -31,13 +32,14 @@ pub(super) fn load(config: &SyncConfig) -> Result<Routes, String> {
     };
     routes.extend(from_options(&config.static_routes)?);
     for (key, entries) in &routes {
-        check_together(entries).map_err(|error| format!("route {key}: {error}"))?;
+        check_together(entries, &config.backend_policy)
+            .map_err(|error| format!("route {key}: {error}"))?;
     }
     Ok(routes)
 }
 
 /// What shows only when all that is said of a host is read.
-fn check_together(entries: &[String]) -> Result<(), String> {
+fn check_together(entries: &[String], policy: &BackendPolicy) -> Result<(), String> {
     let mut said = HostOptions::default();
     let mut members: Vec<Member> = Vec::new();
     for entry in entries {
@@ -45,6 +47,8 @@ fn check_together(entries: &[String]) -> Result<(), String> {
             Some(option) => said.read(option).map_err(|error| error.to_string())?,
             None => {
                 let member = Member::parse(entry).map_err(|error| error.to_string())?;
+                let denied = |denied| format!("member {entry:?}: {denied}");
+                policy.check_member(&member).map_err(denied)?;
                 let same = |known: &&Member| known.is_same_backend(&member);
                 if let Some(known) = members.iter().find(same).filter(|known| **known != member) {
                     return Err(format!(
@@ -54,6 +58,11 @@ fn check_together(entries: &[String]) -> Result<(), String> {
                 members.push(member);
             }
         }
+    }
+    for text in &said.acme {
+        let member = Member::parse(text).map_err(|error| error.to_string())?;
+        let denied = |denied| format!("option acme={text}: {denied}");
+        policy.check_member(&member).map_err(denied)?;
     }
     said.check_together().map_err(|error| error.to_string())
 }

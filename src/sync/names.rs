@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 
 use super::config::{LOOKUPS_MAX, SyncConfig};
 use super::truth::Truth;
+use crate::protect::{BackendPolicy, Denied};
 use crate::route::Backend;
 
 /// First pause after a failed question; each further one doubles, up to the longest TTL.
@@ -30,6 +31,7 @@ pub(super) struct Book {
     names: HashMap<Box<str>, Entry>,
     ttl_min: Duration,
     ttl_max: Duration,
+    policy: BackendPolicy,
     /// Signalled when a name is new.
     pub(super) wake: Rc<Notify>,
 }
@@ -38,6 +40,8 @@ struct Entry {
     /// Those that get the answer; a name without any is forgotten.
     backends: Vec<Weak<Backend>>,
     addresses: Arc<Vec<IpAddr>>,
+    /// Of the last answer, left out.
+    denied: Vec<Denied>,
     next: Instant,
     asking: bool,
     answered: bool,
@@ -45,11 +49,12 @@ struct Entry {
 }
 
 impl Book {
-    pub(super) fn new(ttl_min: Duration, ttl_max: Duration) -> Book {
+    pub(super) fn new(ttl_min: Duration, ttl_max: Duration, policy: BackendPolicy) -> Book {
         Book {
             names: HashMap::new(),
             ttl_min,
             ttl_max: ttl_max.max(ttl_min),
+            policy,
             wake: Rc::default(),
         }
     }
@@ -64,6 +69,7 @@ impl Book {
             Entry {
                 backends: Vec::new(),
                 addresses: Arc::default(),
+                denied: Vec::new(),
                 next: now,
                 asking: false,
                 answered: false,
@@ -101,7 +107,8 @@ impl Book {
         waiting.map(|entry| entry.next).min()
     }
 
-    /// Files an answer that holds for `ttl`. True when the addresses are new.
+    /// Files an answer that holds for `ttl`, without the addresses where no backend may be. True when
+    /// the others are new.
     fn answer(
         &mut self,
         name: &str,
@@ -119,6 +126,26 @@ impl Book {
         // IPv4 first, and in the same order each time, whatever the rotation of the server.
         addresses.sort_unstable();
         addresses.dedup();
+        let mut denied = Vec::new();
+        addresses.retain(|address| match self.policy.check(*address) {
+            Ok(()) => true,
+            Err(one) => {
+                denied.push(one);
+                false
+            }
+        });
+        if entry.denied != denied {
+            entry.denied = denied;
+            if let Some(first) = entry.denied.first() {
+                let (count, reason) = (entry.denied.len(), first.to_string());
+                tracing::warn!(
+                    name,
+                    count,
+                    reason,
+                    "addresses of a backend name are skipped"
+                );
+            }
+        }
         if *entry.addresses == addresses {
             return false;
         }
@@ -154,6 +181,12 @@ impl Book {
     /// Names that were never answered nor refused.
     pub(super) fn unanswered(&self) -> usize {
         self.names.values().filter(|entry| !entry.answered).count()
+    }
+
+    /// Names whose last answer had addresses where no backend may be.
+    pub(super) fn denied(&self) -> usize {
+        let denied = |entry: &&Entry| !entry.denied.is_empty();
+        self.names.values().filter(denied).count()
     }
 
     pub(super) fn failing(&self) -> usize {
@@ -233,8 +266,11 @@ fn file(truth: &mut Truth, name: &str, answer: Answer, now: Instant) {
             }
         }
     }
-    let failing = truth.book.failing();
-    truth.shared.update(|status| status.names_failing = failing);
+    let (failing, denied) = (truth.book.failing(), truth.book.denied());
+    truth.shared.update(|status| {
+        status.names_failing = failing;
+        status.names_denied = denied;
+    });
     truth.check_ready();
 }
 
@@ -284,7 +320,7 @@ mod tests {
     fn an_answer_reaches_every_backend_and_lasts_its_ttl_within_bounds() {
         let start = Instant::now();
         let mut registry = Registry::new();
-        let mut book = Book::new(5 * SECOND, 300 * SECOND);
+        let mut book = Book::new(5 * SECOND, 300 * SECOND, BackendPolicy::default());
         let one = registry.intern("app.test:1").unwrap();
         book.adopt(&one, start);
         book.adopt(&one, start);
@@ -308,10 +344,26 @@ mod tests {
     }
 
     #[test]
+    fn addresses_where_no_backend_may_be_are_left_out() {
+        let now = Instant::now();
+        let mut registry = Registry::new();
+        let mut book = Book::new(SECOND, SECOND, BackendPolicy::default());
+        let backend = registry.intern("app.test:1").unwrap();
+        book.adopt(&backend, now);
+        let inside = [ip("169.254.169.254"), ip("10.0.0.1"), ip("fe80::1")];
+        assert!(book.answer("app.test", inside.to_vec(), SECOND, now));
+        assert_eq!((backend.address_count(), book.denied()), (1, 1));
+        assert!(book.answer("app.test", vec![ip("169.254.169.254")], SECOND, now));
+        assert_eq!((backend.address_count(), book.denied()), (0, 1));
+        assert!(book.answer("app.test", vec![ip("10.0.0.1")], SECOND, now));
+        assert_eq!((backend.address_count(), book.denied()), (1, 0));
+    }
+
+    #[test]
     fn failures_keep_the_last_addresses_and_back_off() {
         let mut now = Instant::now();
         let mut registry = Registry::new();
-        let mut book = Book::new(5 * SECOND, 60 * SECOND);
+        let mut book = Book::new(5 * SECOND, 60 * SECOND, BackendPolicy::default());
         let backend = registry.intern("app.test").unwrap();
         book.adopt(&backend, now);
         assert_eq!(book.unanswered(), 1);

@@ -22,6 +22,7 @@ impl From<&SyncSettings> for SyncConfig {
             dns_ttl_min: settings.dns_ttl_min,
             dns_ttl_max: settings.dns_ttl_max,
             dns_servers: settings.dns_servers.clone(),
+            backend_policy: settings.backend_policy.clone(),
         }
     }
 }

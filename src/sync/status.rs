@@ -73,6 +73,8 @@ pub struct SyncStatus {
     pub holding: bool,
     /// DNS names whose last question failed.
     pub names_failing: usize,
+    /// DNS names whose last answer had addresses where no backend may be.
+    pub names_denied: usize,
 }
 
 /// The side that both threads hold.

@@ -8,9 +8,10 @@ use super::config::{FIRST_TABLE_WAIT, SyncConfig};
 use super::fixed::Routes;
 use super::names::Book;
 use super::status::Shared;
+use crate::protect::BackendPolicy;
 use crate::route::{
-    Change, HostOptions, Key, Layer, Master, MemberError, Registry, Route, RouteOptions, Seat,
-    Update, as_option,
+    Change, HostOptions, Key, Layer, Master, Member, Registry, Route, RouteOptions, Seat, Update,
+    as_option,
 };
 
 /// Takes each new version of the table, on the sync thread.
@@ -21,6 +22,7 @@ pub(super) struct Truth {
     pub(super) book: Book,
     pub(super) shared: Arc<Shared>,
     registry: Registry,
+    policy: BackendPolicy,
     publish: Publish,
     /// Not yet published.
     changes: Changes,
@@ -56,7 +58,12 @@ impl Truth {
     pub(super) fn new(config: &SyncConfig, shared: Arc<Shared>, publish: Publish) -> Truth {
         Truth {
             master: Master::new(fastrand::u64(..)),
-            book: Book::new(config.dns_ttl_min, config.dns_ttl_max),
+            book: Book::new(
+                config.dns_ttl_min,
+                config.dns_ttl_max,
+                config.backend_policy.clone(),
+            ),
+            policy: config.backend_policy.clone(),
             shared,
             registry: Registry::new(),
             publish,
@@ -118,7 +125,14 @@ impl Truth {
             if self.master.get(key, Layer::Redis).is_some() {
                 continue;
             }
-            let route = self.checked_route(members);
+            // Where backends may be can have been changed since it was written.
+            let mut errors = Vec::new();
+            let members: Vec<&str> = members.iter().map(String::as_str).collect();
+            let route = self.route_of(&members, &mut errors);
+            if !errors.is_empty() {
+                let (key, reasons) = (key.to_string(), errors.join("; "));
+                tracing::warn!(key, reasons, "skipped in the snapshot");
+            }
             self.changes
                 .count(self.master.set(key, Layer::Redis, Some(route)));
         }
@@ -201,7 +215,6 @@ impl Truth {
                 Some(option) => said.read(option).err().map(|error| error.to_string()),
                 None => self
                     .adopt(entry)
-                    .map_err(|error| error.to_string())
                     .and_then(|seat| take_in(&mut seats, seat))
                     .err(),
             };
@@ -213,18 +226,23 @@ impl Truth {
         if said == HostOptions::default() {
             return self.registry.route(seats);
         }
-        let acme: Vec<Seat> = said
-            .acme
-            .iter()
-            .filter_map(|member| self.adopt(member).ok())
-            .collect();
+        let mut acme: Vec<Seat> = Vec::new();
+        for member in &said.acme {
+            match self.adopt(member) {
+                Ok(seat) => acme.push(seat),
+                Err(error) => errors.push(format!("option acme={member}: {error}")),
+            }
+        }
         let acme = (!acme.is_empty()).then(|| self.registry.route(acme));
         let options = RouteOptions { said, acme };
         self.registry.route_with(seats, Some(options))
     }
 
-    fn adopt(&mut self, member: &str) -> Result<Seat, MemberError> {
-        let seat = self.registry.seat(member)?;
+    fn adopt(&mut self, member: &str) -> Result<Seat, String> {
+        let member = Member::parse(member).map_err(|error| error.to_string())?;
+        let checked = self.policy.check_member(&member);
+        checked.map_err(|denied| denied.to_string())?;
+        let seat = self.registry.seat_of(member);
         self.book.adopt(&seat.backend, Instant::now());
         Ok(seat)
     }

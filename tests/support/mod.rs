@@ -6,6 +6,7 @@
 
 pub mod backend;
 pub mod client;
+pub mod dns;
 pub mod flow;
 pub mod http;
 pub mod netns;

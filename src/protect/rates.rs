@@ -1,0 +1,237 @@
+//! How often each key comes: the generic cell rate algorithm (ITU-T I.371), which needs one time per
+//! key. Each one that is let in costs its key an interval; a key may be in debt for a second's worth
+//! of them, which is the burst, and debts are paid off by time. What has no debts is forgotten.
+
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+use super::{Line, line_of, lines};
+
+/// The low bits of a place say until when its debts last, the others whose they are. They go round
+/// once in 19 hours; a place that nobody touched for exactly that long looks in debt for a second.
+const TIME_BITS: u32 = 42;
+const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
+/// Ticks of 1/64 of a microsecond, so that up to some thousands a second are exact to one.
+const TICKS_PER_SECOND: u64 = 64_000_000;
+/// Tries of one that loses its place to another core each time. Afterwards it is let in.
+const TRIES: u32 = 64;
+
+/// One table of rates.
+#[derive(Debug)]
+pub(super) struct Rates {
+    lines: Box<[Line]>,
+    epoch: Instant,
+}
+
+/// What became of one more.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Paid {
+    Yes,
+    Over,
+    /// Others have the whole line.
+    NoPlace,
+}
+
+impl Rates {
+    /// Times before `epoch` are taken for it.
+    pub(super) fn new(connections_max: usize, epoch: Instant) -> Rates {
+        Rates {
+            lines: lines(connections_max),
+            epoch,
+        }
+    }
+
+    /// Lets the key of this hash have one more, if it has had fewer than `per_second` lately.
+    pub(super) fn pay(&self, hash: u64, per_second: u32, now: Instant) -> Paid {
+        let cost = TICKS_PER_SECOND.div_ceil(u64::from(per_second));
+        let burst = cost * u64::from(per_second);
+        let since = now.saturating_duration_since(self.epoch);
+        let now = ticks(since) & TIME_MASK;
+        let line = &self.lines[line_of(&self.lines, hash)];
+        let own = hash & !TIME_MASK;
+        for _ in 0..TRIES {
+            let look = Look::at(line, own, now);
+            if look.debt + cost > burst {
+                return Paid::Over;
+            }
+            let Some((at, seen)) = look.place else {
+                return Paid::NoPlace;
+            };
+            let is_new = debt(seen, now) == 0;
+            let until = (now + debt(seen, now) + cost) & TIME_MASK;
+            let place = &line.0[at];
+            let next = own | until;
+            if place.compare_exchange(seen, next, SeqCst, SeqCst).is_err() {
+                continue;
+            }
+            // Another core may have taken another place for the same key meanwhile: whoever sees
+            // that gives its own back.
+            if is_new
+                && Look::at(line, own, now).places > 1
+                && place.compare_exchange(next, 0, SeqCst, SeqCst).is_ok()
+            {
+                continue;
+            }
+            return Paid::Yes;
+        }
+        Paid::NoPlace
+    }
+}
+
+fn ticks(since: Duration) -> u64 {
+    since.as_secs().wrapping_mul(TICKS_PER_SECOND) + u64::from(since.subsec_nanos()) * 64 / 1000
+}
+
+/// How much time the debts of a place still take. None has more than a burst, so what is further
+/// ahead is long past.
+fn debt(place: u64, now: u64) -> u64 {
+    let ahead = (place & TIME_MASK).wrapping_sub(now) & TIME_MASK;
+    if place == 0 || ahead > 2 * TICKS_PER_SECOND {
+        return 0;
+    }
+    ahead
+}
+
+/// What one look at a line finds.
+struct Look {
+    /// Of all places of the fingerprint.
+    debt: u64,
+    places: u32,
+    /// Where one more is to be paid, and what was there.
+    place: Option<(usize, u64)>,
+}
+
+impl Look {
+    fn at(line: &Line, own: u64, now: u64) -> Look {
+        let mut look = Look {
+            debt: 0,
+            places: 0,
+            place: None,
+        };
+        let mut free = None;
+        for (at, place) in line.0.iter().enumerate() {
+            let seen = place.load(SeqCst);
+            let of_place = debt(seen, now);
+            if of_place == 0 {
+                free = free.or(Some((at, seen)));
+            } else if seen & !TIME_MASK == own {
+                look.debt += of_place;
+                look.places += 1;
+                look.place = look.place.or(Some((at, seen)));
+            }
+        }
+        look.place = look.place.or(free);
+        look
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::sync::atomic::{AtomicU64, AtomicUsize};
+
+    /// A hash of line 0.
+    fn hash(n: u64) -> u64 {
+        n << TIME_BITS
+    }
+
+    /// How many of those who come every `gap` for `span` are let in.
+    fn let_in(rates: &Rates, hash: u64, per_second: u32, gap: Duration, span: Duration) -> u32 {
+        let mut now = rates.epoch + Duration::from_secs(3);
+        let end = now + span;
+        let mut count = 0;
+        while now < end {
+            count += u32::from(rates.pay(hash, per_second, now) == Paid::Yes);
+            now += gap;
+        }
+        count
+    }
+
+    #[test]
+    fn a_burst_is_a_seconds_worth_and_comes_back_with_time() {
+        let epoch = Instant::now();
+        let rates = Rates::new(0, epoch);
+        let at = |ms| epoch + Duration::from_millis(ms);
+        let many = |now| {
+            (0..100)
+                .filter(|_| rates.pay(hash(1), 7, now) == Paid::Yes)
+                .count()
+        };
+        assert_eq!(many(at(0)), 7);
+        assert_eq!(many(at(142)), 0);
+        assert_eq!(many(at(143)), 1);
+        assert_eq!(many(at(143 + 500)), 3);
+        assert_eq!(many(at(60_000)), 7, "no more than a burst is saved up");
+        // The time goes round after 19 hours.
+        assert_eq!(many(at(68_719_000)), 7);
+        assert_eq!(many(at(68_719_900)), 6);
+    }
+
+    #[test]
+    fn a_full_line_tracks_no_ninth_until_debts_are_paid() {
+        let epoch = Instant::now();
+        let rates = Rates::new(0, epoch);
+        for n in 1..=8 {
+            assert_eq!(rates.pay(hash(n), 1, epoch), Paid::Yes);
+            assert_eq!(rates.pay(hash(n), 1, epoch), Paid::Over);
+        }
+        assert_eq!(rates.pay(hash(9), 1, epoch), Paid::NoPlace);
+        let later = epoch + Duration::from_secs(1);
+        assert_eq!(rates.pay(hash(9), 1, later), Paid::Yes);
+    }
+
+    #[test]
+    fn several_threads_get_the_rate_of_one() {
+        const PER_SECOND: u32 = 1000;
+        const SECONDS: u64 = 2;
+        let epoch = Instant::now();
+        let rates = Rates::new(0, epoch);
+        let clock_us = AtomicU64::new(0);
+        let admitted = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    loop {
+                        let us = clock_us.fetch_add(4, SeqCst);
+                        if us >= SECONDS * 1_000_000 {
+                            return;
+                        }
+                        let now = epoch + Duration::from_micros(us);
+                        if rates.pay(hash(5), PER_SECOND, now) == Paid::Yes {
+                            admitted.fetch_add(1, SeqCst);
+                        }
+                    }
+                });
+            }
+        });
+        // The burst and what time pays off, to one.
+        let wanted = (SECONDS + 1) as usize * PER_SECOND as usize;
+        let admitted = admitted.into_inner();
+        assert!(
+            admitted.abs_diff(wanted) <= 1,
+            "{admitted} instead of {wanted}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn the_rate_is_exact_to_one_a_second(per_second in 1u32..4000, seconds in 1u32..6, key in 1u64..1 << 20) {
+            let rates = Rates::new(0, Instant::now());
+            let gap = Duration::from_secs(1) / (per_second * 3);
+            let span = Duration::from_secs(seconds.into());
+            let count = let_in(&rates, hash(key), per_second, gap, span);
+            let wanted = (seconds + 1) * per_second;
+            prop_assert!(count.abs_diff(wanted) <= seconds + 1, "{} instead of {}", count, wanted);
+        }
+
+        /// Whoever keeps to the rate is never turned away.
+        #[test]
+        fn the_rate_itself_is_allowed(per_second in 1u32..4000, key in 1u64..1 << 20) {
+            let rates = Rates::new(0, Instant::now());
+            let gap = Duration::from_secs(1) / per_second + Duration::from_nanos(17);
+            let count = let_in(&rates, hash(key), per_second, gap, gap * 500);
+            prop_assert_eq!(count, 500);
+        }
+    }
+}
