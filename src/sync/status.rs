@@ -1,7 +1,10 @@
 //! What other threads may know about the sync thread: its numbers, and that the first table is there.
 
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+
+use crate::health::Tally;
+use crate::route::Roster;
 
 /// How Redis is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,6 +76,9 @@ pub struct SyncStatus {
     pub holding: bool,
     /// DNS names whose last question failed.
     pub names_failing: usize,
+    /// Answers to active checks since the start.
+    pub checks_good: u64,
+    pub checks_bad: u64,
 }
 
 /// The side that both threads hold.
@@ -80,6 +86,10 @@ pub struct SyncStatus {
 pub(super) struct Shared {
     inner: Mutex<Inner>,
     changed: Condvar,
+    /// The backends of the table.
+    pub(super) roster: Roster,
+    /// Counted by the prober.
+    pub(super) tally: Arc<Tally>,
 }
 
 #[derive(Default)]
@@ -95,6 +105,8 @@ impl Shared {
         let inner = self.lock();
         SyncStatus {
             table_age: inner.confirmed.map(|since| since.elapsed()),
+            checks_good: self.tally.good(),
+            checks_bad: self.tally.bad(),
             ..inner.status.clone()
         }
     }
