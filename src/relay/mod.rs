@@ -5,9 +5,11 @@
 //! live in one task and share nothing but the two sockets; see [`Direction`] for one of them.
 
 mod direction;
+mod line;
 pub(crate) mod pace;
 mod pool;
 
+pub use line::Line;
 pub use pool::PipePool;
 
 use crate::local::Local;
