@@ -12,6 +12,7 @@ pub use mailbox::{Command, CoreStatus, Dumped, Mailbox};
 use crate::config::{HttpSettings, Limits, ProxySettings};
 use crate::conn;
 use crate::exchange;
+use crate::lease;
 use crate::listen::Listening;
 use crate::local::{Local, Room};
 use crate::protocol::Protocol;
@@ -208,6 +209,7 @@ impl Seat {
             }
             let _ = self.started.send(Ok(()));
             spawn(exchange::keep_idle(local.clone()));
+            spawn(lease::keep(local.clone()));
             let ended = Rc::new(Cell::new(false));
             spawn(read_mailbox(
                 local.clone(),
@@ -311,7 +313,10 @@ async fn read_mailbox(
         WakeReader::take(&descriptor);
         for command in commands.try_iter() {
             match command {
-                Command::Table(update) => local.table.borrow_mut().apply(&update),
+                Command::Table(update) => {
+                    local.table.borrow_mut().apply(&update);
+                    local.leases.follow(&local, &update);
+                }
                 Command::Dump { fresh, reply } => {
                     let _ = reply.send(mailbox::dump(&local, fresh));
                 }

@@ -1,7 +1,12 @@
 //! From a route to a connected backend: choose, connect within a deadline, and on failure go to
 //! another backend while the head is still in hand.
 
+mod live;
+mod round;
 mod source;
+
+pub use live::LiveBackend;
+pub use round::{Chosen, Round, chosen};
 
 use crate::client::Client;
 use crate::local::Local;
@@ -9,13 +14,18 @@ use crate::metrics::Counter;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::ring::{Deadline, Operation};
-use crate::route::{Address, Backend, Delivery, Route};
+use crate::route::{Address, Route};
 use crate::sys::{ForeignSource, Socket, SocketAddress};
+use round::Next;
 use std::io;
-use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-/// A connected backend. Its live count on this core falls when this is dropped.
+/// How often those who wait for a backend to have room look again: the tick of deadlines. Whoever
+/// leaves may be on another core, which has other things to do than to wake them.
+const QUEUE_LOOK: Duration = Duration::from_millis(10);
+
+/// A connected backend. Its live count falls when this is dropped.
 pub struct Dialled {
     pub socket: Socket,
     pub address: Address,
@@ -23,94 +33,51 @@ pub struct Dialled {
     pub attempts: u32,
 }
 
-/// Counts one live connection of a backend for as long as it exists.
-pub struct LiveBackend {
-    local: Rc<Local>,
-    backend: Arc<Backend>,
-}
-
-impl LiveBackend {
-    pub fn new(local: &Rc<Local>, backend: Arc<Backend>) -> LiveBackend {
-        local.chooser.borrow_mut().opened(backend.slot());
-        LiveBackend {
-            local: local.clone(),
-            backend,
-        }
-    }
-
-    pub fn backend(&self) -> &Arc<Backend> {
-        &self.backend
-    }
-
-    /// How it is told who its client is.
-    pub fn delivery(&self) -> Delivery {
-        self.backend.delivery()
-    }
-
-    /// The member as the operator wrote it.
-    pub fn text(&self) -> &str {
-        self.backend.text()
-    }
-}
-
-impl Drop for LiveBackend {
-    fn drop(&mut self) {
-        self.local.chooser.borrow_mut().closed(self.backend.slot());
-    }
-}
-
-/// Connects to one of the route's backends: at most `connect_attempts` attempts, each within the
-/// connect deadline, never the same address twice. Backends that want to be connected to from an
-/// address that cannot be had are passed over and are no attempt. `deadline` is the connection's
-/// own.
+/// Connects to one of the route's backends: at most `connect_attempts` attempts of `round`, each
+/// within the connect deadline and all within the backend deadline, never the same address twice.
+/// Backends that want to be connected to from an address that cannot be had are passed over and are
+/// no attempt. `deadline` is the connection's own.
 pub async fn dial(
-    local: &Rc<Local>,
-    route: &Route,
+    local: &Local,
+    route: &Arc<Route>,
     protocol: Protocol,
     client: &Client,
+    round: &mut Round,
     deadline: &Deadline,
 ) -> Result<Dialled, Outcome> {
-    dial_first(local, route, None, protocol, client, deadline).await
-}
-
-/// As [`dial`], beginning with a backend that was chosen already.
-pub async fn dial_first(
-    local: &Rc<Local>,
-    route: &Route,
-    first: Option<Arc<Backend>>,
-    protocol: Protocol,
-    client: &Client,
-    deadline: &Deadline,
-) -> Result<Dialled, Outcome> {
-    let mut tried = Tried {
-        first,
-        ..Tried::default()
-    };
-    let mut worst = Outcome::NoAddress;
-    let mut attempts = 0;
-    let mut unfit = None;
-    while attempts < local.limits.connect_attempts {
-        let Some((backend, address)) = tried.next(local, route, protocol) else {
-            break;
+    while round.may_try(local) {
+        let (mut backend, address) = match round.next(local, route, protocol, client) {
+            Next::Backend(backend, address) => (backend, address),
+            Next::Full => {
+                wait_for_room(local, route, client, round, deadline).await?;
+                continue;
+            }
+            Next::Nothing => break,
         };
         let wanted = backend.delivery().source;
         let source = match source::foreign_source(local, wanted, &address, client) {
             Ok(source) => source,
             Err(Outcome::ClientReset) => return Err(Outcome::ClientReset),
             Err(outcome) => {
-                if attempts == 0 {
-                    worst = outcome;
-                    unfit = Some(backend);
-                }
+                round.passed_over(outcome, &backend);
                 continue;
             }
         };
-        attempts += 1;
+        let attempts = round.begin_attempt();
         local.count(Counter::ConnectAttempts);
-        let backend = LiveBackend::new(local, backend);
-        deadline.set(local.ring.now() + local.limits.connect_deadline);
+        let patience = match round.has_another(local, route) {
+            true => backend.patience(local),
+            false => local.limits.connect_deadline,
+        };
+        let ends = local.ring.now() + patience;
+        deadline.set(ends.min(round.ends()));
+        backend.waits(local.ring.now());
         match connect(local, &address, source, deadline).await {
             Ok(socket) => {
+                // A TLS backend has more to show than that its kernel accepts.
+                if protocol != Protocol::Tls {
+                    backend.waits_no_more(local.ring.now());
+                }
                 return Ok(Dialled {
                     socket,
                     address,
@@ -121,20 +88,49 @@ pub async fn dial_first(
             Err(Failed { outcome, error }) => {
                 local.count(Counter::ConnectFailures);
                 tracing::debug!(core = local.core, backend = backend.text(), attempt = attempts, outcome = outcome.name(), %error, "connect failed");
-                if matches!(outcome, Outcome::SourceForbidden | Outcome::SourceRefused) {
-                    local.warn_once(outcome, backend.text());
+                match outcome {
+                    Outcome::SourceForbidden | Outcome::SourceRefused => {
+                        local.warn_once(outcome, backend.text());
+                    }
+                    Outcome::BackendUnreachable | Outcome::BackendTimeout => {
+                        backend.failed(local, outcome);
+                    }
+                    _ => {}
                 }
-                worst = outcome;
+                round.failed(outcome);
                 if is_exhaustion(&error) {
                     break;
                 }
             }
         }
     }
-    if let (Outcome::SourceFamily, Some(backend)) = (worst, unfit) {
-        local.warn_once(worst, backend.text());
+    Err(round.outcome(local))
+}
+
+/// Waits until a backend of the route may have another connection, in a queue of bounded length and
+/// for a bounded time.
+async fn wait_for_room(
+    local: &Local,
+    route: &Arc<Route>,
+    client: &Client,
+    round: &mut Round,
+    deadline: &Deadline,
+) -> Result<(), Outcome> {
+    let said = route.options().and_then(|options| options.said.queue_max);
+    let queue_max = said.unwrap_or(local.limits.queue_max);
+    let Some(_place) = Route::enter_queue(route, queue_max) else {
+        return Err(Outcome::BackendsFull);
+    };
+    local.count(Counter::Queued);
+    let ends = local.ring.now() + local.limits.queue_deadline;
+    while local.ring.now() < ends {
+        deadline.set(ends.min(local.ring.now() + QUEUE_LOOK));
+        deadline.passed().await;
+        if round.finds_room(local, route, client) {
+            return Ok(());
+        }
     }
-    Err(worst)
+    Err(Outcome::BackendsFull)
 }
 
 /// One attempt that came to nothing, and how the connection ends if it was the last.
@@ -201,64 +197,4 @@ fn is_exhaustion(error: &io::Error) -> bool {
         error.raw_os_error(),
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
     )
-}
-
-/// What one connection has tried so far.
-#[derive(Default)]
-struct Tried {
-    /// Chosen already, and to be tried before any other.
-    first: Option<Arc<Backend>>,
-    slots: Vec<u32>,
-    /// Backends with several addresses (DNS names), and what of theirs was tried.
-    several: Vec<Several>,
-}
-
-/// The addresses of one backend, from a random one on, each once.
-struct Several {
-    backend: Arc<Backend>,
-    first: usize,
-    tried: usize,
-}
-
-impl Tried {
-    /// The next backend that was not tried yet; when all were, further addresses of those that
-    /// have several.
-    fn next(
-        &mut self,
-        local: &Local,
-        route: &Route,
-        protocol: Protocol,
-    ) -> Option<(Arc<Backend>, Address)> {
-        loop {
-            let chosen = self.first.take();
-            let chosen = chosen.or_else(|| local.chooser.borrow_mut().choose(route, &self.slots));
-            let Some(backend) = chosen else { break };
-            self.slots.push(backend.slot());
-            let count = backend.address_count();
-            let first = if count > 1 {
-                fastrand::usize(..count)
-            } else {
-                0
-            };
-            if let Some(address) = backend.address(protocol, first) {
-                if count > 1 {
-                    self.several.push(Several {
-                        backend: backend.clone(),
-                        first,
-                        tried: 1,
-                    });
-                }
-                return Some((backend, address));
-            }
-        }
-        let several = self
-            .several
-            .iter_mut()
-            .find(|several| several.tried < several.backend.address_count())?;
-        let address = several
-            .backend
-            .address(protocol, several.first + several.tried)?;
-        several.tried += 1;
-        Some((several.backend.clone(), address))
-    }
 }

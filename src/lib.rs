@@ -13,7 +13,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | 3 threads | `run`, `check`, `demo`, `core`, `sync`, `control`, `log` |
-//! | 2 connection | `conn`, `exchange`, `client`, `listen`, `dial`, `relay`, `local` |
+//! | 2 connection | `conn`, `exchange`, `client`, `listen`, `dial`, `relay`, `lease`, `local` |
 //! | 1 kernel | `ring`, `sys`: the only unsafe code |
 //! | 0 pure | `sniff`, `http`, `route`, `lookup`, `reply`, `metrics`, `outcome`, `protocol`, `proxy_protocol`, `config` |
 //!
@@ -31,6 +31,7 @@ pub mod demo;
 pub mod dial;
 pub mod exchange;
 pub mod http;
+pub mod lease;
 pub mod listen;
 pub mod local;
 pub mod log;

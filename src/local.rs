@@ -3,6 +3,7 @@
 
 use crate::config::{HttpSettings, Limits, ProxySettings};
 use crate::exchange::IdlePool;
+use crate::lease::Leases;
 use crate::lookup::LookupTable;
 use crate::metrics::{CoreMetrics, Counter};
 use crate::outcome::Outcome;
@@ -76,6 +77,7 @@ pub struct Local {
     pub http: Arc<HttpSettings>,
     pub answers: Arc<HttpAnswers>,
     pub idle: RefCell<IdlePool>,
+    pub leases: Leases,
     pub room: Arc<Room>,
     /// Only with `--lookup yes`.
     pub lookup: Option<RefCell<LookupTable>>,
@@ -123,6 +125,7 @@ impl Local {
             http,
             answers,
             idle: RefCell::default(),
+            leases: Leases::default(),
             room,
             lookup: None,
             unpaced: None,

@@ -14,6 +14,8 @@ pub enum Outcome {
     BackendReset,
     /// No byte moved in either direction for the idle deadline.
     IdleTimeout,
+    /// The backend has left the host, whose option `removal` ends its connections.
+    BackendRemoved,
     /// Still open when the drain deadline passed; cut by the stopping proxy.
     CutAtDrain,
     /// The client closed or reset before its head was complete.
@@ -35,6 +37,9 @@ pub enum Outcome {
     BackendUnreachable,
     /// The last attempted backend did not accept within the connect deadline.
     BackendTimeout,
+    /// Every backend that is up has as many connections as it may, and there was no room in the
+    /// queue, or no backend in time.
+    BackendsFull,
     /// This machine had no descriptor or no local port left for the backend connection.
     OutOfResources,
     /// No request came on a connection that was kept open for one.
@@ -62,11 +67,12 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const PLAIN: [Outcome; 25] = [
+    const PLAIN: [Outcome; 27] = [
         Outcome::Relayed,
         Outcome::ClientReset,
         Outcome::BackendReset,
         Outcome::IdleTimeout,
+        Outcome::BackendRemoved,
         Outcome::CutAtDrain,
         Outcome::ClientLeft,
         Outcome::HealthCheck,
@@ -76,6 +82,7 @@ impl Outcome {
         Outcome::NoAddress,
         Outcome::BackendUnreachable,
         Outcome::BackendTimeout,
+        Outcome::BackendsFull,
         Outcome::OutOfResources,
         Outcome::KeepAliveTimeout,
         Outcome::BodyTimeout,
@@ -118,6 +125,7 @@ impl Outcome {
             Outcome::ClientReset => "client_reset",
             Outcome::BackendReset => "backend_reset",
             Outcome::IdleTimeout => "idle_timeout",
+            Outcome::BackendRemoved => "backend_removed",
             Outcome::CutAtDrain => "cut_at_drain",
             Outcome::ClientLeft => "client_left",
             Outcome::HealthCheck => "health_check",
@@ -128,6 +136,7 @@ impl Outcome {
             Outcome::NoAddress => "no_address",
             Outcome::BackendUnreachable => "backend_unreachable",
             Outcome::BackendTimeout => "backend_timeout",
+            Outcome::BackendsFull => "backends_full",
             Outcome::OutOfResources => "out_of_resources",
             Outcome::KeepAliveTimeout => "keep_alive_timeout",
             Outcome::BodyTimeout => "body_timeout",
@@ -156,6 +165,9 @@ impl Outcome {
             Outcome::IdleTimeout => {
                 "no byte moved for the idle deadline; raise idle-deadline if such long silence is normal here"
             }
+            Outcome::BackendRemoved => {
+                "the backend left the host, and its option removal ends connections then; set removal=keep, or a longer drain=, if they are to go on"
+            }
             Outcome::CutAtDrain => {
                 "still open when the drain deadline passed or a second signal came; raise drain if clients need longer"
             }
@@ -183,6 +195,9 @@ impl Outcome {
             }
             Outcome::BackendTimeout => {
                 "the last backend tried did not accept within the connect deadline; look at its load and at firewalls between"
+            }
+            Outcome::BackendsFull => {
+                "every backend that is up has as many connections as max= allows, and the queue was full or took too long; add backends, or raise max= or queue"
             }
             Outcome::OutOfResources => {
                 "no descriptor or local port was left for the backend connection; raise LimitNOFILE= or widen net.ipv4.ip_local_port_range"

@@ -61,7 +61,9 @@ fn tls_answer(outcome: Outcome) -> Option<Box<[u8]>> {
         Outcome::NoAddress
         | Outcome::BackendUnreachable
         | Outcome::BackendTimeout
+        | Outcome::BackendsFull
         | Outcome::OutOfResources
+        | Outcome::BackendRemoved
         | Outcome::SourceFamily
         | Outcome::SourceForbidden
         | Outcome::SourceRefused => Alert::InternalError,
@@ -136,6 +138,10 @@ fn http_answer(outcome: Outcome, settings: &HttpSettings) -> Option<Box<[u8]>> {
             "504 Gateway Timeout",
             "No backend of this host accepted in time.",
         ),
+        Outcome::BackendsFull => (
+            "503 Service Unavailable",
+            "Every backend of this host has as much to do as it may.",
+        ),
         Outcome::OutOfResources => (
             "503 Service Unavailable",
             "The proxy has no room for another connection.",
@@ -145,6 +151,10 @@ fn http_answer(outcome: Outcome, settings: &HttpSettings) -> Option<Box<[u8]>> {
             "The body of the request came too slowly.",
         ),
         Outcome::ResponseTimeout => ("504 Gateway Timeout", "The backend did not answer in time."),
+        Outcome::BackendRemoved => (
+            "502 Bad Gateway",
+            "The backend of this request was taken out of service.",
+        ),
         Outcome::BackendClosed => (
             "502 Bad Gateway",
             "The backend closed the connection without an answer.",
@@ -276,6 +286,7 @@ mod tests {
             (Outcome::NoAddress, AlertDescription::InternalError),
             (Outcome::BackendUnreachable, AlertDescription::InternalError),
             (Outcome::BackendTimeout, AlertDescription::InternalError),
+            (Outcome::BackendsFull, AlertDescription::InternalError),
             (Outcome::OutOfResources, AlertDescription::InternalError),
         ]
         .into_iter()
@@ -339,6 +350,7 @@ mod tests {
             (Outcome::NoAddress, Some("502")),
             (Outcome::BackendUnreachable, Some("502")),
             (Outcome::BackendTimeout, Some("504")),
+            (Outcome::BackendsFull, Some("503")),
             (Outcome::OutOfResources, Some("503")),
             (Outcome::ClientLeft, None),
             (Outcome::Relayed, None),

@@ -141,7 +141,8 @@ fn a_client_does_not_notice_a_backend_that_refuses_while_another_accepts() {
     let (_bound, refusing) = refusing();
     let serving = backend::http("serving");
     let members = [refusing.to_string(), serving.member()];
-    let proxy = start(&[&members[0], &members[1]], &["--balance", "round-robin"]);
+    let args = ["--balance", "round-robin", "--eject-failures", "0"];
+    let proxy = start(&[&members[0], &members[1]], &args);
     for _ in 0..50 {
         let response = client::http_get(proxy.http(), "a.test", "/").expect("an answer");
         assert_eq!(response.text(), "serving");

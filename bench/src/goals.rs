@@ -40,7 +40,7 @@ struct Goal {
 
 const BULK: &[&str] = &["down-1", "down-8", "up-1", "up-8"];
 const HTTP: &[&str] = &["http-keep", "http-close"];
-const GOALS: [Goal; 14] = [
+const GOALS: [Goal; 15] = [
     goal(
         &["connect", "connect-pq"],
         &["haproxy"],
@@ -112,6 +112,13 @@ const GOALS: [Goal; 14] = [
         "cost",
         cost,
         Bound::AtMost(0.95),
+    ),
+    goal(
+        &["http-down-1", "http-down-chunked"],
+        &["tls-down"],
+        "cost",
+        cost,
+        Bound::AtMost(1.05),
     ),
     goal(
         &["seed"],

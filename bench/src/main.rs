@@ -96,10 +96,10 @@ fn measure_scenario(
             samples.push(sample);
             // Of several builds the first is the one that the report is about.
             if *peer == peers[0].0
-                && let Some(plain) = scenario.without_header()
+                && let Some((plain, name)) = scenario.compared_with()
             {
                 let mut sample = measure::window(&plain, peer, window)?;
-                sample.peer = scenario::NO_HEADER.to_owned();
+                sample.peer = name.to_owned();
                 eprintln!("{}", line(&sample, options.processors));
                 samples.push(sample);
             }

@@ -22,10 +22,16 @@ const SEED_REQUESTS: u64 = 1_000;
 /// Large routing tables, see [`crate::routes`].
 pub const ROUTES: &str = "routes";
 
-/// New connections whose backend is told of its client, see [`Scenario::without_header`].
+/// New connections whose backend is told of its client, see [`Scenario::compared_with`].
 pub const PROXY: &str = "connect-proxy";
 /// What the same proxy is called in that scenario when it sends no header.
 pub const NO_HEADER: &str = "no-header";
+
+/// Large bodies, compared with the same proxy's bulk behind a hello.
+pub const HTTP_DOWN: &str = "http-down-1";
+pub const HTTP_DOWN_CHUNKED: &str = "http-down-chunked";
+/// What the same proxy is called in those scenarios when it relays a TLS connection.
+pub const TLS_DOWN: &str = "tls-down";
 
 /// One unit of work, by which processor time is divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -68,13 +74,26 @@ impl Scenario {
         self.groups.iter().map(|(_, group)| group.connections).sum()
     }
 
-    /// The same load for a backend that wants no PROXY header, which is what the header is
-    /// compared with, in the same round because rounds drift.
-    pub fn without_header(&self) -> Option<Scenario> {
-        (self.name == PROXY).then(|| Scenario {
-            groups: vec![connect_to(Service::Small, CLASSIC_BYTES)],
+    /// The load that the same proxy's cost is compared with, in the same round because rounds drift,
+    /// and its name there: a backend that wants no PROXY header; bulk behind a hello.
+    pub fn compared_with(&self) -> Option<(Scenario, &'static str)> {
+        let (listening, groups, name) = match self.name {
+            PROXY => {
+                let groups = vec![connect_to(Service::Small, CLASSIC_BYTES)];
+                (self.listening, groups, NO_HEADER)
+            }
+            HTTP_DOWN | HTTP_DOWN_CHUNKED => {
+                let groups = vec![tls(Service::Down, Act::Receive, 1, CLASSIC_BYTES)];
+                (Listening::Tls, groups, TLS_DOWN)
+            }
+            _ => return None,
+        };
+        let scenario = Scenario {
+            listening,
+            groups,
             ..self.clone()
-        })
+        };
+        Some((scenario, name))
     }
 }
 
@@ -238,6 +257,18 @@ pub fn all() -> Vec<Scenario> {
             "HTTP, a connection per request, 64 at once",
             Unit::Request,
             vec![http(Service::Close, Act::Connect, CONNECTING)],
+        ),
+        window(
+            HTTP_DOWN,
+            "HTTP, one large body of known length",
+            Unit::Gibibyte,
+            vec![http(Service::HttpDown, Act::Receive, 1)],
+        ),
+        window(
+            HTTP_DOWN_CHUNKED,
+            "HTTP, one large body in chunks of 256 KiB",
+            Unit::Gibibyte,
+            vec![http(Service::HttpDownChunked, Act::Receive, 1)],
         ),
         window(
             SEED,

@@ -15,7 +15,7 @@ use super::{
     RedisUrl, SyncSettings,
 };
 use crate::protocol::Protocol;
-use crate::route::{Balance, Key, KeyError, check_entry};
+use crate::route::{Balance, EjectRules, Key, KeyError, check_entry};
 
 /// What the check must know of the machine.
 #[derive(Debug, Clone)]
@@ -46,14 +46,7 @@ impl Typed {
             limits: self.limits()?,
             backend_congestion: self.value("backend-congestion", value::congestion)?,
             balance: self.value("balance", |text| {
-                value::word(
-                    text,
-                    &[
-                        ("p2c", Balance::LeastOfTwo),
-                        ("round-robin", Balance::RoundRobin),
-                        ("random", Balance::Random),
-                    ],
-                )
+                value::word(text, &Balance::ALL.map(|balance| (balance.name(), balance)))
             })?,
             proxy: self.proxy_settings()?,
             sync: self.sync_settings()?,
@@ -140,6 +133,15 @@ impl Typed {
             head_deadline: duration("head-deadline", MILLISECOND..=HOUR)?,
             connect_deadline: duration("connect-deadline", MILLISECOND..=HOUR)?,
             connect_attempts: count("connect-attempts", 1..=16)?,
+            backend_deadline: duration("backend-deadline", MILLISECOND..=HOUR)?,
+            queue_max: count("queue", 0..=65_536)?,
+            queue_deadline: duration("queue-deadline", MILLISECOND..=HOUR)?,
+            eject: EjectRules {
+                failures: count("eject-failures", 0..=1_000)?,
+                share_percent: count("eject-share", 1..=100)?,
+                time: duration("eject-time", 10 * MILLISECOND..=HOUR)?,
+                time_max: duration("eject-time-max", 10 * MILLISECOND..=DAY)?,
+            },
             idle_deadline: duration("idle-deadline", MILLISECOND..=30 * DAY)?,
             // Below a kibibyte no real hello fits; above a mebibyte one connection's head costs
             // more than thousands of others.

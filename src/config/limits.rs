@@ -1,6 +1,7 @@
 //! Every limit and deadline that a core obeys, each with its unit, its default and the reason for
 //! it. The help text of the command line is checked against these defaults by a test.
 
+use crate::route::EjectRules;
 use std::time::Duration;
 
 const KIB: usize = 1024;
@@ -18,6 +19,16 @@ pub struct Limits {
     /// Backends tried before the client is told that none is reachable; 3. With the deadline this
     /// bounds a client's wait to 9 s.
     pub connect_attempts: u32,
+    /// From the head until some backend has accepted, or answered where that can be told, all
+    /// attempts together; 9 s. Three attempts that each take the whole connect deadline.
+    pub backend_deadline: Duration,
+    /// Clients that may wait per route while every backend has as many connections as its `max=`
+    /// allows, unless the route says otherwise; 128. More could not all be served in time.
+    pub queue_max: u32,
+    /// How long one of them waits; 1 s. Longer than a usual exchange, shorter than a client's patience.
+    pub queue_deadline: Duration,
+    /// When failures keep a backend out, and for how long.
+    pub eject: EjectRules,
     /// Without a byte in either direction; 1 h. Longer than the keep-alives of usual tunnels; without
     /// it a vanished peer holds two descriptors for ever.
     pub idle_deadline: Duration,
@@ -69,6 +80,10 @@ impl Default for Limits {
             head_deadline: Duration::from_secs(10),
             connect_deadline: Duration::from_secs(3),
             connect_attempts: 3,
+            backend_deadline: Duration::from_secs(9),
+            queue_max: 128,
+            queue_deadline: Duration::from_secs(1),
+            eject: EjectRules::default(),
             idle_deadline: Duration::from_secs(60 * 60),
             hello_bytes_max: 64 * KIB,
             request_head_bytes_max: 32 * KIB,

@@ -160,7 +160,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "balance",
         "HOW",
         "p2c",
-        "p2c (of two backends drawn at random the less busy one), round-robin or random. p2c keeps away from a slow backend without knowing why it is slow",
+        "p2c (of two backends drawn at random the less busy one), least, round-robin, random, source (by the client's address) or first (the heaviest that has room). p2c keeps away from a slow backend without knowing why it is slow. A host may say otherwise",
     ),
     one(
         "backend-congestion",
@@ -185,6 +185,48 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "COUNT",
         "3",
         "Backends tried before the client is told that none is reachable; with the deadline it bounds the client's wait to 9 s",
+    ),
+    one(
+        "backend-deadline",
+        "DURATION",
+        "9s",
+        "From the head until a backend has accepted, all attempts together; three attempts that each take the whole connect deadline",
+    ),
+    one(
+        "eject-failures",
+        "COUNT",
+        "3",
+        "Failures in a row (refused, unreachable, too slow, closed without an answer that another backend gave) after which a backend gets no connections for a while; 0: none is ever kept out. All of a host's backends are never kept out at once: then all are used",
+    ),
+    one(
+        "eject-share",
+        "PERCENT",
+        "50",
+        "The part of a backend's connections within 10 s whose failure, five at least, keeps it out, too",
+    ),
+    one(
+        "eject-time",
+        "DURATION",
+        "2s",
+        "How long a backend is kept out first, a quarter more or less at random; twice as long each time again. Then one connection tries",
+    ),
+    one(
+        "eject-time-max",
+        "DURATION",
+        "1m",
+        "How long at most; a backend that has been good for that long begins anew with eject-time",
+    ),
+    one(
+        "queue",
+        "COUNT",
+        "128",
+        "Clients of a host that may wait while every backend has as many connections as its max= allows; more could not all be served in time",
+    ),
+    one(
+        "queue-deadline",
+        "DURATION",
+        "1s",
+        "How long one of them waits; longer than a usual exchange, shorter than a client's patience",
     ),
     one(
         "idle-deadline",

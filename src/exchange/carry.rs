@@ -9,6 +9,7 @@ use super::order::Order;
 use crate::http::response::{FieldRoom, ResponseFault, ResponseHead};
 use crate::http::rewrite::{self, Persistence};
 use crate::http::{Framing, Length};
+use crate::lease::Lease;
 use crate::local::Local;
 use crate::metrics::{Counter, Stage};
 use crate::outcome::Outcome;
@@ -42,10 +43,23 @@ pub enum Finish {
         /// Whether the backend cannot have seen any of the request.
         unsent: bool,
     },
+    /// The backend has left the host before the client was told anything.
+    Removed,
     /// The exchange failed before the client was told anything.
     Refused(Outcome),
     /// It failed within the response; the client's connection can only be closed.
     CutOff(Outcome),
+}
+
+impl Finish {
+    /// Whether the backend has begun to answer.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Finish::Answered { .. } | Finish::Upgraded => true,
+            Finish::CutOff(outcome) => *outcome != Outcome::ClientReset,
+            Finish::Unanswered { .. } | Finish::Removed | Finish::Refused(_) => false,
+        }
+    }
 }
 
 enum Down {
@@ -62,6 +76,7 @@ pub struct Carry<'s> {
     pub order: &'s mut Order,
     /// Whether this connection may carry another request after this one.
     pub may_go_on: bool,
+    lease: Option<&'s Lease>,
     up: Mover,
     up_over: bool,
     /// The backend takes nothing more; it may have answered all the same.
@@ -70,6 +85,8 @@ pub struct Carry<'s> {
     interim: Option<Mover>,
     down: Down,
     client_told: bool,
+    /// The backend has asked for the body, so that it will read it.
+    was_continued: bool,
     client_goes_on: bool,
     backend_goes_on: bool,
     /// Since when the deadline in force runs.
@@ -86,6 +103,7 @@ impl<'s> Carry<'s> {
         upstream: &'s mut Upstream,
         order: &'s mut Order,
         may_go_on: bool,
+        lease: Option<&'s Lease>,
     ) -> Carry<'s> {
         Carry {
             up: Mover::new(order.rest.clone(), false),
@@ -94,11 +112,13 @@ impl<'s> Carry<'s> {
             upstream,
             order,
             may_go_on,
+            lease,
             up_over: false,
             up_failed: false,
             interim: None,
             down: Down::Head(Vec::new()),
             client_told: false,
+            was_continued: false,
             client_goes_on: false,
             backend_goes_on: false,
             since: local.ring.now(),
@@ -137,6 +157,16 @@ impl<'s> Carry<'s> {
         }
         if let Poll::Ready(outcome) = self.poll_client(context) {
             return Poll::Ready(self.failed(outcome));
+        }
+        if let Some(lease) = self.lease
+            && lease.poll_end(context).is_ready()
+        {
+            // What is missing of the request must not look like an end to the backend.
+            self.upstream.socket.abort_on_close();
+            return Poll::Ready(match self.client_told {
+                true => Finish::CutOff(Outcome::BackendRemoved),
+                false => Finish::Removed,
+            });
         }
         self.poll_deadline(deadline, context)
     }
@@ -270,6 +300,7 @@ impl<'s> Carry<'s> {
             };
             rest = &rest[head.head_bytes..];
             local.count(Counter::of_response(head.status));
+            self.was_continued |= head.status == 100;
             match head.status {
                 101 if self.order.upgrade && self.up_over => {
                     self.note_head();
@@ -316,7 +347,10 @@ impl<'s> Carry<'s> {
             && self.up_over
             && head.body != Length::UntilClose
             && !self.local.is_draining();
-        self.backend_goes_on = head.persistent && self.up_over;
+        // A body that the backend may not have read would be its next request.
+        let may_be_unread =
+            self.order.has_stray_body || self.order.expects_continue && !self.was_continued;
+        self.backend_goes_on = head.persistent && self.up_over && !may_be_unread;
         let persistence = match (self.client_goes_on, self.order.asked.minor_version) {
             (false, _) => Persistence::Close,
             (true, 0) => Persistence::KeepAlive,

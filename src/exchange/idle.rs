@@ -2,9 +2,9 @@
 //!
 //! Only a connection on which everything was said and understood gets in: whoever takes it out
 //! finds it with nothing under way. Each keeps its readiness watch in the ring. A backend that
-//! closes, or speaks unasked, makes the watch complete, so that whether a connection may still be
-//! used is known without a system call; and the watch of a good one goes on to wait for the
-//! response to the next request.
+//! closes, or speaks unasked, makes the watch complete, so that it is swept; whoever takes one out
+//! looks at the socket itself, since the ring tells late. The watch of a good one goes on to wait
+//! for the response to the next request.
 
 use crate::dial::{Dialled, LiveBackend};
 use crate::local::Local;
@@ -14,6 +14,7 @@ use crate::route::{Address, Backend, Delivery};
 use crate::sys::Socket;
 use hashbrown::HashMap;
 use std::future::{Future, poll_fn};
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -52,6 +53,7 @@ impl Upstream {
 
 struct Idle {
     socket: Socket,
+    /// So that its slot is not another's.
     backend: Arc<Backend>,
     address: Address,
     watch: Operation,
@@ -76,11 +78,14 @@ impl IdlePool {
         self.count == 0
     }
 
-    /// Closes what is older than `age_max` at `now`, and what its backend has closed.
+    /// Closes what is older than `age_max` at `now`, what its backend has closed, and what leads to a
+    /// backend that no route has any more.
     fn sweep(&mut self, now: Instant, age_max: Duration) {
         self.by_slot.retain(|_, idle| {
             idle.retain_mut(|idle| {
-                now.saturating_duration_since(idle.since) < age_max && is_quiet(&mut idle.watch)
+                now.saturating_duration_since(idle.since) < age_max
+                    && idle.backend.has_route()
+                    && is_quiet(&mut idle.watch)
             });
             !idle.is_empty()
         });
@@ -94,25 +99,36 @@ fn is_quiet(watch: &mut Operation) -> bool {
     Pin::new(watch).poll(&mut nobody).is_pending()
 }
 
-/// The youngest idle connection to this backend that is still good.
-pub fn take(local: &Rc<Local>, slot: u32) -> Option<Upstream> {
+/// The youngest idle connection to this backend that is still good. `None`, too, when the backend has
+/// `connections_max` in use.
+pub fn take(
+    local: &Local,
+    backend: &Arc<Backend>,
+    connections_max: Option<NonZeroU32>,
+) -> Option<Upstream> {
     let mut pool = local.idle.borrow_mut();
+    let slot = backend.slot();
+    pool.by_slot.get(&slot)?;
+    let live = LiveBackend::open(backend.clone(), connections_max)?;
     loop {
         let idle = pool.by_slot.get_mut(&slot)?.pop()?;
         pool.count -= 1;
         let Idle {
             socket,
-            backend,
+            backend: _,
             address,
             mut watch,
             since,
         } = idle;
         let age = local.ring.now().saturating_duration_since(since);
         let is_young = age < local.limits.pool_idle_deadline;
-        if is_young && is_quiet(&mut watch) && is_current(&backend, &address) {
+        // The ring hears of a second response that came right behind the first only when the core
+        // next waits, and by then it would be taken for the answer to this request.
+        let is_good = is_young && is_quiet(&mut watch) && socket.is_quiet();
+        if is_good && is_current(backend, &address) {
             return Some(Upstream {
                 socket,
-                backend: LiveBackend::new(local, backend),
+                backend: live,
                 address,
                 watch: Some(watch),
                 reused: true,
@@ -128,13 +144,17 @@ fn is_current(backend: &Backend, address: &Address) -> bool {
     (0..count).any(|n| backend.address(Protocol::Http, n).as_ref() == Some(address))
 }
 
-/// Takes in a connection on which nothing is under way, or closes it where there is no room.
-pub fn put(local: &Local, upstream: Upstream) {
+/// Takes in a connection on which nothing is under way, or closes it where there is no room. Of a
+/// backend that may have `connections_max` at once no more than that are kept either.
+pub fn put(local: &Local, upstream: Upstream, connections_max: Option<NonZeroU32>) {
     let limits = &local.limits;
     let mut pool = local.idle.borrow_mut();
     let slot = upstream.backend.backend().slot();
     let alike = pool.by_slot.get(&slot).map_or(0, Vec::len);
-    let has_room = alike < limits.pool_per_backend && pool.count < limits.pool_per_core;
+    let per_backend = connections_max.map_or(limits.pool_per_backend, |max| {
+        limits.pool_per_backend.min(max.get() as usize)
+    });
+    let has_room = alike < per_backend && pool.count < limits.pool_per_core;
     if !has_room || upstream.is_bound || local.is_draining() {
         return;
     }

@@ -21,6 +21,7 @@ use crate::conn::head::{left, read_front};
 use crate::conn::listed::Listed;
 use crate::conn::{Story, farewell, read_to_end_in_time};
 use crate::http::{Hop, RequestReader};
+use crate::lease::Lease;
 use crate::local::Local;
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
@@ -33,7 +34,7 @@ use body::is_transient;
 use carry::{Carry, Finish};
 use client_end::ClientEnd;
 use idle::Upstream;
-use order::{Order, Understood, understand};
+use order::{Order, Understood, route, understand};
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -303,8 +304,12 @@ async fn answer(
     // What came whole can be sent again.
     let is_whole = order.rest.is_done();
     let mut may_reuse = true;
+    let mut round = None;
+    let mut plain = None;
     loop {
-        let upstream = upstream(local, session, &order, may_reuse, deadline, story);
+        let upstream = upstream(
+            local, session, &order, may_reuse, &mut round, deadline, story,
+        );
         let mut upstream = upstream.await.map_err(Ended::Refused)?;
         let was_reused = upstream.reused;
         if was_reused {
@@ -320,7 +325,7 @@ async fn answer(
                 story,
             );
             if let Some(outgoing) = outgoing.map_err(Ended::Refused)? {
-                order.outgoing = outgoing;
+                plain = Some(std::mem::replace(&mut order.outgoing, outgoing));
             }
         }
         let _listed = local.lookup.as_ref().and_then(|_| {
@@ -335,12 +340,32 @@ async fn answer(
                 session.accepted,
             )
         });
-        let mut carry = Carry::new(local, end, &mut upstream, &mut order, may_go_on);
+        let lease = Lease::new(
+            local,
+            &order.route,
+            Protocol::Http,
+            order.name.as_deref(),
+            upstream.backend.backend().slot(),
+        );
+        let mut carry = Carry::new(
+            local,
+            end,
+            &mut upstream,
+            &mut order,
+            may_go_on,
+            lease.as_deref(),
+        );
         let finish = match carry.begin(deadline) {
             Some(finish) => finish,
             None => poll_fn(|context| carry.poll(deadline, context)).await,
         };
         carry.finish();
+        if finish.is_answer() {
+            upstream.backend.answered(local);
+            if let Some(round) = &mut round {
+                round.answered(local, upstream.backend.backend());
+            }
+        }
         match finish {
             Finish::Answered {
                 client_goes_on,
@@ -351,13 +376,18 @@ async fn answer(
                     upstream.reused = true;
                     match upstream.is_bound {
                         true => session.bound = Some(Box::new(upstream)),
-                        false => idle::put(local, upstream),
+                        false => {
+                            let max = order.route.connections_max(upstream.backend.backend());
+                            idle::put(local, upstream, max);
+                        }
                     }
                 }
                 return Ok(client_goes_on);
             }
             Finish::Upgraded => {
-                let outcome = tunnel(local, end, &upstream, deadline).await;
+                // A route that was replaced is not kept for as long as a tunnel may live.
+                drop(order);
+                let outcome = tunnel(local, end, &upstream, deadline, lease).await;
                 return Err(Ended::Over(outcome));
             }
             // The backend closed an idle connection while the request was on its way: a fresh one
@@ -368,7 +398,38 @@ async fn answer(
                 local.count(Counter::RequestsRetried);
                 may_reuse = false;
             }
+            // A fresh one did the same: another backend is asked, and if that answers, the first is
+            // to blame.
+            Finish::Unanswered { unsent }
+                if !was_reused && is_whole && (unsent || order.idempotent) =>
+            {
+                let Some(round) = round.as_mut() else {
+                    return Err(Ended::Refused(Outcome::BackendClosed));
+                };
+                round.unanswered(local, &upstream.backend, Outcome::BackendClosed);
+                if !round.has_another(local, &order.route) {
+                    return Err(Ended::Refused(Outcome::BackendClosed));
+                }
+                local.count(Counter::WentRound);
+                may_reuse = false;
+                // Each backend is introduced to the client in its own way.
+                if let Some(plain) = plain.take() {
+                    order.outgoing = plain;
+                }
+            }
             Finish::Unanswered { .. } => return Err(Ended::Refused(Outcome::BackendClosed)),
+            Finish::Removed if is_whole && order.idempotent => {
+                order.route = match route(local, order.name.as_deref()) {
+                    Ok(route) => route,
+                    Err(_) => return Err(Ended::Refused(Outcome::BackendRemoved)),
+                };
+                local.count(Counter::WentRound);
+                round = None;
+                if let Some(plain) = plain.take() {
+                    order.outgoing = plain;
+                }
+            }
+            Finish::Removed => return Err(Ended::Refused(Outcome::BackendRemoved)),
             Finish::Refused(outcome) => return Err(Ended::Refused(outcome)),
             Finish::CutOff(outcome) => {
                 // A client that reads until the end must not take this for it.

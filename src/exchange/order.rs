@@ -6,6 +6,7 @@ use crate::conn::Story;
 use crate::http::request::FieldRoom;
 use crate::http::response::Asked;
 use crate::http::{Framing, Hop, Length, Reading, RequestHead, RequestReader, rewrite};
+use crate::lease::Lease;
 use crate::local::Local;
 use crate::metrics::{Counter, Stage};
 use crate::outcome::Outcome;
@@ -33,6 +34,10 @@ pub struct Order {
     pub persistent: bool,
     pub idempotent: bool,
     pub upgrade: bool,
+    /// Whether the client waits for 100 before it sends its body.
+    pub expects_continue: bool,
+    /// Whether the backend may leave the body unread and take it for a request.
+    pub has_stray_body: bool,
     /// Whether the backend's connection is this client's alone from here on.
     pub binds_connection: bool,
     pub head_complete: Instant,
@@ -110,7 +115,10 @@ pub fn understand(
         &mut outgoing,
     );
     outgoing.extend_from_slice(&behind[..used]);
-    let is_told = Story::is_wanted() || route.tells_names() || local.lookup.is_some();
+    let is_told = Story::is_wanted()
+        || route.tells_names()
+        || local.lookup.is_some()
+        || Lease::is_wanted(&route);
     let order = order(&head, outgoing, rest, route, head_complete, is_told);
     Ok(Understood::Order(order, head.head_bytes + used))
 }
@@ -176,6 +184,8 @@ fn order(
         persistent: head.persistent,
         idempotent: head.is_idempotent(),
         upgrade: head.upgrade,
+        expects_continue: head.expects_continue,
+        has_stray_body: head.has_stray_body(),
         binds_connection: head.binds_connection,
         head_complete,
         name: head.host.clone().filter(|_| is_told).map(Box::new),

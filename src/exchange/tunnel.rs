@@ -7,8 +7,9 @@ use super::upstream::{head_of, introduce};
 use super::{Session, Waited, order, wait};
 use crate::conn::Story;
 use crate::conn::listed::Listed;
-use crate::dial::dial_first;
+use crate::dial::{Round, dial};
 use crate::http::h2c::first_host;
+use crate::lease::Lease;
 use crate::local::Local;
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
@@ -41,15 +42,9 @@ pub async fn h2c(
     }
     session.requests = 1;
     local.count(Counter::Requests);
-    let dialled = dial_first(
-        local,
-        &route,
-        None,
-        Protocol::Http,
-        session.client,
-        deadline,
-    )
-    .await?;
+    let mut round = Round::new(local);
+    let client = session.client;
+    let dialled = dial(local, &route, Protocol::Http, client, &mut round, deadline).await?;
     story.set_backend(dialled.backend.text(), dialled.attempts);
     let upstream = Upstream::fresh(dialled);
     let received = end.pending();
@@ -71,7 +66,11 @@ pub async fn h2c(
         &head_of(Some(&host)),
         session.accepted,
     );
-    Ok(tunnel(local, end, &upstream, deadline).await)
+    let slot = upstream.backend.backend().slot();
+    let lease = Lease::new(local, &route, Protocol::Http, Some(&host), slot);
+    // A route that was replaced is not kept for as long as a tunnel may live.
+    drop(route);
+    Ok(tunnel(local, end, &upstream, deadline, lease).await)
 }
 
 async fn read_more(local: &Local, end: &mut ClientEnd, deadline: &Deadline) -> Result<(), Outcome> {
@@ -96,6 +95,7 @@ pub async fn tunnel(
     end: &mut ClientEnd,
     upstream: &Upstream,
     deadline: &Deadline,
+    lease: Option<Box<Lease>>,
 ) -> Outcome {
     end.watch = None;
     let held = end.pending().to_vec();
@@ -108,7 +108,7 @@ pub async fn tunnel(
         .borrow_mut()
         .count(Counter::BytesToBackend, held.len() as u64);
     let backend = upstream.socket.clone();
-    let mut relay = Relay::new(end.socket.clone(), backend, local.ring.now());
+    let mut relay = Relay::new(end.socket.clone(), backend, lease, local.ring.now());
     relay.run(local, Protocol::Http, deadline).await.outcome
 }
 

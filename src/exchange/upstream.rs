@@ -7,15 +7,14 @@ use super::order::Order;
 use crate::client::Client;
 use crate::conn::Story;
 use crate::conn::announce::announce;
-use crate::dial::dial_first;
+use crate::dial::{Chosen, Round, chosen, dial};
 use crate::local::Local;
 use crate::metrics::Stage;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::ring::Deadline;
-use crate::route::{Backend, Host};
+use crate::route::{Backend, Chooser, Host, Moment, Route};
 use crate::sniff::Head;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -47,10 +46,11 @@ pub fn head_of(name: Option<&Host>) -> Head {
 /// A connection to a backend of the order's route: the client's own, the last one's idle one, that
 /// of another one, or a new one.
 pub async fn upstream(
-    local: &Rc<Local>,
+    local: &Local,
     session: &mut Session<'_>,
     order: &Order,
     may_reuse: bool,
+    round: &mut Option<Box<Round>>,
     deadline: &Deadline,
     story: &mut Story,
 ) -> Result<Upstream, Outcome> {
@@ -62,32 +62,35 @@ pub async fn upstream(
     let bound = session.bound.take();
     if let Some(bound) = bound
         && may_reuse
+        && bound.socket.is_quiet()
         && serves(bound.backend.backend())
     {
         return Ok(*bound);
     }
-    let last = session.last.take();
-    let last = last
-        .filter(|(id, _)| *id == route.id())
-        .map(|(_, last)| last);
-    let first = match last {
-        Some(last) => Some(last),
-        None => local.chooser.borrow_mut().choose(route, &[]),
+    let round = match round {
+        // One was tried and came to nothing.
+        Some(round) => &mut **round,
+        None => {
+            let mut fresh = Round::new(local);
+            if let Some(first) = first(local, session, route, &fresh) {
+                if may_reuse
+                    && let Some(upstream) = idle::take(local, &first.backend, first.connections_max)
+                {
+                    story.set_backend(upstream.backend.text(), 0);
+                    return Ok(upstream);
+                }
+                fresh.begin_with(first);
+            }
+            &mut **round.insert(Box::new(fresh))
+        }
     };
-    if may_reuse
-        && let Some(first) = &first
-        && let Some(upstream) = idle::take(local, first.slot())
-    {
-        story.set_backend(upstream.backend.text(), 0);
-        return Ok(upstream);
-    }
     let began = Instant::now();
-    let dialled = dial_first(
+    let dialled = dial(
         local,
         route,
-        first,
         Protocol::Http,
         session.client,
+        round,
         deadline,
     )
     .await?;
@@ -97,4 +100,20 @@ pub async fn upstream(
         .record(Protocol::Http, Stage::Connect, began.elapsed());
     story.set_backend(dialled.backend.text(), dialled.attempts);
     Ok(Upstream::fresh(dialled))
+}
+
+/// The backend to begin with: that of the client's last request, while the route and the backend's
+/// health are what they were, or a new choice. Without one, [`dial`] says why.
+fn first(local: &Local, session: &mut Session<'_>, route: &Route, round: &Round) -> Option<Chosen> {
+    if let Some((id, last)) = session.last.take()
+        && id == route.id()
+        && Chooser::is_still_good(route, &last, Moment::of(local.ring.now()))
+    {
+        return Some(Chosen {
+            connections_max: route.connections_max(&last),
+            backend: last,
+            is_trial: false,
+        });
+    }
+    chosen(round.choose(local, route, session.client))
 }

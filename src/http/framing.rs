@@ -155,15 +155,12 @@ impl Framing {
                 _ => return Err(Refusal::ChunkSize),
             },
             Place::Extension { size, bytes } => match byte {
-                b'\r' => Place::SizeEnd { size },
-                _ if byte.is_ascii_control() && byte != b'\t' => {
-                    return Err(Refusal::ChunkExtension);
-                }
-                _ if bytes == CHUNK_EXTENSION_BYTES_MAX => return Err(Refusal::ChunkExtension),
-                _ => Place::Extension {
+                b'\r' if bytes > 0 => Place::SizeEnd { size },
+                b'\t' | b' '..=b'~' if bytes < CHUNK_EXTENSION_BYTES_MAX => Place::Extension {
                     size,
                     bytes: bytes + 1,
                 },
+                _ => return Err(Refusal::ChunkExtension),
             },
             Place::SizeEnd { size } => match (byte, size) {
                 (b'\n', 0) => Place::Trailers {
@@ -328,6 +325,8 @@ mod tests {
             ("10000000000000000\r\n", Refusal::ChunkOverflow),
             ("5;a\nb\r\n", Refusal::ChunkExtension),
             ("5;\0\r\n", Refusal::ChunkExtension),
+            ("5;\r\n", Refusal::ChunkExtension),
+            ("5;\u{e9}\r\n", Refusal::ChunkExtension),
             (long_extension.as_str(), Refusal::ChunkExtension),
             ("1\r\nxx\r\n", Refusal::ChunkEnd),
             ("1\r\nx\n", Refusal::ChunkEnd),

@@ -40,6 +40,7 @@ pub struct RequestHead<'b, 's> {
     pub body: Length,
     /// Whether the client is ready for another request on the connection.
     pub persistent: bool,
+    /// Whether the client waits for 100 before it sends its body.
     pub expects_continue: bool,
     /// Whether the client asks for another protocol on this connection, and may.
     pub upgrade: bool,
@@ -55,6 +56,14 @@ pub struct RequestHead<'b, 's> {
 impl RequestHead<'_, '_> {
     pub fn is_head(&self) -> bool {
         self.method == b"HEAD"
+    }
+
+    /// Whether it has a body that its method gives no meaning to (RFC 9110 section 9.3), so that some
+    /// servers leave it unread and take it for the next request.
+    pub fn has_stray_body(&self) -> bool {
+        let has_body = !matches!(self.body, Length::None | Length::Bytes(0));
+        let methods: [&[u8]; 5] = [b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE"];
+        has_body && methods.contains(&self.method)
     }
 
     /// Whether doing it twice is doing it once (RFC 9110 section 9.2.2).
@@ -159,18 +168,22 @@ fn parse<'b, 's>(
                 };
                 upgrade = !tokens(field.value).any(to_http);
             }
+            // HTTP/1.0 knows none and ignores it. Of a list, or of what only looks like the one
+            // expectation that exists, one of two readers waits for a word the other never says.
+            Known::Expect if line.minor_version == 0 => {}
             Known::Expect => {
-                head.expects_continue = line.minor_version > 0
-                    && field
-                        .value
-                        .trim_ascii()
-                        .eq_ignore_ascii_case(b"100-continue");
+                let value = field.value.trim_ascii();
+                if head.expects_continue || !value.eq_ignore_ascii_case(b"100-continue") {
+                    return Err(Refusal::Expect);
+                }
+                head.expects_continue = true;
             }
             Known::Authentication => head.binds_connection |= binds_connection(field.value),
             _ => {}
         }
     }
     head.body = lengths.finish().map_err(refusal)?.unwrap_or(Length::None);
+    head.expects_continue &= !matches!(head.body, Length::None | Length::Bytes(0));
     head.persistent = options.is_persistent(line.minor_version);
     // Behind a body it would be anyone's guess which protocol the body is in.
     head.upgrade =

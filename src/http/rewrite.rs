@@ -50,7 +50,7 @@ pub fn request(head: &RequestHead<'_, '_>, forwarding: &Forwarding, hop: &Hop, o
             | Known::HopByHop
             | Known::Lookalike => false,
             Known::Upgrade => head.upgrade,
-            Known::Expect => head.minor_version > 0,
+            Known::Expect => head.expects_continue,
             _ if forwarding.replaces(known) => false,
             _ => ends_elsewhere(head.fields, head.options, field),
         };

@@ -73,6 +73,17 @@ pub enum Counter {
     ConnectAttempts,
     /// Connects to backends that were refused, reset, unreachable or too slow.
     ConnectFailures,
+    /// Ejections of backends after failures, further ones of the same backend included.
+    BackendsEjected,
+    /// Ejected backends that were back, as a trial has shown.
+    BackendsReadmitted,
+    /// Connections and requests whose route had no backend that is up, so that all were used.
+    AllBackendsDown,
+    /// Clients that had to wait for a backend to have room.
+    Queued,
+    /// Connections that went to another backend because the first took what it was sent and closed or
+    /// kept silent.
+    WentRound,
     /// Bytes moved from clients to backends, heads included.
     BytesToBackend,
     /// Bytes moved from backends to clients.
@@ -108,12 +119,17 @@ pub enum Counter {
 }
 
 impl Counter {
-    pub const ALL: [Counter; 21] = [
+    pub const ALL: [Counter; 26] = [
         Counter::Accepted,
         Counter::AcceptPaused,
         Counter::AcceptErrors,
         Counter::ConnectAttempts,
         Counter::ConnectFailures,
+        Counter::BackendsEjected,
+        Counter::BackendsReadmitted,
+        Counter::AllBackendsDown,
+        Counter::Queued,
+        Counter::WentRound,
         Counter::BytesToBackend,
         Counter::BytesToClient,
         Counter::SplicedBytes,
@@ -146,6 +162,11 @@ impl Counter {
             Counter::AcceptErrors => "accept_errors",
             Counter::ConnectAttempts => "connect_attempts",
             Counter::ConnectFailures => "connect_failures",
+            Counter::BackendsEjected => "backends_ejected",
+            Counter::BackendsReadmitted => "backends_readmitted",
+            Counter::AllBackendsDown => "all_backends_down",
+            Counter::Queued => "queued",
+            Counter::WentRound => "went_round",
             Counter::BytesToBackend => "bytes_to_backend",
             Counter::BytesToClient => "bytes_to_client",
             Counter::SplicedBytes => "spliced_bytes",
@@ -176,6 +197,15 @@ impl Counter {
             Counter::ConnectAttempts => "Connects to backends begun.",
             Counter::ConnectFailures => {
                 "Connects to backends refused, reset, unreachable or too slow."
+            }
+            Counter::BackendsEjected => "Times a backend was kept out after failures.",
+            Counter::BackendsReadmitted => "Times a backend was back after it had been kept out.",
+            Counter::AllBackendsDown => {
+                "Choices among backends none of which was up, so that all were used."
+            }
+            Counter::Queued => "Clients that had to wait for a backend to have room.",
+            Counter::WentRound => {
+                "Connections that went to another backend because the first gave no answer."
             }
             Counter::BytesToBackend => "Bytes moved from clients to backends.",
             Counter::BytesToClient => "Bytes moved from backends to clients.",

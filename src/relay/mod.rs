@@ -12,6 +12,7 @@ mod pool;
 pub use line::Line;
 pub use pool::PipePool;
 
+use crate::lease::Lease;
 use crate::local::Local;
 use crate::metrics::{Counter, Stage};
 use crate::outcome::Outcome;
@@ -39,6 +40,8 @@ const FLUSH_STEP_MAX: Duration = Duration::from_secs(1);
 /// A peer that takes none of the last bytes for this long gets the reset all the same. A phone may
 /// be without network for many seconds; a normal close would have its tail wait longer than this.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(30);
+/// What a client gets in all when it is its backend that has left: the operator wants an end.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is known once a relay has ended.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +55,8 @@ pub struct Relayed {
 pub struct Relay {
     client: Socket,
     backend: Socket,
+    /// Of the backend, where the host wants an end when it leaves.
+    lease: Option<Box<Lease>>,
     up: Direction,
     down: Direction,
     /// Completes when the client's socket fails while nobody reads from it.
@@ -67,14 +72,39 @@ pub struct Relay {
     half_closed: bool,
     /// The client has failed, and what it had sent before is still being given to the backend.
     client_gone: bool,
+    /// The client's end of stream was passed on, or need not be.
+    backend_told: bool,
+    /// The same of the backend's.
+    client_told: bool,
+}
+
+/// What has become of a connection whose head has been sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// The first byte has come back and is on its way to the client.
+    Answered,
+    /// The client has sent more than its head, which nobody holds, or has finished or failed.
+    ClientWentOn,
+    /// The backend has closed or reset without a byte, and the client knows nothing of it.
+    Unanswered(Outcome),
+    /// The backend kept silent until the deadline.
+    Silent,
+    /// The backend's lease has ended without a byte of it.
+    Removed,
 }
 
 impl Relay {
     /// The head has been sent to the backend at `head_sent`.
-    pub fn new(client: Socket, backend: Socket, head_sent: Instant) -> Relay {
+    pub fn new(
+        client: Socket,
+        backend: Socket,
+        lease: Option<Box<Lease>>,
+        head_sent: Instant,
+    ) -> Relay {
         Relay {
             client,
             backend,
+            lease,
             up: Direction::new(),
             down: Direction::new(),
             client_watch: None,
@@ -85,7 +115,54 @@ impl Relay {
             busy: false,
             half_closed: false,
             client_gone: false,
+            backend_told: false,
+            client_told: false,
         }
+    }
+
+    /// Runs until it is known whether the backend answers, or `deadline` passes. Whatever comes out,
+    /// [`Relay::run`] can go on from there: nothing was told to the client but the answer.
+    pub async fn begin(&mut self, local: &Local, protocol: Protocol, deadline: &Deadline) -> Begun {
+        let begun = poll_fn(|context| self.poll_begin(local, deadline, context)).await;
+        self.note_progress(local, protocol);
+        begun
+    }
+
+    fn poll_begin(
+        &mut self,
+        local: &Local,
+        deadline: &Deadline,
+        context: &mut Context<'_>,
+    ) -> Poll<Begun> {
+        let up = self.up.poll(local, &self.client, &self.backend, context);
+        if up.is_ready() || self.up.moved_bytes() > 0 || self.up.waits_for_target() {
+            return Poll::Ready(Begun::ClientWentOn);
+        }
+        let down = self.down.poll(local, &self.backend, &self.client, context);
+        if self.down.moved_bytes() > 0 || self.down.waits_for_target() {
+            return Poll::Ready(Begun::Answered);
+        }
+        match down {
+            Poll::Ready(Ending::Finished) => Poll::Ready(Begun::Unanswered(Outcome::BackendClosed)),
+            Poll::Ready(Ending::SourceFailed) => {
+                Poll::Ready(Begun::Unanswered(Outcome::BackendReset))
+            }
+            Poll::Ready(_) => Poll::Ready(Begun::ClientWentOn),
+            Poll::Pending if self.lease_ends(context) => Poll::Ready(Begun::Removed),
+            Poll::Pending => deadline.poll_passed(context).map(|()| Begun::Silent),
+        }
+    }
+
+    /// Whether the backend has left and the connection ends for it.
+    fn lease_ends(&self, context: &Context<'_>) -> bool {
+        let lease = self.lease.as_ref();
+        lease.is_some_and(|lease| lease.poll_end(context).is_ready())
+    }
+
+    /// Ends what waits and drops what is carried, where the client goes to another backend.
+    pub fn give_up(&mut self, local: &Local) {
+        self.up.abandon(local);
+        self.down.abandon(local);
     }
 
     /// Runs until the connection has ended; `deadline` is the connection's own, free for use here.
@@ -99,10 +176,17 @@ impl Relay {
         // A target that failed itself is given nothing more.
         match outcome {
             Outcome::BackendReset if !target_is_gone(&self.down) => {
-                Box::pin(pass_reset_on(local, &self.client, deadline)).await;
+                Box::pin(pass_reset_on(local, &self.client, deadline, None)).await;
             }
             Outcome::ClientReset if !target_is_gone(&self.up) => {
-                Box::pin(pass_reset_on(local, &self.backend, deadline)).await;
+                Box::pin(pass_reset_on(local, &self.backend, deadline, None)).await;
+            }
+            // A reset for both: an end of stream would be taken for the regular end of whatever has
+            // no framing of its own, and by many for that of a TLS stream too.
+            Outcome::BackendRemoved => {
+                self.backend.abort_on_close();
+                let by = Some(local.ring.now() + REMOVAL_PATIENCE);
+                Box::pin(pass_reset_on(local, &self.client, deadline, by)).await;
             }
             _ => {}
         }
@@ -121,15 +205,18 @@ impl Relay {
         deadline: &Deadline,
         context: &mut Context<'_>,
     ) -> Poll<Outcome> {
-        let up_was_open = self.up.ending().is_none();
         let up = self.up.poll(local, &self.client, &self.backend, context);
-        if up_was_open && up == Poll::Ready(Ending::Finished) && self.down.ending().is_none() {
-            self.backend.shutdown_write();
+        if up == Poll::Ready(Ending::Finished) && !std::mem::replace(&mut self.backend_told, true) {
+            if self.down.ending().is_none() {
+                self.backend.shutdown_write();
+            }
         }
-        let down_was_open = self.down.ending().is_none();
         let down = self.down.poll(local, &self.backend, &self.client, context);
-        if down_was_open && down == Poll::Ready(Ending::Finished) && self.up.ending().is_none() {
-            self.client.shutdown_write();
+        if down == Poll::Ready(Ending::Finished) && !std::mem::replace(&mut self.client_told, true)
+        {
+            if self.up.ending().is_none() {
+                self.client.shutdown_write();
+            }
         }
         self.note_progress(local, protocol);
         match (up, down) {
@@ -154,6 +241,10 @@ impl Relay {
                 self.client_gone = true;
                 deadline.set(local.ring.now() + FLUSH_PATIENCE);
             }
+        }
+        // Behind the directions, so that what the backend has sent is given to a client that takes it.
+        if self.lease_ends(context) {
+            return Poll::Ready(Outcome::BackendRemoved);
         }
         self.poll_deadline(local, deadline, context)
     }
@@ -266,11 +357,12 @@ fn failed(watch: &mut Option<Operation>, context: &mut Context<'_>) -> bool {
     }
 }
 
-/// Lets the peer have what it was sent, for as long as it keeps acknowledging, then resets it.
-async fn pass_reset_on(local: &Local, to: &Socket, deadline: &Deadline) {
+/// Lets the peer have what it was sent, for as long as it keeps acknowledging or until `by`, then
+/// resets it.
+async fn pass_reset_on(local: &Local, to: &Socket, deadline: &Deadline, by: Option<Instant>) {
     let mut left = to.unacknowledged();
     let mut step = FLUSH_STEP;
-    let mut patience_ends = local.ring.now() + FLUSH_PATIENCE;
+    let mut patience_ends = by.unwrap_or(local.ring.now() + FLUSH_PATIENCE);
     let mut watch = (left > 0).then(|| local.ring.failed(to));
     while left > 0 && local.ring.now() < patience_ends {
         deadline.set(local.ring.now() + step);
@@ -284,7 +376,7 @@ async fn pass_reset_on(local: &Local, to: &Socket, deadline: &Deadline) {
             break;
         }
         let now_left = to.unacknowledged();
-        if now_left < left {
+        if now_left < left && by.is_none() {
             patience_ends = local.ring.now() + FLUSH_PATIENCE;
         }
         left = now_left;

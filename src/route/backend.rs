@@ -3,11 +3,15 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 
 use arc_swap::ArcSwap;
 
 use super::member::{Member, MemberAddress};
 use super::member_options::Delivery;
+use super::share::Share;
+use super::vitals::Vitals;
 use crate::protocol::Protocol;
 
 /// Where to connect. Cheap to clone.
@@ -22,18 +26,29 @@ pub enum Address {
 #[derive(Debug)]
 pub struct Backend {
     slot: u32,
+    /// Without a share, which is the route's.
     member: Member,
     text: Box<str>,
+    /// The same in every process that has the same member; see [`Backend::identity`].
+    identity: u64,
+    vitals: Vitals,
+    /// How many routes have it; counted by the registry.
+    routes: AtomicU32,
     /// What DNS last said; stays empty for the other kinds. The resolver stores, cores load.
     resolved: ArcSwap<Vec<IpAddr>>,
 }
 
 impl Backend {
-    pub(super) fn new(slot: u32, member: Member, text: &str, empty: &Arc<Vec<IpAddr>>) -> Backend {
+    pub(super) fn new(slot: u32, member: Member, empty: &Arc<Vec<IpAddr>>) -> Backend {
+        debug_assert_eq!(member.share, Share::default(), "the share is the route's");
+        let text = member.to_string();
         Backend {
             slot,
             member,
-            text: text.trim_ascii().into(),
+            identity: fnv1a(text.as_bytes()),
+            text: text.into(),
+            vitals: Vitals::default(),
+            routes: AtomicU32::new(0),
             resolved: ArcSwap::new(Arc::clone(empty)),
         }
     }
@@ -52,7 +67,33 @@ impl Backend {
         self.member.delivery
     }
 
-    /// As the operator wrote it, for logs.
+    /// How it is doing.
+    pub fn vitals(&self) -> &Vitals {
+        &self.vitals
+    }
+
+    /// Whether some route still has it, so that there may be new connections to it.
+    pub fn has_route(&self) -> bool {
+        self.routes.load(Relaxed) > 0
+    }
+
+    /// One route more has it.
+    pub(super) fn enter_route(&self) {
+        self.routes.fetch_add(1, Relaxed);
+    }
+
+    /// One route less.
+    pub(super) fn leave_route(&self) {
+        self.routes.fetch_sub(1, Relaxed);
+    }
+
+    /// A number that is the same wherever the same member is written, so that several proxies, and
+    /// one before and after a restart, send a client to the same backend.
+    pub fn identity(&self) -> u64 {
+        self.identity
+    }
+
+    /// As an operator writes it, without the options that are the route's.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -95,12 +136,19 @@ impl Backend {
     }
 }
 
+/// 64-bit FNV-1a: the same in every process and version, which the standard library's hashes do not
+/// promise. Not for tables that others could fill.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn backend(text: &str) -> Backend {
-        Backend::new(0, Member::parse(text).unwrap(), text, &Arc::default())
+        Backend::new(0, Member::parse(text).unwrap(), &Arc::default())
     }
 
     fn inet(text: &str) -> Option<Address> {

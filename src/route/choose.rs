@@ -1,232 +1,396 @@
-//! Which backend of a route a connection gets. The state is one core's own: no core knows the
-//! counts of another, and with connections spread over the cores it need not.
+//! Which backend of a route a connection gets. All cores choose by the same counts, turns and marks
+//! (those of [`Vitals`](super::Vitals) and [`Route`]), so that with few connections per core the
+//! spread is that of one choice for all; a core's own is only its random numbers.
 
-use std::collections::HashMap;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::backend::Backend;
 use super::table::Route;
+use super::vitals::{Admission, Moment};
 
-/// Round-robin positions kept per core. Beyond that many routes all are forgotten and start anew at
-/// random places, which costs evenness for a moment and bounds the memory at about 1 MB.
-const POSITIONS_MAX: usize = 65_536;
+/// What a backend that is back gets at least of its weight, so that its slow start begins at all.
+const SLOW_START_LEAST: f64 = 0.1;
 
 /// How a backend is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub enum Balance {
-    /// Two at random, then the one with fewer live connections on this core ("p2c").
+    /// Two at random, then the one with fewer live connections for its weight ("p2c").
     #[default]
     LeastOfTwo,
+    /// The one with the fewest live connections for its weight.
+    Least,
     RoundRobin,
     Random,
+    /// By the client's address (rendezvous hashing): the same client meets the same backend, and a
+    /// backend that is lost moves its own clients only.
+    Source,
+    /// The heaviest that has room, of several the first by its text.
+    First,
 }
 
-/// One core's choosing state.
+impl Balance {
+    pub const ALL: [Balance; 6] = [
+        Balance::LeastOfTwo,
+        Balance::Least,
+        Balance::RoundRobin,
+        Balance::Random,
+        Balance::Source,
+        Balance::First,
+    ];
+
+    /// The word in options.
+    pub fn name(self) -> &'static str {
+        match self {
+            Balance::LeastOfTwo => "p2c",
+            Balance::Least => "least",
+            Balance::RoundRobin => "round-robin",
+            Balance::Random => "random",
+            Balance::Source => "source",
+            Balance::First => "first",
+        }
+    }
+
+    pub fn parse(word: &str) -> Option<Balance> {
+        Self::ALL.into_iter().find(|balance| balance.name() == word)
+    }
+}
+
+/// For whom a backend is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish<'w> {
+    /// Slots of backends that came to nothing already.
+    pub tried: &'w [u32],
+    /// Needed only where the route goes by it; see [`Chooser::goes_by_client`].
+    pub client: Option<IpAddr>,
+    pub now: Moment,
+}
+
+/// What a choice amounts to.
+#[derive(Debug, Clone)]
+pub enum Choice {
+    Backend {
+        backend: Arc<Backend>,
+        /// Live connections that it may have, this one included.
+        connections_max: Option<NonZeroU32>,
+        /// Whether it works again is what this connection is to find out.
+        is_trial: bool,
+        /// None of the route's backends is up, so that one that is not was chosen.
+        is_last_resort: bool,
+    },
+    /// Those that are up have as many connections as they may.
+    Full,
+    /// None is left.
+    Nothing,
+}
+
+/// One core's choosing.
 #[derive(Debug)]
 pub struct Chooser {
     balance: Balance,
     rng: fastrand::Rng,
-    /// Live connections by slot.
-    live: Vec<u32>,
-    positions: HashMap<u64, u32>,
+    /// Made anew by each choice that goes over all backends; the memory stays.
+    candidates: Vec<Candidate>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    index: usize,
+    /// The share's weight, less while it starts slowly.
+    weight: f64,
+}
+
+/// Which backends come into question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tier {
+    Regular,
+    /// Those of which an answer is overdue.
+    Suspect,
+    Backup,
+    /// Whatever their marks say.
+    LastResort,
 }
 
 impl Chooser {
-    /// `seed` differs per core, so that cores do not choose in step.
+    /// `balance` is for routes that say nothing. `seed` differs per core, so that cores do not
+    /// choose in step.
     pub fn new(balance: Balance, seed: u64) -> Chooser {
         Chooser {
             balance,
             rng: fastrand::Rng::with_seed(seed),
-            live: Vec::new(),
-            positions: HashMap::new(),
+            candidates: Vec::new(),
         }
     }
 
-    /// Picks among the backends that have an address and whose slots are not in `tried`; `None`
-    /// when there is none left.
-    pub fn choose(&mut self, route: &Route, tried: &[u32]) -> Option<Arc<Backend>> {
-        let backends = route.backends();
-        let usable = |index: &usize| {
-            let backend = &backends[*index];
-            !tried.contains(&backend.slot()) && backend.address_count() > 0
-        };
-        let chosen = match self.balance {
-            Balance::Random => self.random(backends.len(), usable)?,
-            Balance::RoundRobin => {
-                let start = self.position(route);
-                let mut turn = (start..backends.len()).chain(0..start);
-                let chosen = turn.find(usable)?;
-                self.positions.insert(route.id(), chosen as u32 + 1);
-                chosen
-            }
-            Balance::LeastOfTwo => {
-                let one = self.random(backends.len(), usable)?;
-                let other = self.random(backends.len(), |index| *index != one && usable(index));
-                let live = |index: usize| self.live(backends[index].slot());
-                match other {
-                    Some(other) if live(other) < live(one) => other,
-                    _ => one,
+    /// Whether the client's address has to be known.
+    pub fn goes_by_client(&self, route: &Route) -> bool {
+        self.balance_of(route) == Balance::Source
+    }
+
+    /// Picks among the backends that have an address, room, and no mark against them, and whose slots
+    /// are not in `tried`; backups only when no other is up, and those with marks only when no backup
+    /// is either.
+    pub fn choose(&mut self, route: &Route, wish: &Wish<'_>) -> Choice {
+        let balance = self.balance_of(route);
+        if balance == Balance::LeastOfTwo
+            && is_plain(route)
+            && let Some(index) = self.two_at_random(route, wish)
+        {
+            return chosen(route, index, Tier::Regular, false);
+        }
+        for tier in [Tier::Regular, Tier::Suspect, Tier::Backup, Tier::LastResort] {
+            let mut is_full = self.gather(route, wish, tier);
+            while let Some(index) = self.pick(balance, route, wish) {
+                let vitals = route.backends()[index].vitals();
+                let needs_trial =
+                    tier != Tier::LastResort && vitals.admission(wish.now) == Admission::Trial;
+                if !needs_trial || vitals.claim_trial(wish.now) {
+                    return chosen(route, index, tier, needs_trial);
                 }
+                // Another core has the trial.
+                self.candidates.retain(|candidate| candidate.index != index);
+                is_full = false;
             }
-        };
-        Some(Arc::clone(&backends[chosen]))
-    }
-
-    /// A connection to this slot's backend is under way or open. The caller holds the backend's
-    /// `Arc` until it has said [`Chooser::closed`], so that the slot keeps its meaning.
-    pub fn opened(&mut self, slot: u32) {
-        let slot = slot as usize;
-        if slot >= self.live.len() {
-            self.live.resize(slot + 1, 0);
+            if is_full {
+                return Choice::Full;
+            }
         }
-        self.live[slot] += 1;
+        Choice::Nothing
     }
 
-    /// Takes back one [`Chooser::opened`].
-    pub fn closed(&mut self, slot: u32) {
-        let live = &mut self.live[slot as usize];
-        *live = live.checked_sub(1).expect("closed once per opened");
+    /// Whether a backend that served before may serve again, without a choice.
+    pub fn is_still_good(route: &Route, backend: &Backend, now: Moment) -> bool {
+        let slot = backend.slot();
+        let index = route.backends().iter().position(|one| one.slot() == slot);
+        index.is_some_and(|index| {
+            !route.share(index).backup && Chooser::may_answer(route, index, now)
+        })
     }
 
-    pub fn live(&self, slot: u32) -> u32 {
-        self.live.get(slot as usize).copied().unwrap_or(0)
+    /// Whether nothing speaks against the backend at `index`.
+    pub fn may_answer(route: &Route, index: usize, now: Moment) -> bool {
+        let backend = &route.backends()[index];
+        backend.vitals().admission(now) == Admission::Yes
+            && route.checks().get(index).is_none_or(|check| check.is_up())
+            && has_room(backend, route.share(index).connections_max)
     }
 
-    /// Any usable index below `count`, all equally likely. The first draw nearly always answers;
-    /// when it does not, the usable ones are counted.
-    fn random(&mut self, count: usize, usable: impl Fn(&usize) -> bool) -> Option<usize> {
+    fn balance_of(&self, route: &Route) -> Balance {
+        let said = route.options().and_then(|options| options.said.balance);
+        said.unwrap_or(self.balance)
+    }
+
+    /// The way of nearly every connection: two draws, and no look at the other backends. `None`: it
+    /// takes a closer look.
+    fn two_at_random(&mut self, route: &Route, wish: &Wish<'_>) -> Option<usize> {
+        let backends = route.backends();
+        let is_good = |index: &usize| {
+            let backend = &backends[*index];
+            backend.vitals().admission(wish.now) == Admission::Yes
+                && backend.address_count() > 0
+                && !wish.tried.contains(&backend.slot())
+        };
+        let count = backends.len();
         if count == 0 {
             return None;
         }
-        let drawn = self.rng.usize(..count);
-        if usable(&drawn) {
-            return Some(drawn);
+        let one = Some(self.rng.usize(..count)).filter(is_good)?;
+        if count == 1 {
+            return Some(one);
         }
-        let left = (0..count).filter(&usable).count();
-        if left == 0 {
-            return None;
-        }
-        (0..count).filter(&usable).nth(self.rng.usize(..left))
+        let other = (one + 1 + self.rng.usize(..count - 1)) % count;
+        let other = Some(other).filter(is_good)?;
+        let live = |index: usize| backends[index].vitals().live();
+        Some(if live(other) < live(one) { other } else { one })
     }
 
-    fn position(&mut self, route: &Route) -> usize {
-        let count = route.backends().len();
-        if let Some(position) = self.positions.get(&route.id()) {
-            return *position as usize % count.max(1);
+    /// Collects the candidates of a tier. True: there would be some, had they room.
+    fn gather(&mut self, route: &Route, wish: &Wish<'_>, tier: Tier) -> bool {
+        self.candidates.clear();
+        let mut is_full = false;
+        for (index, backend) in route.backends().iter().enumerate() {
+            let share = route.share(index);
+            let check = route.checks().get(index);
+            let admission = match check.is_none_or(|check| check.is_up()) {
+                true => backend.vitals().admission(wish.now),
+                false => Admission::No,
+            };
+            let is_meant = match (tier, admission) {
+                (Tier::LastResort, _) => true,
+                (_, Admission::No) => false,
+                (Tier::Regular, Admission::Suspect) => false,
+                (Tier::Regular, _) => !share.backup,
+                (Tier::Suspect, Admission::Suspect) => !share.backup,
+                (Tier::Suspect, _) => false,
+                (Tier::Backup, _) => share.backup,
+            };
+            if !is_meant || backend.address_count() == 0 || wish.tried.contains(&backend.slot()) {
+                continue;
+            }
+            if !has_room(backend, share.connections_max) {
+                is_full = true;
+                continue;
+            }
+            let weight = f64::from(share.weight) * slow_start(route, index, wish.now);
+            self.candidates.push(Candidate { index, weight });
         }
-        if self.positions.len() >= POSITIONS_MAX {
-            self.positions.clear();
-        }
-        self.rng.usize(..count.max(1))
+        is_full
     }
+
+    /// One of the candidates; `None` when there is none.
+    fn pick(&mut self, balance: Balance, route: &Route, wish: &Wish<'_>) -> Option<usize> {
+        let backends = route.backends();
+        match (balance, wish.client) {
+            (Balance::LeastOfTwo, _) => {
+                let one = self.draw(None)?;
+                let other = self.draw(Some(one.index));
+                let other = other.filter(|other| load(route, other) < load(route, &one));
+                Some(other.unwrap_or(one).index)
+            }
+            (Balance::Least, _) => {
+                // From a random one on, so that equals share.
+                let start = self.rng.usize(..self.candidates.len().max(1));
+                let (before, from) = self.candidates.split_at(start.min(self.candidates.len()));
+                let in_turn = from.iter().chain(before);
+                let least = in_turn.min_by(|a, b| load(route, a).total_cmp(&load(route, b)));
+                least.map(|candidate| candidate.index)
+            }
+            (Balance::RoundRobin, _) => self.in_turn(route),
+            (Balance::Source, Some(client)) => {
+                let client = client_number(client);
+                let score = |candidate: &Candidate| {
+                    let mixed = mix(backends[candidate.index].identity() ^ mix(client));
+                    // Of weighted rendezvous hashing the smallest of -ln(u)/weight wins.
+                    -unit(mixed).ln() / candidate.weight
+                };
+                let scored = self.candidates.iter();
+                let best = scored.min_by(|a, b| score(a).total_cmp(&score(b)));
+                best.map(|candidate| candidate.index)
+            }
+            // A client without an address has nothing to go by.
+            (Balance::Random, _) | (Balance::Source, None) => {
+                self.draw(None).map(|candidate| candidate.index)
+            }
+            (Balance::First, _) => {
+                let order = |candidate: &&Candidate| {
+                    let weight = route.share(candidate.index).weight;
+                    (std::cmp::Reverse(weight), backends[candidate.index].text())
+                };
+                let first = self.candidates.iter().min_by_key(order);
+                first.map(|candidate| candidate.index)
+            }
+        }
+    }
+
+    /// A candidate at random, by weight; not the one at `except`.
+    fn draw(&mut self, except: Option<usize>) -> Option<Candidate> {
+        let meant = |candidate: &&Candidate| Some(candidate.index) != except;
+        let total: f64 = self
+            .candidates
+            .iter()
+            .filter(meant)
+            .map(|one| one.weight)
+            .sum();
+        let mut point = self.rng.f64() * total;
+        let mut last = None;
+        for candidate in self.candidates.iter().filter(meant) {
+            last = Some(*candidate);
+            point -= candidate.weight;
+            if point < 0.0 {
+                break;
+            }
+        }
+        last
+    }
+
+    /// With equal weights one after the other. Otherwise the turns are laid on a circle at the golden
+    /// angle, which spreads any number of them evenly over arcs as long as the weights.
+    fn in_turn(&mut self, route: &Route) -> Option<usize> {
+        const GOLDEN: f64 = 0.618_033_988_749_894_9;
+        let first = *self.candidates.first()?;
+        let turn = route.next_turn();
+        if self.candidates.iter().all(|one| one.weight == first.weight) {
+            let start = turn as usize % route.backends().len();
+            let next = self.candidates.iter().find(|one| one.index >= start);
+            return Some(next.unwrap_or(&first).index);
+        }
+        let total: f64 = self.candidates.iter().map(|one| one.weight).sum();
+        let mut point = (f64::from(turn) * GOLDEN).fract() * total;
+        let reached = self.candidates.iter().find(|one| {
+            point -= one.weight;
+            point < 0.0
+        });
+        Some(reached.unwrap_or(&first).index)
+    }
+}
+
+/// Whether nothing has been said about the members or how they are looked after.
+fn is_plain(route: &Route) -> bool {
+    !route.has_shares()
+        && route.checks().is_empty()
+        && route
+            .options()
+            .is_none_or(|options| options.said.slow_start.is_none())
+}
+
+fn chosen(route: &Route, index: usize, tier: Tier, is_trial: bool) -> Choice {
+    Choice::Backend {
+        backend: Arc::clone(&route.backends()[index]),
+        connections_max: route.share(index).connections_max,
+        is_trial,
+        is_last_resort: tier == Tier::LastResort,
+    }
+}
+
+fn has_room(backend: &Backend, connections_max: Option<NonZeroU32>) -> bool {
+    connections_max.is_none_or(|max| backend.vitals().live() < max.get())
+}
+
+/// Live connections for its weight, the one to come included.
+fn load(route: &Route, candidate: &Candidate) -> f64 {
+    let live = route.backends()[candidate.index].vitals().live();
+    (f64::from(live) + 1.0) / candidate.weight
+}
+
+/// The part of its weight that a backend has, 1 unless it came back a short while ago.
+fn slow_start(route: &Route, index: usize, now: Moment) -> f64 {
+    let Some(span) = route.options().and_then(|options| options.said.slow_start) else {
+        return 1.0;
+    };
+    let by_itself = route.backends()[index].vitals().back_since();
+    let by_check = route
+        .checks()
+        .get(index)
+        .and_then(|check| check.back_since());
+    let Some(since) = by_itself.max(by_check).filter(|_| !span.is_zero()) else {
+        return 1.0;
+    };
+    let part = now.since(since).as_secs_f64() / span.as_secs_f64();
+    part.clamp(SLOW_START_LEAST, 1.0)
+}
+
+/// What of a client's address stays the same: of IPv6 the network of 64 bits, in which a client
+/// changes its address by itself (RFC 8981).
+fn client_number(client: IpAddr) -> u64 {
+    match client {
+        IpAddr::V4(v4) => u64::from(v4.to_bits()) | 4 << 32,
+        IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
+    }
+}
+
+/// The finisher of SplitMix64, which spreads every bit over all.
+fn mix(number: u64) -> u64 {
+    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// From 0 to 1, neither of them reached.
+fn unit(number: u64) -> f64 {
+    ((number >> 12) as f64 + 0.5) / (1u64 << 52) as f64
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::route::Registry;
-
-    fn route(count: usize) -> Arc<Route> {
-        let mut registry = Registry::new();
-        let member = |n: usize| registry.intern(&format!("10.0.0.{n}")).unwrap();
-        let backends = (0..count).map(member).collect();
-        registry.route(backends)
-    }
-
-    fn counts(chooser: &mut Chooser, route: &Route, tried: &[u32], draws: usize) -> Vec<usize> {
-        let mut counts = vec![0; route.backends().len()];
-        for _ in 0..draws {
-            counts[chooser.choose(route, tried).unwrap().slot() as usize] += 1;
-        }
-        counts
-    }
-
-    const ALL: [Balance; 3] = [Balance::LeastOfTwo, Balance::RoundRobin, Balance::Random];
-
-    #[test]
-    fn every_way_is_fair_among_equals() {
-        for balance in ALL {
-            for seed in 0..10 {
-                let counts = counts(&mut Chooser::new(balance, seed), &route(5), &[], 10_000);
-                let spread = counts.iter().all(|count| (1_800..=2_200).contains(count));
-                assert!(spread, "{balance:?} {counts:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_was_tried_is_not_chosen_and_the_rest_stays_fair() {
-        for balance in [Balance::LeastOfTwo, Balance::Random] {
-            let counts = counts(&mut Chooser::new(balance, 7), &route(5), &[1, 3], 9_000);
-            assert_eq!((counts[1], counts[3]), (0, 0));
-            for index in [0, 2, 4] {
-                assert!(
-                    (2_700..=3_300).contains(&counts[index]),
-                    "{balance:?} {counts:?}"
-                );
-            }
-        }
-        for balance in ALL {
-            let mut chooser = Chooser::new(balance, 7);
-            let route = route(3);
-            let mut tried = Vec::new();
-            while let Some(backend) = chooser.choose(&route, &tried) {
-                tried.push(backend.slot());
-            }
-            tried.sort_unstable();
-            assert_eq!(tried, [0, 1, 2], "{balance:?}");
-            assert!(chooser.choose(&self::route(0), &[]).is_none());
-        }
-    }
-
-    #[test]
-    fn round_robin_takes_turns_and_forgets_within_bounds() {
-        let mut chooser = Chooser::new(Balance::RoundRobin, 1);
-        let route = route(4);
-        let mut slots: Vec<u32> = (0..8)
-            .map(|_| chooser.choose(&route, &[]).unwrap().slot())
-            .collect();
-        assert_eq!(slots[..4], slots[4..]);
-        slots[..4].sort_unstable();
-        assert_eq!(slots[..4], [0, 1, 2, 3]);
-        for id in 0..2 * POSITIONS_MAX as u64 {
-            chooser.choose(&Route::new(id, route.backends().to_vec()), &[]);
-            assert!(chooser.positions.len() <= POSITIONS_MAX);
-        }
-    }
-
-    #[test]
-    fn least_of_two_prefers_the_less_busy_and_never_takes_the_busiest() {
-        let mut chooser = Chooser::new(Balance::LeastOfTwo, 3);
-        let route = route(4);
-        for slot in 0..4 {
-            for _ in 0..slot {
-                chooser.opened(slot);
-            }
-        }
-        let counts = counts(&mut chooser, &route, &[], 12_000);
-        // Of two different draws: P(min = 0) = 1/2, 1/3, 1/6, 0.
-        for (count, expected) in counts.iter().zip([6_000, 4_000, 2_000, 0]) {
-            assert!(count.abs_diff(expected) < 300, "{counts:?}");
-        }
-        chooser.closed(3);
-        assert_eq!((chooser.live(3), chooser.live(99)), (2, 0));
-    }
-
-    #[test]
-    fn a_name_without_addresses_is_passed_over() {
-        let mut registry = Registry::new();
-        let name = registry.intern("app.test").unwrap();
-        let ip = registry.intern("10.0.0.1").unwrap();
-        let route = registry.route(vec![Arc::clone(&name), ip]);
-        for balance in ALL {
-            let mut chooser = Chooser::new(balance, 1);
-            for _ in 0..20 {
-                assert_eq!(chooser.choose(&route, &[]).unwrap().text(), "10.0.0.1");
-            }
-        }
-        name.resolve_to(Arc::new(vec!["10.0.0.2".parse().unwrap()]));
-        let chosen = counts(&mut Chooser::new(Balance::Random, 1), &route, &[], 100);
-        assert!(chosen[name.slot() as usize] > 20);
-    }
-}
+mod tests;

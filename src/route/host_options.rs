@@ -2,11 +2,24 @@
 //! else among the members, each with an `@` in front: `@redirect=https`.
 
 use std::fmt;
+use std::num::NonZeroU32;
+use std::time::Duration;
 
+use super::choose::Balance;
+use super::health_check::{CheckOptions, duration};
 use super::member::{Member, MemberError};
+use super::share::whole_number;
 
 /// What makes an option of an entry.
 const MARK: char = '@';
+
+/// The options there are, as a message names them.
+const KNOWN: &str = "redirect, unknown, acme, balance, slow-start, queue, removal, max-connections, max-rate, check, check-path, check-status, check-name, check-interval, check-timeout, check-rise and check-fall";
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Longest queue; a client that stands behind more than that is better told at once.
+const QUEUE_MAX: u32 = 65_536;
 
 /// The options of one host, as far as they are set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -17,6 +30,55 @@ pub struct HostOptions {
     pub is_unknown: bool,
     /// Where requests below `/.well-known/acme-challenge/` go, whatever else is set; members.
     pub acme: Vec<Box<str>>,
+    /// How a backend is chosen; `None`: as everywhere.
+    pub balance: Option<Balance>,
+    /// A backend that has come back gets its full share only after this long.
+    pub slow_start: Option<Duration>,
+    /// How many clients may wait while every backend has as many connections as it may; `None`: as
+    /// many as everywhere.
+    pub queue_max: Option<u32>,
+    /// What becomes of live connections to a backend that leaves the host.
+    pub removal: Option<Removal>,
+    /// Live connections of the host.
+    pub connections_max: Option<NonZeroU32>,
+    /// New connections of the host in a second.
+    pub rate_max: Option<NonZeroU32>,
+    pub check: CheckOptions,
+}
+
+/// What becomes of live connections to a backend that leaves a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Removal {
+    /// They go on until they end by themselves.
+    #[default]
+    Keep,
+    /// They may go on for this long.
+    Drain(Duration),
+    /// They end at once.
+    Cut,
+}
+
+impl Removal {
+    fn parse(text: &str) -> Option<Removal> {
+        match text {
+            "keep" => Some(Removal::Keep),
+            "cut" => Some(Removal::Cut),
+            _ => {
+                let span = text.strip_prefix("drain=")?;
+                duration(span, Duration::from_millis(1), DAY).map(Removal::Drain)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Removal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Removal::Keep => write!(out, "keep"),
+            Removal::Drain(span) => write!(out, "drain={}", plain(*span)),
+            Removal::Cut => write!(out, "cut"),
+        }
+    }
 }
 
 /// Why a text is neither a member nor an option.
@@ -29,21 +91,34 @@ pub enum EntryError {
     Value(Box<str>),
     /// A member that is named in an option.
     Acme(MemberError),
+    /// A wrong value of another option, and what a right one looks like.
+    Check(Box<str>, &'static str),
+    /// Options of a check without the check that has them.
+    CheckMissing,
 }
 
 impl fmt::Display for EntryError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             EntryError::Member(error) => error.fmt(out),
-            EntryError::Name(name) => write!(
-                out,
-                "{name:?} is no option of a host; there are redirect, unknown and acme"
-            ),
+            EntryError::Name(name) => {
+                write!(out, "{name:?} is no option of a host; there are {KNOWN}")
+            }
             EntryError::Value(option) => write!(
                 out,
                 "{option:?} is no value of that option; write redirect=https, unknown=404 or acme=MEMBER"
             ),
             EntryError::Acme(error) => write!(out, "acme: {error}"),
+            EntryError::Check(option, want) => {
+                write!(
+                    out,
+                    "{option:?} has no value that is understood; write {want}"
+                )
+            }
+            EntryError::CheckMissing => write!(
+                out,
+                "check-… is set for a check that is not made; add check=tcp, check=tls or check=http, which check-path and check-status need"
+            ),
         }
     }
 }
@@ -56,6 +131,8 @@ impl HostOptions {
     pub fn read(&mut self, option: &str) -> Result<(), EntryError> {
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
         let wrong = || Err(EntryError::Value(option.into()));
+        let want = |want| EntryError::Check(option.into(), want);
+        let number = || whole_number(value.trim()).and_then(NonZeroU32::new);
         match (name.trim(), value.trim()) {
             ("redirect", "https") => self.redirects = true,
             ("unknown", "404") => self.is_unknown = true,
@@ -69,27 +146,88 @@ impl HostOptions {
                 }
                 self.acme.sort_unstable();
             }
-            (name, _) => return Err(EntryError::Name(name.into())),
+            ("balance", value) => {
+                let balance = Balance::parse(value);
+                let form = "balance=p2c, least, round-robin, random, source or first";
+                self.balance = Some(balance.ok_or_else(|| want(form))?);
+            }
+            ("slow-start", value) => {
+                let span = duration(value, Duration::ZERO, DAY);
+                self.slow_start =
+                    Some(span.ok_or_else(|| want("a duration, as in slow-start=30s"))?);
+            }
+            ("queue", value) => {
+                let count = whole_number(value).filter(|count| *count <= QUEUE_MAX);
+                let form = "a number of clients up to 65536, as in queue=100";
+                self.queue_max = Some(count.ok_or_else(|| want(form))?);
+            }
+            ("removal", value) => {
+                let form = "removal=keep, removal=drain=30s or removal=cut";
+                self.removal = Some(Removal::parse(value).ok_or_else(|| want(form))?);
+            }
+            ("max-connections", _) => {
+                let form = "a number of connections, as in max-connections=1000";
+                self.connections_max = Some(number().ok_or_else(|| want(form))?);
+            }
+            ("max-rate", _) => {
+                let form = "a number of new connections in a second, as in max-rate=200";
+                self.rate_max = Some(number().ok_or_else(|| want(form))?);
+            }
+            (name, value) => {
+                if !self.check.read(name, value)? {
+                    return Err(EntryError::Name(name.into()));
+                }
+            }
         }
         Ok(())
     }
 
+    /// What is wrong with all of them together.
+    ///
+    /// # Errors
+    /// [`EntryError::CheckMissing`].
+    pub fn check_together(&self) -> Result<(), EntryError> {
+        match self.check.is_idle_talk() {
+            true => Err(EntryError::CheckMissing),
+            false => Ok(()),
+        }
+    }
+
+    /// What becomes of live connections to a backend that leaves.
+    pub fn removal(&self) -> Removal {
+        self.removal.unwrap_or_default()
+    }
+
     /// The options as entries, to be read again.
     pub fn entries(&self) -> Vec<String> {
-        let mut entries = Vec::new();
+        let mut said: Vec<(&str, String)> = Vec::new();
         if self.redirects {
-            entries.push(format!("{MARK}redirect=https"));
+            said.push(("redirect", "https".to_owned()));
         }
         if self.is_unknown {
-            entries.push(format!("{MARK}unknown=404"));
+            said.push(("unknown", "404".to_owned()));
         }
-        entries.extend(
-            self.acme
-                .iter()
-                .map(|member| format!("{MARK}acme={member}")),
-        );
-        entries
+        said.extend(self.acme.iter().map(|member| ("acme", member.to_string())));
+        let word = |balance: Balance| ("balance", balance.name().to_owned());
+        said.extend(self.balance.map(word));
+        said.extend(self.slow_start.map(|span| ("slow-start", plain(span))));
+        said.extend(self.queue_max.map(|count| ("queue", count.to_string())));
+        said.extend(self.removal.map(|removal| ("removal", removal.to_string())));
+        let count = |max: NonZeroU32| ("max-connections", max.to_string());
+        said.extend(self.connections_max.map(count));
+        said.extend(self.rate_max.map(|max| ("max-rate", max.to_string())));
+        self.check.entries(&mut said);
+        said.iter()
+            .map(|(name, value)| option_entry(name, value))
+            .collect()
     }
+}
+
+/// A duration in one word.
+fn plain(span: Duration) -> String {
+    humantime::format_duration(span)
+        .to_string()
+        .replace(' ', "")
 }
 
 /// The option that an entry is, without its mark; `None`: the entry is a member.
@@ -114,18 +252,37 @@ pub fn check_entry(entry: &str) -> Result<(), EntryError> {
 mod tests {
     use super::*;
 
+    fn read(entries: &[&str]) -> HostOptions {
+        let mut options = HostOptions::default();
+        for entry in entries {
+            check_entry(entry).unwrap();
+            options.read(as_option(entry).unwrap()).unwrap();
+        }
+        options
+    }
+
     #[test]
     fn options_are_read_and_written_again() {
-        let mut options = HostOptions::default();
-        for entry in [
+        let options = read(&[
             "@redirect=https",
             " @unknown=404",
             "@acme=10.0.0.2:80 10.0.0.1",
             "@acme=10.0.0.1",
-        ] {
-            check_entry(entry).unwrap();
-            options.read(as_option(entry).unwrap()).unwrap();
-        }
+            "@balance=source",
+            "@slow-start=90s",
+            "@queue=0",
+            "@removal=drain=1500ms",
+            "@max-connections=1000",
+            "@max-rate=20",
+            "@check=http",
+            "@check-path=/health?deep=1",
+            "@check-status=200",
+            "@check-name=Www.Example.com",
+            "@check-interval=500ms",
+            "@check-timeout=1s",
+            "@check-rise=1",
+            "@check-fall=5",
+        ]);
         let entries = options.entries();
         assert_eq!(
             entries,
@@ -133,16 +290,44 @@ mod tests {
                 "@redirect=https",
                 "@unknown=404",
                 "@acme=10.0.0.1",
-                "@acme=10.0.0.2:80"
+                "@acme=10.0.0.2:80",
+                "@balance=source",
+                "@slow-start=1m30s",
+                "@queue=0",
+                "@removal=drain=1s500ms",
+                "@max-connections=1000",
+                "@max-rate=20",
+                "@check=http",
+                "@check-path=/health?deep=1",
+                "@check-status=200-200",
+                "@check-name=www.example.com",
+                "@check-interval=500ms",
+                "@check-timeout=1s",
+                "@check-rise=1",
+                "@check-fall=5"
             ]
         );
-        let mut again = HostOptions::default();
-        for entry in &entries {
-            again.read(as_option(entry).unwrap()).unwrap();
-        }
-        assert_eq!(again, options);
+        let again: Vec<&str> = entries.iter().map(String::as_str).collect();
+        assert_eq!(read(&again), options);
+        assert_eq!(options.check_together(), Ok(()));
         assert_eq!(as_option("10.0.0.1"), None);
         assert_eq!(option_entry("redirect", "https"), "@redirect=https");
+    }
+
+    #[test]
+    fn a_check_is_complete_and_its_options_alone_are_refused() {
+        let check = read(&["@check=tls"]).check.check().unwrap();
+        assert_eq!((check.rise, check.fall), (2, 3));
+        assert_eq!((&*check.path, check.status), ("/", (200, 399)));
+        assert_eq!(read(&[]).check.check(), None);
+        for entries in [
+            &["@check-interval=1s"][..],
+            &["@check=tcp", "@check-path=/"],
+            &["@check=tls", "@check-status=200"],
+        ] {
+            let together = read(entries).check_together();
+            assert_eq!(together, Err(EntryError::CheckMissing), "{entries:?}");
+        }
     }
 
     #[test]
@@ -159,5 +344,28 @@ mod tests {
             assert_eq!(check_entry(entry), Err(want), "{entry}");
         }
         assert!(matches!(check_entry("@acme=::1"), Err(EntryError::Acme(_))));
+        for entry in [
+            "@balance=fair",
+            "@slow-start=30",
+            "@queue=70000",
+            "@queue=-1",
+            "@removal=drain",
+            "@removal=drain=0s",
+            "@max-connections=0",
+            "@max-rate=many",
+            "@check=icmp",
+            "@check-path=health",
+            "@check-status=99",
+            "@check-status=300-200",
+            "@check-name=a b",
+            "@check-interval=1ms",
+            "@check-timeout=2h",
+            "@check-rise=0",
+            "@check-fall=1000",
+        ] {
+            let error = check_entry(entry).unwrap_err();
+            assert!(matches!(error, EntryError::Check(..)), "{entry}: {error:?}");
+            assert!(error.to_string().contains("; write "), "{error}");
+        }
     }
 }

@@ -4,9 +4,11 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::host_options::Removal;
 use super::key::Key;
 use super::shard::{Kind, Shard, hash, shard_of};
-use super::table::{Route, Table, Update, depth_bit, labels_in};
+use super::table::{NO_ROUTE, Route, Table, Update, depth_bit, labels_in};
+use crate::protocol::Protocol;
 
 /// Where a route was said. Under one key Redis wins over what is static.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +62,11 @@ pub struct Master {
     fallback: HashMap<Key, Arc<Route>>,
     redis_names: usize,
     wildcards_by_depth: [usize; 128],
+    /// Whether a host was ever shown that wants something of its live connections when a backend
+    /// leaves. Until then nobody has to be told which routes were replaced.
+    removal_matters: bool,
+    /// Ids of routes that lost a name since the last version.
+    replaced: BTreeSet<u64>,
     /// Published pieces that were replaced, and updates on their way: dropped here and not on a
     /// core, once the core's references are gone.
     old_shards: Vec<Arc<Shard>>,
@@ -79,6 +86,8 @@ impl Master {
             fallback: HashMap::new(),
             redis_names: 0,
             wildcards_by_depth: [0; 128],
+            removal_matters: false,
+            replaced: BTreeSet::new(),
             old_shards: Vec::new(),
             old_updates: Vec::new(),
             old_routes: Vec::new(),
@@ -172,6 +181,7 @@ impl Master {
             version: self.table.shape.version,
             shards,
             shape: self.table.shape.clone(),
+            replaced: std::mem::take(&mut self.replaced).into_iter().collect(),
         });
         self.old_updates.push(Arc::clone(&update));
         Some(update)
@@ -233,6 +243,13 @@ impl Master {
             (Some(_), Some(_)) => Change::Changed,
         };
         let was_redis = matches!(before, Some((Layer::Redis, _)));
+        let old_id = before.map(|(_, route)| route.id());
+        if let Some((_, route)) = &route {
+            self.removal_matters |= route.removal() != Removal::Keep;
+        }
+        if self.removal_matters && change != Change::None {
+            self.note_replaced(key, old_id);
+        }
         let is_redis = matches!(route, Some((Layer::Redis, _)));
         let (kind, name) = match key {
             Key::Host(host) => (Kind::Exact, host.as_str().as_bytes()),
@@ -274,6 +291,27 @@ impl Master {
             self.table.shape.wildcard_depths &= !depth_bit(depth);
         }
         change
+    }
+
+    /// Notes which routes the names under a key had before: the key's own, or what it takes names from.
+    fn note_replaced(&mut self, key: &Key, id: Option<u64>) {
+        if let Some(id) = id {
+            self.replaced.insert(id);
+            return;
+        }
+        let above = match key {
+            Key::Host(name) | Key::Wildcard(name) => self.table.wildcard_above(name),
+            Key::Default(_) => None,
+        };
+        if let Some((_, route)) = above {
+            self.replaced.insert(route.id());
+            return;
+        }
+        for protocol in Protocol::ALL {
+            let default = self.table.default_route(protocol);
+            let id = default.map_or(NO_ROUTE, |route| route.id());
+            self.replaced.insert(id);
+        }
     }
 
     /// The shard, copied first when a core may have it.

@@ -8,7 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::host::{Host, HostError};
-use super::member_options::{Delivery, OptionError, Source};
+use super::member_options::{self, Delivery, OptionError, Source};
+use super::share::Share;
 
 /// Longest member in bytes. The longest sensible one is a name of 253 bytes with a port and every
 /// option once; the rest is room for options to come.
@@ -22,6 +23,7 @@ const UNIX_PATH_BYTES_MAX: usize = 107;
 pub struct Member {
     pub address: MemberAddress,
     pub delivery: Delivery,
+    pub share: Share,
 }
 
 /// Where a member points to; without a port the protocol's default applies.
@@ -105,7 +107,7 @@ impl Member {
         let mut words = text.split_ascii_whitespace();
         let address = words.next().ok_or(MemberError::Empty)?;
         let address = parse_address(address)?;
-        let delivery = Delivery::parse(words).map_err(MemberError::Option)?;
+        let (delivery, share) = member_options::parse(words).map_err(MemberError::Option)?;
         match (&address, delivery.source) {
             (MemberAddress::Unix(_), Source::Client | Source::Nat46(_)) => {
                 let source = Delivery {
@@ -117,8 +119,17 @@ impl Member {
             (MemberAddress::Ip(IpAddr::V4(_), _), Source::Nat46(_)) => {
                 Err(MemberError::Nat46NeedsIpv6)
             }
-            _ => Ok(Member { address, delivery }),
+            _ => Ok(Member {
+                address,
+                delivery,
+                share,
+            }),
         }
+    }
+
+    /// Whether both are one backend, whatever their shares.
+    pub fn is_same_backend(&self, other: &Member) -> bool {
+        self.address == other.address && self.delivery == other.delivery
     }
 }
 
@@ -143,7 +154,8 @@ impl fmt::Display for Member {
             }
         };
         port.map_or(Ok(()), |port| write!(out, ":{port}"))?;
-        self.delivery.fmt(out)
+        self.delivery.fmt(out)?;
+        self.share.fmt(out)
     }
 }
 
@@ -231,8 +243,8 @@ mod tests {
             (&*"a".repeat(1025), MemberError::TooLong(1025)),
             ("10.0.0.7\0", MemberError::Nul),
             (
-                "10.0.0.7 weight=3",
-                MemberError::Option(OptionError::Unknown("weight=3".into())),
+                "10.0.0.7 wait=3",
+                MemberError::Option(OptionError::Unknown("wait=3".into())),
             ),
             (
                 "10.0.0.7 proxy=v2 proxy=v1",
@@ -279,10 +291,10 @@ mod tests {
                     .prop_map(|(name, port)| MemberAddress::Name(name.into(), port)),
                 "/[a-z/._-]{0,100}".prop_map(|path| MemberAddress::Unix(Path::new(&path).into())),
             ],
-            proxy in prop::sample::select(&["", " proxy=v1", " proxy=v2"][..]),
+            options in prop::sample::select(&["", " proxy=v1", " proxy=v2 weight=2", " backup max=9"][..]),
         ) {
-            let delivery = Delivery::parse(proxy.split_ascii_whitespace()).unwrap();
-            let member = Member { address, delivery };
+            let (delivery, share) = member_options::parse(options.split_ascii_whitespace()).unwrap();
+            let member = Member { address, delivery, share };
             prop_assert_eq!(Member::parse(&member.to_string()), Ok(member));
         }
 

@@ -6,8 +6,10 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
+use super::share::{Share, WEIGHT_MAX};
+
 /// The options there are, as a message names them.
-const KNOWN: &str = "proxy=v1, proxy=v2, source=client and source=nat46:PREFIX/96";
+const KNOWN: &str = "proxy=v1, proxy=v2, source=client, source=nat46:PREFIX/96, weight=NUMBER, backup and max=NUMBER";
 
 /// How a backend is told who its client is; part of what makes two members two backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -55,6 +57,10 @@ pub enum OptionError {
     Source(Box<str>),
     /// What stands after `source=nat46:`.
     Prefix(Box<str>),
+    /// What stands after `weight=`.
+    Weight(Box<str>),
+    /// What stands after `max=`.
+    Max(Box<str>),
 }
 
 impl fmt::Display for OptionError {
@@ -80,28 +86,46 @@ impl fmt::Display for OptionError {
                 out,
                 "{value:?} is no prefix for IPv4 addresses; write a unicast IPv6 prefix of 96 bits whose last 32 bits are zero, as in 2001:db8:46::/96"
             ),
+            OptionError::Weight(value) => write!(
+                out,
+                "{value:?} is no weight; write a number from 1 to {WEIGHT_MAX}, as in weight=3"
+            ),
+            OptionError::Max(value) => write!(
+                out,
+                "{value:?} is no number of connections; write one from 1 on, as in max=200"
+            ),
         }
     }
 }
 
 impl std::error::Error for OptionError {}
 
-impl Delivery {
-    /// Reads the words behind an address.
-    pub(super) fn parse<'a>(words: impl Iterator<Item = &'a str>) -> Result<Delivery, OptionError> {
-        let (mut proxy, mut source) = (None, None);
-        for word in words {
-            match word.split_once('=') {
-                Some(("proxy", value)) => once(&mut proxy, "proxy", parse_proxy(value)?)?,
-                Some(("source", value)) => once(&mut source, "source", parse_source(value)?)?,
-                _ => return Err(OptionError::Unknown(word.into())),
-            }
+/// Reads the words behind an address.
+pub(super) fn parse<'a>(
+    words: impl Iterator<Item = &'a str>,
+) -> Result<(Delivery, Share), OptionError> {
+    let (mut proxy, mut source) = (None, None);
+    let (mut weight, mut backup, mut max) = (None, None, None);
+    for word in words {
+        match word.split_once('=') {
+            Some(("proxy", value)) => once(&mut proxy, "proxy", parse_proxy(value)?)?,
+            Some(("source", value)) => once(&mut source, "source", parse_source(value)?)?,
+            Some(("weight", value)) => once(&mut weight, "weight", Share::parse_weight(value)?)?,
+            Some(("max", value)) => once(&mut max, "max", Share::parse_max(value)?)?,
+            None if word == "backup" => once(&mut backup, "backup", ())?,
+            _ => return Err(OptionError::Unknown(word.into())),
         }
-        Ok(Delivery {
-            proxy,
-            source: source.unwrap_or_default(),
-        })
     }
+    let delivery = Delivery {
+        proxy,
+        source: source.unwrap_or_default(),
+    };
+    let share = Share {
+        weight: weight.unwrap_or(1),
+        backup: backup.is_some(),
+        connections_max: max,
+    };
+    Ok((delivery, share))
 }
 
 /// Each option with the blank in front of it, so that it can follow an address.
@@ -181,7 +205,36 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Delivery, OptionError> {
-        Delivery::parse(text.split_ascii_whitespace())
+        super::parse(text.split_ascii_whitespace()).map(|(delivery, _)| delivery)
+    }
+
+    #[test]
+    fn the_share_of_a_member() {
+        let share =
+            |text: &str| super::parse(text.split_ascii_whitespace()).map(|(_, share)| share);
+        assert_eq!(share("proxy=v2"), Ok(Share::default()));
+        for text in [
+            " weight=3",
+            " weight=256 backup max=1",
+            " backup",
+            " max=4294967295",
+        ] {
+            assert_eq!(share(text).unwrap().to_string(), text);
+        }
+        for (text, error) in [
+            ("weight=0", OptionError::Weight("0".into())),
+            ("weight=257", OptionError::Weight("257".into())),
+            ("weight=+1", OptionError::Weight("+1".into())),
+            ("weight=", OptionError::Weight("".into())),
+            ("max=0", OptionError::Max("0".into())),
+            ("max=4294967296", OptionError::Max("4294967296".into())),
+            ("backup=yes", OptionError::Unknown("backup=yes".into())),
+            ("backup backup", OptionError::Twice("backup")),
+            ("weight=1 weight=1", OptionError::Twice("weight")),
+        ] {
+            assert_eq!(share(text), Err(error.clone()), "{text}");
+            assert!(error.to_string().contains("; "), "{error}");
+        }
     }
 
     #[test]
@@ -216,7 +269,7 @@ mod tests {
         let unknown = |text: &str| OptionError::Unknown(text.into());
         let source = |text: &str| OptionError::Source(text.into());
         for (text, error) in [
-            ("weight=3", unknown("weight=3")),
+            ("wait=3", unknown("wait=3")),
             ("proxy", unknown("proxy")),
             ("Proxy=v2", unknown("Proxy=v2")),
             ("=v2", unknown("=v2")),

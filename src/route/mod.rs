@@ -2,7 +2,9 @@
 //! this, each core looks names up in its view.
 
 mod backend;
+mod check_state;
 mod choose;
+mod health_check;
 mod host;
 mod host_options;
 mod key;
@@ -11,17 +13,23 @@ mod member;
 mod member_options;
 mod registry;
 mod shard;
+mod share;
 mod table;
+mod vitals;
 
 pub use backend::{Address, Backend};
-pub use choose::{Balance, Chooser};
+pub use check_state::{AskedAs, CheckState};
+pub use choose::{Balance, Choice, Chooser, Wish};
+pub use health_check::{Check, CheckKind};
 #[doc(hidden)]
 pub use host::fuzz_host;
 pub use host::{Host, HostError};
-pub use host_options::{EntryError, HostOptions, as_option, check_entry, option_entry};
+pub use host_options::{EntryError, HostOptions, Removal, as_option, check_entry, option_entry};
 pub use key::{Key, KeyError};
 pub use master::{Change, Layer, Master, Seen};
 pub use member::{Member, MemberAddress, MemberError};
 pub use member_options::{Delivery, Nat46Prefix, OptionError, ProxyVersion, Source};
 pub use registry::Registry;
-pub use table::{Route, RouteOptions, Table, Update};
+pub use share::{Seat, Share};
+pub use table::{NO_ROUTE, Place, Queued, Route, RouteOptions, Table, Update};
+pub use vitals::{Admission, Condition, EjectRules, Moment, Vitals};

@@ -5,12 +5,15 @@
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use hashbrown::HashTable;
 
 use super::backend::Backend;
+use super::check_state::CheckState;
+use super::health_check::Check;
 use super::member::{Member, MemberError};
+use super::share::{Seat, Share};
 use super::table::{Route, RouteOptions};
 
 /// All backends and routes that exist.
@@ -27,6 +30,8 @@ pub struct Registry {
     retired: HashMap<u64, Arc<Route>>,
     /// Slots whose last route is gone and whose backend a connection may still hold.
     orphans: BTreeSet<u32>,
+    /// By slot and check; held by the routes that have both.
+    checks: HashMap<(u32, Check), Weak<CheckState>>,
     unresolved: Arc<Vec<IpAddr>>,
 }
 
@@ -35,61 +40,77 @@ impl Registry {
         Registry::default()
     }
 
-    /// The backend of a member, made when it is new.
+    /// The backend of a member, made when it is new, and the share that the member has.
+    pub fn seat(&mut self, text: &str) -> Result<Seat, MemberError> {
+        let mut member = Member::parse(text)?;
+        let share = std::mem::take(&mut member.share);
+        let backend = self.backend(member);
+        Ok(Seat { backend, share })
+    }
+
+    /// As [`Registry::seat`], for a member whose share does not matter.
     pub fn intern(&mut self, text: &str) -> Result<Arc<Backend>, MemberError> {
-        let member = Member::parse(text)?;
+        self.seat(text).map(|seat| seat.backend)
+    }
+
+    fn backend(&mut self, member: Member) -> Arc<Backend> {
         let hash = self.hasher.hash_one(&member);
         let known = self
             .by_member
             .find(hash, |slot| *self.at(*slot).member() == member);
         if let Some(slot) = known {
-            return Ok(Arc::clone(self.at(*slot)));
+            return Arc::clone(self.at(*slot));
         }
         let slot = self.free.pop().unwrap_or_else(|| {
             self.backends.push(None);
             u32::try_from(self.backends.len() - 1).expect("fewer than 2^32 backends")
         });
-        let backend = Arc::new(Backend::new(slot, member, text, &self.unresolved));
+        let backend = Arc::new(Backend::new(slot, member, &self.unresolved));
         self.backends[slot as usize] = Some(Arc::clone(&backend));
         let (backends, hasher) = (&self.backends, &self.hasher);
         self.by_member.insert_unique(hash, slot, |slot| {
             hasher.hash_one(alive(backends, *slot).member())
         });
-        Ok(backend)
+        backend
     }
 
     /// The route of a set of backends; order and repetition do not matter.
     ///
     /// An empty set is the route of a name whose every member was rejected: the name is known and
     /// is not to fall to a wildcard or a default that belongs to someone else.
-    pub fn route(&mut self, backends: Vec<Arc<Backend>>) -> Arc<Route> {
-        self.route_with(backends, None)
+    pub fn route(&mut self, seats: impl IntoIterator<Item: Into<Seat>>) -> Arc<Route> {
+        self.route_with(seats, None)
     }
 
-    /// As [`Registry::route`], for a host with options.
+    /// As [`Registry::route`], for a host with options. Of one backend with several shares the
+    /// greatest counts.
     pub fn route_with(
         &mut self,
-        mut backends: Vec<Arc<Backend>>,
+        seats: impl IntoIterator<Item: Into<Seat>>,
         options: Option<RouteOptions>,
     ) -> Arc<Route> {
-        backends.sort_unstable_by_key(|backend| backend.slot());
-        backends.dedup_by_key(|backend| backend.slot());
-        let hash = hash_of(&self.hasher, &backends, options.as_ref());
+        let mut seats: Vec<Seat> = seats.into_iter().map(Into::into).collect();
+        seats.sort_unstable_by_key(|seat| (seat.backend.slot(), std::cmp::Reverse(seat.share)));
+        seats.dedup_by_key(|seat| seat.backend.slot());
+        let shares = seats.iter().map(|seat| (seat.backend.slot(), seat.share));
+        let hash = hash_of(&self.hasher, shares.clone(), options.as_ref());
         let said = |options: Option<&RouteOptions>| options.map(|options| options.said.clone());
         let same = |route: &Arc<Route>| {
-            said(route.options()) == said(options.as_ref())
-                && route.backends().len() == backends.len()
-                && route
-                    .backends()
-                    .iter()
-                    .zip(&backends)
-                    .all(|(a, b)| Arc::ptr_eq(a, b))
+            said(route.options()) == said(options.as_ref()) && seats_of(route).eq(shares.clone())
         };
         if let Some(route) = self.routes.find(hash, same) {
             return Arc::clone(route);
         }
+        let check = options.as_ref().and_then(|said| said.said.check.check());
+        let checks = check.map_or_else(Vec::new, |check| {
+            let backends = seats.iter().map(|seat| &seat.backend);
+            backends
+                .map(|backend| check_of(&mut self.checks, backend, &check))
+                .collect()
+        });
+        seats.iter().for_each(|seat| seat.backend.enter_route());
         self.routes_made += 1;
-        let route = Route::new(self.routes_made, backends).with_options(options);
+        let route = Route::new(self.routes_made, seats).with_options(options, checks);
         let route = Arc::new(route);
         let hasher = &self.hasher;
         self.routes
@@ -97,6 +118,11 @@ impl Registry {
                 hash_of_route(hasher, route)
             });
         route
+    }
+
+    /// Every active check that a route has, each once.
+    pub fn checks(&self) -> impl Iterator<Item = Arc<CheckState>> {
+        self.checks.values().filter_map(Weak::upgrade)
     }
 
     /// Says that a route lost a place in the table; [`Registry::sweep`] frees it when it was the last.
@@ -113,7 +139,9 @@ impl Registry {
             .extract_if(|_, route| Arc::strong_count(route) == 2)
             .map(|(_, route)| route)
             .collect();
+        let are_fewer = !freed.is_empty();
         while let Some(route) = freed.pop() {
+            route.backends().iter().for_each(|b| b.leave_route());
             let slots: Vec<u32> = route.backends().iter().map(|b| b.slot()).collect();
             if let Ok(entry) = self
                 .routes
@@ -128,6 +156,9 @@ impl Registry {
             if let Some(acme) = route.options().and_then(|options| options.acme.clone()) {
                 self.retired.insert(acme.id(), acme);
             }
+        }
+        if are_fewer {
+            self.checks.retain(|_, state| state.strong_count() > 0);
         }
         self.orphans.retain(|&slot| {
             let place = &mut self.backends[slot as usize];
@@ -159,12 +190,35 @@ impl Registry {
 }
 
 fn hash_of_route(hasher: &RandomState, route: &Route) -> u64 {
-    hash_of(hasher, route.backends(), route.options())
+    hash_of(hasher, seats_of(route), route.options())
 }
 
-fn hash_of(hasher: &RandomState, backends: &[Arc<Backend>], options: Option<&RouteOptions>) -> u64 {
-    let slots: Vec<u32> = backends.iter().map(|backend| backend.slot()).collect();
-    hasher.hash_one((slots, options.map(|options| &options.said)))
+fn seats_of(route: &Route) -> impl Iterator<Item = (u32, Share)> {
+    let backends = route.backends().iter().enumerate();
+    backends.map(|(index, backend)| (backend.slot(), route.share(index)))
+}
+
+fn hash_of(
+    hasher: &RandomState,
+    shares: impl Iterator<Item = (u32, Share)>,
+    options: Option<&RouteOptions>,
+) -> u64 {
+    let shares: Vec<(u32, Share)> = shares.collect();
+    hasher.hash_one((shares, options.map(|options| &options.said)))
+}
+
+/// What is known of the backend under the check, by whatever route.
+fn check_of(
+    checks: &mut HashMap<(u32, Check), Weak<CheckState>>,
+    backend: &Arc<Backend>,
+    check: &Check,
+) -> Arc<CheckState> {
+    let place = checks.entry((backend.slot(), check.clone())).or_default();
+    place.upgrade().unwrap_or_else(|| {
+        let state = Arc::new(CheckState::new(Arc::clone(backend), check.clone()));
+        *place = Arc::downgrade(&state);
+        state
+    })
 }
 
 fn alive(backends: &[Option<Arc<Backend>>], slot: u32) -> &Arc<Backend> {
@@ -179,11 +233,11 @@ mod tests {
     use crate::route::{HostOptions, ProxyVersion};
 
     fn route(registry: &mut Registry, members: &[&str]) -> Arc<Route> {
-        let backends = members
+        let seats: Vec<Seat> = members
             .iter()
-            .map(|text| registry.intern(text).unwrap())
+            .map(|text| registry.seat(text).unwrap())
             .collect();
-        registry.route(backends)
+        registry.route(seats)
     }
 
     #[test]
@@ -254,7 +308,9 @@ mod tests {
         let second = route(&mut registry, &["shared.test"]);
         let in_use = Arc::clone(&first.backends()[0]);
         registry.retire(first);
+        assert!(in_use.has_route());
         registry.sweep();
+        assert!(!in_use.has_route() && second.backends()[0].has_route());
         assert_eq!((registry.backend_count(), registry.route_count()), (2, 1));
         drop(in_use);
         registry.sweep();

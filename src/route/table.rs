@@ -1,15 +1,20 @@
 //! The table as a core sees it: name → route, without locks and without copies per core. Shards
 //! and routes are shared; a view is their pointers.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::backend::Backend;
+use super::check_state::CheckState;
 use super::host::Host;
-use super::host_options::HostOptions;
+use super::host_options::{HostOptions, Removal};
 use super::key::Key;
 use super::master::Layer;
 use super::member_options::ProxyVersion;
 use super::shard::{Kind, SHARDS, Shard, hash, shard_of};
+use super::share::{Seat, Share};
 use crate::protocol::Protocol;
 
 /// A set of backends, interned by [`Registry`](super::Registry). Empty only when every member of
@@ -18,8 +23,14 @@ use crate::protocol::Protocol;
 pub struct Route {
     id: u64,
     backends: Box<[Arc<Backend>]>,
+    /// By index of the backend; empty when all have the same default share, as nearly everywhere.
+    shares: Box<[Share]>,
+    /// By index of the backend; empty without active checks.
+    checks: Box<[Arc<CheckState>]>,
     options: Option<Box<RouteOptions>>,
     tells_names: bool,
+    turns: AtomicU32,
+    queued: AtomicU32,
 }
 
 /// What is said about a host besides its backends.
@@ -31,19 +42,77 @@ pub struct RouteOptions {
 }
 
 impl Route {
-    pub(super) fn new(id: u64, backends: Vec<Arc<Backend>>) -> Route {
+    pub(super) fn new(id: u64, seats: Vec<Seat>) -> Route {
         let is_told = |backend: &Arc<Backend>| backend.delivery().proxy == Some(ProxyVersion::V2);
+        let (backends, shares): (Vec<_>, Vec<_>) = seats
+            .into_iter()
+            .map(|seat| (seat.backend, seat.share))
+            .unzip();
+        let are_equal = shares.iter().all(|share| *share == Share::default());
         Route {
             id,
             tells_names: backends.iter().any(is_told),
             backends: backends.into(),
+            shares: if are_equal {
+                Box::default()
+            } else {
+                shares.into()
+            },
+            checks: Box::default(),
             options: None,
+            turns: AtomicU32::new(0),
+            queued: AtomicU32::new(0),
         }
     }
 
-    pub(super) fn with_options(mut self, options: Option<RouteOptions>) -> Route {
+    pub(super) fn with_options(
+        mut self,
+        options: Option<RouteOptions>,
+        checks: Vec<Arc<CheckState>>,
+    ) -> Route {
+        debug_assert!(checks.is_empty() || checks.len() == self.backends.len());
         self.options = options.map(Box::new);
+        self.checks = checks.into();
         self
+    }
+
+    /// The share of the backend at `index`.
+    pub fn share(&self, index: usize) -> Share {
+        self.shares.get(index).copied().unwrap_or_default()
+    }
+
+    /// How many live connections the route lets this backend of its have.
+    pub fn connections_max(&self, backend: &Backend) -> Option<NonZeroU32> {
+        let slot = backend.slot();
+        let index = self.backends.iter().position(|one| one.slot() == slot)?;
+        self.share(index).connections_max
+    }
+
+    /// Whether some member has a share of its own.
+    pub fn has_shares(&self) -> bool {
+        !self.shares.is_empty()
+    }
+
+    /// What the active checks say of each backend, by its index; empty where none are made.
+    pub fn checks(&self) -> &[Arc<CheckState>] {
+        &self.checks
+    }
+
+    /// The next turn of those who go round, of all cores.
+    pub(super) fn next_turn(&self) -> u32 {
+        self.turns.fetch_add(1, Relaxed)
+    }
+
+    /// One client more that waits for a backend to have room; `None` when as many as may already do.
+    pub fn enter_queue(route: &Arc<Route>, queue_max: u32) -> Option<Queued> {
+        let one_more = |queued| (queued < queue_max).then_some(queued + 1);
+        let entered = route.queued.fetch_update(Relaxed, Relaxed, one_more);
+        entered.ok().map(|_| Queued(Arc::clone(route)))
+    }
+
+    /// How many clients wait.
+    pub fn queued(&self) -> u32 {
+        self.queued.load(Relaxed)
     }
 
     /// `None` when nothing is said, as for most hosts.
@@ -53,16 +122,28 @@ impl Route {
 
     /// The members and options, as an operator writes them.
     pub fn entries(&self) -> Vec<String> {
-        let members = self
-            .backends
-            .iter()
-            .map(|backend| backend.text().to_owned());
+        let member = |(index, backend): (usize, &Arc<Backend>)| {
+            let share = self.share(index);
+            format!("{}{share}", backend.text())
+        };
+        let members = self.backends.iter().enumerate().map(member);
         let options = self.options().map(|options| options.said.entries());
         members.chain(options.into_iter().flatten()).collect()
     }
 
     pub fn backends(&self) -> &[Arc<Backend>] {
         &self.backends
+    }
+
+    /// Whether a backend is among those of the route.
+    pub fn has(&self, slot: u32) -> bool {
+        self.backends.iter().any(|backend| backend.slot() == slot)
+    }
+
+    /// What becomes of live connections to a backend that leaves the host.
+    pub fn removal(&self) -> Removal {
+        let options = self.options();
+        options.map_or(Removal::Keep, |options| options.said.removal())
     }
 
     /// Whether some backend is told what the client asked for (`proxy=v2`), so that the head has to
@@ -74,6 +155,16 @@ impl Route {
     /// Never used twice in the life of the process.
     pub fn id(&self) -> u64 {
         self.id
+    }
+}
+
+/// A client that waits for a backend of its route to have room, for as long as this lives.
+#[derive(Debug)]
+pub struct Queued(Arc<Route>);
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.0.queued.fetch_sub(1, Relaxed);
     }
 }
 
@@ -101,6 +192,27 @@ pub struct Update {
     pub version: u64,
     pub(super) shards: Vec<(u16, Arc<Shard>)>,
     pub(super) shape: Shape,
+    pub(super) replaced: Box<[u64]>,
+}
+
+impl Update {
+    /// The ids of the routes that some name had before and has no longer, in ascending order, with
+    /// [`NO_ROUTE`] where a name had none. Empty as long as no host has ever set `removal`.
+    pub fn replaced(&self) -> &[u64] {
+        &self.replaced
+    }
+}
+
+/// The id that no route has.
+pub const NO_ROUTE: u64 = 0;
+
+/// The kind of key that a name was found under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Exact,
+    /// With so many labels behind the star.
+    Wildcard(usize),
+    Default,
 }
 
 impl Table {
@@ -125,12 +237,30 @@ impl Table {
     /// wildcard has.
     pub fn lookup(&self, host: &Host) -> Option<&Arc<Route>> {
         let name = host.as_str().as_bytes();
-        if let Some(route) = self.find(Kind::Exact, name) {
-            return Some(route);
-        }
+        let exact = self.find(Kind::Exact, name);
+        exact.or_else(|| self.wildcard_above(host).map(|(_, route)| route))
+    }
+
+    /// Where a connection with this name goes, or one without a name, and by which key.
+    pub fn locate(&self, host: Option<&Host>, protocol: Protocol) -> Option<(Place, &Arc<Route>)> {
+        let named = host.and_then(|host| {
+            let exact = self.find(Kind::Exact, host.as_str().as_bytes());
+            let exact = exact.map(|route| (Place::Exact, route));
+            exact.or_else(|| {
+                let (labels, route) = self.wildcard_above(host)?;
+                Some((Place::Wildcard(labels), route))
+            })
+        });
+        let default = || Some((Place::Default, self.default_route(protocol)?));
+        named.or_else(default)
+    }
+
+    /// The most specific wildcard that takes the name in, and how many labels stand behind its star.
+    pub(super) fn wildcard_above(&self, host: &Host) -> Option<(usize, &Arc<Route>)> {
         if self.shape.wildcard_depths == 0 || host.is_ip_literal() {
             return None;
         }
+        let name = host.as_str().as_bytes();
         let mut suffix = name;
         let mut labels = labels_in(name);
         while let Some(dot) = suffix.iter().position(|byte| *byte == b'.') {
@@ -139,7 +269,7 @@ impl Table {
             if self.shape.wildcard_depths & depth_bit(labels) != 0
                 && let Some(route) = self.find(Kind::Wildcard, suffix)
             {
-                return Some(route);
+                return Some((labels, route));
             }
         }
         None

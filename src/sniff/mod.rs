@@ -17,6 +17,7 @@ mod tests;
 
 pub use ja4::{Ja4, ja4};
 pub use refusal::{Answer, Refusal};
+pub use tls::is_hello_alone;
 
 use crate::protocol::Protocol;
 use crate::route::Host;

@@ -278,6 +278,10 @@ refusals! {
     TransferEncodingVersion "transfer_encoding_version" Malformed
         "an HTTP/1.0 request has a Transfer-Encoding, which that version does not know; \
          the client or a proxy before it is broken or hostile"
+    /// An Expect that is not exactly `100-continue`, once (RFC 9110 section 10.1.1).
+    Expect "expect" Malformed
+        "the Expect is not exactly 100-continue, so whether the body waits is ambiguous; \
+         the client is broken or hostile"
     /// A chunk size that is no hexadecimal number, or what follows it (RFC 9112 section 7.1).
     ChunkSize "chunk_size" Malformed
         "a chunk's size is no plain hexadecimal number in a line of its own; \
@@ -285,9 +289,9 @@ refusals! {
     /// A chunk size beyond 64 bits.
     ChunkOverflow "chunk_overflow" Malformed
         "a chunk's size has more than 16 digits; the client is broken or hostile"
-    /// A chunk extension that is too long or holds control characters.
+    /// A chunk extension that is empty, too long, or not of printable ASCII.
     ChunkExtension "chunk_extension" Malformed
-        "a chunk's extension is longer than 1,024 bytes or holds a control character; \
+        "a chunk's extension is empty, longer than 1,024 bytes or holds bytes beyond printable ASCII; \
          the client is broken or hostile"
     /// A chunk whose data is not followed by the end of a line.
     ChunkEnd "chunk_end" Malformed

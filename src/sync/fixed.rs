@@ -18,7 +18,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::config::SyncConfig;
 use crate::protocol::Protocol;
-use crate::route::{Key, check_entry};
+use crate::route::{HostOptions, Key, Member, as_option, check_entry};
 
 /// Members by what they are filed under.
 pub(super) type Routes = HashMap<Key, Vec<String>>;
@@ -30,7 +30,32 @@ pub(super) fn load(config: &SyncConfig) -> Result<Routes, String> {
         None => Routes::new(),
     };
     routes.extend(from_options(&config.static_routes)?);
+    for (key, entries) in &routes {
+        check_together(entries).map_err(|error| format!("route {key}: {error}"))?;
+    }
     Ok(routes)
+}
+
+/// What shows only when all that is said of a host is read.
+fn check_together(entries: &[String]) -> Result<(), String> {
+    let mut said = HostOptions::default();
+    let mut members: Vec<Member> = Vec::new();
+    for entry in entries {
+        match as_option(entry) {
+            Some(option) => said.read(option).map_err(|error| error.to_string())?,
+            None => {
+                let member = Member::parse(entry).map_err(|error| error.to_string())?;
+                let same = |known: &&Member| known.is_same_backend(&member);
+                if let Some(known) = members.iter().find(same).filter(|known| **known != member) {
+                    return Err(format!(
+                        "members \"{known}\" and \"{member}\" are the same backend; leave the one that is meant"
+                    ));
+                }
+                members.push(member);
+            }
+        }
+    }
+    said.check_together().map_err(|error| error.to_string())
 }
 
 fn from_options(pairs: &[(String, String)]) -> Result<Routes, String> {

@@ -108,7 +108,7 @@ mod tests {
             ("static.test", Layer::Static),
         ] {
             let backends = ["10.0.0.1:443", "b.test"].map(|text| registry.intern(text).unwrap());
-            let route = registry.route(backends.into());
+            let route = registry.route(backends);
             master.set(&Key::parse(key).unwrap(), layer, Some(route));
         }
         write(&path, master.table()).unwrap();

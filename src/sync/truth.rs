@@ -9,7 +9,7 @@ use super::fixed::Routes;
 use super::names::Book;
 use super::status::Shared;
 use crate::route::{
-    Backend, Change, HostOptions, Key, Layer, Master, MemberError, Registry, Route, RouteOptions,
+    Change, HostOptions, Key, Layer, Master, MemberError, Registry, Route, RouteOptions, Seat,
     Update, as_option,
 };
 
@@ -194,37 +194,57 @@ impl Truth {
 
     /// The route of some members and options; those that cannot be parsed are left out and named.
     fn route_of(&mut self, entries: &[&str], errors: &mut Vec<String>) -> Arc<Route> {
-        let mut backends = Vec::new();
+        let mut seats: Vec<Seat> = Vec::new();
         let mut said = HostOptions::default();
         for entry in entries {
             let error = match as_option(entry) {
                 Some(option) => said.read(option).err().map(|error| error.to_string()),
                 None => self
                     .adopt(entry)
-                    .map(|backend| backends.push(backend))
-                    .err()
-                    .map(|error| error.to_string()),
+                    .map_err(|error| error.to_string())
+                    .and_then(|seat| take_in(&mut seats, seat))
+                    .err(),
             };
             errors.extend(error.map(|error| format!("member {entry:.100?}: {error}")));
         }
-        if said == HostOptions::default() {
-            return self.registry.route(backends);
+        if let Err(error) = said.check_together() {
+            errors.push(format!("options: {error}"));
         }
-        let acme: Vec<Arc<Backend>> = said
+        if said == HostOptions::default() {
+            return self.registry.route(seats);
+        }
+        let acme: Vec<Seat> = said
             .acme
             .iter()
             .filter_map(|member| self.adopt(member).ok())
             .collect();
         let acme = (!acme.is_empty()).then(|| self.registry.route(acme));
         let options = RouteOptions { said, acme };
-        self.registry.route_with(backends, Some(options))
+        self.registry.route_with(seats, Some(options))
     }
 
-    fn adopt(&mut self, member: &str) -> Result<Arc<Backend>, MemberError> {
-        let backend = self.registry.intern(member)?;
-        self.book.adopt(&backend, Instant::now());
-        Ok(backend)
+    fn adopt(&mut self, member: &str) -> Result<Seat, MemberError> {
+        let seat = self.registry.seat(member)?;
+        self.book.adopt(&seat.backend, Instant::now());
+        Ok(seat)
     }
+}
+
+/// One backend has one share in a route; of two members that differ in it only the first counts.
+fn take_in(seats: &mut Vec<Seat>, seat: Seat) -> Result<(), String> {
+    let slot = seat.backend.slot();
+    let known = seats.iter().find(|known| known.backend.slot() == slot);
+    match known {
+        None => seats.push(seat),
+        Some(known) if known.share == seat.share => {}
+        Some(known) => {
+            return Err(format!(
+                "the same backend is there as {:?}; leave the one that is meant",
+                known.to_string()
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A pause that doubles from `first` to `last`, each time shortened at random by up to a half.

@@ -48,6 +48,12 @@ impl Socket {
         Ok(received)
     }
 
+    /// Whether the peer has neither sent anything that was not read nor finished nor failed.
+    pub fn is_quiet(&self) -> bool {
+        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        rustix::net::recv(&*self.0, &mut [0], flags).err() == Some(rustix::io::Errno::AGAIN)
+    }
+
     /// Writes what fits; the peer having gone is an error, never a signal.
     pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;

@@ -97,6 +97,31 @@ impl Wire {
         }
     }
 
+    /// The head of the next request alone.
+    pub fn request_head(&mut self) -> io::Result<Option<Message>> {
+        let body = Vec::new();
+        Ok(self.head()?.map(|head| Message { head, body }))
+    }
+
+    /// The body behind such a head.
+    pub fn request_body(&mut self, head: &Message) -> io::Result<Vec<u8>> {
+        Ok(self.with_body(head.head.clone(), false)?.body)
+    }
+
+    /// As [`Wire::response`], or why there is none; `is_head`: it answers HEAD.
+    pub fn try_response(&mut self, is_head: bool) -> io::Result<Message> {
+        let head = self.head()?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let message = Message {
+            head,
+            body: Vec::new(),
+        };
+        let status = message.status();
+        if is_head || status < 200 || status == 204 || status == 304 {
+            return Ok(message);
+        }
+        self.with_body(message.head, true)
+    }
+
     /// Everything up to the end of the stream; a reset ends it, too.
     pub fn rest(&mut self) -> Vec<u8> {
         while matches!(self.fill(), Ok(true)) {}

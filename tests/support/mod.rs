@@ -14,6 +14,9 @@ pub mod process;
 pub mod proxy;
 pub mod receiver;
 pub mod redis;
+pub mod smuggled;
+pub mod tenant;
+pub mod trio;
 
 use std::io::Write;
 use std::time::{Duration, Instant};

@@ -60,9 +60,7 @@ impl Process {
 
     /// Sends a signal by its name, such as `TERM`; says whether it could be sent.
     pub fn signal(&self, name: &str) -> bool {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").args(["-s", name, &pid]).status();
-        status.is_ok_and(|status| status.success())
+        signal(self.child.id(), name)
     }
 
     /// Whether it has closed its standard error, which it does when it ends.
@@ -103,6 +101,13 @@ impl Process {
             let _ = reader.join();
         }
     }
+}
+
+/// Sends a signal by its name to a process of the test's own.
+pub fn signal(pid: u32, name: &str) -> bool {
+    let pid = pid.to_string();
+    let status = Command::new("kill").args(["-s", name, &pid]).status();
+    status.is_ok_and(|status| status.success())
 }
 
 impl Drop for Process {

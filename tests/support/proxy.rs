@@ -112,6 +112,8 @@ impl Options {
         }
         command.args(&self.listeners);
         command.args(&self.rest);
+        // Said to a test, and no option of the proxy.
+        command.env_remove("POINTSMAN_TENANTS_SECONDS");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }

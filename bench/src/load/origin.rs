@@ -2,7 +2,6 @@
 //! the seed's scenario that take their time.
 
 use super::buffers::{HeadEnd, Moved, read, write};
-use super::bulk::{Stock, discard};
 use super::plan::{
     BODY_BYTES, PIECE_BYTES, REPLY_BYTES, REQUEST_BYTES, SEED_SERVICE_TIME, SEED_WORKERS, Service,
 };
@@ -17,12 +16,19 @@ const RECORD_HEADER_BYTES: usize = 5;
 /// what follows.
 const PROXY_HEADER_BYTES: usize = 16;
 
+/// A body longer than any window carries.
+const HTTP_DOWN_BYTES: u64 = 1 << 50;
+
 /// What the origin answers, made once.
 #[derive(Debug)]
 pub struct Answers {
     small: Vec<u8>,
     keep: Vec<u8>,
     close: Vec<u8>,
+    /// Heads before bulk, and one chunk of it.
+    down: Vec<u8>,
+    down_chunked: Vec<u8>,
+    chunk: Vec<u8>,
 }
 
 impl Answers {
@@ -35,7 +41,14 @@ impl Answers {
             answer.resize(answer.len() + BODY_BYTES, b'x');
             answer
         };
+        let bulk = |length: &str| format!("HTTP/1.1 200 OK\r\nServer: origin\r\n{length}\r\n\r\n");
+        let mut chunk = format!("{PIECE_BYTES:x}\r\n").into_bytes();
+        chunk.resize(chunk.len() + PIECE_BYTES, b'x');
+        chunk.extend(b"\r\n");
         Answers {
+            down: bulk(&format!("Content-Length: {HTTP_DOWN_BYTES}")).into(),
+            down_chunked: bulk("Transfer-Encoding: chunked").into(),
+            chunk,
             small: vec![0x2a; REPLY_BYTES],
             keep: http(""),
             close: http("Connection: close\r\n"),
@@ -46,6 +59,8 @@ impl Answers {
         match service {
             Service::Keep => &self.keep,
             Service::Close | Service::Seed(_) => &self.close,
+            Service::HttpDown => &self.down,
+            Service::HttpDownChunked => &self.down_chunked,
             _ => &self.small,
         }
     }
@@ -112,7 +127,6 @@ impl Served {
         &mut self,
         answers: &Answers,
         scratch: &mut [u8],
-        stock: &mut Stock,
         received: &mut u64,
         rate: Option<f64>,
     ) -> Step {
@@ -126,18 +140,21 @@ impl Served {
                 if self.service == Service::Close {
                     return Step::Ended;
                 }
+                if self.service.is_http_down() {
+                    self.greeted = true;
+                    return Step::Again;
+                }
                 // The next request cannot be here yet; its event will come.
                 return Step::Waits;
             }
-            if self.service == Service::Down && self.greeted {
-                return self.send_piece(stock, rate);
+            if self.service == Service::HttpDownChunked && self.greeted {
+                let at = (self.sent % answers.chunk.len() as u64) as usize;
+                return self.send_piece(&answers.chunk[at..], None);
             }
-            let taken = if self.service == Service::Up && self.greeted {
-                discard(&self.stream, scratch)
-            } else {
-                read(&mut self.stream, scratch)
-            };
-            let length = match taken {
+            if matches!(self.service, Service::Down | Service::HttpDown) && self.greeted {
+                return self.send_piece(scratch, rate);
+            }
+            let length = match read(&mut self.stream, scratch) {
                 Moved::Bytes(length) => length,
                 Moved::Blocked => return Step::Waits,
                 Moved::Finished | Moved::Failed(_) => return Step::Ended,
@@ -152,7 +169,7 @@ impl Served {
                     let skipped = self.skip_proxy_header(&scratch[..length]);
                     self.take_small(&scratch[skipped..length]);
                 }
-                Service::Keep | Service::Close => {
+                Service::Keep | Service::Close | Service::HttpDown | Service::HttpDownChunked => {
                     if self.head.advance(&scratch[..length]).is_some() {
                         self.answer_left = answers.of(self.service).len();
                     }
@@ -237,8 +254,8 @@ impl Served {
         Some(true)
     }
 
-    fn send_piece(&mut self, stock: &mut Stock, rate: Option<f64>) -> Step {
-        let mut piece = PIECE_BYTES;
+    fn send_piece(&mut self, scratch: &[u8], rate: Option<f64>) -> Step {
+        let mut piece = scratch.len();
         if let Some(rate) = rate {
             let due = self.since.elapsed().as_secs_f64() * rate - self.sent as f64;
             // Smaller writes than this would make the rate a matter of the origin's own speed.
@@ -247,7 +264,7 @@ impl Served {
             }
             piece = piece.min(due as usize);
         }
-        match stock.send(&self.stream, piece) {
+        match write(&mut self.stream, &scratch[..piece]) {
             Moved::Bytes(length) => {
                 self.sent += length as u64;
                 Step::Again

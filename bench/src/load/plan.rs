@@ -35,12 +35,16 @@ pub enum Service {
     Close,
     /// As `Close`, by the numbered backend that takes its time.
     Seed(usize),
+    /// Answers an HTTP request with a body of known length that never ends in a window.
+    HttpDown,
+    /// As `HttpDown`, in chunks of [`PIECE_BYTES`].
+    HttpDownChunked,
     /// As `Small`, behind a PROXY header of version 2.
     Proxied,
 }
 
 impl Service {
-    pub const ALL: [Service; 9] = [
+    pub const ALL: [Service; 11] = [
         Service::Small,
         Service::Down,
         Service::Up,
@@ -50,6 +54,8 @@ impl Service {
         Service::Seed(1),
         Service::Seed(2),
         Service::Proxied,
+        Service::HttpDown,
+        Service::HttpDownChunked,
     ];
 
     /// The word for it in configuration templates.
@@ -64,6 +70,8 @@ impl Service {
             Service::Seed(1) => "seed2",
             Service::Seed(_) => "seed3",
             Service::Proxied => "proxied",
+            Service::HttpDown => "httpdown",
+            Service::HttpDownChunked => "httpdownchunked",
         }
     }
 
@@ -77,11 +85,17 @@ impl Service {
             Service::Close => "close.bench.test",
             Service::Seed(_) => "seed.bench.test",
             Service::Proxied => "proxied.bench.test",
+            Service::HttpDown => "httpdown.bench.test",
+            Service::HttpDownChunked => "httpdownchunked.bench.test",
         }
     }
 
     pub fn is_http(self) -> bool {
-        matches!(self, Service::Keep | Service::Close | Service::Seed(_))
+        matches!(self, Service::Keep | Service::Close | Service::Seed(_)) || self.is_http_down()
+    }
+
+    pub fn is_http_down(self) -> bool {
+        matches!(self, Service::HttpDown | Service::HttpDownChunked)
     }
 }
 

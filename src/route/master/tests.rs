@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::protocol::Protocol;
 use crate::route::shard::SHARDS;
-use crate::route::{Host, Registry};
+use crate::route::{Host, HostOptions, Registry, RouteOptions};
 
 /// What the table is held against: two maps and the order of lookup, written down naively.
 #[derive(Default)]
@@ -105,6 +105,19 @@ fn agrees(table: &Table, model: &Model) {
     assert_eq!(table.len(), model.len());
 }
 
+/// The route of each name, of none, and of one that has no key of its own, by protocol.
+fn ids(table: &Table) -> Vec<u64> {
+    let names = NAMES.iter().chain(["z", "z.a.b"].iter());
+    let hosts = names.map(|name| Some(Host::from_operator(name).unwrap()));
+    let of = |host: Option<Host>| {
+        Protocol::ALL.map(|protocol| {
+            let located = table.locate(host.as_ref(), protocol);
+            located.map_or(NO_ROUTE, |(_, route)| route.id())
+        })
+    };
+    hosts.chain([None]).flat_map(of).collect()
+}
+
 proptest! {
     #[test]
     fn a_view_that_follows_equals_the_model_and_a_fresh_build(
@@ -115,9 +128,13 @@ proptest! {
         let routes: Vec<Arc<Route>> = (0..4)
             .map(|n| {
                 let backend = registry.intern(&format!("10.0.0.{n}")).unwrap();
-                registry.route(vec![backend])
+                let mut said = HostOptions::default();
+                said.read("removal=cut").unwrap();
+                let options = (n == 0).then_some(RouteOptions { said, acme: None });
+                registry.route_with(vec![backend], options)
             })
             .collect();
+        let mut removal_was_seen = false;
         let (mut master, mut model) = (Master::new(seed), Model::default());
         let mut view = Table::new();
         for step in steps.into_iter().chain([Step::Publish]) {
@@ -146,8 +163,15 @@ proptest! {
                 }
                 Step::Publish => {
                     if let Some(update) = master.publish() {
+                        let before = ids(&view);
                         view.apply(&update);
                         view.apply(&update);
+                        let after = ids(&view);
+                        let is_told = |id: &u64| update.replaced().binary_search(id).is_ok();
+                        for (before, after) in before.iter().zip(&after) {
+                            prop_assert!(!removal_was_seen || before == after || is_told(before));
+                        }
+                        removal_was_seen |= after.contains(&routes[0].id());
                     }
                     agrees(&view, &model);
                     master.sweep();

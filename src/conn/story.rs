@@ -1,0 +1,110 @@
+//! What the log says of a connection, gathered only when the log is that talkative.
+
+use crate::client::Client;
+use crate::local::Local;
+use crate::outcome::Outcome;
+use crate::protocol::Protocol;
+use crate::relay::Relayed;
+use crate::route::Host;
+use crate::sniff::Head;
+use std::rc::Rc;
+use std::time::Instant;
+
+/// What the log says of a connection, gathered only when the log is that talkative.
+#[derive(Default)]
+pub struct Story {
+    /// Apart, because most connections live without it.
+    details: Option<Box<Details>>,
+    pub(super) relayed: Option<Relayed>,
+}
+
+#[derive(Default)]
+struct Details {
+    head: Option<Rc<Head>>,
+    /// By which the backend's log knows the connection; empty when it does not.
+    id: Box<str>,
+    backend: Box<str>,
+    attempts: u32,
+    requests: u32,
+}
+
+impl Story {
+    pub fn is_wanted() -> bool {
+        tracing::enabled!(target: "pointsman::connection", tracing::Level::DEBUG)
+    }
+
+    /// Where to note what is to be said, if anything is.
+    fn details(&mut self) -> Option<&mut Details> {
+        Story::is_wanted().then(|| &mut **self.details.get_or_insert_default())
+    }
+
+    pub(super) fn set_head(&mut self, head: Option<&Rc<Head>>) {
+        if let Some(details) = self.details() {
+            details.head = head.cloned();
+        }
+    }
+
+    pub fn set_id(&mut self, id: Box<str>) {
+        if let Some(details) = self.details() {
+            details.id = id;
+        }
+    }
+
+    /// The host of the last request; nothing where it was not asked for.
+    pub fn set_request(&mut self, name: Option<&Host>) {
+        let Some(details) = self.details() else {
+            return;
+        };
+        details.requests += 1;
+        if let Some(name) = name {
+            details.head = Some(Rc::new(Head {
+                name: Some(name.clone()),
+                ..Head::default()
+            }));
+        }
+    }
+
+    /// The last backend; no attempts when the connection to it was there already.
+    pub fn set_backend(&mut self, text: &str, attempts: u32) {
+        if let Some(details) = self.details() {
+            details.backend = text.into();
+            details.attempts = attempts;
+        }
+    }
+
+    pub(super) fn log(
+        &self,
+        local: &Local,
+        client: &Client,
+        protocol: Protocol,
+        outcome: Outcome,
+        accepted: Instant,
+    ) {
+        if !Story::is_wanted() {
+            return;
+        }
+        let nothing = Details::default();
+        let details = self.details.as_deref().unwrap_or(&nothing);
+        let head = details.head.as_deref();
+        let name = head.and_then(|head| head.name.as_ref());
+        let backend = Some(&*details.backend).filter(|backend| !backend.is_empty());
+        tracing::debug!(
+            target: "pointsman::connection",
+            core = local.core,
+            protocol = protocol.name(),
+            client = client.address().map(tracing::field::display),
+            via = client.via().map(tracing::field::display),
+            id = Some(&*details.id).filter(|id| !id.is_empty()),
+            name = name.map_or("-", |name| name.as_str()),
+            alpn = head.map_or("", |head| &head.alpn),
+            ech = head.is_some_and(|head| head.ech),
+            backend = backend.unwrap_or("-"),
+            attempts = details.attempts,
+            requests = details.requests,
+            to_backend_bytes = self.relayed.map_or(0, |relayed| relayed.bytes_to_backend),
+            to_client_bytes = self.relayed.map_or(0, |relayed| relayed.bytes_to_client),
+            lifetime_us = accepted.elapsed().as_micros() as u64,
+            "{}", outcome.name()
+        );
+    }
+}

@@ -1,0 +1,286 @@
+//! What one connection has tried so far, and where it may go next. Goes from dial to dial, since a
+//! backend may accept and still come to nothing.
+
+use super::live::{self, LiveBackend};
+use crate::client::Client;
+use crate::local::Local;
+use crate::metrics::Counter;
+use crate::outcome::Outcome;
+use crate::protocol::Protocol;
+use crate::route::{Address, Backend, Choice, Chooser, Moment, Route, Wish};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The backends of one route, one after the other.
+pub struct Round {
+    /// Chosen already, and to be tried before any other.
+    first: Option<Chosen>,
+    slots: Vec<u32>,
+    addresses: Vec<Address>,
+    /// Backends with several addresses (DNS names), of which not all were tried.
+    several: Vec<Several>,
+    attempts: u32,
+    ends: Instant,
+    worst: Outcome,
+    /// The first that was passed over for want of a source address.
+    unfit: Option<Arc<Backend>>,
+    /// Took what they were sent and closed, or kept silent. Whether that was their fault shows when
+    /// another answers the same.
+    unanswered: Vec<Unanswered>,
+}
+
+/// A backend, and under which conditions.
+pub struct Chosen {
+    pub backend: Arc<Backend>,
+    pub connections_max: Option<NonZeroU32>,
+    pub is_trial: bool,
+}
+
+struct Unanswered {
+    backend: Arc<Backend>,
+    outcome: Outcome,
+    is_silent: bool,
+}
+
+/// The addresses of one backend, from a random one on, each once.
+struct Several {
+    backend: Arc<Backend>,
+    connections_max: Option<NonZeroU32>,
+    first: usize,
+    tried: usize,
+}
+
+/// Where to go next.
+pub(super) enum Next {
+    Backend(LiveBackend, Address),
+    /// Those that are left have as many connections as they may.
+    Full,
+    Nothing,
+}
+
+impl Round {
+    pub fn new(local: &Local) -> Round {
+        Round {
+            first: None,
+            slots: Vec::new(),
+            addresses: Vec::new(),
+            several: Vec::new(),
+            attempts: 0,
+            ends: local.ring.now() + local.limits.backend_deadline,
+            worst: Outcome::NoAddress,
+            unfit: None,
+            unanswered: Vec::new(),
+        }
+    }
+
+    /// Begins with this backend.
+    pub fn begin_with(&mut self, chosen: Chosen) {
+        self.first = Some(chosen);
+    }
+
+    /// A choice among what was not tried yet.
+    pub fn choose(&self, local: &Local, route: &Route, client: &Client) -> Choice {
+        let mut chooser = local.chooser.borrow_mut();
+        let client = match chooser.goes_by_client(route) {
+            true => client.address().map(|address| address.ip()),
+            false => None,
+        };
+        let wish = Wish {
+            tried: &self.slots,
+            client,
+            now: Moment::of(local.ring.now()),
+        };
+        let choice = chooser.choose(route, &wish);
+        if let Choice::Backend {
+            is_last_resort: true,
+            ..
+        } = choice
+            && self.slots.is_empty()
+        {
+            local.count(Counter::AllBackendsDown);
+        }
+        choice
+    }
+
+    /// Whether a backend is left that may well answer, so that giving the present one up is no loss.
+    pub fn has_another(&self, local: &Local, route: &Route) -> bool {
+        let now = Moment::of(local.ring.now());
+        let is_good = |(index, backend): (usize, &Arc<Backend>)| {
+            !self.slots.contains(&backend.slot())
+                && backend.address_count() > 0
+                && Chooser::may_answer(route, index, now)
+        };
+        self.may_try(local) && route.backends().iter().enumerate().any(is_good)
+    }
+
+    /// A backend took what it was sent and gave no answer.
+    pub fn unanswered(&mut self, local: &Local, backend: &LiveBackend, outcome: Outcome) {
+        self.worst = outcome;
+        self.unanswered.push(Unanswered {
+            backend: backend.backend().clone(),
+            outcome,
+            is_silent: backend.is_silent(local.ring.now()),
+        });
+    }
+
+    /// A backend has answered, so that those which did not are to blame and not what they were sent.
+    pub fn answered(&mut self, local: &Local, by: &Arc<Backend>) {
+        for Unanswered {
+            backend,
+            outcome,
+            is_silent,
+        } in self.unanswered.drain(..)
+        {
+            if !Arc::ptr_eq(&backend, by) {
+                live::failed(local, &backend, outcome, is_silent);
+            }
+        }
+    }
+
+    pub(super) fn may_try(&self, local: &Local) -> bool {
+        self.attempts < local.limits.connect_attempts
+            && (self.attempts == 0 || local.ring.now() < self.ends)
+    }
+
+    /// When it is too late for another attempt.
+    pub fn ends(&self) -> Instant {
+        self.ends
+    }
+
+    /// Gives back how many attempts there are with this one.
+    pub(super) fn begin_attempt(&mut self) -> u32 {
+        self.attempts += 1;
+        self.attempts
+    }
+
+    pub(super) fn failed(&mut self, outcome: Outcome) {
+        self.worst = outcome;
+    }
+
+    pub(super) fn passed_over(&mut self, outcome: Outcome, backend: &LiveBackend) {
+        if self.attempts == 0 {
+            self.worst = outcome;
+            self.unfit = Some(backend.backend().clone());
+        }
+    }
+
+    /// How the connection ends when nothing is left.
+    pub(super) fn outcome(&self, local: &Local) -> Outcome {
+        if let (Outcome::SourceFamily, Some(backend)) = (self.worst, &self.unfit) {
+            local.warn_once(self.worst, backend.text());
+        }
+        self.worst
+    }
+
+    /// Whether there is another choice by now than to wait; what was chosen is tried next.
+    pub(super) fn finds_room(&mut self, local: &Local, route: &Route, client: &Client) -> bool {
+        let choice = self.choose(local, route, client);
+        match choice {
+            Choice::Full => false,
+            Choice::Nothing => true,
+            Choice::Backend { .. } => {
+                self.first = chosen(choice);
+                true
+            }
+        }
+    }
+
+    /// The next backend that was not tried yet; when all were, further addresses of those that have
+    /// several.
+    pub(super) fn next(
+        &mut self,
+        local: &Local,
+        route: &Route,
+        protocol: Protocol,
+        client: &Client,
+    ) -> Next {
+        loop {
+            let first = match self.first.take() {
+                Some(first) => Some(first),
+                None => match self.choose(local, route, client) {
+                    Choice::Full => return Next::Full,
+                    choice => chosen(choice),
+                },
+            };
+            let Some(Chosen {
+                backend,
+                connections_max,
+                is_trial,
+            }) = first
+            else {
+                break;
+            };
+            // Another core may have taken the last place since it was chosen.
+            let Some(live) = LiveBackend::open(backend.clone(), connections_max) else {
+                continue;
+            };
+            self.slots.push(backend.slot());
+            let count = backend.address_count();
+            let first = if count > 1 {
+                fastrand::usize(..count)
+            } else {
+                0
+            };
+            let mut several = Several {
+                backend,
+                connections_max,
+                first,
+                tried: 0,
+            };
+            let address = several.next(protocol, &self.addresses);
+            if several.tried < count {
+                self.several.push(several);
+            }
+            if let Some(address) = address {
+                self.addresses.push(address.clone());
+                return Next::Backend(live.on_trial(is_trial), address);
+            }
+        }
+        while let Some(several) = self.several.last_mut() {
+            let Some(address) = several.next(protocol, &self.addresses) else {
+                self.several.pop();
+                continue;
+            };
+            let open = LiveBackend::open(several.backend.clone(), several.connections_max);
+            let Some(live) = open else {
+                self.several.pop();
+                continue;
+            };
+            self.addresses.push(address.clone());
+            return Next::Backend(live, address);
+        }
+        Next::Nothing
+    }
+}
+
+/// The backend of a choice, if it has one.
+pub fn chosen(choice: Choice) -> Option<Chosen> {
+    match choice {
+        Choice::Backend {
+            backend,
+            connections_max,
+            is_trial,
+            ..
+        } => Some(Chosen {
+            backend,
+            connections_max,
+            is_trial,
+        }),
+        Choice::Full | Choice::Nothing => None,
+    }
+}
+
+impl Several {
+    /// The next address that nobody has tried.
+    fn next(&mut self, protocol: Protocol, tried: &[Address]) -> Option<Address> {
+        while self.tried < self.backend.address_count() {
+            let address = self.backend.address(protocol, self.first + self.tried)?;
+            self.tried += 1;
+            if !tried.contains(&address) {
+                return Some(address);
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,84 @@
+//! What active checks have found: one verdict per backend and kind of check, shared by all routes
+//! that have both, written by the prober and read by every choice.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, PoisonError};
+
+use super::backend::Backend;
+use super::health_check::Check;
+use super::vitals::Moment;
+use crate::protocol::Protocol;
+
+/// One backend under one check.
+#[derive(Debug)]
+pub struct CheckState {
+    pub backend: Arc<Backend>,
+    pub check: Check,
+    /// The host that it was first made for: its name, and the protocol that gives the port where
+    /// the member has none.
+    asked_as: Mutex<AskedAs>,
+    /// When it went down; 0: it is up.
+    down_since: AtomicU64,
+    /// When it came back; 0: it was never down.
+    back_since: AtomicU64,
+}
+
+/// As what a check presents itself to a backend.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AskedAs {
+    /// For hello or Host field; `None` for a default without `check-name`.
+    pub name: Option<Box<str>>,
+    pub protocol: Option<Protocol>,
+}
+
+impl CheckState {
+    /// Up until the checks say otherwise.
+    pub(super) fn new(backend: Arc<Backend>, check: Check) -> CheckState {
+        CheckState {
+            backend,
+            check,
+            asked_as: Mutex::default(),
+            down_since: AtomicU64::new(0),
+            back_since: AtomicU64::new(0),
+        }
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.down_since.load(Relaxed) == 0
+    }
+
+    /// When it came back, if it ever was down.
+    pub fn back_since(&self) -> Option<Moment> {
+        Moment::from_stored(self.back_since.load(Relaxed))
+    }
+
+    /// When it went down, while it is.
+    pub fn down_since(&self) -> Option<Moment> {
+        Moment::from_stored(self.down_since.load(Relaxed))
+    }
+
+    /// Changes the verdict.
+    pub fn set_up(&self, up: bool, now: Moment) {
+        if up {
+            self.down_since.store(0, Relaxed);
+            self.back_since.store(now.stored(), Relaxed);
+        } else {
+            self.down_since.store(now.stored(), Relaxed);
+        }
+    }
+
+    /// The first host that asks gives the name.
+    pub fn ask_as(&self, asked_as: AskedAs) {
+        let mut place = self.asked_as.lock().unwrap_or_else(PoisonError::into_inner);
+        if *place == AskedAs::default() {
+            *place = asked_as;
+        }
+    }
+
+    pub fn asked_as(&self) -> AskedAs {
+        let place = self.asked_as.lock().unwrap_or_else(PoisonError::into_inner);
+        place.clone()
+    }
+}
