@@ -108,7 +108,8 @@ impl Direction {
     }
 
     /// Moves what can be moved, at most `turn_bytes`, then waits on the ring; so a fast stream
-    /// stands behind every other connection of the core before it goes on. Ready when it has ended.
+    /// stands behind every other connection of the core before it goes on, and among those that move
+    /// bulk it waits in line. Ready when it has ended.
     pub fn poll(
         &mut self,
         local: &Local,
@@ -237,7 +238,7 @@ impl Direction {
     }
 
     fn turn(&mut self, local: &Local, from: &Socket, to: &Socket) -> Next {
-        let limit = self.moved_bytes + local.limits.turn_bytes as u64;
+        let limit = self.moved_bytes + local.limits.full_turn_bytes();
         loop {
             if let Err(next) = self.give_carried(to) {
                 return next;

@@ -9,7 +9,7 @@ mod line;
 pub(crate) mod pace;
 mod pool;
 
-pub use line::Line;
+pub use line::{Line, Place};
 pub use pool::PipePool;
 
 use crate::lease::Lease;
