@@ -2,6 +2,7 @@
 //! the seed's scenario that take their time.
 
 use super::buffers::{HeadEnd, Moved, read, write};
+use super::bulk::{Stock, discard};
 use super::plan::{
     BODY_BYTES, PIECE_BYTES, REPLY_BYTES, REQUEST_BYTES, SEED_SERVICE_TIME, SEED_WORKERS, Service,
 };
@@ -127,6 +128,7 @@ impl Served {
         &mut self,
         answers: &Answers,
         scratch: &mut [u8],
+        stock: &mut Stock,
         received: &mut u64,
         rate: Option<f64>,
     ) -> Step {
@@ -149,12 +151,18 @@ impl Served {
             }
             if self.service == Service::HttpDownChunked && self.greeted {
                 let at = (self.sent % answers.chunk.len() as u64) as usize;
-                return self.send_piece(&answers.chunk[at..], None);
+                let moved = write(&mut self.stream, &answers.chunk[at..]);
+                return self.sent_piece(moved);
             }
             if matches!(self.service, Service::Down | Service::HttpDown) && self.greeted {
-                return self.send_piece(scratch, rate);
+                return self.send_piece(stock, rate);
             }
-            let length = match read(&mut self.stream, scratch) {
+            let taken = if self.service == Service::Up && self.greeted {
+                discard(&self.stream, scratch)
+            } else {
+                read(&mut self.stream, scratch)
+            };
+            let length = match taken {
                 Moved::Bytes(length) => length,
                 Moved::Blocked => return Step::Waits,
                 Moved::Finished | Moved::Failed(_) => return Step::Ended,
@@ -254,8 +262,8 @@ impl Served {
         Some(true)
     }
 
-    fn send_piece(&mut self, scratch: &[u8], rate: Option<f64>) -> Step {
-        let mut piece = scratch.len();
+    fn send_piece(&mut self, stock: &mut Stock, rate: Option<f64>) -> Step {
+        let mut piece = PIECE_BYTES;
         if let Some(rate) = rate {
             let due = self.since.elapsed().as_secs_f64() * rate - self.sent as f64;
             // Smaller writes than this would make the rate a matter of the origin's own speed.
@@ -264,7 +272,12 @@ impl Served {
             }
             piece = piece.min(due as usize);
         }
-        match write(&mut self.stream, &scratch[..piece]) {
+        let moved = stock.send(&self.stream, piece);
+        self.sent_piece(moved)
+    }
+
+    fn sent_piece(&mut self, moved: Moved) -> Step {
+        match moved {
             Moved::Bytes(length) => {
                 self.sent += length as u64;
                 Step::Again
