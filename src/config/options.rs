@@ -287,7 +287,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     one(
         "turn-bytes",
         "BYTES",
-        "256KiB",
+        "1MiB",
         "What one direction moves at most before others get their turn; more starves small connections, less costs processor time in bulk",
     ),
     one(

@@ -1,12 +1,14 @@
 //! Moves one message body from one socket to another: no byte more than belongs to it, through the
 //! core's buffer, or through a pipe where a long run need not be seen.
 //!
-//! The same bounds as in [`relay`](crate::relay): a turn moves a share, then waits on the ring;
+//! The same bounds as in [`relay`](crate::relay): a turn moves a share, then waits on the ring, and
+//! in bulk also in line;
 //! nothing is held while the source is waited for.
 
 use crate::http::Framing;
 use crate::local::Local;
 use crate::metrics::Counter;
+use crate::relay::Place;
 use crate::relay::pace::{LARGE_BYTES, Mode, Pace};
 use crate::ring::Operation;
 use crate::sniff::Refusal;
@@ -48,6 +50,8 @@ pub struct Mover {
     carried: Carried,
     pace: Pace,
     wait: Option<Operation>,
+    /// In bulk, once there is something to move: where it stands among the others of the core.
+    place: Option<Place>,
     waits_for_target: bool,
     /// Whether it is worth reading before readiness is waited for.
     source_has_more: bool,
@@ -64,6 +68,7 @@ impl Mover {
             carried: Carried::Nothing,
             pace: Pace::new(),
             wait: None,
+            place: None,
             waits_for_target: false,
             source_has_more,
             moved_bytes: 0,
@@ -123,6 +128,13 @@ impl Mover {
                 let _ = ready!(Pin::new(wait).poll(context));
                 self.wait = None;
                 self.source_has_more |= !self.waits_for_target;
+                if self.pace.mode() == Mode::Splice {
+                    self.place = Some(local.line.stand(context));
+                }
+            }
+            if let Some(place) = &self.place {
+                ready!(place.poll_called(context));
+                self.place = None;
             }
             match self.turn(local, from, to, surplus) {
                 Next::ReadSource => {
@@ -146,6 +158,7 @@ impl Mover {
     /// Stops waiting, drops what is carried and counts what was moved. It is not polled again.
     pub fn finish(&mut self, local: &Local, counter: Counter) {
         self.wait = None;
+        self.place = None;
         self.release(local);
         let mut metrics = local.metrics.borrow_mut();
         metrics.count(counter, self.moved_bytes);
@@ -160,7 +173,7 @@ impl Mover {
     }
 
     fn turn(&mut self, local: &Local, from: &Socket, to: &Socket, surplus: &mut Vec<u8>) -> Next {
-        let limit = self.moved_bytes + local.limits.turn_bytes as u64;
+        let limit = self.moved_bytes + local.limits.full_turn_bytes();
         loop {
             if let Err(next) = self.give_carried(to) {
                 return next;

@@ -1,6 +1,7 @@
 //! One direction of a relayed connection: takes bytes from one socket, gives them to the other,
 //! and carries what the other does not take yet.
 
+use super::line::Place;
 use super::pace::{Mode, Pace};
 use crate::local::Local;
 use crate::ring::{Operation, Readiness};
@@ -53,6 +54,8 @@ pub struct Direction {
     wait: Option<Operation>,
     /// The source's events from now on, waited for when `wait` is empty.
     stream: Option<Readiness>,
+    /// In bulk, once there is something to move: where it stands among the others of the core.
+    place: Option<Place>,
     /// Waits for an empty source so far, as far as it matters.
     waits: u8,
     waits_for_target: bool,
@@ -76,6 +79,7 @@ impl Direction {
             carried: Carried::Nothing,
             wait: None,
             stream: None,
+            place: None,
             waits: 0,
             waits_for_target: false,
             moved_bytes: 0,
@@ -104,7 +108,8 @@ impl Direction {
     }
 
     /// Moves what can be moved, at most `turn_bytes`, then waits on the ring; so a fast stream
-    /// stands behind every other connection of the core before it goes on. Ready when it has ended.
+    /// stands behind every other connection of the core before it goes on, and among those that move
+    /// bulk it waits in line. Ready when it has ended.
     pub fn poll(
         &mut self,
         local: &Local,
@@ -116,7 +121,10 @@ impl Direction {
             return Poll::Ready(ending);
         }
         loop {
-            ready!(self.poll_wait(context));
+            if self.place.is_none() {
+                ready!(self.poll_wait(context));
+            }
+            ready!(self.poll_place(local, context));
             let next = if self.begun {
                 self.turn(local, from, to)
             } else {
@@ -167,7 +175,18 @@ impl Direction {
     pub fn abandon(&mut self, local: &Local) {
         self.wait = None;
         self.stream = None;
+        self.place = None;
         self.release(local);
+    }
+
+    /// Bulk moves in single file: pending until it is this direction's turn.
+    fn poll_place(&mut self, local: &Local, context: &Context<'_>) -> Poll<()> {
+        if self.pace.mode() == Mode::Splice {
+            let place = self.place.get_or_insert_with(|| local.line.stand(context));
+            ready!(place.poll_called(context));
+            self.place = None;
+        }
+        Poll::Ready(())
     }
 
     /// Pending while there is something to wait for that has not happened.
@@ -219,7 +238,7 @@ impl Direction {
     }
 
     fn turn(&mut self, local: &Local, from: &Socket, to: &Socket) -> Next {
-        let limit = self.moved_bytes + local.limits.turn_bytes as u64;
+        let limit = self.moved_bytes + local.limits.full_turn_bytes();
         loop {
             if let Err(next) = self.give_carried(to) {
                 return next;

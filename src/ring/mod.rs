@@ -99,8 +99,17 @@ impl Ring {
     /// Submits everything queued, blocks until at least one completion or deadline, wakes the
     /// tasks concerned. Fails only when the ring itself is broken.
     pub fn turn(&self) -> io::Result<()> {
+        self.take_turn(1)
+    }
+
+    /// As [`Ring::turn`], with what has completed by now.
+    pub fn turn_at_once(&self) -> io::Result<()> {
+        self.take_turn(0)
+    }
+
+    fn take_turn(&self, wait_for: usize) -> io::Result<()> {
         self.arm_timer();
-        self.enter(1)?;
+        self.enter(wait_for)?;
         self.0.now.set(Instant::now());
         self.reap();
         self.0.deadlines.borrow_mut().advance(self.0.now.get());
