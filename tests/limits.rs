@@ -391,6 +391,46 @@ fn static_routes_where_no_backend_may_be_are_refused_at_start() {
     assert!(said.contains("10.1.0.1 is in no network"), "{said}");
 }
 
+/// Case C16: a route that points at the proxy's own listener.
+#[test]
+fn a_route_to_the_proxy_itself_is_skipped() {
+    let backend = backend::http("served");
+    let redis = RedisServer::start();
+    let port = support::redis::free_port();
+    let dns = Dns::start("127.0.0.1");
+    redis.run(&[
+        &format!(
+            "SADD hostnames:a.test:backends 127.0.0.1:{port} {}",
+            backend.member()
+        ),
+        &format!("SADD hostnames:b.test:backends 127.0.0.7:{port}"),
+        &format!("SADD hostnames:c.test:backends app.test:{port}"),
+    ]);
+    let start = |port: u16| {
+        Options::new()
+            .listen("--http", &format!("0.0.0.0:{port}"))
+            .args(&["--dns-server", &dns.address.to_string()])
+    };
+    let proxy = start(port).args(&["--redis", &redis.url()]).start();
+    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    for _ in 0..10 {
+        let answer = http_get(to, "a.test", "/").expect("an answer");
+        assert_eq!(answer.text(), "served");
+    }
+    for host in ["b.test", "c.test"] {
+        let answer = http_get(to, host, "/").expect("an answer");
+        assert_eq!(outcome_of(&answer), "no_address", "{host}");
+    }
+    proxy.wait_for_line("is where this proxy listens", PATIENCE);
+    assert_eq!(proxy.series("pointsman_rejected_members"), Some(2.0));
+    drop(proxy);
+    // Where nothing was closed yet, or the port would not be free again at once.
+    let port = support::redis::free_port();
+    let itself = format!("127.0.0.1:{port}");
+    let (_, said) = start(port).route("a.test", &[&itself]).start_and_fail();
+    assert!(said.contains("is where this proxy listens"), "{said}");
+}
+
 #[test]
 fn dns_answers_where_no_backend_may_be_are_skipped() {
     let backend = backend::http("served");
