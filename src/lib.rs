@@ -6,13 +6,14 @@
 //! by the rules in [`http`]. On that road lie [`sniff`] (bytes → name), [`route`] (name →
 //! backends) and [`dial`] (backends → a connected socket); underneath lie [`ring`] (what is
 //! waited for) and [`sys`] (what is called). Beside the cores run [`sync`](mod@sync), which keeps
-//! the routing table true, and [`control`], which obeys signals; [`run`] puts them together.
+//! the routing table true, [`health`], which asks backends how they are, and [`control`], which obeys
+//! signals; [`run`] puts them together.
 //!
 //! Imports only go downward:
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 3 threads | `run`, `check`, `demo`, `core`, `sync`, `control`, `log` |
+//! | 3 threads | `run`, `check`, `demo`, `core`, `sync`, `health`, `control`, `log` |
 //! | 2 connection | `conn`, `exchange`, `client`, `listen`, `dial`, `relay`, `lease`, `local` |
 //! | 1 kernel | `ring`, `sys`: the only unsafe code |
 //! | 0 pure | `sniff`, `http`, `route`, `lookup`, `reply`, `metrics`, `outcome`, `protocol`, `proxy_protocol`, `protect`, `config` |
@@ -30,6 +31,7 @@ pub mod core;
 pub mod demo;
 pub mod dial;
 pub mod exchange;
+pub mod health;
 pub mod http;
 pub mod lease;
 pub mod listen;

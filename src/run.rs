@@ -19,7 +19,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Descriptors kept back for Redis, DNS, the admin endpoint and the snapshot.
+/// Descriptors kept back for Redis, DNS, the admin endpoint, the snapshot and active checks, of which one
+/// without a descriptor says nothing.
 const DESCRIPTORS_RESERVED: usize = 64;
 /// Of the free descriptors pipes get one in so many at most: a bulk direction without a pipe is
 /// copied, a connection without a descriptor is refused.
@@ -253,9 +254,10 @@ fn congestion(wanted: &BackendCongestion) -> Result<Option<Congestion>, String> 
 }
 
 fn reports(sync: &Arc<SyncHandle>, log: &Log, lookup: bool) -> Reports {
-    let of_status = sync.clone();
+    let (of_status, of_backends) = (sync.clone(), sync.clone());
     Reports {
         sync: Box::new(move || of_status.status()),
+        backends: Box::new(move || of_backends.backends()),
         // The admin endpoint answers only once the cores have started, and they start with a table.
         ready: Box::new(|| true),
         lookup,

@@ -2,6 +2,7 @@
 //! process. It talks to the cores by messages only and is never waited for by one.
 
 mod admin;
+mod backend_pages;
 mod client_page;
 mod collector;
 mod cores;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::metrics::{Dump, write_table};
+use crate::route::Backend;
 use crate::sync::SyncStatus;
 use collector::Collector;
 use signals::Event;
@@ -52,6 +54,8 @@ pub struct Control {
 pub struct Reports {
     /// How the sync thread stands.
     pub sync: Box<dyn Fn() -> SyncStatus + Send + Sync>,
+    /// The backends of the table.
+    pub backends: Box<dyn Fn() -> Vec<Arc<Backend>> + Send + Sync>,
     /// Whether every core has its first routing table.
     pub ready: Box<dyn Fn() -> bool + Send + Sync>,
     /// Whether the cores keep what a look-up asks for.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use serde_json::json;
 
 use super::cores::statuses;
-use super::{ANSWER_TIMEOUT, Shared, client_page, sync_pages};
+use super::{ANSWER_TIMEOUT, Shared, backend_pages, client_page, sync_pages};
 use crate::core::CoreStatus;
 use crate::metrics::write_prometheus;
 
@@ -42,11 +42,16 @@ pub(super) fn page(shared: &Shared, target: &str) -> Page {
             content_type: "application/json",
             body: format!("{:#}\n", status(shared)),
         },
+        "/backends" => Page {
+            status: "200 OK",
+            content_type: "application/json",
+            body: format!("{:#}\n", backend_pages::json(&(shared.reports.backends)())),
+        },
         "/ready" => ready(shared),
         "/client" => client_page::page(shared, query),
         _ => Page::text(
             "404 Not Found",
-            "There are /metrics, /status, /ready and /client.\n",
+            "There are /metrics, /status, /backends, /ready and /client.\n",
         ),
     }
 }
@@ -116,6 +121,7 @@ fn metrics(shared: &Shared) -> Result<String, fmt::Error> {
         (shared.reports.dropped_lines)()
     )?;
     sync_pages::write_prometheus(&mut out, &(shared.reports.sync)())?;
+    backend_pages::write_prometheus(&mut out, &(shared.reports.backends)())?;
     gauges(&mut out, &statuses(&*shared.cores, ANSWER_TIMEOUT))?;
     Ok(out)
 }

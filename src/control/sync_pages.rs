@@ -92,6 +92,14 @@ pub(super) fn write_prometheus(out: &mut impl Write, status: &SyncStatus) -> fmt
             status.names_denied as u64,
         ),
     ];
+    writeln!(
+        out,
+        "# HELP pointsman_checks_total Answers to active checks.\n\
+         # TYPE pointsman_checks_total counter"
+    )?;
+    for (result, count) in [("good", status.checks_good), ("bad", status.checks_bad)] {
+        writeln!(out, "pointsman_checks_total{{result=\"{result}\"}} {count}")?;
+    }
     for (name, help, value) in gauges {
         head(out, name, help)?;
         writeln!(out, "pointsman_{name} {value}")?;

@@ -45,6 +45,7 @@ fn control(
                 hosts: 3,
                 ..SyncStatus::default()
             }),
+            backends: Box::new(Vec::new),
             ready: Box::new(|| true),
             lookup: false,
             dropped_lines: Box::new(|| 4),

@@ -2,12 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 
+use super::check_state::CheckState;
 use super::member::{Member, MemberAddress};
 use super::member_options::Delivery;
 use super::share::Share;
@@ -36,6 +37,8 @@ pub struct Backend {
     routes: AtomicU32,
     /// What DNS last said; stays empty for the other kinds. The resolver stores, cores load.
     resolved: ArcSwap<Vec<IpAddr>>,
+    /// What it is asked; for an operator to see, not for a choice.
+    checks: Mutex<Vec<Weak<CheckState>>>,
 }
 
 impl Backend {
@@ -50,6 +53,7 @@ impl Backend {
             vitals: Vitals::default(),
             routes: AtomicU32::new(0),
             resolved: ArcSwap::new(Arc::clone(empty)),
+            checks: Mutex::default(),
         }
     }
 
@@ -85,6 +89,19 @@ impl Backend {
     /// One route less.
     pub(super) fn leave_route(&self) {
         self.routes.fetch_sub(1, Relaxed);
+    }
+
+    /// It is under one check more.
+    pub(super) fn enter_check(&self, check: &Arc<CheckState>) {
+        let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
+        checks.retain(|check| check.strong_count() > 0);
+        checks.push(Arc::downgrade(check));
+    }
+
+    /// The active checks that it is under, of all routes.
+    pub fn checks(&self) -> Vec<Arc<CheckState>> {
+        let checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
+        checks.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// A number that is the same wherever the same member is written, so that several proxies, and

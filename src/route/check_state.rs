@@ -69,10 +69,10 @@ impl CheckState {
         }
     }
 
-    /// The first host that asks gives the name.
+    /// The first host that asks gives the name; what has none gives way to one that has.
     pub fn ask_as(&self, asked_as: AskedAs) {
         let mut place = self.asked_as.lock().unwrap_or_else(PoisonError::into_inner);
-        if *place == AskedAs::default() {
+        if place.name.is_none() && (asked_as.name.is_some() || place.protocol.is_none()) {
             *place = asked_as;
         }
     }

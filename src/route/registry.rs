@@ -13,6 +13,7 @@ use super::backend::Backend;
 use super::check_state::CheckState;
 use super::health_check::Check;
 use super::member::{Member, MemberError};
+use super::roster::Roster;
 use super::share::{Seat, Share};
 use super::table::{Route, RouteOptions};
 
@@ -32,12 +33,24 @@ pub struct Registry {
     orphans: BTreeSet<u32>,
     /// By slot and check; held by the routes that have both.
     checks: HashMap<(u32, Check), Weak<CheckState>>,
+    /// Those that nobody asks about yet.
+    new_checks: Vec<Weak<CheckState>>,
+    /// The same backends, for other threads to see.
+    roster: Roster,
     unresolved: Arc<Vec<IpAddr>>,
 }
 
 impl Registry {
     pub fn new() -> Registry {
         Registry::default()
+    }
+
+    /// A registry whose backends can be seen in the roster.
+    pub fn listed_in(roster: &Roster) -> Registry {
+        Registry {
+            roster: roster.clone(),
+            ..Registry::default()
+        }
     }
 
     /// The backend of a member, made when it is new, and the share that the member has.
@@ -71,6 +84,7 @@ impl Registry {
         });
         let backend = Arc::new(Backend::new(slot, member, &self.unresolved));
         self.backends[slot as usize] = Some(Arc::clone(&backend));
+        self.roster.enter(&backend);
         let (backends, hasher) = (&self.backends, &self.hasher);
         self.by_member.insert_unique(hash, slot, |slot| {
             hasher.hash_one(alive(backends, *slot).member())
@@ -109,7 +123,12 @@ impl Registry {
         let checks = check.map_or_else(Vec::new, |check| {
             let backends = seats.iter().map(|seat| &seat.backend);
             backends
-                .map(|backend| check_of(&mut self.checks, backend, &check))
+                .map(|backend| {
+                    check_of(&mut self.checks, backend, &check).unwrap_or_else(|new| {
+                        self.new_checks.push(Arc::downgrade(&new));
+                        new
+                    })
+                })
                 .collect()
         });
         seats.iter().for_each(|seat| seat.backend.enter_route());
@@ -124,9 +143,9 @@ impl Registry {
         route
     }
 
-    /// Every active check that a route has, each once.
-    pub fn checks(&self) -> impl Iterator<Item = Arc<CheckState>> {
-        self.checks.values().filter_map(Weak::upgrade)
+    /// The active checks that were made since the last call. Each lives as long as a route has it.
+    pub fn take_new_checks(&mut self) -> Vec<Weak<CheckState>> {
+        std::mem::take(&mut self.new_checks)
     }
 
     /// Says that a route lost a place in the table; [`Registry::sweep`] frees it when it was the last.
@@ -173,6 +192,7 @@ impl Registry {
             if let Ok(entry) = self.by_member.find_entry(hash, |other| *other == slot) {
                 entry.remove();
             }
+            self.roster.leave(slot);
             self.free.push(slot);
             false
         });
@@ -211,18 +231,20 @@ fn hash_of(
     hasher.hash_one((shares, options.map(|options| &options.said)))
 }
 
-/// What is known of the backend under the check, by whatever route.
+/// What is known of the backend under the check, by whatever route; `Err` with what was made just now.
 fn check_of(
     checks: &mut HashMap<(u32, Check), Weak<CheckState>>,
     backend: &Arc<Backend>,
     check: &Check,
-) -> Arc<CheckState> {
+) -> Result<Arc<CheckState>, Arc<CheckState>> {
     let place = checks.entry((backend.slot(), check.clone())).or_default();
-    place.upgrade().unwrap_or_else(|| {
-        let state = Arc::new(CheckState::new(Arc::clone(backend), check.clone()));
-        *place = Arc::downgrade(&state);
-        state
-    })
+    if let Some(known) = place.upgrade() {
+        return Ok(known);
+    }
+    let state = Arc::new(CheckState::new(Arc::clone(backend), check.clone()));
+    *place = Arc::downgrade(&state);
+    backend.enter_check(&state);
+    Err(state)
 }
 
 fn alive(backends: &[Option<Arc<Backend>>], slot: u32) -> &Arc<Backend> {

@@ -33,6 +33,7 @@ pub use config::{RedisConfig, SyncConfig};
 pub use status::{Mode, RedisState, SyncStatus};
 pub use truth::Publish;
 
+use crate::route::Backend;
 use connection::Dialer;
 use fixed::Routes;
 use follow::Follower;
@@ -160,6 +161,11 @@ impl SyncHandle {
 
     pub fn status(&self) -> SyncStatus {
         self.shared.status()
+    }
+
+    /// The backends that some route has.
+    pub fn backends(&self) -> Vec<Arc<Backend>> {
+        self.shared.roster.backends()
     }
 
     /// Saves the snapshot and ends the thread; returns when it has ended.

@@ -1,7 +1,10 @@
 //! What other threads may know about the sync thread: its numbers, and that the first table is there.
 
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+
+use crate::health::Tally;
+use crate::route::Roster;
 
 /// How Redis is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -75,6 +78,9 @@ pub struct SyncStatus {
     pub names_failing: usize,
     /// DNS names whose last answer had addresses where no backend may be.
     pub names_denied: usize,
+    /// Answers to active checks since the start.
+    pub checks_good: u64,
+    pub checks_bad: u64,
 }
 
 /// The side that both threads hold.
@@ -82,6 +88,10 @@ pub struct SyncStatus {
 pub(super) struct Shared {
     inner: Mutex<Inner>,
     changed: Condvar,
+    /// The backends of the table.
+    pub(super) roster: Roster,
+    /// Counted by the prober.
+    pub(super) tally: Arc<Tally>,
 }
 
 #[derive(Default)]
@@ -97,6 +107,8 @@ impl Shared {
         let inner = self.lock();
         SyncStatus {
             table_age: inner.confirmed.map(|since| since.elapsed()),
+            checks_good: self.tally.good(),
+            checks_bad: self.tally.bad(),
             ..inner.status.clone()
         }
     }

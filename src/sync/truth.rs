@@ -8,10 +8,12 @@ use super::config::{FIRST_TABLE_WAIT, SyncConfig};
 use super::fixed::Routes;
 use super::names::Book;
 use super::status::Shared;
+use crate::health::Prober;
 use crate::protect::BackendPolicy;
+use crate::protocol::Protocol;
 use crate::route::{
-    Change, HostOptions, Key, Layer, Master, Member, Registry, Route, RouteOptions, Seat, Update,
-    as_option,
+    AskedAs, Change, HostOptions, Key, Layer, Master, Member, Registry, Route, RouteOptions, Seat,
+    Update, as_option,
 };
 
 /// Takes each new version of the table, on the sync thread.
@@ -23,6 +25,7 @@ pub(super) struct Truth {
     pub(super) shared: Arc<Shared>,
     registry: Registry,
     policy: BackendPolicy,
+    prober: Prober,
     publish: Publish,
     /// Not yet published.
     changes: Changes,
@@ -64,8 +67,9 @@ impl Truth {
                 config.backend_policy.clone(),
             ),
             policy: config.backend_policy.clone(),
+            registry: Registry::listed_in(&shared.roster),
+            prober: Prober::new(Arc::clone(&shared.tally)),
             shared,
-            registry: Registry::new(),
             publish,
             changes: Changes::default(),
             first_table: None,
@@ -79,7 +83,7 @@ impl Truth {
     /// out and named; `None` when it has nothing.
     pub(super) fn set_redis(&mut self, key: &Key, members: Option<&[&str]>) -> Vec<String> {
         let mut errors = Vec::new();
-        let route = members.map(|members| self.route_of(members, &mut errors));
+        let route = members.map(|members| self.route_of(key, members, &mut errors));
         let change = self.master.set(key, Layer::Redis, route);
         self.unsaved |= change != Change::None;
         self.changes.count(change);
@@ -107,7 +111,7 @@ impl Truth {
                 .count(self.master.set(&key, Layer::Static, None));
         }
         for (key, members) in routes {
-            let route = self.checked_route(members);
+            let route = self.checked_route(key, members);
             self.changes
                 .count(self.master.set(key, Layer::Static, Some(route)));
         }
@@ -128,7 +132,7 @@ impl Truth {
             // Where backends may be can have been changed since it was written.
             let mut errors = Vec::new();
             let members: Vec<&str> = members.iter().map(String::as_str).collect();
-            let route = self.route_of(&members, &mut errors);
+            let route = self.route_of(key, &members, &mut errors);
             if !errors.is_empty() {
                 let (key, reasons) = (key.to_string(), errors.join("; "));
                 tracing::warn!(key, reasons, "skipped in the snapshot");
@@ -151,6 +155,7 @@ impl Truth {
             tracing::info!(added, changed, removed, hosts, version, "routes changed");
             (self.publish)(update);
         }
+        self.prober.look_after(self.registry.take_new_checks());
         self.sweep();
     }
 
@@ -198,16 +203,16 @@ impl Truth {
         self.whole && std::mem::take(&mut self.unsaved)
     }
 
-    fn checked_route(&mut self, entries: &[String]) -> Arc<Route> {
+    fn checked_route(&mut self, key: &Key, entries: &[String]) -> Arc<Route> {
         let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
         let mut errors = Vec::new();
-        let route = self.route_of(&entries, &mut errors);
+        let route = self.route_of(key, &entries, &mut errors);
         debug_assert!(errors.is_empty(), "checked when it was read: {errors:?}");
         route
     }
 
     /// The route of some members and options; those that cannot be parsed are left out and named.
-    fn route_of(&mut self, entries: &[&str], errors: &mut Vec<String>) -> Arc<Route> {
+    fn route_of(&mut self, key: &Key, entries: &[&str], errors: &mut Vec<String>) -> Arc<Route> {
         let mut seats: Vec<Seat> = Vec::new();
         let mut said = HostOptions::default();
         for entry in entries {
@@ -235,7 +240,11 @@ impl Truth {
         }
         let acme = (!acme.is_empty()).then(|| self.registry.route(acme));
         let options = RouteOptions { said, acme };
-        self.registry.route_with(seats, Some(options))
+        let route = self.registry.route_with(seats, Some(options));
+        for check in route.checks() {
+            check.ask_as(asked_as(key));
+        }
+        route
     }
 
     fn adopt(&mut self, member: &str) -> Result<Seat, String> {
@@ -245,6 +254,21 @@ impl Truth {
         let seat = self.registry.seat_of(member);
         self.book.adopt(&seat.backend, Instant::now());
         Ok(seat)
+    }
+}
+
+/// As what the checks of a host present themselves. Below a wildcard any name would do; its domain is
+/// the one that is sure to exist.
+fn asked_as(key: &Key) -> AskedAs {
+    match key {
+        Key::Host(host) | Key::Wildcard(host) => AskedAs {
+            name: Some(host.as_str().into()),
+            protocol: None,
+        },
+        Key::Default(protocol) => AskedAs {
+            name: None,
+            protocol: Some(*protocol).filter(|protocol| *protocol != Protocol::Tcp),
+        },
     }
 }
 

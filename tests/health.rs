@@ -1,0 +1,240 @@
+//! Active checks, end to end: backends that fail are found out without a client's help, get no new
+//! connection while they are down and get them again afterwards; and nobody is asked more than once
+//! per interval.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use support::backend::{self, Backend};
+use support::client;
+use support::proxy::{Options, Proxy};
+use support::redis::RedisServer;
+use support::trio::Server;
+use support::wait_until;
+
+const SOON: Duration = Duration::from_secs(10);
+/// Of every check here.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// Clients of which each backend that may be chosen gets some.
+const MANY: usize = 40;
+
+/// As options in front of the members of a static route.
+fn checked(options: &[&str], members: &[String]) -> Vec<String> {
+    let usual = ["check-interval=100ms", "check-timeout=100ms"];
+    let options = usual.iter().chain(options);
+    let options = options.map(|option| format!("@{option}"));
+    options.chain(members.iter().cloned()).collect()
+}
+
+fn start(host: &str, entries: &[String]) -> Proxy {
+    let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
+    Options::new().route(host, &entries).start()
+}
+
+/// Whether the page says so of each check of the backend, of which there is at least one.
+fn is_up(proxy: &Proxy, member: &str) -> Option<bool> {
+    let page: serde_json::Value =
+        serde_json::from_str(&proxy.admin_page("/backends")).expect("the page is JSON");
+    let backends = page["backends"].as_array().expect("it lists backends");
+    let entry = backends.iter().find(|entry| entry["backend"] == member)?;
+    let checks = entry["checks"].as_array().expect("it lists checks");
+    let ups: Option<Vec<bool>> = checks.iter().map(|check| check["up"].as_bool()).collect();
+    let ups = ups.filter(|ups| !ups.is_empty())?;
+    Some(ups.into_iter().all(|up| up))
+}
+
+fn wait_for_verdict(proxy: &Proxy, member: &str, up: bool) {
+    wait_until(&format!("{member} is up: {up}"), SOON, || {
+        is_up(proxy, member) == Some(up)
+    });
+}
+
+fn count(proxy: &Proxy, series: &str) -> u64 {
+    proxy.series(series).expect("there is such a series") as u64
+}
+
+/// Who answers many clients one after the other, each of which gets its answer.
+fn tls_answers(proxy: &Proxy) -> Vec<String> {
+    let answers = (0..MANY).map(|_| client::tls_get(proxy.https(), "a.test", "/"));
+    let mut names: Vec<String> = answers
+        .map(|answer| answer.expect("every client is served").text().to_owned())
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+fn http_answers(proxy: &Proxy) -> Vec<String> {
+    let answers = (0..MANY).map(|_| client::http_get(proxy.http(), "a.test", "/"));
+    let mut names: Vec<String> = answers
+        .map(|answer| answer.expect("every client is served").text().to_owned())
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Three nginx behind one name, and the first of them fails without any client to notice.
+fn a_server_fails(
+    check: &str,
+    cause: &str,
+    fail: impl FnOnce(&mut Server),
+    heal: impl FnOnce(&mut Server),
+) {
+    let mut servers = ["A", "B", "C"].map(Server::start);
+    let members = servers
+        .each_ref()
+        .map(|server| server.address().to_string());
+    let options = [check, "check-fall=2", "balance=round-robin"];
+    let proxy = start("a.test", &checked(&options, &members));
+    wait_until("the checks run", SOON, || {
+        count(&proxy, "pointsman_checks_total{result=\"good\"}") >= 6
+    });
+    assert_eq!(tls_answers(&proxy), ["A", "B", "C"]);
+    fail(&mut servers[0]);
+    wait_for_verdict(&proxy, &members[0], false);
+    assert_eq!(count(&proxy, "pointsman_backend_state{state=\"down\"}"), 1);
+    assert_eq!(count(&proxy, "pointsman_backend_state{state=\"up\"}"), 2);
+    assert_eq!(tls_answers(&proxy), ["B", "C"]);
+    let line = proxy.wait_for_line("backend is down", SOON);
+    assert!(line.contains(&members[0]) && line.contains(cause), "{line}");
+    heal(&mut servers[0]);
+    wait_for_verdict(&proxy, &members[0], true);
+    assert_eq!(tls_answers(&proxy), ["A", "B", "C"]);
+    proxy.wait_for_line("backend is up again", SOON);
+    // No connection of a client had to find out.
+    assert_eq!(count(&proxy, "pointsman_backends_ejected_total"), 0);
+    assert_eq!(count(&proxy, "pointsman_went_round_total"), 0);
+    assert_eq!(proxy.stderr().matches("backend is down").count(), 1);
+}
+
+#[test]
+fn a_killed_server_is_down_until_it_is_started_again() {
+    a_server_fails("check=tcp", "refused", Server::kill, Server::revive);
+}
+
+#[test]
+fn a_frozen_server_is_down_although_its_kernel_accepts() {
+    let freeze = |server: &mut Server| server.signal("STOP");
+    let thaw = |server: &mut Server| server.signal("CONT");
+    a_server_fails("check=tls", "no answer within 100ms", freeze, thaw);
+}
+
+/// An HTTP server that answers the check's path with 503 while it is told to, and else with its name.
+fn moody(name: &str, is_sick: Arc<AtomicBool>) -> Backend {
+    let name = name.to_owned();
+    backend::raw(move |mut stream| {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            if !matches!(stream.read(&mut byte), Ok(1)) {
+                return;
+            }
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8_lossy(&head).into_owned();
+        let asks = head.starts_with("GET /health HTTP/1.1\r\nHost: a.test\r\n");
+        let status = match asks && is_sick.load(Ordering::SeqCst) {
+            true => "503 Service Unavailable",
+            false => "200 OK",
+        };
+        let length = name.len();
+        let answer = format!(
+            "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{name}"
+        );
+        let _ = stream.write_all(answer.as_bytes());
+    })
+}
+
+#[test]
+fn a_server_that_answers_503_is_down_while_it_does() {
+    let is_sick = Arc::new(AtomicBool::new(false));
+    let well = || Arc::new(AtomicBool::new(false));
+    let servers = [
+        moody("A", is_sick.clone()),
+        moody("B", well()),
+        moody("C", well()),
+    ];
+    let members = servers.each_ref().map(Backend::member);
+    let options = ["check=http", "check-path=/health", "balance=round-robin"];
+    let proxy = start("a.test", &checked(&options, &members));
+    assert_eq!(http_answers(&proxy), ["A", "B", "C"]);
+    is_sick.store(true, Ordering::SeqCst);
+    wait_for_verdict(&proxy, &members[0], false);
+    let line = proxy.wait_for_line("backend is down", SOON);
+    assert!(line.contains("status 503"), "{line}");
+    assert_eq!(http_answers(&proxy), ["B", "C"]);
+    is_sick.store(false, Ordering::SeqCst);
+    wait_for_verdict(&proxy, &members[0], true);
+    assert_eq!(http_answers(&proxy), ["A", "B", "C"]);
+}
+
+#[test]
+fn hosts_that_share_a_check_ask_once_and_nobody_asks_when_it_is_gone() {
+    let redis = RedisServer::start();
+    let server = backend::echo("shared");
+    let options = "check tcp check-interval 100ms";
+    for host in ["a.test", "b.test"] {
+        redis.run(&[
+            &format!("SADD hostnames:{host}:backends {}", server.member()),
+            &format!("HSET hostnames:{host}:options {options}"),
+        ]);
+    }
+    let mut proxy = Options::new().args(&["--redis", &redis.url()]).start();
+    // A question that is under way.
+    proxy.expect_descriptors(1);
+    wait_until("it is asked", SOON, || server.accepted() > 0);
+    let per_second = |span: Duration| {
+        let before = server.accepted();
+        std::thread::sleep(span);
+        (server.accepted() - before) as f64 / span.as_secs_f64()
+    };
+    let asked = per_second(Duration::from_secs(2));
+    assert!((7.0..13.0).contains(&asked), "{asked} questions a second");
+    redis.run(&["HDEL hostnames:a.test:options check"]);
+    std::thread::sleep(5 * INTERVAL);
+    let asked = per_second(Duration::from_secs(1));
+    assert!(asked > 5.0, "{asked} questions a second for the other host");
+    redis.run(&["HDEL hostnames:b.test:options check"]);
+    wait_until("the check is gone", SOON, || {
+        is_up(&proxy, &server.member()).is_none()
+    });
+    std::thread::sleep(3 * INTERVAL);
+    assert_eq!(per_second(10 * INTERVAL), 0.0);
+}
+
+#[test]
+fn a_check_that_redis_brings_later_starts_at_once_and_says_its_name_behind_a_header() {
+    let redis = RedisServer::start();
+    let heads = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = heads.clone();
+    let server = backend::raw(move |mut stream| {
+        let mut bytes = vec![0; 4096];
+        let count = stream.read(&mut bytes).unwrap_or(0);
+        bytes.truncate(count);
+        seen.lock().unwrap().push(bytes);
+        // A fatal unrecognized_name.
+        let _ = stream.write_all(&[21, 3, 3, 0, 2, 2, 112]);
+    });
+    let member = format!("{} proxy=v2", server.member());
+    let mut proxy = Options::new().args(&["--redis", &redis.url()]).start();
+    // The prober's runtime, and a question that is under way.
+    proxy.expect_descriptors(5);
+    redis.run_words(&[b"SADD", b"hostnames:*.a.test:backends", member.as_bytes()]);
+    redis.run(&["HSET hostnames:*.a.test:options check tls check-interval 100ms"]);
+    wait_for_verdict(&proxy, &member, false);
+    let line = proxy.wait_for_line("backend is down", SOON);
+    assert!(line.contains("alert 112"), "{line}");
+    let heads = heads.lock().unwrap();
+    let head = heads.last().expect("it was asked");
+    let (header, hello) = head.split_at(16);
+    assert_eq!(header, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0");
+    assert!(hello.windows(6).any(|part| part == b"a.test"));
+    // The only backend there is: it is tried all the same.
+    let error = client::tls_get(proxy.https(), "www.a.test", "/");
+    assert!(error.is_err());
+}
