@@ -42,7 +42,6 @@ pub(super) struct Reached {
     /// Ends with the connection.
     _listed: Option<Box<Listed>>,
     pub head_bytes: usize,
-    handed_over: Instant,
 }
 
 /// Goes from backend to backend until one answers, or none is left that might. The one that does is in
@@ -59,11 +58,15 @@ pub(super) async fn reach(
     let is_tls = arrival.protocol == Protocol::Tls;
     let may_go_round = is_tls && is_hello_alone(&arrival.received);
     let mut is_last = false;
+    let mut since = local.ring.now();
     loop {
         let handed_over = hand_over(local, arrival, &mut round, deadline, story).await;
         let reached = match (handed_over, &mut *place) {
             // Only now is the one before given up.
-            (Ok(reached), _) => place.insert(reached),
+            (Ok(reached), _) => {
+                since = local.ring.now();
+                place.insert(reached)
+            }
             // One that keeps silent is better than none: it is waited for again.
             (Err(_), Some(silent)) => {
                 is_last = true;
@@ -79,7 +82,14 @@ pub(super) async fn reach(
         let has_another =
             |round: &Round| may_go_round && !is_last && round.has_another(local, &arrival.route);
         match reached
-            .answer(local, arrival.protocol, &round, has_another, deadline)
+            .answer(
+                local,
+                arrival.protocol,
+                &round,
+                since,
+                has_another,
+                deadline,
+            )
             .await
         {
             Begun::Answered => {
@@ -129,12 +139,13 @@ fn went_round(local: &Local, round: &mut Round, backend: &LiveBackend, outcome: 
 
 impl Reached {
     /// Waits for the first byte: while another backend may have it, as long as a connect may take,
-    /// otherwise as long as a connection may be idle.
+    /// otherwise as long as a connection may be idle. It has had the head since `since`.
     async fn answer(
         &mut self,
         local: &Local,
         protocol: Protocol,
         round: &Round,
+        since: Instant,
         has_another: impl Fn(&Round) -> bool,
         deadline: &Deadline,
     ) -> Begun {
@@ -146,7 +157,7 @@ impl Reached {
                 return begun;
             }
         }
-        deadline.set(self.handed_over + local.limits.idle_deadline);
+        deadline.set(since + local.limits.idle_deadline);
         self.relay.begin(local, protocol, deadline).await
     }
 }
@@ -213,7 +224,6 @@ async fn hand_over(
         backend: dialled.backend,
         _listed: listed,
         head_bytes,
-        handed_over,
     })
 }
 

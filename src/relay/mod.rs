@@ -204,17 +204,18 @@ impl Relay {
         context: &mut Context<'_>,
     ) -> Poll<Outcome> {
         let up = self.up.poll(local, &self.client, &self.backend, context);
-        if up == Poll::Ready(Ending::Finished) && !std::mem::replace(&mut self.backend_told, true) {
-            if self.down.ending().is_none() {
-                self.backend.shutdown_write();
-            }
+        if up == Poll::Ready(Ending::Finished)
+            && !std::mem::replace(&mut self.backend_told, true)
+            && self.down.ending().is_none()
+        {
+            self.backend.shutdown_write();
         }
         let down = self.down.poll(local, &self.backend, &self.client, context);
-        if down == Poll::Ready(Ending::Finished) && !std::mem::replace(&mut self.client_told, true)
+        if down == Poll::Ready(Ending::Finished)
+            && !std::mem::replace(&mut self.client_told, true)
+            && self.up.ending().is_none()
         {
-            if self.up.ending().is_none() {
-                self.client.shutdown_write();
-            }
+            self.client.shutdown_write();
         }
         self.note_progress(local, protocol);
         match (up, down) {
