@@ -79,7 +79,7 @@ pub async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) {
         (Ok(()), Some(reached)) => {
             let mut relayed = reached.relay.run(&local, protocol, &deadline).await;
             relayed.bytes_to_backend += reached.head_bytes as u64;
-            story.relayed = Some(relayed);
+            story.set_relayed(relayed);
             relayed.outcome
         }
         (Ok(()), None) => unreachable!("a connection that goes on has reached a backend"),

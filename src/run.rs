@@ -13,7 +13,7 @@ use crate::reply::HttpAnswers;
 use crate::ring;
 use crate::route::{Table, Update};
 use crate::sync::{self, SyncConfig, SyncHandle};
-use crate::sys::{Congestion, Limited, Listener, raise_limit};
+use crate::sys::{Congestion, Limited, Listener, own_addresses, raise_limit};
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -85,10 +85,11 @@ pub fn run(
             .unwrap_or_else(PoisonError::into_inner)
             .publish(&update);
     };
-    let sync = Arc::new(sync::start(
-        SyncConfig::from(&config.sync),
-        Box::new(publish),
-    )?);
+    let mut sync_config = SyncConfig::from(&config.sync);
+    sync_config.backend_policy = sync_config
+        .backend_policy
+        .with_listeners(addresses.clone(), own_addresses()?);
+    let sync = Arc::new(sync::start(sync_config, Box::new(publish))?);
     while !sync.wait_first_table(Some(WAITING_IS_SAID_EVERY)) {
         if sync.has_ended() {
             return Err("the redis-sync thread ended before the first table; its last lines in the log say why".into());

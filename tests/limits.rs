@@ -3,7 +3,7 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use support::backend;
@@ -389,6 +389,54 @@ fn static_routes_where_no_backend_may_be_are_refused_at_start() {
         .args(&["--routes", file, "--backend-allow", "10.2.0.0/16"])
         .start_and_fail();
     assert!(said.contains("10.1.0.1 is in no network"), "{said}");
+}
+
+/// A free port from `from` on, below those that the kernel gives to clients, of which there are many
+/// here at once.
+fn listening_port(from: u16) -> u16 {
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok();
+    let mut ports = from..32_000;
+    ports.find(is_free).expect("a free port")
+}
+
+/// Case C16: a route that points at the proxy's own listener.
+#[test]
+fn a_route_to_the_proxy_itself_is_skipped() {
+    let backend = backend::http("served");
+    let redis = RedisServer::start();
+    let port = listening_port(20_000);
+    let dns = Dns::start("127.0.0.1");
+    redis.run(&[
+        &format!(
+            "SADD hostnames:a.test:backends 127.0.0.1:{port} {}",
+            backend.member()
+        ),
+        &format!("SADD hostnames:b.test:backends 127.0.0.7:{port}"),
+        &format!("SADD hostnames:c.test:backends app.test:{port}"),
+    ]);
+    let start = |port: u16| {
+        Options::new()
+            .listen("--http", &format!("0.0.0.0:{port}"))
+            .args(&["--dns-server", &dns.address.to_string()])
+    };
+    let proxy = start(port).args(&["--redis", &redis.url()]).start();
+    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    for _ in 0..10 {
+        let answer = http_get(to, "a.test", "/").expect("an answer");
+        assert_eq!(answer.text(), "served");
+    }
+    for host in ["b.test", "c.test"] {
+        let answer = http_get(to, host, "/").expect("an answer");
+        assert_eq!(outcome_of(&answer), "no_address", "{host}");
+    }
+    proxy.wait_for_line("is where this proxy listens", PATIENCE);
+    assert_eq!(proxy.series("pointsman_rejected_members"), Some(2.0));
+    drop(proxy);
+    // Where nothing was closed yet, or the port would not be free again at once.
+    let port = listening_port(port + 1);
+    let itself = format!("127.0.0.1:{port}");
+    let (_, said) = start(port).route("a.test", &[&itself]).start_and_fail();
+    assert!(said.contains("is where this proxy listens"), "{said}");
 }
 
 #[test]

@@ -15,7 +15,6 @@ use std::time::Instant;
 pub struct Story {
     /// Apart, because most connections live without it.
     details: Option<Box<Details>>,
-    pub(super) relayed: Option<Relayed>,
 }
 
 #[derive(Default)]
@@ -26,6 +25,7 @@ struct Details {
     backend: Box<str>,
     attempts: u32,
     requests: u32,
+    relayed: Option<Relayed>,
 }
 
 impl Story {
@@ -72,6 +72,12 @@ impl Story {
         }
     }
 
+    pub(super) fn set_relayed(&mut self, relayed: Relayed) {
+        if let Some(details) = self.details() {
+            details.relayed = Some(relayed);
+        }
+    }
+
     pub(super) fn log(
         &self,
         local: &Local,
@@ -101,8 +107,8 @@ impl Story {
             backend = backend.unwrap_or("-"),
             attempts = details.attempts,
             requests = details.requests,
-            to_backend_bytes = self.relayed.map_or(0, |relayed| relayed.bytes_to_backend),
-            to_client_bytes = self.relayed.map_or(0, |relayed| relayed.bytes_to_client),
+            to_backend_bytes = details.relayed.map_or(0, |relayed| relayed.bytes_to_backend),
+            to_client_bytes = details.relayed.map_or(0, |relayed| relayed.bytes_to_client),
             lifetime_us = accepted.elapsed().as_micros() as u64,
             "{}", outcome.name()
         );

@@ -1,26 +1,25 @@
-//! The networks in which backends may be. Who can write a member into Redis, or an address under a DNS
-//! name, reaches with it what the proxy can reach.
+//! Where backends may be. Who can write a member into Redis, or an address under a DNS name, reaches
+//! with it what the proxy can reach, and with the proxy's own address makes it call itself until it has
+//! no descriptors left.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::protocol::Protocol;
 use crate::route::{Member, MemberAddress};
 
 /// Where machines in clouds find their own credentials, and neighbours on the link, which no backend
 /// of a reverse proxy is. RFC 3927, RFC 4291 section 2.5.6, and the IPv6 address of Amazon's metadata.
 const METADATA: [IpNet; 3] = [
-    IpNet::V4(Ipv4Net::new_assert(
-        std::net::Ipv4Addr::new(169, 254, 0, 0),
-        16,
-    )),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16)),
     IpNet::V6(Ipv6Net::new_assert(
-        std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0),
+        Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0),
         10,
     )),
     IpNet::V6(Ipv6Net::new_assert(
-        std::net::Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+        Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
         128,
     )),
 ];
@@ -30,6 +29,10 @@ const METADATA: [IpNet; 3] = [
 pub struct BackendPolicy {
     /// All of them; none: everything but [`METADATA`].
     allowed: Vec<IpNet>,
+    /// Where the proxy itself listens.
+    listeners: Vec<(Protocol, SocketAddr)>,
+    /// The addresses of this machine.
+    local: Vec<IpAddr>,
 }
 
 /// Why an address may not be a backend's.
@@ -37,6 +40,8 @@ pub struct BackendPolicy {
 pub enum Denied {
     Metadata(IpAddr),
     Elsewhere(IpAddr),
+    /// It is the proxy's own.
+    Own(IpAddr),
 }
 
 impl fmt::Display for Denied {
@@ -52,6 +57,11 @@ impl fmt::Display for Denied {
                 "{address} is in no network that --backend-allow lists; {}",
                 self.remedy()
             ),
+            Denied::Own(address) => write!(
+                out,
+                "{address} with that port is where this proxy listens, so that it would call itself; {}",
+                self.remedy()
+            ),
         }
     }
 }
@@ -61,7 +71,9 @@ impl std::error::Error for Denied {}
 impl Denied {
     pub fn address(&self) -> IpAddr {
         match self {
-            Denied::Metadata(address) | Denied::Elsewhere(address) => *address,
+            Denied::Metadata(address) | Denied::Elsewhere(address) | Denied::Own(address) => {
+                *address
+            }
         }
     }
 
@@ -72,13 +84,28 @@ impl Denied {
                 "correct it, or list all networks of backends with --backend-allow"
             }
             Denied::Elsewhere(_) => "correct it, or list its network with --backend-allow",
+            Denied::Own(_) => "write the server's own address and port",
         }
     }
 }
 
 impl BackendPolicy {
     pub fn new(allowed: Vec<IpNet>) -> BackendPolicy {
-        BackendPolicy { allowed }
+        BackendPolicy {
+            allowed,
+            ..BackendPolicy::default()
+        }
+    }
+
+    /// The same, and nowhere where the proxy itself listens, on a machine with these addresses.
+    pub fn with_listeners(
+        mut self,
+        listeners: Vec<(Protocol, SocketAddr)>,
+        local: Vec<IpAddr>,
+    ) -> BackendPolicy {
+        self.listeners = listeners;
+        self.local = local;
+        self
     }
 
     /// Whether a backend may be at this address; one that is IPv4 in the form of IPv6 counts as IPv4.
@@ -95,14 +122,42 @@ impl BackendPolicy {
         }
     }
 
-    /// As [`BackendPolicy::check`], for what is said of a member alone: names are looked at when they
+    /// Whether a backend at this address is the proxy itself. Without a port each protocol goes to its
+    /// own.
+    ///
+    /// # Errors
+    /// [`Denied::Own`].
+    pub fn check_own(&self, address: IpAddr, port: Option<u16>) -> Result<(), Denied> {
+        // A connect to no address goes to this machine.
+        let reached = match address.to_canonical() {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+            other => other,
+        };
+        let is_own = |(protocol, listener): &(Protocol, SocketAddr)| {
+            let bound = listener.ip().to_canonical();
+            let is_local = || reached.is_loopback() || self.local.contains(&reached);
+            port.unwrap_or(protocol.default_port()) == listener.port()
+                && bound.is_ipv4() == reached.is_ipv4()
+                && (bound == reached || bound.is_unspecified() && is_local())
+        };
+        match self.listeners.iter().any(is_own) {
+            true => Err(Denied::Own(address)),
+            false => Ok(()),
+        }
+    }
+
+    /// Both, for what is said of a member alone: names are looked at when they
     /// are resolved, and a socket in the file system is nobody else's.
     ///
     /// # Errors
     /// Why it may not.
     pub fn check_member(&self, member: &Member) -> Result<(), Denied> {
         match &member.address {
-            MemberAddress::Ip(address, _) => self.check(*address),
+            MemberAddress::Ip(address, port) => {
+                self.check(*address)?;
+                self.check_own(*address, *port)
+            }
             MemberAddress::Name(..) | MemberAddress::Unix(_) => Ok(()),
         }
     }
@@ -139,6 +194,39 @@ mod tests {
             "2001:db8::1",
         ] {
             assert_eq!(check(&policy, allowed), Ok(()), "{allowed}");
+        }
+    }
+
+    #[test]
+    fn the_proxy_itself_is_no_backend() {
+        let listener = |protocol, text: &str| (protocol, text.parse().unwrap());
+        let local = ["127.0.0.1", "10.0.0.5", "2001:db8::5"].map(|text| text.parse().unwrap());
+        let policy = BackendPolicy::default().with_listeners(
+            vec![
+                listener(Protocol::Tls, "0.0.0.0:443"),
+                listener(Protocol::Http, "10.0.0.5:8080"),
+                listener(Protocol::Http, "[::]:80"),
+            ],
+            local.to_vec(),
+        );
+        for (member, is_own) in [
+            ("10.0.0.5:443", true),
+            ("127.0.0.9:443", true),
+            ("0.0.0.0:443", true),
+            ("[::ffff:10.0.0.5]:443", true),
+            ("10.0.0.5", true),
+            ("10.0.0.5:8080", true),
+            ("[2001:db8::5]:80", true),
+            ("[::1]", true),
+            ("10.0.0.6:443", false),
+            ("127.0.0.1:8080", false),
+            ("10.0.0.5:80", false),
+            ("[2001:db8::5]:443", false),
+            ("[2001:db8::6]", false),
+            ("unix:/run/a", false),
+        ] {
+            let checked = policy.check_member(&Member::parse(member).unwrap());
+            assert_eq!(checked.is_err(), is_own, "{member}: {checked:?}");
         }
     }
 

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use super::config::{LOOKUPS_MAX, SyncConfig};
 use super::truth::Truth;
 use crate::protect::{BackendPolicy, Denied};
-use crate::route::Backend;
+use crate::route::{Backend, MemberAddress};
 
 /// First pause after a failed question; each further one doubles, up to the longest TTL.
 const RETRY_MIN: Duration = Duration::from_secs(1);
@@ -78,7 +78,7 @@ impl Book {
         });
         let known = |one: &Weak<Backend>| std::ptr::eq(one.as_ptr(), Arc::as_ptr(backend));
         if !entry.backends.iter().any(known) {
-            backend.resolve_to(Arc::clone(&entry.addresses));
+            backend.resolve_to(others(&self.policy, backend, &entry.addresses));
             entry.backends.push(Arc::downgrade(backend));
         }
     }
@@ -153,7 +153,9 @@ impl Book {
         entry.backends.retain(|backend| {
             let alive = backend.upgrade();
             alive
-                .inspect(|backend| backend.resolve_to(Arc::clone(&entry.addresses)))
+                .inspect(|backend| {
+                    backend.resolve_to(others(&self.policy, backend, &entry.addresses));
+                })
                 .is_some()
         });
         true
@@ -195,6 +197,26 @@ impl Book {
             .filter(|entry| entry.failures > 0)
             .count()
     }
+}
+
+/// The addresses without those where the proxy itself listens, as the backend's port has it.
+fn others(
+    policy: &BackendPolicy,
+    backend: &Backend,
+    addresses: &Arc<Vec<IpAddr>>,
+) -> Arc<Vec<IpAddr>> {
+    let port = match &backend.member().address {
+        MemberAddress::Name(_, port) => *port,
+        MemberAddress::Ip(..) | MemberAddress::Unix(_) => return Arc::clone(addresses),
+    };
+    let own = |address: &&IpAddr| policy.check_own(**address, port).err();
+    let Some(denied) = addresses.iter().find_map(|address| own(&address)) else {
+        return Arc::clone(addresses);
+    };
+    let (member, reason) = (backend.text(), denied.to_string());
+    tracing::warn!(member, reason, "addresses of a backend name are skipped");
+    let others = addresses.iter().filter(|address| own(address).is_none());
+    Arc::new(others.copied().collect())
 }
 
 /// Asks for names as they come due, for ever. `reload` says that resolv.conf or hosts may be new.
