@@ -1,7 +1,7 @@
 //! One of three real TLS servers fails, in each way that servers fail, under a constant load of new
-//! connections. With `POINTSMAN_FAULTS_OUT` each test adds its row to a table there
-//! (`scripts/faults`), with `POINTSMAN_FAULTS_RATE` connections a second and a fault of
-//! `POINTSMAN_FAULTS_SECONDS`.
+//! connections. With `FAULTS_OUT` each test adds its row to a table there
+//! (`scripts/faults`), with `FAULTS_RATE` connections a second and a fault of
+//! `FAULTS_SECONDS`.
 
 mod support;
 
@@ -42,11 +42,11 @@ fn setting(name: &str, default: u32) -> u32 {
 impl Run {
     fn new() -> Run {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let seconds = setting("POINTSMAN_FAULTS_SECONDS", 4);
+        let seconds = setting("FAULTS_SECONDS", 4);
         Run {
             _alone: alone,
             namespace: Namespace::new("faults"),
-            per_second: setting("POINTSMAN_FAULTS_RATE", 40),
+            per_second: setting("FAULTS_RATE", 40),
             fault: Duration::from_secs(seconds.into()),
             // Short enough for several of them to fit into the fault.
             connect_deadline: Duration::from_secs(if seconds >= 8 { 3 } else { 1 }),
@@ -192,7 +192,7 @@ impl Seen {
             )),
         );
         eprintln!("{per_second}/s: {row}");
-        if let Some(path) = std::env::var_os("POINTSMAN_FAULTS_OUT") {
+        if let Some(path) = std::env::var_os("FAULTS_OUT") {
             let file = std::fs::OpenOptions::new().append(true).open(path);
             let written = file.and_then(|mut file| file.write_all(row.as_bytes()));
             written.expect("the table can be written");
