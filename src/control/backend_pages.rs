@@ -36,13 +36,19 @@ fn entry(backend: &Backend, now: Moment) -> Value {
     entry
 }
 
-/// `since_ms` is null while the verdict is that of the beginning.
+/// `since_ms` is null while the verdict is that of the beginning, `latency_ms` before the first answer,
+/// `cause` as long as none was bad.
 fn check(state: &CheckState, now: Moment) -> Value {
     let since = state.down_since().or(state.back_since());
+    let asked_as = state.check.name.clone().or(state.asked_as().name);
+    let last = state.last();
     json!({
         "check": state.check.kind.name(),
+        "name": asked_as,
         "up": state.is_up(),
         "since_ms": since.map(|since| now.since(since).as_millis() as u64),
+        "cause": last.cause,
+        "latency_ms": last.latency.map(|latency| latency.as_micros() as f64 / 1e3),
     })
 }
 

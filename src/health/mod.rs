@@ -122,7 +122,9 @@ async fn look_after(check: Weak<CheckState>, room: Arc<Semaphore>, tally: Arc<Ta
             return;
         };
         // On the heap, so that a check that waits costs little.
-        if let Some(answer) = Box::pin(ask(&state, &room)).await {
+        if let Some(Heard { answer, took }) = Box::pin(ask(&state, &room)).await {
+            let cause = answer.as_ref().err().map(|cause| cause.to_string().into());
+            state.hear(took, cause);
             let count = if answer.is_ok() {
                 &tally.good
             } else {
@@ -147,7 +149,7 @@ fn jittered(interval: Duration) -> Duration {
 
 /// Good when any address of the backend answers well; `None` when nothing was learnt about the backend:
 /// it has no address yet, or this machine has no means to ask.
-async fn ask(state: &CheckState, room: &Arc<Semaphore>) -> Option<Result<(), Cause>> {
+async fn ask(state: &CheckState, room: &Arc<Semaphore>) -> Option<Heard> {
     let protocol = probe::protocol(state);
     let count = state.backend.address_count().min(ADDRESSES_MAX);
     let mut addresses: Vec<Address> = (0..count)
@@ -156,22 +158,18 @@ async fn ask(state: &CheckState, room: &Arc<Semaphore>) -> Option<Result<(), Cau
     let question = Question::of(state);
     let first = addresses.pop()?;
     if addresses.is_empty() {
-        let _seat = room.acquire().await.ok()?;
-        return heard(question.ask(&first).await);
+        return hear(&question, &first, room).await;
     }
     let question = Arc::new(question);
     let mut answers = JoinSet::new();
     for address in addresses.into_iter().chain([first]) {
         let (question, room) = (Arc::clone(&question), Arc::clone(room));
-        answers.spawn(async move {
-            let _seat = room.acquire().await.ok()?;
-            heard(question.ask(&address).await)
-        });
+        answers.spawn(async move { hear(&question, &address, &room).await });
     }
     let mut last = None;
     while let Some(answer) = answers.join_next().await {
         match answer {
-            Ok(Some(Ok(()))) => return Some(Ok(())),
+            Ok(Some(heard)) if heard.answer.is_ok() => return Some(heard),
             Ok(Some(bad)) => last = Some(bad),
             Ok(None) | Err(_) => {}
         }
@@ -179,14 +177,26 @@ async fn ask(state: &CheckState, room: &Arc<Semaphore>) -> Option<Result<(), Cau
     last
 }
 
-/// What says something about the backend and not about this machine.
-fn heard(answer: Result<(), Cause>) -> Option<Result<(), Cause>> {
-    match answer {
+/// What one address answered, and how long that took once there was room to ask.
+struct Heard {
+    answer: Result<(), Cause>,
+    took: Duration,
+}
+
+/// Asks one address when there is room; `None` when the answer says something about this machine and
+/// not about the backend.
+async fn hear(question: &Question, address: &Address, room: &Semaphore) -> Option<Heard> {
+    let _seat = room.acquire().await.ok()?;
+    let began = Instant::now();
+    match question.ask(address).await {
         Err(Cause::OwnFault(error)) => {
             tracing::debug!(error, "a check could not be made");
             None
         }
-        heard => Some(heard),
+        answer => Some(Heard {
+            answer,
+            took: began.elapsed(),
+        }),
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use super::backend::Backend;
 use super::health_check::Check;
@@ -23,6 +24,17 @@ pub struct CheckState {
     down_since: AtomicU64,
     /// When it came back; 0: it was never down.
     back_since: AtomicU64,
+    /// For an operator to see, not for a choice.
+    last: Mutex<Last>,
+}
+
+/// What was heard last.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Last {
+    /// How long the last answer took, or was waited for; `None`: there was none yet.
+    pub latency: Option<Duration>,
+    /// Why the last bad answer was bad; it stays when good ones follow.
+    pub cause: Option<Box<str>>,
 }
 
 /// As what a check presents itself to a backend.
@@ -42,6 +54,7 @@ impl CheckState {
             asked_as: Mutex::default(),
             down_since: AtomicU64::new(0),
             back_since: AtomicU64::new(0),
+            last: Mutex::default(),
         }
     }
 
@@ -67,6 +80,20 @@ impl CheckState {
         } else {
             self.down_since.store(now.stored(), Relaxed);
         }
+    }
+
+    /// Takes in an answer that took so long; with its cause when it was bad.
+    pub fn hear(&self, latency: Duration, cause: Option<Box<str>>) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.latency = Some(latency);
+        if cause.is_some() {
+            last.cause = cause;
+        }
+    }
+
+    pub fn last(&self) -> Last {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.clone()
     }
 
     /// The first host that asks gives the name; what has none gives way to one that has.

@@ -19,7 +19,7 @@ mod table;
 mod vitals;
 
 pub use backend::{Address, Backend};
-pub use check_state::{AskedAs, CheckState};
+pub use check_state::{AskedAs, CheckState, Last};
 pub use choose::{Balance, Choice, Chooser, Wish};
 pub use health_check::{Check, CheckKind};
 #[doc(hidden)]
