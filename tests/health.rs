@@ -102,6 +102,7 @@ fn a_server_fails(
     assert_eq!(tls_answers(&proxy), ["B", "C"]);
     let line = proxy.wait_for_line("backend is down", SOON);
     assert!(line.contains(&members[0]) && line.contains(cause), "{line}");
+    assert!(line.contains(" in_a_row=2"), "{line}");
     heal(&mut servers[0]);
     wait_for_verdict(&proxy, &members[0], true);
     assert_eq!(tls_answers(&proxy), ["A", "B", "C"]);
@@ -114,7 +115,12 @@ fn a_server_fails(
 
 #[test]
 fn a_killed_server_is_down_until_it_is_started_again() {
-    a_server_fails("check=tcp", "refused", Server::kill, Server::revive);
+    a_server_fails(
+        "check=tcp",
+        "connection refused",
+        Server::kill,
+        Server::revive,
+    );
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub(super) enum Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Cause::Refused => write!(out, "refused"),
+            Cause::Refused => write!(out, "connection refused"),
             Cause::Silent(span) => {
                 write!(
                     out,

@@ -200,7 +200,7 @@ async fn hear(question: &Question, address: &Address, room: &Semaphore) -> Optio
     }
 }
 
-/// One line per change of a verdict.
+/// One line per change of a verdict, with how many answers in a row it took.
 fn tell(state: &CheckState, cause: Option<Cause>) {
     let (backend, check) = (state.backend.text(), state.check.kind.name());
     match cause {
@@ -208,8 +208,14 @@ fn tell(state: &CheckState, cause: Option<Cause>) {
             backend,
             check,
             %cause,
+            in_a_row = state.check.fall,
             "backend is down: it gets no new connections until its checks succeed again"
         ),
-        None => tracing::info!(backend, check, "backend is up again: its checks succeed"),
+        None => tracing::info!(
+            backend,
+            check,
+            in_a_row = state.check.rise,
+            "backend is up again: its checks succeed"
+        ),
     }
 }
