@@ -87,7 +87,7 @@ impl Question {
             CheckKind::Http => {
                 let host = self.name.as_deref().unwrap_or(address);
                 let head = format!(
-                    "GET {} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: pointsman-check/{}\r\n\
+                    "GET {} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: pointsman-health/{}\r\n\
                      Accept: */*\r\nConnection: close\r\n\r\n",
                     self.path,
                     env!("CARGO_PKG_VERSION")
