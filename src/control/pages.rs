@@ -80,6 +80,7 @@ fn status(shared: &Shared) -> serde_json::Value {
         "draining": shared.draining.load(Ordering::Acquire),
         "cores": cores.iter().map(core).collect::<Vec<_>>(),
         "cores_without_answer": silent,
+        "backends": backend_pages::summary(&(shared.reports.backends)()),
         "sync": sync_pages::json(&(shared.reports.sync)()),
         "log_lines_dropped": (shared.reports.dropped_lines)(),
     })
