@@ -24,8 +24,12 @@ use probe::Question;
 use verdict::Verdict;
 
 const THREAD_NAME: &str = "health";
-/// Questions under way at once, each with a descriptor; more wait for their turn.
-const QUESTIONS_MAX: usize = 64;
+/// Questions under way at once, each with a descriptor; more wait for their turn. Those to backends
+/// that are down are not among them.
+const QUESTIONS_MAX: usize = 48;
+/// The same for backends that are down: most keep silent until the timeout, and many of them must not
+/// hold up what finds out the next.
+const QUESTIONS_TO_DOWN_MAX: usize = 16;
 /// Of a DNS name so many addresses are asked: one good answer is enough, and a name with hundreds is a
 /// balancer's.
 const ADDRESSES_MAX: usize = 8;
@@ -98,17 +102,37 @@ fn start(tally: Arc<Tally>) -> std::io::Result<UnboundedSender<News>> {
     Ok(news)
 }
 
+/// The questions that may be under way.
+#[derive(Clone)]
+struct Room {
+    to_up: Arc<Semaphore>,
+    to_down: Arc<Semaphore>,
+}
+
+impl Room {
+    fn new() -> Room {
+        Room {
+            to_up: Arc::new(Semaphore::new(QUESTIONS_MAX)),
+            to_down: Arc::new(Semaphore::new(QUESTIONS_TO_DOWN_MAX)),
+        }
+    }
+
+    fn seats(&self, is_up: bool) -> &Arc<Semaphore> {
+        if is_up { &self.to_up } else { &self.to_down }
+    }
+}
+
 async fn run(mut news: UnboundedReceiver<News>, tally: Arc<Tally>) {
-    let room = Arc::new(Semaphore::new(QUESTIONS_MAX));
+    let room = Room::new();
     while let Some(checks) = news.recv().await {
         for check in checks {
-            tokio::spawn(look_after(check, Arc::clone(&room), Arc::clone(&tally)));
+            tokio::spawn(look_after(check, room.clone(), Arc::clone(&tally)));
         }
     }
 }
 
 /// One check, until no route has it.
-async fn look_after(check: Weak<CheckState>, room: Arc<Semaphore>, tally: Arc<Tally>) {
+async fn look_after(check: Weak<CheckState>, room: Room, tally: Arc<Tally>) {
     let Some(interval) = check.upgrade().map(|state| state.check.interval) else {
         return;
     };
@@ -149,7 +173,8 @@ fn jittered(interval: Duration) -> Duration {
 
 /// Good when any address of the backend answers well; `None` when nothing was learnt about the backend:
 /// it has no address yet, or this machine has no means to ask.
-async fn ask(state: &CheckState, room: &Arc<Semaphore>) -> Option<Heard> {
+async fn ask(state: &CheckState, room: &Room) -> Option<Heard> {
+    let seats = room.seats(state.is_up());
     let protocol = probe::protocol(state);
     let count = state.backend.address_count().min(ADDRESSES_MAX);
     let mut addresses: Vec<Address> = (0..count)
@@ -158,13 +183,13 @@ async fn ask(state: &CheckState, room: &Arc<Semaphore>) -> Option<Heard> {
     let question = Question::of(state);
     let first = addresses.pop()?;
     if addresses.is_empty() {
-        return hear(&question, &first, room).await;
+        return hear(&question, &first, seats).await;
     }
     let question = Arc::new(question);
     let mut answers = JoinSet::new();
     for address in addresses.into_iter().chain([first]) {
-        let (question, room) = (Arc::clone(&question), Arc::clone(room));
-        answers.spawn(async move { hear(&question, &address, &room).await });
+        let (question, seats) = (Arc::clone(&question), Arc::clone(seats));
+        answers.spawn(async move { hear(&question, &address, &seats).await });
     }
     let mut last = None;
     while let Some(answer) = answers.join_next().await {
@@ -177,16 +202,16 @@ async fn ask(state: &CheckState, room: &Arc<Semaphore>) -> Option<Heard> {
     last
 }
 
-/// What one address answered, and how long that took once there was room to ask.
+/// What one address answered, and how long that took once it had a seat.
 struct Heard {
     answer: Result<(), Cause>,
     took: Duration,
 }
 
-/// Asks one address when there is room; `None` when the answer says something about this machine and
+/// Asks one address when there is a seat; `None` when the answer says something about this machine and
 /// not about the backend.
-async fn hear(question: &Question, address: &Address, room: &Semaphore) -> Option<Heard> {
-    let _seat = room.acquire().await.ok()?;
+async fn hear(question: &Question, address: &Address, seats: &Semaphore) -> Option<Heard> {
+    let _seat = seats.acquire().await.ok()?;
     let began = Instant::now();
     match question.ask(address).await {
         Err(Cause::OwnFault(error)) => {
@@ -217,5 +242,60 @@ fn tell(state: &CheckState, cause: Option<Cause>) {
             in_a_row = state.check.rise,
             "backend is up again: its checks succeed"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::route::{HostOptions, Registry, Route, RouteOptions, Seat};
+
+    /// A route whose members are all asked so.
+    fn route(registry: &mut Registry, members: &[String], options: &[&str]) -> Arc<Route> {
+        let seats: Vec<Seat> = members
+            .iter()
+            .map(|member| registry.seat(member).unwrap())
+            .collect();
+        let mut said = HostOptions::default();
+        options.iter().for_each(|option| said.read(option).unwrap());
+        registry.route_with(seats, Some(RouteOptions { said, acme: None }))
+    }
+
+    /// Three bad answers make a verdict of 300 ms. If they stood in line behind 200 questions that
+    /// take half a second each, it would be one of 5 s.
+    #[test]
+    fn many_that_are_down_and_silent_do_not_hold_up_the_next_verdict() {
+        const SOON: Duration = Duration::from_secs(2);
+        let silent = TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let members: Vec<String> = (1..=200).map(|n| format!("127.0.1.{n}:{port}")).collect();
+        let mut registry = Registry::new();
+        let options = [
+            "check=tls",
+            "check-interval=100ms",
+            "check-timeout=500ms",
+            "check-fall=1",
+        ];
+        let frozen = route(&mut registry, &members, &options);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let member = listener.local_addr().unwrap().to_string();
+        let options = ["check=tcp", "check-interval=100ms"];
+        let well = route(&mut registry, &[member], &options);
+        let mut prober = Prober::new(Arc::default());
+        prober.look_after(registry.take_new_checks());
+        let within = |patience: Duration, is_so: &dyn Fn() -> bool| {
+            let deadline = Instant::now() + patience;
+            while !is_so() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            is_so()
+        };
+        let are_down = || frozen.checks().iter().all(|check| !check.is_up());
+        assert!(within(Duration::from_secs(30), &are_down));
+        assert!(well.checks()[0].is_up());
+        drop(listener);
+        assert!(within(SOON, &|| !well.checks()[0].is_up()));
     }
 }
