@@ -263,6 +263,34 @@ mod tests {
         registry.route_with(seats, Some(RouteOptions { said, acme: None }))
     }
 
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    }
+
+    #[test]
+    fn a_name_is_good_when_any_of_its_addresses_is() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut registry = Registry::new();
+        let route = route(&mut registry, &[format!("app.test:{port}")], &["check=tcp"]);
+        let state = &route.checks()[0];
+        let room = Room::new();
+        let answer = || {
+            let heard = runtime().block_on(ask(state, &room));
+            heard.map(|heard| heard.answer)
+        };
+        assert_eq!(answer(), None, "without an address nothing is learnt");
+        let addresses = ["127.0.0.2", "127.0.0.1", "127.0.0.3"];
+        let addresses = addresses.map(|address| address.parse().unwrap());
+        state.backend.resolve_to(Arc::new(addresses.into()));
+        assert_eq!(answer(), Some(Ok(())));
+        drop(listener);
+        assert_eq!(answer(), Some(Err(Cause::Refused)));
+    }
+
     /// Three bad answers make a verdict of 300 ms. If they stood in line behind 200 questions that
     /// take half a second each, it would be one of 5 s.
     #[test]
