@@ -4,9 +4,10 @@
 
 mod support;
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use support::backend::{self, Backend};
@@ -35,13 +36,18 @@ fn start(host: &str, entries: &[String]) -> Proxy {
     Options::new().route(host, &entries).start()
 }
 
-/// Whether the page says so of each check of the backend, of which there is at least one.
-fn is_up(proxy: &Proxy, member: &str) -> Option<bool> {
+/// What the page says of the backend's checks.
+fn checks(proxy: &Proxy, member: &str) -> Option<Vec<serde_json::Value>> {
     let page: serde_json::Value =
         serde_json::from_str(&proxy.admin_page("/backends")).expect("the page is JSON");
     let backends = page["backends"].as_array().expect("it lists backends");
     let entry = backends.iter().find(|entry| entry["backend"] == member)?;
-    let checks = entry["checks"].as_array().expect("it lists checks");
+    Some(entry["checks"].as_array().expect("it lists checks").clone())
+}
+
+/// Whether the page says so of each check of the backend, of which there is at least one.
+fn is_up(proxy: &Proxy, member: &str) -> Option<bool> {
+    let checks = checks(proxy, member)?;
     let ups: Option<Vec<bool>> = checks.iter().map(|check| check["up"].as_bool()).collect();
     let ups = ups.filter(|ups| !ups.is_empty())?;
     Some(ups.into_iter().all(|up| up))
@@ -99,6 +105,28 @@ fn a_server_fails(
     wait_for_verdict(&proxy, &members[0], false);
     assert_eq!(count(&proxy, "pointsman_backend_state{state=\"down\"}"), 1);
     assert_eq!(count(&proxy, "pointsman_backend_state{state=\"up\"}"), 2);
+    let series = |member| format!("pointsman_backend_up{{backend=\"{member}\"}}");
+    let ups = members
+        .each_ref()
+        .map(|member| count(&proxy, &series(member)));
+    assert_eq!(ups, [0, 1, 1]);
+    let summary = &proxy.status()["backends"];
+    assert_eq!(
+        (&summary["down"], &summary["checked"]),
+        (&1.into(), &3.into())
+    );
+    let said = &checks(&proxy, &members[0]).expect("it is listed")[0];
+    assert!(
+        said["cause"]
+            .as_str()
+            .is_some_and(|said| said.contains(cause)),
+        "{said}"
+    );
+    assert_eq!(said["name"], "a.test");
+    assert!(
+        said["latency_ms"].is_f64() && said["since_ms"].is_u64(),
+        "{said}"
+    );
     assert_eq!(tls_answers(&proxy), ["B", "C"]);
     let line = proxy.wait_for_line("backend is down", SOON);
     assert!(line.contains(&members[0]) && line.contains(cause), "{line}");
@@ -216,7 +244,7 @@ fn hosts_that_share_a_check_ask_once_and_nobody_asks_when_it_is_gone() {
 #[test]
 fn a_check_that_redis_brings_later_starts_at_once_and_says_its_name_behind_a_header() {
     let redis = RedisServer::start();
-    let heads = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let heads = Arc::new(Mutex::new(Vec::new()));
     let seen = heads.clone();
     let server = backend::raw(move |mut stream| {
         let mut bytes = vec![0; 4096];
@@ -243,4 +271,103 @@ fn a_check_that_redis_brings_later_starts_at_once_and_says_its_name_behind_a_hea
     // The only backend there is: it is tried all the same.
     let error = client::tls_get(proxy.https(), "www.a.test", "/");
     assert!(error.is_err());
+}
+
+/// A server that answers one question after the other with these, then always with the last one.
+fn scripted(script: Arc<Mutex<VecDeque<u16>>>) -> Backend {
+    backend::raw(move |mut stream| {
+        let _ = stream.read(&mut [0; 4096]);
+        let mut script = script.lock().unwrap();
+        let status = match script.len() {
+            1 => script[0],
+            _ => script.pop_front().expect("it never gets empty"),
+        };
+        let _ = stream.write_all(format!("HTTP/1.1 {status} X\r\n\r\n").as_bytes());
+    })
+}
+
+#[test]
+fn only_as_many_answers_in_a_row_as_are_asked_for_turn_a_verdict() {
+    let script = Arc::new(Mutex::new(VecDeque::from([200])));
+    let server = scripted(script.clone());
+    let options = ["check=http", "check-fall=4", "check-rise=3"];
+    let proxy = start("a.test", &checked(&options, &[server.member()]));
+    let play = |answers: &[u16]| {
+        *script.lock().unwrap() = answers.iter().copied().collect();
+        wait_until("all are given", SOON, || script.lock().unwrap().len() == 1);
+        // A question follows when the verdict on the answer before is made; the last answer is
+        // thus given twice at least.
+        let before = server.accepted();
+        wait_until("it goes on", SOON, || server.accepted() >= before + 2);
+    };
+    let turns = || {
+        let said = proxy.stderr();
+        let times = |line| said.matches(line).count();
+        (times("backend is down"), times("backend is up again"))
+    };
+    play(&[503, 503, 503, 200, 503, 503, 503, 200]);
+    assert_eq!(
+        (turns(), is_up(&proxy, &server.member())),
+        ((0, 0), Some(true))
+    );
+    play(&[503, 503, 503, 503, 200, 200, 503, 200, 200, 503]);
+    proxy.wait_for_line("backend is down", SOON);
+    assert_eq!(
+        (turns(), is_up(&proxy, &server.member())),
+        ((1, 0), Some(false))
+    );
+    play(&[200, 200, 200]);
+    let line = proxy.wait_for_line("backend is up again", SOON);
+    assert!(line.contains(" in_a_row=3"), "{line}");
+    assert_eq!(
+        (turns(), is_up(&proxy, &server.member())),
+        ((1, 1), Some(true))
+    );
+    // It is up, and says why it was not.
+    let said = &checks(&proxy, &server.member()).expect("it is listed")[0];
+    assert_eq!(said["cause"], "status 503");
+}
+
+#[test]
+fn a_unix_socket_is_asked_behind_a_header_and_under_the_name_of_the_option() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("app.sock");
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let seen = heads.clone();
+    let server = backend::raw_unix(&path, move |mut stream| {
+        let mut bytes = vec![0; 4096];
+        let count = stream.read(&mut bytes).unwrap_or(0);
+        seen.lock()
+            .unwrap()
+            .push(String::from_utf8_lossy(&bytes[..count]).into_owned());
+        let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n");
+    });
+    let member = format!("{} proxy=v1", server.member());
+    let options = [
+        "check=http",
+        "check-path=/up?deep=1",
+        "check-name=other.test",
+    ];
+    let options = [&options[..], &["check-status=204"]].concat();
+    let proxy = start("a.test", &checked(&options, std::slice::from_ref(&member)));
+    wait_until("good answers", SOON, || {
+        count(&proxy, "pointsman_checks_total{result=\"good\"}") >= 2
+    });
+    let want = format!(
+        "PROXY UNKNOWN\r\nGET /up?deep=1 HTTP/1.1\r\nHost: other.test\r\n\
+         User-Agent: pointsman-health/{}\r\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    let head = heads.lock().unwrap().first().expect("it was asked").clone();
+    assert!(
+        head.starts_with(&want) && head.contains("Connection: close\r\n"),
+        "{head}"
+    );
+    assert_eq!(count(&proxy, "pointsman_checks_total{result=\"bad\"}"), 0);
+    // The listener is gone, and with it the backend.
+    drop(server);
+    let text = format!("unix:{} proxy=v1", path.display());
+    wait_for_verdict(&proxy, &text, false);
+    let line = proxy.wait_for_line("backend is down", SOON);
+    assert!(line.contains("connection refused"), "{line}");
 }

@@ -90,7 +90,8 @@ pub fn raw_at(address: &str, serve: impl Fn(TcpStream) + Send + Sync + 'static) 
     start(place, accept, serve)
 }
 
-fn raw_unix(path: &Path, serve: impl Fn(UnixStream) + Send + Sync + 'static) -> Backend {
+/// As [`raw`], on a unix socket.
+pub fn raw_unix(path: &Path, serve: impl Fn(UnixStream) + Send + Sync + 'static) -> Backend {
     let listener = UnixListener::bind(path).expect("a free path");
     let accept = move || {
         let (stream, _) = listener.accept()?;
