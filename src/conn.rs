@@ -21,13 +21,10 @@ use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::reply;
 use crate::ring::Deadline;
-use crate::route::Route;
-use crate::sniff::Head;
 use crate::sys::Socket;
 use reach::{Arrival, Reached, reach};
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// After a refusal the client may take this long to finish sending and read the answer; closing
@@ -132,8 +129,9 @@ async fn connect(
             .await
             .ok_or(Outcome::HeadTimeout)??;
         let head_complete = Instant::now();
-        let route = find_route(local, protocol, &head).and_then(|route| {
-            let place = admit::to_host(local, &route, protocol, head.name.as_ref())?;
+        let name = head.name.as_ref();
+        let route = local.route(protocol, name).and_then(|route| {
+            let place = admit::to_host(local, &route, protocol, name)?;
             place.into_iter().for_each(|place| client.hold(place));
             Ok(route)
         });
@@ -159,17 +157,6 @@ async fn connect(
         received,
     };
     reach(local, &arrival, deadline, story, reached).await
-}
-
-/// The route of the name, or of the protocol's default.
-fn find_route(local: &Local, protocol: Protocol, head: &Head) -> Result<Arc<Route>, Outcome> {
-    let table = local.table.borrow();
-    let named = head.name.as_ref().and_then(|name| table.lookup(name));
-    match (named.or_else(|| table.default_route(protocol)), &head.name) {
-        (Some(route), _) => Ok(route.clone()),
-        (None, Some(_)) => Err(Outcome::UnknownName),
-        (None, None) => Err(Outcome::NoName),
-    }
 }
 
 /// Tells the client why, and makes sure that it can read it before the connection is closed.

@@ -12,7 +12,7 @@ use crate::protocol::Protocol;
 use crate::relay::{Line, PipePool};
 use crate::reply::HttpAnswers;
 use crate::ring::Ring;
-use crate::route::{Chooser, Table};
+use crate::route::{Chooser, Host, Route, Table};
 use crate::sys::Congestion;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -237,6 +237,19 @@ impl Local {
                 outcome.name(),
                 outcome.explain()
             );
+        }
+    }
+
+    /// The route of the name, or of the protocol's default.
+    ///
+    /// # Errors
+    /// [`Outcome::UnknownName`], and [`Outcome::NoName`] where there is none.
+    pub fn route(&self, protocol: Protocol, name: Option<&Host>) -> Result<Arc<Route>, Outcome> {
+        let table = self.table.borrow();
+        match (table.locate(name, protocol), name) {
+            (Some((_, route)), _) => Ok(route.clone()),
+            (None, Some(_)) => Err(Outcome::UnknownName),
+            (None, None) => Err(Outcome::NoName),
         }
     }
 

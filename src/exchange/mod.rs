@@ -35,7 +35,7 @@ use body::is_transient;
 use carry::{Carry, Finish};
 use client_end::ClientEnd;
 use idle::Upstream;
-use order::{Order, Understood, route, understand};
+use order::{Order, Understood, understand};
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -423,7 +423,7 @@ async fn answer(
             }
             Finish::Unanswered { .. } => return Err(Ended::Refused(Outcome::BackendClosed)),
             Finish::Removed if is_whole && order.idempotent => {
-                order.route = match route(local, order.name.as_deref()) {
+                order.route = match local.route(Protocol::Http, order.name.as_deref()) {
                     Ok(route) => route,
                     Err(_) => return Err(Ended::Refused(Outcome::BackendRemoved)),
                 };

@@ -45,7 +45,7 @@ pub struct Order {
     /// For the log and for whoever else is to be told, if anybody.
     pub name: Option<Box<Host>>,
     /// Counts it among those of its host, where that has a limit.
-    pub place: Option<Held>,
+    _place: Option<Held>,
 }
 
 /// What the bytes received so far amount to.
@@ -83,7 +83,7 @@ pub fn understand(
         Reading::Refused(refusal) => return Err(Outcome::Refused(refusal)),
     };
     let head_complete = Instant::now();
-    let route = route(local, head.host.as_ref())?;
+    let route = local.route(Protocol::Http, head.host.as_ref())?;
     let spent = head_complete.elapsed();
     {
         let mut metrics = local.metrics.borrow_mut();
@@ -123,8 +123,7 @@ pub fn understand(
         || route.tells_names()
         || local.lookup.is_some()
         || Lease::is_wanted(&route);
-    let mut order = order(&head, outgoing, rest, route, head_complete, is_told);
-    order.place = place;
+    let order = order(&head, outgoing, rest, route, place, head_complete, is_told);
     Ok(Understood::Order(order, head.head_bytes + used))
 }
 
@@ -175,6 +174,7 @@ fn order(
     outgoing: Vec<u8>,
     rest: Framing,
     route: Arc<Route>,
+    place: Option<Held>,
     head_complete: Instant,
     is_told: bool,
 ) -> Order {
@@ -194,18 +194,7 @@ fn order(
         binds_connection: head.binds_connection,
         head_complete,
         name: head.host.clone().filter(|_| is_told).map(Box::new),
-        place: None,
-    }
-}
-
-/// The route of the name, or of the default.
-pub fn route(local: &Local, host: Option<&Host>) -> Result<Arc<Route>, Outcome> {
-    let table = local.table.borrow();
-    let named = host.and_then(|host| table.lookup(host));
-    match (named.or_else(|| table.default_route(Protocol::Http)), host) {
-        (Some(route), _) => Ok(route.clone()),
-        (None, Some(_)) => Err(Outcome::UnknownName),
-        (None, None) => Err(Outcome::NoName),
+        _place: place,
     }
 }
 

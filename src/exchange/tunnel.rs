@@ -4,7 +4,7 @@ use super::body::is_transient;
 use super::client_end::ClientEnd;
 use super::idle::Upstream;
 use super::upstream::{head_of, introduce};
-use super::{Session, Waited, order, wait};
+use super::{Session, Waited, wait};
 use crate::conn::listed::Listed;
 use crate::conn::{Story, admit};
 use crate::dial::{Round, dial};
@@ -36,7 +36,7 @@ pub async fn h2c(
             None => read_more(local, end, deadline).await?,
         }
     };
-    let route = order::route(local, Some(&host))?;
+    let route = local.route(Protocol::Http, Some(&host))?;
     let _place = admit::to_host(local, &route, Protocol::Http, Some(&host))?;
     if Story::is_wanted() {
         story.set_request(Some(&host));

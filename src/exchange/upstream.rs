@@ -13,9 +13,8 @@ use crate::metrics::Stage;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::ring::Deadline;
-use crate::route::{Backend, Chooser, Host, Moment, Route};
+use crate::route::{Chooser, Host, Moment, Route};
 use crate::sniff::Head;
-use std::sync::Arc;
 use std::time::Instant;
 
 /// What goes to a backend that wants to be told of its client before the first request; `None`: it
@@ -55,15 +54,11 @@ pub async fn upstream(
     story: &mut Story,
 ) -> Result<Upstream, Outcome> {
     let route = &order.route;
-    let serves = |backend: &Arc<Backend>| {
-        let slot = backend.slot();
-        route.backends().iter().any(|other| other.slot() == slot)
-    };
     let bound = session.bound.take();
     if let Some(bound) = bound
         && may_reuse
         && bound.socket.is_quiet()
-        && serves(bound.backend.backend())
+        && route.has(bound.backend.backend().slot())
     {
         return Ok(*bound);
     }

@@ -161,8 +161,7 @@ impl Chooser {
 
     /// Whether a backend that served before may serve again, without a choice.
     pub fn is_still_good(route: &Route, backend: &Backend, now: Moment) -> bool {
-        let slot = backend.slot();
-        let index = route.backends().iter().position(|one| one.slot() == slot);
+        let index = route.index_of(backend.slot());
         index.is_some_and(|index| {
             !route.share(index).backup && Chooser::may_answer(route, index, now)
         })

@@ -303,7 +303,7 @@ impl Master {
             Key::Host(name) | Key::Wildcard(name) => self.table.wildcard_above(name),
             Key::Default(_) => None,
         };
-        if let Some((_, route)) = above {
+        if let Some(route) = above {
             self.replaced.insert(route.id());
             return;
         }

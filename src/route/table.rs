@@ -83,9 +83,7 @@ impl Route {
 
     /// How many live connections the route lets this backend of its have.
     pub fn connections_max(&self, backend: &Backend) -> Option<NonZeroU32> {
-        let slot = backend.slot();
-        let index = self.backends.iter().position(|one| one.slot() == slot)?;
-        self.share(index).connections_max
+        self.share(self.index_of(backend.slot())?).connections_max
     }
 
     /// Whether some member has a share of its own.
@@ -135,9 +133,16 @@ impl Route {
         &self.backends
     }
 
+    /// Where a backend is among those of the route.
+    pub fn index_of(&self, slot: u32) -> Option<usize> {
+        self.backends
+            .iter()
+            .position(|backend| backend.slot() == slot)
+    }
+
     /// Whether a backend is among those of the route.
     pub fn has(&self, slot: u32) -> bool {
-        self.backends.iter().any(|backend| backend.slot() == slot)
+        self.index_of(slot).is_some()
     }
 
     /// What becomes of live connections to a backend that leaves the host.
@@ -215,6 +220,13 @@ pub enum Place {
     Default,
 }
 
+/// What a name is found under.
+struct Entry<'t> {
+    place: Place,
+    hash: u64,
+    route: &'t Arc<Route>,
+}
+
 impl Table {
     /// An empty table, version 0.
     pub fn new() -> Table {
@@ -236,62 +248,51 @@ impl Table {
     /// Allocates nothing; one hash per candidate, and none for wildcards of a depth that no
     /// wildcard has.
     pub fn lookup(&self, host: &Host) -> Option<&Arc<Route>> {
-        self.entry(host).map(|(_, route)| route)
+        self.entry(host).map(|entry| entry.route)
     }
 
     /// A number of the entry that a head is routed by, the same for all names below one wildcard and
     /// for as long as the process lives.
     pub fn entry_hash(&self, protocol: Protocol, host: Option<&Host>) -> u64 {
-        let located = host.and_then(|host| self.entry(host));
         let of_default = || {
             // No name has a colon.
             let key = Key::Default(protocol).to_string();
             hash(self.shape.seed, Kind::Exact, key.as_bytes())
         };
-        located.map_or_else(of_default, |(hash, _)| hash)
-    }
-
-    fn entry(&self, host: &Host) -> Option<(u64, &Arc<Route>)> {
-        let name = host.as_str().as_bytes();
-        let exact = self.find(Kind::Exact, name);
-        exact.or_else(|| self.wildcard_found(host).map(|(_, found)| found))
+        let entry = host.and_then(|host| self.entry(host));
+        entry.map_or_else(of_default, |entry| entry.hash)
     }
 
     /// Where a connection with this name goes, or one without a name, and by which key.
     pub fn locate(&self, host: Option<&Host>, protocol: Protocol) -> Option<(Place, &Arc<Route>)> {
-        let named = host.and_then(|host| {
-            let exact = self.find(Kind::Exact, host.as_str().as_bytes());
-            let exact = exact.map(|(_, route)| (Place::Exact, route));
-            exact.or_else(|| {
-                let (labels, route) = self.wildcard_above(host)?;
-                Some((Place::Wildcard(labels), route))
-            })
-        });
-        let default = || Some((Place::Default, self.default_route(protocol)?));
-        named.or_else(default)
+        let entry = host.and_then(|host| self.entry(host));
+        let named = entry.map(|entry| (entry.place, entry.route));
+        named.or_else(|| Some((Place::Default, self.default_route(protocol)?)))
     }
 
-    /// The most specific wildcard that takes the name in, and how many labels stand behind its star.
-    pub(super) fn wildcard_above(&self, host: &Host) -> Option<(usize, &Arc<Route>)> {
-        let found = self.wildcard_found(host);
-        found.map(|(labels, (_, route))| (labels, route))
+    /// The route of the most specific wildcard that takes the name in.
+    pub(super) fn wildcard_above(&self, host: &Host) -> Option<&Arc<Route>> {
+        self.wildcard_entry(host).map(|entry| entry.route)
     }
 
-    /// The same with the hash of its entry.
-    fn wildcard_found(&self, host: &Host) -> Option<(usize, (u64, &Arc<Route>))> {
+    fn entry(&self, host: &Host) -> Option<Entry<'_>> {
+        let exact = self.find(Kind::Exact, host.as_bytes(), Place::Exact);
+        exact.or_else(|| self.wildcard_entry(host))
+    }
+
+    fn wildcard_entry(&self, host: &Host) -> Option<Entry<'_>> {
         if self.shape.wildcard_depths == 0 || host.is_ip_literal() {
             return None;
         }
-        let name = host.as_str().as_bytes();
-        let mut suffix = name;
-        let mut labels = labels_in(name);
+        let mut suffix = host.as_bytes();
+        let mut labels = labels_in(suffix);
         while let Some(dot) = suffix.iter().position(|byte| *byte == b'.') {
             suffix = &suffix[dot + 1..];
             labels -= 1;
             if self.shape.wildcard_depths & depth_bit(labels) != 0
-                && let Some(found) = self.find(Kind::Wildcard, suffix)
+                && let Some(entry) = self.find(Kind::Wildcard, suffix, Place::Wildcard(labels))
             {
-                return Some((labels, found));
+                return Some(entry);
             }
         }
         None
@@ -355,10 +356,10 @@ impl Table {
         defaults.chain(names)
     }
 
-    fn find(&self, kind: Kind, name: &[u8]) -> Option<(u64, &Arc<Route>)> {
+    fn find(&self, kind: Kind, name: &[u8], place: Place) -> Option<Entry<'_>> {
         let hash = hash(self.shape.seed, kind, name);
-        let entry = self.shards[shard_of(hash)].find(hash, kind, name)?;
-        Some((hash, &entry.route))
+        let route = &self.shards[shard_of(hash)].find(hash, kind, name)?.route;
+        Some(Entry { place, hash, route })
     }
 }
 
