@@ -6,7 +6,7 @@ mod round;
 mod source;
 
 pub use live::LiveBackend;
-pub use round::{Chosen, Round, chosen};
+pub use round::Round;
 
 use crate::client::Client;
 use crate::local::Local;

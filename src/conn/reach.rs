@@ -103,12 +103,11 @@ pub(super) async fn reach(
                 return Err(Outcome::IdleTimeout);
             }
             Begun::Silent => {
-                let outcome = Outcome::BackendTimeout;
-                went_round(local, &mut round, &reached.backend, outcome);
+                round.unanswered(local, &reached.backend, Outcome::BackendTimeout);
             }
             Begun::Unanswered(_) if !has_another(&round) => return Ok(()),
             Begun::Unanswered(outcome) => {
-                went_round(local, &mut round, &reached.backend, outcome);
+                round.unanswered(local, &reached.backend, outcome);
                 reached.relay.give_up(local);
                 *place = None;
             }
@@ -124,17 +123,6 @@ pub(super) async fn reach(
             }
         }
     }
-}
-
-fn went_round(local: &Local, round: &mut Round, backend: &LiveBackend, outcome: Outcome) {
-    tracing::debug!(
-        core = local.core,
-        backend = backend.text(),
-        outcome = outcome.name(),
-        "no answer, going on to another backend"
-    );
-    local.count(Counter::WentRound);
-    round.unanswered(local, backend, outcome);
 }
 
 impl Reached {
@@ -182,8 +170,9 @@ async fn hand_over(
         .metrics
         .borrow_mut()
         .record(protocol, Stage::Connect, spent);
+    let head = arrival.told.as_deref();
     // Before the backend has a byte, so that it can ask as soon as it knows of the client.
-    let listed = arrival.told.as_deref().and_then(|head| {
+    let listed = head.and_then(|head| {
         Listed::new(
             local,
             client,
@@ -193,7 +182,6 @@ async fn hand_over(
             arrival.accepted,
         )
     });
-    let head = arrival.told.as_deref();
     let lease = Lease::new(
         local,
         &arrival.route,
@@ -203,8 +191,7 @@ async fn hand_over(
     );
     let announced = match dialled.backend.delivery().proxy {
         Some(version) => {
-            let told = arrival.told.as_deref();
-            let announced = announce(local, client, version, told, &arrival.received)?;
+            let announced = announce(local, client, version, head, &arrival.received)?;
             story.set_id(announced.id);
             Some(announced.bytes)
         }

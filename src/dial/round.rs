@@ -7,7 +7,7 @@ use crate::local::Local;
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
-use crate::route::{Address, Backend, Choice, Chooser, Moment, Route, Wish};
+use crate::route::{Address, Backend, Choice, Chooser, Chosen, Moment, Route, Wish};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,13 +28,6 @@ pub struct Round {
     /// Took what they were sent and closed, or kept silent. Whether that was their fault shows when
     /// another answers the same.
     unanswered: Vec<Unanswered>,
-}
-
-/// A backend, and under which conditions.
-pub struct Chosen {
-    pub backend: Arc<Backend>,
-    pub connections_max: Option<NonZeroU32>,
-    pub is_trial: bool,
 }
 
 struct Unanswered {
@@ -92,10 +85,8 @@ impl Round {
             now: Moment::of(local.ring.now()),
         };
         let choice = chooser.choose(route, &wish);
-        if let Choice::Backend {
-            is_last_resort: true,
-            ..
-        } = choice
+        if let Choice::Backend(chosen) = &choice
+            && chosen.is_last_resort
             && self.slots.is_empty()
         {
             local.count(Counter::AllBackendsDown);
@@ -114,8 +105,15 @@ impl Round {
         self.may_try(local) && route.backends().iter().enumerate().any(is_good)
     }
 
-    /// A backend took what it was sent and gave no answer.
+    /// A backend took what it was sent and gave no answer, so that another one is to have it.
     pub fn unanswered(&mut self, local: &Local, backend: &LiveBackend, outcome: Outcome) {
+        tracing::debug!(
+            core = local.core,
+            backend = backend.text(),
+            outcome = outcome.name(),
+            "no answer, going on to another backend"
+        );
+        local.count(Counter::WentRound);
         self.worst = outcome;
         self.unanswered.push(Unanswered {
             backend: backend.backend().clone(),
@@ -175,12 +173,11 @@ impl Round {
 
     /// Whether there is another choice by now than to wait; what was chosen is tried next.
     pub(super) fn finds_room(&mut self, local: &Local, route: &Route, client: &Client) -> bool {
-        let choice = self.choose(local, route, client);
-        match choice {
+        match self.choose(local, route, client) {
             Choice::Full => false,
             Choice::Nothing => true,
-            Choice::Backend { .. } => {
-                self.first = chosen(choice);
+            Choice::Backend(chosen) => {
+                self.first = Some(chosen);
                 true
             }
         }
@@ -196,21 +193,20 @@ impl Round {
         client: &Client,
     ) -> Next {
         loop {
-            let first = match self.first.take() {
-                Some(first) => Some(first),
+            let chosen = match self.first.take() {
+                Some(first) => first,
                 None => match self.choose(local, route, client) {
+                    Choice::Backend(chosen) => chosen,
                     Choice::Full => return Next::Full,
-                    choice => chosen(choice),
+                    Choice::Nothing => break,
                 },
             };
-            let Some(Chosen {
+            let Chosen {
                 backend,
                 connections_max,
                 is_trial,
-            }) = first
-            else {
-                break;
-            };
+                is_last_resort: _,
+            } = chosen;
             // Another core may have taken the last place since it was chosen.
             let Some(live) = LiveBackend::open(backend.clone(), connections_max) else {
                 continue;
@@ -251,23 +247,6 @@ impl Round {
             return Next::Backend(live, address);
         }
         Next::Nothing
-    }
-}
-
-/// The backend of a choice, if it has one.
-pub fn chosen(choice: Choice) -> Option<Chosen> {
-    match choice {
-        Choice::Backend {
-            backend,
-            connections_max,
-            is_trial,
-            ..
-        } => Some(Chosen {
-            backend,
-            connections_max,
-            is_trial,
-        }),
-        Choice::Full | Choice::Nothing => None,
     }
 }
 

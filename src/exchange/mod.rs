@@ -311,6 +311,10 @@ async fn answer(
     let mut round = None;
     let mut plain = None;
     loop {
+        // Each backend is introduced to the client in its own way.
+        if let Some(plain) = plain.take() {
+            order.outgoing = plain;
+        }
         let upstream = upstream(
             local, session, &order, may_reuse, &mut round, deadline, story,
         );
@@ -394,31 +398,23 @@ async fn answer(
                 let outcome = tunnel(local, end, &upstream, deadline, lease).await;
                 return Err(Ended::Over(outcome));
             }
-            // The backend closed an idle connection while the request was on its way: a fresh one
-            // is asked, where asking twice is no harm.
-            Finish::Unanswered { unsent }
-                if was_reused && is_whole && (unsent || order.idempotent) =>
-            {
-                local.count(Counter::RequestsRetried);
+            // Where asking twice is no harm.
+            Finish::Unanswered { unsent } if is_whole && (unsent || order.idempotent) => {
                 may_reuse = false;
-            }
-            // A fresh one did the same: another backend is asked, and if that answers, the first is
-            // to blame.
-            Finish::Unanswered { unsent }
-                if !was_reused && is_whole && (unsent || order.idempotent) =>
-            {
-                let Some(round) = round.as_mut() else {
-                    return Err(Ended::Refused(Outcome::BackendClosed));
-                };
-                round.unanswered(local, &upstream.backend, Outcome::BackendClosed);
-                if !round.has_another(local, &order.route) {
-                    return Err(Ended::Refused(Outcome::BackendClosed));
-                }
-                local.count(Counter::WentRound);
-                may_reuse = false;
-                // Each backend is introduced to the client in its own way.
-                if let Some(plain) = plain.take() {
-                    order.outgoing = plain;
+                if was_reused {
+                    // It closed an idle connection while the request was on its way: a fresh one is
+                    // asked.
+                    local.count(Counter::RequestsRetried);
+                } else {
+                    // A fresh one did the same: another backend is asked, and if that answers, the
+                    // first is to blame.
+                    let another = round
+                        .as_mut()
+                        .filter(|round| round.has_another(local, &order.route));
+                    let Some(round) = another else {
+                        return Err(Ended::Refused(Outcome::BackendClosed));
+                    };
+                    round.unanswered(local, &upstream.backend, Outcome::BackendClosed);
                 }
             }
             Finish::Unanswered { .. } => return Err(Ended::Refused(Outcome::BackendClosed)),
@@ -429,9 +425,6 @@ async fn answer(
                 };
                 local.count(Counter::WentRound);
                 round = None;
-                if let Some(plain) = plain.take() {
-                    order.outgoing = plain;
-                }
             }
             Finish::Removed => return Err(Ended::Refused(Outcome::BackendRemoved)),
             Finish::Refused(outcome) => return Err(Ended::Refused(outcome)),

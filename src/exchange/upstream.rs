@@ -7,13 +7,13 @@ use super::order::Order;
 use crate::client::Client;
 use crate::conn::Story;
 use crate::conn::announce::announce;
-use crate::dial::{Chosen, Round, chosen, dial};
+use crate::dial::{Round, dial};
 use crate::local::Local;
 use crate::metrics::Stage;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::ring::Deadline;
-use crate::route::{Chooser, Host, Moment, Route};
+use crate::route::{Choice, Chooser, Chosen, Host, Moment, Route};
 use crate::sniff::Head;
 use std::time::Instant;
 
@@ -108,7 +108,11 @@ fn first(local: &Local, session: &mut Session<'_>, route: &Route, round: &Round)
             connections_max: route.connections_max(&last),
             backend: last,
             is_trial: false,
+            is_last_resort: false,
         });
     }
-    chosen(round.choose(local, route, session.client))
+    match round.choose(local, route, session.client) {
+        Choice::Backend(chosen) => Some(chosen),
+        Choice::Full | Choice::Nothing => None,
+    }
 }

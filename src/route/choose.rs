@@ -70,19 +70,23 @@ pub struct Wish<'w> {
 /// What a choice amounts to.
 #[derive(Debug, Clone)]
 pub enum Choice {
-    Backend {
-        backend: Arc<Backend>,
-        /// Live connections that it may have, this one included.
-        connections_max: Option<NonZeroU32>,
-        /// Whether it works again is what this connection is to find out.
-        is_trial: bool,
-        /// None of the route's backends is up, so that one that is not was chosen.
-        is_last_resort: bool,
-    },
+    Backend(Chosen),
     /// Those that are up have as many connections as they may.
     Full,
     /// None is left.
     Nothing,
+}
+
+/// A backend, and under which conditions.
+#[derive(Debug, Clone)]
+pub struct Chosen {
+    pub backend: Arc<Backend>,
+    /// Live connections that it may have, this one included.
+    pub connections_max: Option<NonZeroU32>,
+    /// Whether it works again is what this connection is to find out.
+    pub is_trial: bool,
+    /// None of the route's backends is up, so that one that is not was chosen.
+    pub is_last_resort: bool,
 }
 
 /// One core's choosing.
@@ -334,12 +338,12 @@ fn is_plain(route: &Route) -> bool {
 }
 
 fn chosen(route: &Route, index: usize, tier: Tier, is_trial: bool) -> Choice {
-    Choice::Backend {
+    Choice::Backend(Chosen {
         backend: Arc::clone(&route.backends()[index]),
         connections_max: route.share(index).connections_max,
         is_trial,
         is_last_resort: tier == Tier::LastResort,
-    }
+    })
 }
 
 fn has_room(backend: &Backend, connections_max: Option<NonZeroU32>) -> bool {

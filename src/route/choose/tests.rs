@@ -42,7 +42,7 @@ fn ask(chooser: &mut Chooser, route: &Route, tried: &[u32], at: Moment) -> Choic
 
 fn slot(choice: Choice) -> Option<usize> {
     match choice {
-        Choice::Backend { backend, .. } => Some(backend.slot() as usize),
+        Choice::Backend(chosen) => Some(chosen.backend.slot() as usize),
         Choice::Full | Choice::Nothing => None,
     }
 }
@@ -325,10 +325,10 @@ fn backups_serve_only_while_no_other_is_up() {
         let choice = ask(&mut chooser, &route, &[], at);
         assert!(matches!(
             choice,
-            Choice::Backend {
+            Choice::Backend(Chosen {
                 is_last_resort: true,
                 ..
-            }
+            })
         ));
         seen[slot(choice).unwrap()] = true;
     }
