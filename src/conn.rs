@@ -8,6 +8,7 @@ pub(crate) mod announce;
 pub(crate) mod head;
 pub(crate) mod listed;
 mod reach;
+pub(crate) mod send;
 mod story;
 
 pub use story::Story;
@@ -23,6 +24,7 @@ use crate::reply;
 use crate::ring::Deadline;
 use crate::sys::Socket;
 use reach::{Arrival, Reached, reach};
+use send::send_all;
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -172,7 +174,7 @@ pub async fn farewell(
         Protocol::Http => local.answers.of(outcome),
         Protocol::Tcp => None,
     };
-    let Some(mut answer) = answer else {
+    let Some(answer) = answer else {
         return;
     };
     if outcome.is_turned_away() {
@@ -183,18 +185,11 @@ pub async fn farewell(
         return;
     }
     deadline.set(local.ring.now() + FAREWELL_DEADLINE);
-    while !answer.is_empty() {
-        match client.send(answer) {
-            Ok(sent) => answer = &answer[sent..],
-            // Earlier answers may still be under way, and a page of the operator's may be large.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if deadline.bound(local.ring.writable(client)).await.is_none() {
-                    return;
-                }
-            }
-            Err(_) => return,
-        }
-    }
+    // Earlier answers may still be under way, and a page of the operator's may be large.
+    let sent = deadline.bound(send_all(local, client, answer)).await;
+    let Some(Ok(())) = sent else {
+        return;
+    };
     client.shutdown_write();
     read_to_end_in_time(local, client, deadline).await;
 }

@@ -5,6 +5,7 @@
 use super::Story;
 use super::announce::announce;
 use super::listed::Listed;
+use super::send::send_all;
 use crate::client::Client;
 use crate::dial::{LiveBackend, Round, dial};
 use crate::lease::Lease;
@@ -16,8 +17,6 @@ use crate::relay::{Begun, Relay};
 use crate::ring::Deadline;
 use crate::route::Route;
 use crate::sniff::{Head, is_hello_alone};
-use crate::sys::Socket;
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -198,7 +197,13 @@ async fn hand_over(
         None => None,
     };
     let outgoing = announced.as_deref().unwrap_or(&arrival.received);
-    send_head(local, &dialled.socket, outgoing, deadline).await?;
+    // Verbatim, before anything else goes to the backend.
+    deadline.set(local.ring.now() + local.limits.head_deadline);
+    let sent = deadline
+        .bound(send_all(local, &dialled.socket, outgoing))
+        .await;
+    sent.ok_or(Outcome::BackendTimeout)?
+        .map_err(|_| Outcome::BackendUnreachable)?;
     let head_bytes = arrival.received.len();
     {
         let mut metrics = local.metrics.borrow_mut();
@@ -212,27 +217,4 @@ async fn hand_over(
         _listed: listed,
         head_bytes,
     })
-}
-
-/// Replays what was received, verbatim, before anything else goes to the backend.
-async fn send_head(
-    local: &Local,
-    backend: &Socket,
-    mut received: &[u8],
-    deadline: &Deadline,
-) -> Result<(), Outcome> {
-    deadline.set(local.ring.now() + local.limits.head_deadline);
-    while !received.is_empty() {
-        match backend.send(received) {
-            Ok(sent) => received = &received[sent..],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let writable = deadline.bound(local.ring.writable(backend)).await;
-                if writable.is_none() {
-                    return Err(Outcome::BackendTimeout);
-                }
-            }
-            Err(_) => return Err(Outcome::BackendUnreachable),
-        }
-    }
-    Ok(())
 }

@@ -20,6 +20,7 @@ use crate::client::Client;
 use crate::conn::admit;
 use crate::conn::head::{left, read_front};
 use crate::conn::listed::Listed;
+use crate::conn::send::send_all;
 use crate::conn::{Story, farewell, read_to_end_in_time};
 use crate::http::{Hop, RequestReader};
 use crate::lease::Lease;
@@ -43,7 +44,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
-use tunnel::{h2c, send_all, tunnel};
+use tunnel::{h2c, tunnel};
 use upstream::{head_of, introduce, upstream};
 
 /// What a connection remembers from one request to the next.
@@ -91,12 +92,11 @@ pub async fn serve(
             Ok(Next::Order(order)) => order,
             Ok(Next::Answer(answer, goes_on)) => {
                 session.requests += 1;
-                if send_all(local, &end.socket, &answer, deadline)
-                    .await
-                    .is_err()
-                {
+                deadline.set(local.ring.now() + local.limits.response_deadline);
+                let sending = Box::pin(send_all(local, &end.socket, &answer));
+                let Some(Ok(())) = deadline.bound(sending).await else {
                     return Outcome::ClientReset;
-                }
+                };
                 if goes_on {
                     continue;
                 }

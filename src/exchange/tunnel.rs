@@ -6,6 +6,7 @@ use super::idle::Upstream;
 use super::upstream::{head_of, introduce};
 use super::{Session, Waited, wait};
 use crate::conn::listed::Listed;
+use crate::conn::send::send_all;
 use crate::conn::{Story, admit};
 use crate::dial::{Round, dial};
 use crate::http::h2c::first_host;
@@ -16,8 +17,6 @@ use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::relay::Relay;
 use crate::ring::Deadline;
-use crate::sys::Socket;
-use std::io;
 use std::rc::Rc;
 
 /// Carries a whole HTTP/2 connection to the backend of its first request. The deadline is that of
@@ -101,8 +100,14 @@ pub async fn tunnel(
     end.watch = None;
     let held = end.pending().to_vec();
     end.consume(held.len());
-    if let Err(outcome) = send_all(local, &upstream.socket, &held, deadline).await {
-        return outcome;
+    deadline.set(local.ring.now() + local.limits.response_deadline);
+    match deadline
+        .bound(send_all(local, &upstream.socket, &held))
+        .await
+    {
+        Some(Ok(())) => {}
+        Some(Err(_)) => return Outcome::BackendReset,
+        None => return Outcome::ResponseTimeout,
     }
     local
         .metrics
@@ -111,24 +116,4 @@ pub async fn tunnel(
     let backend = upstream.socket.clone();
     let mut relay = Relay::new(end.socket.clone(), backend, lease, local.ring.now());
     relay.run(local, Protocol::Http, deadline).await.outcome
-}
-
-pub async fn send_all(
-    local: &Local,
-    to: &Socket,
-    mut bytes: &[u8],
-    deadline: &Deadline,
-) -> Result<(), Outcome> {
-    deadline.set(local.ring.now() + local.limits.response_deadline);
-    while !bytes.is_empty() {
-        match to.send(bytes) {
-            Ok(sent) => bytes = &bytes[sent..],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let writable = deadline.bound(local.ring.writable(to)).await;
-                writable.ok_or(Outcome::ResponseTimeout)?.ok();
-            }
-            Err(_) => return Err(Outcome::BackendReset),
-        }
-    }
-    Ok(())
 }
