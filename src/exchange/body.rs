@@ -12,7 +12,7 @@ use crate::relay::Place;
 use crate::relay::pace::{LARGE_BYTES, Mode, Pace};
 use crate::ring::Operation;
 use crate::sniff::Refusal;
-use crate::sys::{Pipe, Socket};
+use crate::sys::{Pipe, Socket, is_transient};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -281,14 +281,6 @@ impl Mover {
             Moved::CutOff
         })
     }
-}
-
-pub(super) fn is_transient(error: &io::Error) -> bool {
-    // ENOBUFS and ENOMEM pass by themselves; readiness is reported again when they have.
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM)
-    )
 }
 
 fn after_read_error(error: &io::Error) -> Next {

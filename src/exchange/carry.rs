@@ -2,7 +2,7 @@
 //! may answer before it has the whole request; the response begins with heads that are read,
 //! checked and written anew, and goes on with a body that is only framed.
 
-use super::body::{Moved, Mover, is_transient};
+use super::body::{Moved, Mover};
 use super::client_end::ClientEnd;
 use super::idle::Upstream;
 use super::order::Order;
@@ -15,6 +15,7 @@ use crate::metrics::{Counter, Stage};
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::ring::Deadline;
+use crate::sys::is_transient;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -32,7 +32,7 @@ use crate::proxy_protocol::begins_with_signature;
 use crate::ring::Deadline;
 use crate::route::Backend;
 use crate::sniff::Refusal;
-use body::is_transient;
+use crate::sys::is_transient;
 use carry::{Carry, Finish};
 use client_end::ClientEnd;
 use idle::Upstream;

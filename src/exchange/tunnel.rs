@@ -1,6 +1,5 @@
 //! Connections that are no longer a sequence of requests: after 101, and HTTP/2 from its beginning.
 
-use super::body::is_transient;
 use super::client_end::ClientEnd;
 use super::idle::Upstream;
 use super::upstream::{head_of, introduce};
@@ -17,6 +16,7 @@ use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::relay::Relay;
 use crate::ring::Deadline;
+use crate::sys::is_transient;
 use std::rc::Rc;
 
 /// Carries a whole HTTP/2 connection to the backend of its first request. The deadline is that of

@@ -5,7 +5,7 @@ use super::line::Place;
 use super::pace::{Mode, Pace};
 use crate::local::Local;
 use crate::ring::{Operation, Readiness};
-use crate::sys::{Pipe, Socket};
+use crate::sys::{Pipe, Socket, is_transient};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -348,14 +348,6 @@ enum Next {
     ReadMore,
     WriteTarget,
     End(Ending),
-}
-
-fn is_transient(error: &io::Error) -> bool {
-    // ENOBUFS and ENOMEM pass by themselves; readiness is reported again when they have.
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM)
-    )
 }
 
 fn after_read_error(error: &io::Error) -> Next {

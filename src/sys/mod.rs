@@ -26,6 +26,15 @@ pub use wake::{WakeReader, Waker, wake_pair};
 
 use std::io;
 
+/// Whether reading or writing is to be tried again when the socket is ready again. ENOBUFS and ENOMEM
+/// pass by themselves; readiness is reported again when they have.
+pub fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM)
+    )
+}
+
 /// The return value of a system call as a result: a negative value is the errno.
 fn check(returned: libc::ssize_t) -> io::Result<usize> {
     if returned < 0 {
