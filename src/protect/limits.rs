@@ -1,7 +1,7 @@
 //! The limits of clients, of the process and of hosts.
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use super::counts::{Counted, Counts};
 use super::rates::{Paid, Rates};
+use crate::route::client_number;
 
 /// The limits of the process and of each client, as configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -114,7 +115,7 @@ impl ClientLimits {
         if self.settings.exempt.iter().any(|net| net.contains(&client)) {
             return Ok((None, false));
         }
-        let hash = self.hasher.hash_one(client_key(client));
+        let hash = self.hasher.hash_one(client_number(client));
         let counts = self
             .counts
             .as_ref()
@@ -231,20 +232,6 @@ impl Drop for HeldKey {
     }
 }
 
-/// What is one client: an IPv4 address, or the /64 of an IPv6 address, of which each subscriber has
-/// one at least (RFC 6177) and may use all addresses.
-fn client_key(client: IpAddr) -> u64 {
-    // Global unicast addresses begin with other bits than an IPv4 address as it stands here.
-    match client.to_canonical() {
-        IpAddr::V4(v4) => u64::from(u32::from(v4)),
-        IpAddr::V6(v6) => network(v6),
-    }
-}
-
-fn network(address: Ipv6Addr) -> u64 {
-    (u128::from(address) >> 64) as u64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,7 +254,7 @@ mod tests {
             ("2001:db8:1:2::1", "2001:db8:1:3::1", false),
             ("0.0.0.1", "::1", false),
         ] {
-            let same = client_key(ip(one)) == client_key(ip(other));
+            let same = client_number(ip(one)) == client_number(ip(other));
             assert_eq!(same, are_same, "{one} {other}");
         }
         let limits = limits(&LimitSettings {

@@ -373,10 +373,10 @@ fn slow_start(route: &Route, index: usize, now: Moment) -> f64 {
     part.clamp(SLOW_START_LEAST, 1.0)
 }
 
-/// What of a client's address stays the same: of IPv6 the network of 64 bits, in which a client
-/// changes its address by itself (RFC 8981).
-fn client_number(client: IpAddr) -> u64 {
-    match client {
+/// What is one client: an IPv4 address, or the /64 of an IPv6 address, of which each subscriber has
+/// one at least (RFC 6177) and in which it changes its address by itself (RFC 8981).
+pub fn client_number(client: IpAddr) -> u64 {
+    match client.to_canonical() {
         IpAddr::V4(v4) => u64::from(v4.to_bits()) | 4 << 32,
         IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
     }

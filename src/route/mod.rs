@@ -20,7 +20,7 @@ mod vitals;
 
 pub use backend::{Address, Backend};
 pub use check_state::{AskedAs, CheckState, Last};
-pub use choose::{Balance, Choice, Chooser, Chosen, Wish};
+pub use choose::{Balance, Choice, Chooser, Chosen, Wish, client_number};
 pub use health_check::{Check, CheckKind};
 #[doc(hidden)]
 pub use host::fuzz_host;
