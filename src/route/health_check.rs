@@ -72,7 +72,7 @@ pub struct CheckOptions {
 impl CheckOptions {
     /// Takes in `check` or `check-…`. False: no such option.
     pub(super) fn read(&mut self, name: &str, value: &str) -> Result<bool, EntryError> {
-        let wrong = |want| EntryError::Check(format!("{name}={value}").into(), want);
+        let wrong = |want| EntryError::Form(format!("{name}={value}").into(), want);
         match name {
             "check" => {
                 let kinds = [CheckKind::Tcp, CheckKind::Tls, CheckKind::Http];
@@ -148,11 +148,6 @@ impl CheckOptions {
     }
 
     pub(super) fn entries(&self, out: &mut Vec<(&'static str, String)>) {
-        let span = |span: Duration| {
-            humantime::format_duration(span)
-                .to_string()
-                .replace(' ', "")
-        };
         out.extend(self.kind.map(|kind| ("check", kind.name().to_owned())));
         out.extend(
             self.path
@@ -170,9 +165,12 @@ impl CheckOptions {
         );
         out.extend(
             self.interval
-                .map(|interval| ("check-interval", span(interval))),
+                .map(|interval| ("check-interval", plain(interval))),
         );
-        out.extend(self.timeout.map(|timeout| ("check-timeout", span(timeout))));
+        out.extend(
+            self.timeout
+                .map(|timeout| ("check-timeout", plain(timeout))),
+        );
         out.extend(self.rise.map(|rise| ("check-rise", rise.to_string())));
         out.extend(self.fall.map(|fall| ("check-fall", fall.to_string())));
     }
@@ -182,4 +180,11 @@ impl CheckOptions {
 pub(super) fn duration(text: &str, least: Duration, most: Duration) -> Option<Duration> {
     let span = humantime::parse_duration(text).ok()?;
     (least..=most).contains(&span).then_some(span)
+}
+
+/// The same in one word, to be read again.
+pub(super) fn plain(span: Duration) -> String {
+    humantime::format_duration(span)
+        .to_string()
+        .replace(' ', "")
 }

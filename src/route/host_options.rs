@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::choose::Balance;
-use super::health_check::{CheckOptions, duration};
+use super::health_check::{CheckOptions, duration, plain};
 use super::member::{Member, MemberError};
 use super::share::whole_number;
 
@@ -91,8 +91,8 @@ pub enum EntryError {
     Value(Box<str>),
     /// A member that is named in an option.
     Acme(MemberError),
-    /// A wrong value of another option, and what a right one looks like.
-    Check(Box<str>, &'static str),
+    /// A wrong value of another option, and the form of a right one.
+    Form(Box<str>, &'static str),
     /// Options of a check without the check that has them.
     CheckMissing,
 }
@@ -109,7 +109,7 @@ impl fmt::Display for EntryError {
                 "{option:?} is no value of that option; write redirect=https, unknown=404 or acme=MEMBER"
             ),
             EntryError::Acme(error) => write!(out, "acme: {error}"),
-            EntryError::Check(option, want) => {
+            EntryError::Form(option, want) => {
                 write!(
                     out,
                     "{option:?} has no value that is understood; write {want}"
@@ -131,7 +131,7 @@ impl HostOptions {
     pub fn read(&mut self, option: &str) -> Result<(), EntryError> {
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
         let wrong = || Err(EntryError::Value(option.into()));
-        let want = |want| EntryError::Check(option.into(), want);
+        let want = |want| EntryError::Form(option.into(), want);
         let number = || whole_number(value.trim()).and_then(NonZeroU32::new);
         match (name.trim(), value.trim()) {
             ("redirect", "https") => self.redirects = true,
@@ -221,13 +221,6 @@ impl HostOptions {
             .map(|(name, value)| option_entry(name, value))
             .collect()
     }
-}
-
-/// A duration in one word.
-fn plain(span: Duration) -> String {
-    humantime::format_duration(span)
-        .to_string()
-        .replace(' ', "")
 }
 
 /// The option that an entry is, without its mark; `None`: the entry is a member.
@@ -364,7 +357,7 @@ mod tests {
             "@check-fall=1000",
         ] {
             let error = check_entry(entry).unwrap_err();
-            assert!(matches!(error, EntryError::Check(..)), "{entry}: {error:?}");
+            assert!(matches!(error, EntryError::Form(..)), "{entry}: {error:?}");
             assert!(error.to_string().contains("; write "), "{error}");
         }
     }
