@@ -4,14 +4,14 @@
 
 mod support;
 
-use std::collections::VecDeque;
-use std::io::{Read, Write};
+use std::collections::{BTreeSet, VecDeque};
+use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use support::backend::{self, Backend};
-use support::client;
+use support::client::{self, Response};
 use support::proxy::{Options, Proxy};
 use support::redis::RedisServer;
 use support::trio::Server;
@@ -63,25 +63,19 @@ fn count(proxy: &Proxy, series: &str) -> u64 {
     proxy.series(series).expect("there is such a series") as u64
 }
 
-/// Who answers many clients one after the other, each of which gets its answer.
 fn tls_answers(proxy: &Proxy) -> Vec<String> {
-    let answers = (0..MANY).map(|_| client::tls_get(proxy.https(), "a.test", "/"));
-    let mut names: Vec<String> = answers
-        .map(|answer| answer.expect("every client is served").text().to_owned())
-        .collect();
-    names.sort();
-    names.dedup();
-    names
+    who_answers(|| client::tls_get(proxy.https(), "a.test", "/"))
 }
 
 fn http_answers(proxy: &Proxy) -> Vec<String> {
-    let answers = (0..MANY).map(|_| client::http_get(proxy.http(), "a.test", "/"));
-    let mut names: Vec<String> = answers
-        .map(|answer| answer.expect("every client is served").text().to_owned())
-        .collect();
-    names.sort();
-    names.dedup();
-    names
+    who_answers(|| client::http_get(proxy.http(), "a.test", "/"))
+}
+
+/// Who answers many clients one after the other, each of which gets its answer.
+fn who_answers(ask: impl Fn() -> io::Result<Response>) -> Vec<String> {
+    let answers = (0..MANY).map(|_| ask().expect("every client is served"));
+    let names: BTreeSet<String> = answers.map(|answer| answer.text().to_owned()).collect();
+    names.into_iter().collect()
 }
 
 /// Three nginx behind one name, and the first of them fails without any client to notice.

@@ -52,10 +52,6 @@ fn outcome_of(response: &Response) -> &str {
         .unwrap_or("served")
 }
 
-fn served_soon(what: &str, mut is_served: impl FnMut() -> bool) {
-    wait_until(what, SOON, &mut is_served);
-}
-
 #[test]
 fn connections_of_one_client_are_limited_on_both_ports_together() {
     let backend = backend::echo("o");
@@ -78,7 +74,7 @@ fn connections_of_one_client_are_limited_on_both_ports_together() {
     proxy.wait_for_outcome("tls", "client_connections", 1);
     proxy.wait_for_outcome("http", "client_connections", 1);
     held.pop();
-    served_soon("what has ended makes room", || {
+    wait_until("what has ended makes room", SOON, || {
         hold(ONE, proxy.https(), b"", "a.test").is_some()
     });
     assert_eq!(proxy.series("pointsman_limits_untracked_total"), Some(0.0));
@@ -159,7 +155,9 @@ fn behind_a_balancer_the_client_is_the_one_in_its_header() {
         .collect();
     proxy.wait_for_outcome("tls", "client_connections", 2);
     drop(first);
-    served_soon("what has ended makes room", || via("203.0.113.7").is_some());
+    wait_until("what has ended makes room", SOON, || {
+        via("203.0.113.7").is_some()
+    });
     drop((second, direct, own));
 }
 
@@ -455,6 +453,6 @@ fn dns_answers_where_no_backend_may_be_are_skipped() {
     assert_eq!((answer.status, outcome_of(&answer)), (502, "no_address"));
     assert_eq!(proxy.series("pointsman_names_denied"), Some(1.0));
     *dns.answer.lock().unwrap() = Some(Ipv4Addr::LOCALHOST.into());
-    served_soon("another answer", || ask().text() == "served");
+    wait_until("another answer", SOON, || ask().text() == "served");
     assert_eq!(proxy.series("pointsman_names_denied"), Some(0.0));
 }
