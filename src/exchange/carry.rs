@@ -1,21 +1,18 @@
 //! One request to a backend and its response back. Both directions move at once, since a backend
-//! may answer before it has the whole request; the response begins with heads that are read,
-//! checked and written anew, and goes on with a body that is only framed.
+//! may answer before it has the whole request; the response begins with heads, and goes on with a
+//! body that is only framed.
+
+mod heads;
 
 use super::body::{Moved, Mover};
 use super::client_end::ClientEnd;
 use super::idle::Upstream;
 use super::order::Order;
-use crate::http::response::{FieldRoom, ResponseFault, ResponseHead};
-use crate::http::rewrite::{self, Persistence};
-use crate::http::{Framing, Length};
 use crate::lease::Lease;
 use crate::local::Local;
-use crate::metrics::{Counter, Stage};
+use crate::metrics::Counter;
 use crate::outcome::Outcome;
-use crate::protocol::Protocol;
 use crate::ring::Deadline;
-use crate::sys::is_transient;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -228,180 +225,6 @@ impl<'s> Carry<'s> {
         }
     }
 
-    /// Reads response heads; `None`: the body has begun.
-    fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Option<Finish>> {
-        if let Some(interim) = &mut self.interim {
-            let (backend, client) = (&self.upstream.socket, &self.client.socket);
-            let moved = interim.poll(self.local, backend, client, &mut Vec::new(), context);
-            match moved {
-                Poll::Ready(Moved::Whole) => self.interim = None,
-                Poll::Ready(_) => return Poll::Ready(Some(Finish::CutOff(Outcome::ClientReset))),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-        let local = self.local;
-        let watch = self
-            .upstream
-            .watch
-            .get_or_insert_with(|| local.ring.readable(&self.upstream.socket));
-        if Pin::new(watch).poll(context).is_pending() {
-            return Poll::Pending;
-        }
-        self.upstream.watch = None;
-        let mut buffer = local.buffer.borrow_mut();
-        let received = match self.upstream.socket.recv(&mut buffer) {
-            Ok(0) => return Poll::Ready(Some(self.unanswered())),
-            Ok(received) => received,
-            // Ready(None) takes another turn, which waits.
-            Err(error) if is_transient(&error) => return Poll::Ready(None),
-            Err(_) => return Poll::Ready(Some(self.unanswered())),
-        };
-        let filled = received == buffer.len();
-        let Down::Head(held) = &mut self.down else {
-            unreachable!("heads come before the body")
-        };
-        if held.is_empty() {
-            let answer = self.heads(&buffer[..received], filled);
-            return Poll::Ready(answer);
-        }
-        held.extend_from_slice(&buffer[..received]);
-        let held = std::mem::take(held);
-        drop(buffer);
-        Poll::Ready(self.heads(&held, filled))
-    }
-
-    /// The backend has ended its stream or failed before its response began.
-    fn unanswered(&self) -> Finish {
-        let Down::Head(held) = &self.down else {
-            unreachable!("heads come before the body")
-        };
-        if held.is_empty() && !self.client_told {
-            Finish::Unanswered { unsent: false }
-        } else {
-            self.failed(Outcome::BackendClosed)
-        }
-    }
-
-    /// Goes through the heads in `received` and sends what the client is to have of it.
-    fn heads(&mut self, received: &[u8], filled: bool) -> Option<Finish> {
-        let local = self.local;
-        let mut out = local.scratch.borrow_mut();
-        out.clear();
-        let mut rest = received;
-        loop {
-            let mut room = FieldRoom::new();
-            let bytes_max = local.limits.response_head_bytes_max;
-            let head = match ResponseHead::parse(rest, bytes_max, self.order.asked, &mut room) {
-                Ok(Some(head)) => head,
-                Ok(None) => {
-                    self.down = Down::Head(rest.to_vec());
-                    return self.send_interim(&out);
-                }
-                Err(fault) => return Some(self.failed(outcome(fault))),
-            };
-            rest = &rest[head.head_bytes..];
-            local.count(Counter::of_response(head.status));
-            self.was_continued |= head.status == 100;
-            match head.status {
-                101 if self.order.upgrade && self.up_over => {
-                    self.note_head();
-                    rewrite::response(&head, Persistence::Upgrade, &mut out);
-                    return Some(self.upgrade(&mut out, rest));
-                }
-                101 => return Some(self.failed(Outcome::ResponseInvalid)),
-                // HTTP/1.0 has none (RFC 9110 section 15.2).
-                ..200 if self.order.asked.minor_version == 0 => {}
-                ..200 => rewrite::response(&head, Persistence::Default, &mut out),
-                _ => return self.final_head(&head, rest, filled, &mut out),
-            }
-        }
-    }
-
-    fn send_interim(&mut self, out: &[u8]) -> Option<Finish> {
-        if out.is_empty() {
-            return None;
-        }
-        self.client_told = true;
-        let mut mover = Mover::new(Framing::new(Length::None), false);
-        if mover.begin(&self.client.socket, out).is_err() {
-            return Some(Finish::CutOff(Outcome::ClientReset));
-        }
-        if !mover.is_over() {
-            self.interim = Some(mover);
-        }
-        None
-    }
-
-    fn final_head(
-        &mut self,
-        head: &ResponseHead<'_, '_>,
-        rest: &[u8],
-        filled: bool,
-        out: &mut Vec<u8>,
-    ) -> Option<Finish> {
-        self.note_head();
-        self.order.outgoing = Vec::new();
-        self.upstream.is_bound |= head.binds_connection || self.order.binds_connection;
-        // A request that is not over yet may never be: the client has its answer.
-        self.client_goes_on = self.may_go_on
-            && self.order.persistent
-            && self.up_over
-            && head.body != Length::UntilClose
-            && !self.local.is_draining();
-        // A body that the backend may not have read would be its next request.
-        let may_be_unread =
-            self.order.has_stray_body || self.order.expects_continue && !self.was_continued;
-        self.backend_goes_on = head.persistent && self.up_over && !may_be_unread;
-        let persistence = match (self.client_goes_on, self.order.asked.minor_version) {
-            (false, _) => Persistence::Close,
-            (true, 0) => Persistence::KeepAlive,
-            (true, _) => Persistence::Default,
-        };
-        rewrite::response(head, persistence, out);
-        let mut framing = Framing::new(head.body);
-        let used = match framing.feed(rest) {
-            Ok(used) => used,
-            Err(_) => return Some(self.failed(Outcome::ResponseInvalid)),
-        };
-        // Nothing was asked that this could answer: it is nobody's.
-        if used < rest.len() {
-            self.backend_goes_on = false;
-        }
-        out.extend_from_slice(&rest[..used]);
-        self.client_told = true;
-        let mut body = Mover::new(framing, filled);
-        if body.begin(&self.client.socket, out).is_err() {
-            return Some(Finish::CutOff(Outcome::ClientReset));
-        }
-        let is_over = body.is_over();
-        self.down = Down::Body(body);
-        is_over.then(|| self.answered())
-    }
-
-    fn upgrade(&mut self, out: &mut Vec<u8>, rest: &[u8]) -> Finish {
-        out.extend_from_slice(rest);
-        self.client_told = true;
-        let mut mover = Mover::new(Framing::new(Length::None), false);
-        let begun = mover.begin(&self.client.socket, out);
-        let is_whole = begun.is_ok() && mover.is_over();
-        self.down = Down::Body(mover);
-        // The socket of a client that waits for this answer is empty.
-        match is_whole {
-            true => Finish::Upgraded,
-            false => Finish::CutOff(Outcome::ClientReset),
-        }
-    }
-
-    fn note_head(&mut self) {
-        let waited = self.order.head_complete.elapsed();
-        let mut metrics = self.local.metrics.borrow_mut();
-        metrics.record(Protocol::Http, Stage::Request, waited);
-        let waited = self.local.ring.now().saturating_duration_since(self.since);
-        metrics.record(Protocol::Http, Stage::FirstByte, waited);
-        drop(metrics);
-        self.since = self.local.ring.now();
-    }
-
     fn answered(&self) -> Finish {
         Finish::Answered {
             client_goes_on: self.client_goes_on,
@@ -471,14 +294,13 @@ impl<'s> Carry<'s> {
                 Down::Head(_) => 0,
             };
             let moved = self.up.moved_bytes() + down_bytes;
-            let (_, outcome) = self.due();
+            let (due, outcome) = self.due();
             let has_progress = match outcome {
                 Outcome::BodyTimeout => {
                     self.up.moved_bytes() >= self.marked_bytes + BODY_PROGRESS_BYTES
                 }
                 _ => moved > self.seen_bytes,
             };
-            let (due, outcome) = self.due();
             if self.local.ring.now() >= due {
                 if !has_progress {
                     return Poll::Ready(self.failed(outcome));
@@ -490,12 +312,5 @@ impl<'s> Carry<'s> {
             deadline.set(self.due().0);
         }
         Poll::Pending
-    }
-}
-
-fn outcome(fault: ResponseFault) -> Outcome {
-    match fault {
-        ResponseFault::Invalid => Outcome::ResponseInvalid,
-        ResponseFault::TooLarge => Outcome::ResponseHeadTooLarge,
     }
 }
