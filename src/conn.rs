@@ -269,6 +269,6 @@ mod tests {
     #[test]
     fn an_idle_connection_is_small() {
         let bytes = task_bytes(serve);
-        assert!(bytes <= 600, "the task of a connection takes {bytes} bytes");
+        assert!(bytes <= 560, "the task of a connection takes {bytes} bytes");
     }
 }

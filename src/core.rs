@@ -217,7 +217,7 @@ impl Seat {
                 self.reader,
                 ended.clone(),
             ));
-            drive(&local, &ended).await;
+            drive(&local.ring, &ended).await;
         });
     }
 
@@ -279,23 +279,17 @@ fn listen_all(local: &Rc<Local>, listeners: Vec<Bound>) -> io::Result<()> {
 }
 
 /// Takes turns of the ring until the core has ended. Whatever became runnable runs between two, and
-/// of those that move bulk a single one.
-async fn drive(local: &Local, ended: &Cell<bool>) {
-    let ring = &local.ring;
+/// of those that stand in line a single one.
+async fn drive(ring: &Ring, ended: &Cell<bool>) {
     while !ended.get() {
         while ring.take_stay_awake() {
             glommio::executor().yield_now().await;
         }
-        let turn = if local.line.is_empty() {
-            ring.turn()
-        } else {
-            ring.turn_at_once()
-        };
-        if let Err(error) = turn {
+        if let Err(error) = ring.turn() {
             panic!("io_uring_enter failed: {error}; the core cannot go on without its ring");
         }
         glommio::executor().yield_now().await;
-        if local.line.call_next() {
+        if ring.call_next() {
             glommio::executor().yield_now().await;
         }
     }

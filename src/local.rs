@@ -9,7 +9,7 @@ use crate::metrics::{CoreMetrics, Counter};
 use crate::outcome::Outcome;
 use crate::protect::{ClientLimits, HostLimits, LimitSettings};
 use crate::protocol::Protocol;
-use crate::relay::{Line, PipePool};
+use crate::relay::PipePool;
 use crate::reply::HttpAnswers;
 use crate::ring::Ring;
 use crate::route::{Chooser, Host, Route, Table};
@@ -75,8 +75,6 @@ pub struct Local {
     pub table: RefCell<Table>,
     pub chooser: RefCell<Chooser>,
     pub pipes: RefCell<PipePool>,
-    /// Where bulk waits for its turn.
-    pub line: Line,
     pub metrics: RefCell<Box<CoreMetrics>>,
     pub buffer: RefCell<Box<[u8]>>,
     /// Where messages are put together that are sent at once.
@@ -125,7 +123,6 @@ impl Local {
             table: RefCell::new(Table::new()),
             chooser: RefCell::new(chooser),
             pipes: RefCell::new(PipePool::new(limits.pipes_per_core, limits.pipe_bytes)),
-            line: Line::default(),
             metrics: RefCell::new(Box::new(CoreMetrics::new())),
             buffer: RefCell::new(vec![0; BUFFER_BYTES].into_boxed_slice()),
             scratch: RefCell::new(Vec::with_capacity(BUFFER_BYTES)),

@@ -8,7 +8,6 @@
 use crate::http::Framing;
 use crate::local::Local;
 use crate::metrics::Counter;
-use crate::relay::Place;
 use crate::relay::pace::{LARGE_BYTES, Mode, Pace};
 use crate::ring::Operation;
 use crate::sniff::Refusal;
@@ -50,9 +49,9 @@ pub struct Mover {
     carried: Carried,
     pace: Pace,
     wait: Option<Operation>,
-    /// In bulk, once there is something to move: where it stands among the others of the core.
-    place: Option<Place>,
     waits_for_target: bool,
+    /// The wait is that for its turn; the event has come.
+    in_line: bool,
     /// Whether it is worth reading before readiness is waited for.
     source_has_more: bool,
     moved_bytes: u64,
@@ -68,8 +67,8 @@ impl Mover {
             carried: Carried::Nothing,
             pace: Pace::new(),
             wait: None,
-            place: None,
             waits_for_target: false,
+            in_line: false,
             source_has_more,
             moved_bytes: 0,
             spliced_bytes: 0,
@@ -128,13 +127,11 @@ impl Mover {
                 let _ = ready!(Pin::new(wait).poll(context));
                 self.wait = None;
                 self.source_has_more |= !self.waits_for_target;
-                if self.pace.mode() == Mode::Splice {
-                    self.place = Some(local.line.stand(context));
+                if !std::mem::take(&mut self.in_line) && self.pace.mode() == Mode::Splice {
+                    self.in_line = true;
+                    self.wait = Some(local.ring.stand_in_line());
+                    continue;
                 }
-            }
-            if let Some(place) = &self.place {
-                ready!(place.poll_called(context));
-                self.place = None;
             }
             match self.turn(local, from, to, surplus) {
                 Next::ReadSource => {
@@ -158,7 +155,6 @@ impl Mover {
     /// Stops waiting, drops what is carried and counts what was moved. It is not polled again.
     pub fn finish(&mut self, local: &Local, counter: Counter) {
         self.wait = None;
-        self.place = None;
         self.release(local);
         let mut metrics = local.metrics.borrow_mut();
         metrics.count(counter, self.moved_bytes);

@@ -1,7 +1,6 @@
 //! One direction of a relayed connection: takes bytes from one socket, gives them to the other,
 //! and carries what the other does not take yet.
 
-use super::line::Place;
 use super::pace::{Mode, Pace};
 use crate::local::Local;
 use crate::ring::{Operation, Readiness};
@@ -50,15 +49,15 @@ enum Carried {
 pub struct Direction {
     pace: Pace,
     carried: Carried,
-    /// A wait for one event, at the source or at the target.
+    /// A wait for one event, at the source or at the target, or in line.
     wait: Option<Operation>,
     /// The source's events from now on, waited for when `wait` is empty.
     stream: Option<Readiness>,
-    /// In bulk, once there is something to move: where it stands among the others of the core.
-    place: Option<Place>,
     /// Waits for an empty source so far, as far as it matters.
     waits: u8,
     waits_for_target: bool,
+    /// The wait is that for its turn; the event has come.
+    in_line: bool,
     moved_bytes: u64,
     spliced_bytes: u64,
     begun: bool,
@@ -79,9 +78,9 @@ impl Direction {
             carried: Carried::Nothing,
             wait: None,
             stream: None,
-            place: None,
             waits: 0,
             waits_for_target: false,
+            in_line: false,
             moved_bytes: 0,
             spliced_bytes: 0,
             ending: None,
@@ -108,8 +107,8 @@ impl Direction {
     }
 
     /// Moves what can be moved, at most `turn_bytes`, then waits on the ring; so a fast stream
-    /// stands behind every other connection of the core before it goes on, and among those that move
-    /// bulk it waits in line. Ready when it has ended.
+    /// stands behind every other connection of the core before it goes on, in bulk also in line.
+    /// Ready when it has ended.
     pub fn poll(
         &mut self,
         local: &Local,
@@ -121,10 +120,7 @@ impl Direction {
             return Poll::Ready(ending);
         }
         loop {
-            if self.place.is_none() {
-                ready!(self.poll_wait(context));
-            }
-            ready!(self.poll_place(local, context));
+            ready!(self.poll_wait(local, context));
             let next = if self.begun {
                 self.turn(local, from, to)
             } else {
@@ -175,40 +171,32 @@ impl Direction {
     pub fn abandon(&mut self, local: &Local) {
         self.wait = None;
         self.stream = None;
-        self.place = None;
         self.release(local);
     }
 
-    /// Bulk moves in single file: pending until it is this direction's turn.
-    fn poll_place(&mut self, local: &Local, context: &Context<'_>) -> Poll<()> {
-        if self.pace.mode() == Mode::Splice {
-            let place = self.place.get_or_insert_with(|| local.line.stand(context));
-            ready!(place.poll_called(context));
-            self.place = None;
-        }
-        Poll::Ready(())
-    }
-
     /// Pending while there is something to wait for that has not happened.
-    fn poll_wait(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        // An error of a wait is not looked at: the next system call reports the socket's state.
-        let events = if let Some(wait) = &mut self.wait {
+    fn poll_wait(&mut self, local: &Local, context: &mut Context<'_>) -> Poll<()> {
+        while let Some(wait) = &mut self.wait {
+            // An error of a wait is not looked at: the next system call reports the socket's state.
             let events = ready!(Pin::new(wait).poll(context)).unwrap_or(0);
             self.wait = None;
-            if self.waits_for_target {
-                POLLIN
-            } else {
-                events
+            if std::mem::take(&mut self.in_line) {
+                return Poll::Ready(());
             }
-        } else if let Some(stream) = &mut self.stream {
-            ready!(stream.poll_events(context)).unwrap_or_else(|| {
+            self.more_than_bytes = !self.waits_for_target && events & !POLLIN != 0;
+            if self.pace.mode() == Mode::Copy {
+                return Poll::Ready(());
+            }
+            self.in_line = true;
+            self.wait = Some(local.ring.stand_in_line());
+        }
+        if let Some(stream) = &mut self.stream {
+            let events = ready!(stream.poll_events(context)).unwrap_or_else(|| {
                 self.stream = None;
                 !0
-            })
-        } else {
-            return Poll::Ready(());
-        };
-        self.more_than_bytes = events & !POLLIN != 0;
+            });
+            self.more_than_bytes = events & !POLLIN != 0;
+        }
         Poll::Ready(())
     }
 

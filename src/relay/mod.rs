@@ -5,11 +5,9 @@
 //! live in one task and share nothing but the two sockets; see [`Direction`] for one of them.
 
 mod direction;
-mod line;
 pub(crate) mod pace;
 mod pool;
 
-pub use line::{Line, Place};
 pub use pool::PipePool;
 
 use crate::lease::Lease;

@@ -10,10 +10,12 @@
 //! **Who drives.** One task per core calls [`Ring::turn`] in a loop and yields between turns. A
 //! turn is one system call that submits all that is queued, blocks when nothing is runnable, and
 //! reaps all that has completed. Tasks therefore wait on the ring only; one that is made runnable
-//! any other way must say so with [`Ring::stay_awake`], or the driver would sleep over it.
+//! any other way must say so with [`Ring::stay_awake`], or the driver would sleep over it. After a
+//! turn the driver calls one of those who stand in line, see [`Ring::stand_in_line`].
 
 mod accept;
 mod deadline;
+mod line;
 mod operation;
 mod probe;
 mod readiness;
@@ -30,6 +32,7 @@ use deadline::Deadlines;
 use io_uring::{EnterFlags, IoUring, opcode, squeue, types};
 use operation::{Held, Operations, Waits};
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
@@ -49,6 +52,8 @@ struct Inner {
     uring: RefCell<IoUring>,
     operations: RefCell<Operations>,
     deadlines: RefCell<Deadlines>,
+    /// User data of the operations that stand in line.
+    line: RefCell<VecDeque<u64>>,
     features: Features,
     now: Cell<Instant>,
     stay_awake: Cell<bool>,
@@ -64,6 +69,7 @@ impl Ring {
             uring: RefCell::new(features.build(entries)?),
             operations: RefCell::new(Operations::with_capacity(2 * connections)),
             deadlines: RefCell::new(Deadlines::new(now, connections)),
+            line: RefCell::default(),
             features,
             now: Cell::new(now),
             stay_awake: Cell::new(false),
@@ -96,20 +102,11 @@ impl Ring {
         self.0.stay_awake.take()
     }
 
-    /// Submits everything queued, blocks until at least one completion or deadline, wakes the
-    /// tasks concerned. Fails only when the ring itself is broken.
+    /// Submits everything queued, blocks until at least one completion or deadline, unless somebody
+    /// stands in line, and wakes the tasks concerned. Fails only when the ring itself is broken.
     pub fn turn(&self) -> io::Result<()> {
-        self.take_turn(1)
-    }
-
-    /// As [`Ring::turn`], with what has completed by now.
-    pub fn turn_at_once(&self) -> io::Result<()> {
-        self.take_turn(0)
-    }
-
-    fn take_turn(&self, wait_for: usize) -> io::Result<()> {
         self.arm_timer();
-        self.enter(wait_for)?;
+        self.enter(usize::from(!self.has_line()))?;
         self.0.now.set(Instant::now());
         self.reap();
         self.0.deadlines.borrow_mut().advance(self.0.now.get());

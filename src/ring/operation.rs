@@ -22,6 +22,8 @@ pub(super) enum Held {
     Descriptor(Rc<OwnedFd>),
     Address(Rc<OwnedFd>, Box<SocketAddress>),
     Time(Box<Timespec>),
+    /// The kernel knows nothing of the operation.
+    Nothing,
 }
 
 /// Who waits for the operation, and what for.
@@ -97,6 +99,11 @@ impl Operations {
 
     pub fn waits(&mut self, key: u32) -> &mut Waits {
         &mut self.entries[key as usize].waits
+    }
+
+    /// Whether it waits for its turn only, and not for the kernel.
+    pub fn is_in_line(&self, key: u32) -> bool {
+        matches!(self.entries[key as usize].held, Held::Nothing)
     }
 
     pub fn remove(&mut self, key: u32) {
@@ -214,6 +221,9 @@ impl Drop for Operation {
             return;
         }
         *operations.waits(self.key) = Waits::Nobody { accepts: false };
+        if operations.is_in_line(self.key) {
+            return;
+        }
         let user_data = operations.user_data(self.key);
         drop(operations);
         self.ring.cancel(user_data);

@@ -6,7 +6,7 @@ use crate::sys::{Listener, wake_pair};
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -241,4 +241,28 @@ fn a_stream_of_events_tells_each_change_and_leaves_nothing_behind() {
     drop(accepts);
     settle(&ring);
     assert_eq!(ring.operations(), 0);
+}
+
+#[test]
+fn who_stands_in_line_is_called_one_by_one() {
+    on_every_kernel(|ring| {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut places: Vec<Operation> = (0..4).map(|_| ring.stand_in_line()).collect();
+        let mut called = |places: &mut Vec<Operation>| {
+            places.retain_mut(|place| Pin::new(place).poll(&mut context).is_pending());
+            places.len()
+        };
+        // Nothing has completed, and yet a turn comes back.
+        ring.turn().unwrap();
+        assert_eq!(called(&mut places), 4);
+        assert!(ring.call_next());
+        assert_eq!(called(&mut places), 3);
+        // Who leaves is passed over.
+        drop(places.remove(0));
+        assert!(ring.call_next());
+        assert_eq!(called(&mut places), 2);
+        assert!(ring.call_next() && ring.call_next() && !ring.call_next());
+        assert_eq!(called(&mut places), 0);
+        assert_eq!(ring.operations(), 0);
+    });
 }
