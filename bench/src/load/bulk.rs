@@ -2,8 +2,9 @@
 //! arrives is thrown away inside the kernel. A load that copies every byte twice has its processor
 //! full before a splicing proxy has, and then decides the result.
 //!
-//! The pages come out of a TCP socket, so that they reach the proxy in the same pieces as what a
-//! program has written. That the bytes arrive as they were sent is for the proxy's own tests.
+//! They reach the proxy in fragments of a page, as from a file or a network card; what a program
+//! writes on loopback comes in larger ones. That the bytes arrive as they were sent is for the
+//! proxy's own tests.
 
 use super::buffers::Moved;
 use mio::net::TcpStream;
