@@ -9,6 +9,13 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
+/// ip(7), Linux 6.3; not in libc.
+const IP_LOCAL_PORT_RANGE: i32 = 51;
+/// From 1 to 65535, of which the kernel takes what net.ipv4.ip_local_port_range has too. That a range
+/// was asked for makes connect(2) look at each port for a free one (Linux 6.8), in place of every
+/// second first and the others only then: with half of them in use each look would be at thousands.
+const EVERY_PORT: u32 = 0xffff_0001;
+
 /// One stream socket, owned by this core.
 #[derive(Debug, Clone)]
 pub struct Socket(Rc<OwnedFd>);
@@ -35,6 +42,8 @@ impl Socket {
             socket.set_option(libc::IPPROTO_TCP, libc::TCP_NODELAY, &1i32)?;
             // The head is sent as soon as the handshake is done, and carries its last ACK.
             socket.set_option(libc::IPPROTO_TCP, libc::TCP_QUICKACK, &0i32)?;
+            // Kernels before 6.3 lack it, and do as they always did.
+            let _ = socket.set_option(libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, &EVERY_PORT);
             if let Some(congestion) = congestion {
                 congestion.set_on(&socket)?;
             }
