@@ -126,10 +126,11 @@ impl Mover {
                 // An error is not looked at: the next system call reports the socket's state.
                 let _ = ready!(Pin::new(wait).poll(context));
                 self.wait = None;
+                let was_emptied = !self.source_has_more;
                 self.source_has_more |= !self.waits_for_target;
                 if !std::mem::take(&mut self.in_line) && self.pace.mode() == Mode::Splice {
                     self.in_line = true;
-                    self.wait = Some(local.ring.stand_in_line());
+                    self.wait = Some(local.ring.stand_in_line(was_emptied));
                     continue;
                 }
             }
@@ -264,6 +265,7 @@ impl Mover {
             Ok(received) => {
                 self.pace.read(received);
                 self.framing.skip(received as u64);
+                self.source_has_more = !pipe.is_short_fill(received);
                 Ok(())
             }
             Err(error) => Err(after_read_error(&error)),

@@ -58,6 +58,8 @@ pub struct Direction {
     waits_for_target: bool,
     /// The wait is that for its turn; the event has come.
     in_line: bool,
+    /// The last turn of bulk ended because there was no more, and there was little.
+    was_short: bool,
     moved_bytes: u64,
     spliced_bytes: u64,
     begun: bool,
@@ -81,6 +83,7 @@ impl Direction {
             waits: 0,
             waits_for_target: false,
             in_line: false,
+            was_short: false,
             moved_bytes: 0,
             spliced_bytes: 0,
             ending: None,
@@ -188,7 +191,7 @@ impl Direction {
                 return Poll::Ready(());
             }
             self.in_line = true;
-            self.wait = Some(local.ring.stand_in_line());
+            self.wait = Some(local.ring.stand_in_line(self.was_short));
         }
         if let Some(stream) = &mut self.stream {
             let events = ready!(stream.poll_events(context)).unwrap_or_else(|| {
@@ -227,11 +230,12 @@ impl Direction {
 
     fn turn(&mut self, local: &Local, from: &Socket, to: &Socket) -> Next {
         let limit = self.moved_bytes + local.limits.full_turn_bytes();
+        self.was_short = false;
         loop {
             if let Err(next) = self.give_carried(to) {
                 return next;
             }
-            if self.moved_bytes >= limit {
+            if self.moved_bytes >= limit || self.was_short {
                 return Next::ReadMore;
             }
             let step = match self.pace.mode() {
@@ -321,6 +325,8 @@ impl Direction {
             Ok(0) => Err(Next::End(Ending::Finished)),
             Ok(received) => {
                 self.pace.read(received);
+                // To ask again would most often only be told that there is nothing more.
+                self.was_short = pipe.is_short_fill(received);
                 Ok(())
             }
             Err(error) => Err(after_read_error(&error)),

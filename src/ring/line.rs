@@ -2,33 +2,109 @@
 //! one direction, then a turn of the ring for everybody else. Without it the small exchanges that
 //! became ready together with eight streams wait for eight turns.
 //!
+//! Who has patience lets all others go first while they have something to do: a stream that is slower
+//! than the core then moves larger pieces more rarely, which is what makes bulk cheap.
+//!
 //! A place in it is an operation that the kernel never sees and that completes when it is called.
 
 use super::Ring;
 use super::operation::{Held, Operation, Waits};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// For how long the patient let others go first: ten times what a turn of a busy core takes.
+const PATIENCE: Duration = Duration::from_micros(500);
+
+/// Those who stand in line, by the time since when.
+#[derive(Default)]
+pub(super) struct Line {
+    ready: VecDeque<Place>,
+    patient: VecDeque<Place>,
+}
+
+struct Place {
+    user_data: u64,
+    since: Instant,
+}
+
+impl Line {
+    pub fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.patient.is_empty()
+    }
+
+    fn next(&mut self, now: Instant, others_are_busy: bool) -> Option<u64> {
+        let patient = self.patient.front();
+        let patient = patient.filter(|place| !others_are_busy || now >= place.since + PATIENCE);
+        let line = match (self.ready.front(), patient) {
+            (Some(ready), Some(patient)) if patient.since < ready.since => &mut self.patient,
+            (None, Some(_)) => &mut self.patient,
+            _ => &mut self.ready,
+        };
+        line.pop_front().map(|place| place.user_data)
+    }
+}
 
 impl Ring {
-    /// Completes when it is the turn of whoever stands here; those before come first.
-    pub fn stand_in_line(&self) -> Operation {
+    /// Completes when it is the turn of whoever stands here; those before come first, and who
+    /// `is_patient` lets all others do so for half a millisecond.
+    pub fn stand_in_line(&self, is_patient: bool) -> Operation {
         let mut operations = self.0.operations.borrow_mut();
         let (key, user_data) = operations.insert(Held::Nothing, Waits::ForOne(None));
-        self.0.line.borrow_mut().push_back(user_data);
+        let mut line = self.0.line.borrow_mut();
+        let line = match is_patient {
+            true => &mut line.patient,
+            false => &mut line.ready,
+        };
+        let since = self.now();
+        line.push_back(Place { user_data, since });
         drop(operations);
         Operation::new(self, key)
     }
 
-    /// Lets the first one in line go. Whether there was one; it has left the line unserved if its
+    /// Lets the next one in line go. Whether there was one; it has left the line unserved if its
     /// future was dropped.
     pub fn call_next(&self) -> bool {
-        let Some(user_data) = self.0.line.borrow_mut().pop_front() else {
+        let others_are_busy = self.0.was_busy.get();
+        let next = self.0.line.borrow_mut().next(self.now(), others_are_busy);
+        let Some(user_data) = next else {
             return false;
         };
         self.0.operations.borrow_mut().complete(user_data, 0, false);
         true
     }
+}
 
-    /// Whether somebody stands in line, so that the driver must not block.
-    pub(super) fn has_line(&self) -> bool {
-        !self.0.line.borrow().is_empty()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn called(line: &mut Line, now: Instant, others_are_busy: bool) -> Vec<u64> {
+        std::iter::from_fn(|| line.next(now, others_are_busy)).collect()
+    }
+
+    #[test]
+    fn the_patient_go_last_until_their_patience_ends() {
+        let start = Instant::now();
+        let at = |us| start + Duration::from_micros(us);
+        let line = || Line {
+            patient: [(1, 0), (4, 30)]
+                .map(|(user_data, us)| Place {
+                    user_data,
+                    since: at(us),
+                })
+                .into(),
+            ready: [(2, 10), (3, 20)]
+                .map(|(user_data, us)| Place {
+                    user_data,
+                    since: at(us),
+                })
+                .into(),
+        };
+        assert_eq!(called(&mut line(), at(40), true), [2, 3]);
+        assert_eq!(called(&mut line(), at(500), true), [1, 2, 3]);
+        assert_eq!(called(&mut line(), at(530), true), [1, 2, 3, 4]);
+        // Nobody else wants the core.
+        assert_eq!(called(&mut line(), at(40), false), [1, 2, 3, 4]);
+        assert!(!line().is_empty() && Line::default().is_empty());
     }
 }

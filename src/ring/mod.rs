@@ -30,9 +30,9 @@ pub use readiness::Readiness;
 use crate::sys::{Socket, SocketAddress};
 use deadline::Deadlines;
 use io_uring::{EnterFlags, IoUring, opcode, squeue, types};
+use line::Line;
 use operation::{Held, Operations, Waits};
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
@@ -52,8 +52,9 @@ struct Inner {
     uring: RefCell<IoUring>,
     operations: RefCell<Operations>,
     deadlines: RefCell<Deadlines>,
-    /// User data of the operations that stand in line.
-    line: RefCell<VecDeque<u64>>,
+    line: RefCell<Line>,
+    /// The last turn has told somebody something.
+    was_busy: Cell<bool>,
     features: Features,
     now: Cell<Instant>,
     stay_awake: Cell<bool>,
@@ -70,6 +71,7 @@ impl Ring {
             operations: RefCell::new(Operations::with_capacity(2 * connections)),
             deadlines: RefCell::new(Deadlines::new(now, connections)),
             line: RefCell::default(),
+            was_busy: Cell::new(false),
             features,
             now: Cell::new(now),
             stay_awake: Cell::new(false),
@@ -106,7 +108,7 @@ impl Ring {
     /// stands in line, and wakes the tasks concerned. Fails only when the ring itself is broken.
     pub fn turn(&self) -> io::Result<()> {
         self.arm_timer();
-        self.enter(usize::from(!self.has_line()))?;
+        self.enter(usize::from(self.0.line.borrow().is_empty()))?;
         self.0.now.set(Instant::now());
         self.reap();
         self.0.deadlines.borrow_mut().advance(self.0.now.get());
@@ -216,14 +218,16 @@ impl Ring {
     fn reap(&self) {
         let mut uring = self.0.uring.borrow_mut();
         let mut operations = self.0.operations.borrow_mut();
+        self.0.was_busy.set(false);
         for completion in uring.completion() {
             let timer = operations.complete(
                 completion.user_data(),
                 completion.result(),
                 io_uring::cqueue::more(completion.flags()),
             );
-            if let Some(key) = timer {
-                self.0.deadlines.borrow_mut().timer_ended(key);
+            match timer {
+                Some(key) => self.0.deadlines.borrow_mut().timer_ended(key),
+                None => self.0.was_busy.set(true),
             }
         }
     }

@@ -247,7 +247,7 @@ fn a_stream_of_events_tells_each_change_and_leaves_nothing_behind() {
 fn who_stands_in_line_is_called_one_by_one() {
     on_every_kernel(|ring| {
         let mut context = Context::from_waker(Waker::noop());
-        let mut places: Vec<Operation> = (0..4).map(|_| ring.stand_in_line()).collect();
+        let mut places: Vec<Operation> = (0..4).map(|_| ring.stand_in_line(false)).collect();
         let mut called = |places: &mut Vec<Operation>| {
             places.retain_mut(|place| Pin::new(place).poll(&mut context).is_pending());
             places.len()

@@ -55,6 +55,13 @@ impl Pipe {
         self.capacity_bytes
     }
 
+    /// Whether a fill of so many bytes has most likely emptied the socket, so that another would only be
+    /// told that there is nothing. One of many small fragments may be taken for it, of which the
+    /// pipe holds one in each page-sized slot.
+    pub fn is_short_fill(&self, bytes: usize) -> bool {
+        bytes < self.capacity_bytes / 4
+    }
+
     /// Moves up to `bytes_max` from the socket into the empty pipe; 0 is the end of stream.
     pub fn fill_from(&mut self, socket: &Socket, bytes_max: usize) -> io::Result<usize> {
         debug_assert_eq!(self.held_bytes, 0, "a pipe is filled only when empty");
