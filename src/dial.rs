@@ -74,6 +74,10 @@ pub async fn dial(
         backend.waits(local.ring.now());
         match connect(local, &address, source, deadline).await {
             Ok(socket) => {
+                // What is sent to an HTTP backend comes in pieces from the start.
+                if protocol == Protocol::Http {
+                    socket.send_at_once();
+                }
                 // A TLS backend has more to show than that its kernel accepts.
                 if protocol != Protocol::Tls {
                     backend.waits_no_more(local.ring.now());

@@ -626,6 +626,35 @@ fn a_tunnel_outlives_the_head_deadline_and_ends_with_the_idle_one() {
 }
 
 /// A read ends before urgent data, with more behind it of which the kernel does not tell again.
+/// A backend that acknowledges late makes a sender hold its second small piece back for 40 ms, unless
+/// it was told not to (RFC 896).
+#[test]
+fn small_pieces_do_not_wait_for_acknowledgements() {
+    let (sender, gaps) = mpsc::channel();
+    let backend = behind_head(move |mut stream| {
+        let mut piece = || {
+            let late = SockRef::from(&stream).set_tcp_quickack(false);
+            late.expect("a socket option");
+            stream.read_exact(&mut [0]).expect("a piece");
+            Instant::now()
+        };
+        piece();
+        let second = piece();
+        let _ = sender.send(piece() - second);
+    });
+    let proxy = start(&backend, &[]);
+    let gap = || {
+        let mut stream = open(&proxy);
+        for piece in b"123" {
+            stream.write_all(&[*piece]).expect("the proxy reads");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        gaps.recv_timeout(client::PATIENCE).expect("they arrive")
+    };
+    let shortest = (0..5).map(|_| gap()).min().expect("five");
+    assert!(shortest < Duration::from_millis(30), "{shortest:?}");
+}
+
 #[test]
 fn bytes_behind_urgent_data_are_not_forgotten() {
     let mirror = mirror();

@@ -11,7 +11,12 @@ use std::io;
 pub async fn send_all(local: &Local, to: &Socket, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match to.send(bytes) {
-            Ok(sent) => bytes = &bytes[sent..],
+            Ok(sent) => {
+                bytes = &bytes[sent..];
+                if !bytes.is_empty() {
+                    to.send_at_once();
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 // What is wrong with it, sending again will say.
                 let _ = local.ring.writable(to).await;

@@ -63,6 +63,8 @@ pub struct Direction {
     moved_bytes: u64,
     spliced_bytes: u64,
     begun: bool,
+    /// The target would hold back small pieces.
+    holds_back: bool,
     /// The ring has reported more than bytes to read: the end of the stream, a failure, urgent
     /// data. A read may then fall short before the source is empty.
     more_than_bytes: bool,
@@ -71,10 +73,12 @@ pub struct Direction {
 
 impl Direction {
     /// It begins by waiting: the head has just been read and the backend just been connected, so
-    /// there is hardly ever anything to read yet.
-    pub fn new() -> Direction {
+    /// there is hardly ever anything to read yet. `holds_back` says that the target has yet to be told
+    /// not to hold back small pieces, see [`Socket::send_at_once`].
+    pub fn new(holds_back: bool) -> Direction {
         Direction {
             begun: false,
+            holds_back,
             more_than_bytes: false,
             pace: Pace::new(),
             carried: Carried::Nothing,
@@ -284,6 +288,9 @@ impl Direction {
             Err(error) => return Err(after_read_error(&error)),
         };
         self.pace.read(received);
+        if std::mem::take(&mut self.holds_back) {
+            to.send_at_once();
+        }
         let sent = match to.send(&buffer[..received]) {
             Ok(sent) => sent,
             Err(error) if is_transient(&error) => 0,

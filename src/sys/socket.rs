@@ -26,8 +26,8 @@ impl Socket {
         Socket(Rc::new(descriptor))
     }
 
-    /// An unconnected non-blocking socket fit for `address`; TCP ones with TCP_NODELAY, since the
-    /// proxy forwards what it has and must not hold back a last small piece (RFC 896).
+    /// An unconnected non-blocking socket fit for `address`. Before anything is sent behind its first
+    /// bytes it needs [`Socket::send_at_once`], which many connections never come to.
     pub fn to_connect(
         address: &SocketAddress,
         congestion: Option<Congestion>,
@@ -39,7 +39,6 @@ impl Socket {
         // SAFETY: the descriptor was just made and nobody else owns it.
         let socket = Socket(Rc::new(unsafe { OwnedFd::from_raw_fd(returned) }));
         if address.is_inet() {
-            socket.set_option(libc::IPPROTO_TCP, libc::TCP_NODELAY, &1i32)?;
             // The head is sent as soon as the handshake is done, and carries its last ACK.
             socket.set_option(libc::IPPROTO_TCP, libc::TCP_QUICKACK, &0i32)?;
             // Kernels before 6.3 lack it, and do as they always did.
@@ -67,6 +66,13 @@ impl Socket {
     pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         Ok(rustix::net::send(&*self.0, bytes, flags)?)
+    }
+
+    /// Small pieces no longer wait until what was sent before them is acknowledged (tcp(7),
+    /// TCP_NODELAY; RFC 896): the proxy forwards what it has. Accepted sockets have inherited it.
+    pub fn send_at_once(&self) {
+        // Fails on a unix socket, which needs it not, and on one that has failed.
+        let _ = self.set_option(libc::IPPROTO_TCP, libc::TCP_NODELAY, &1i32);
     }
 
     /// Sends the end of stream behind everything sent so far. A peer that is gone already is no
