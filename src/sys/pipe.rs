@@ -9,6 +9,9 @@ use rustix::pipe::SpliceFlags;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
+/// A pipe has this many bytes from the start (pipe(7)), unless it was made above the soft limit.
+const SIZE_ASKED_MIN: i32 = 64 * 1024;
+
 /// Both ends of one non-blocking pipe, and how many bytes are inside.
 #[derive(Debug)]
 pub struct Pipe {
@@ -19,8 +22,8 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// A pipe of `capacity_bytes`, or of what the kernel grants: growing fails for an
-    /// unprivileged user beyond pipe-max-size or pipe-user-pages-soft (pipe(7)), and a pipe made
+    /// A pipe of `capacity_bytes`, or of a half, a quarter … as the kernel grants: growing fails for
+    /// an unprivileged user beyond pipe-max-size or pipe-user-pages-soft (pipe(7)), and a pipe made
     /// above the soft limit has 8 KiB. The caller asks [`Pipe::capacity_bytes`].
     pub fn new(capacity_bytes: usize) -> io::Result<Pipe> {
         let mut ends = [0; 2];
@@ -31,10 +34,14 @@ impl Pipe {
         // SAFETY: both descriptors were just made and nobody else owns them.
         let (read_end, write_end) =
             unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) };
-        let wanted = i32::try_from(capacity_bytes).unwrap_or(i32::MAX);
+        let mut wanted = i32::try_from(capacity_bytes).unwrap_or(i32::MAX);
         // SAFETY: fcntl(2) with these commands takes no pointers.
         let capacity_bytes = unsafe {
-            libc::fcntl(write_end.as_raw_fd(), libc::F_SETPIPE_SZ, wanted);
+            while libc::fcntl(write_end.as_raw_fd(), libc::F_SETPIPE_SZ, wanted) < 0
+                && wanted > SIZE_ASKED_MIN
+            {
+                wanted /= 2;
+            }
             libc::fcntl(write_end.as_raw_fd(), libc::F_GETPIPE_SZ)
         };
         Ok(Pipe {
@@ -92,6 +99,15 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
+
+    /// Rather than the 64 KiB that a pipe has from the start.
+    #[test]
+    fn a_pipe_that_may_not_be_as_large_is_as_large_as_it_may() {
+        let most = std::fs::read_to_string("/proc/sys/fs/pipe-max-size").unwrap();
+        let most: usize = most.trim().parse().unwrap();
+        let pipe = Pipe::new(2 * most).unwrap();
+        assert!(pipe.capacity_bytes() >= most, "{}", pipe.capacity_bytes());
+    }
 
     #[test]
     fn bytes_come_out_as_they_went_in_and_the_count_follows() {
