@@ -17,6 +17,10 @@ const POLLIN: u32 = 0x001;
 /// connections wait no more than this.
 const WAITS_BEFORE_STREAM: u8 = 4;
 
+/// After so many short turns a stream is taken for one that is slower than the core, and lets others
+/// go first. One that is as fast falls short now and then.
+const SHORT_IN_A_ROW: u8 = 3;
+
 /// How a direction ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
@@ -58,8 +62,8 @@ pub struct Direction {
     waits_for_target: bool,
     /// The wait is that for its turn; the event has come.
     in_line: bool,
-    /// The last turn of bulk ended because there was no more, and there was little.
-    was_short: bool,
+    /// So many turns of bulk in a row ended because there was no more, and there was little.
+    short_turns: u8,
     moved_bytes: u64,
     spliced_bytes: u64,
     begun: bool,
@@ -87,7 +91,7 @@ impl Direction {
             waits: 0,
             waits_for_target: false,
             in_line: false,
-            was_short: false,
+            short_turns: 0,
             moved_bytes: 0,
             spliced_bytes: 0,
             ending: None,
@@ -195,7 +199,7 @@ impl Direction {
                 return Poll::Ready(());
             }
             self.in_line = true;
-            self.wait = Some(local.ring.stand_in_line(self.was_short));
+            self.wait = Some(local.ring.stand_in_line(self.short_turns >= SHORT_IN_A_ROW));
         }
         if let Some(stream) = &mut self.stream {
             let events = ready!(stream.poll_events(context)).unwrap_or_else(|| {
@@ -234,17 +238,19 @@ impl Direction {
 
     fn turn(&mut self, local: &Local, from: &Socket, to: &Socket) -> Next {
         let limit = self.moved_bytes + local.limits.full_turn_bytes();
-        self.was_short = false;
+        let mut is_short = false;
         loop {
             if let Err(next) = self.give_carried(to) {
                 return next;
             }
-            if self.moved_bytes >= limit || self.was_short {
+            if self.moved_bytes >= limit || is_short {
                 return Next::ReadMore;
             }
             let step = match self.pace.mode() {
                 Mode::Copy => self.copy(local, from, to),
-                Mode::Splice => self.splice(local, from),
+                Mode::Splice => self
+                    .splice(local, from)
+                    .inspect(|()| is_short = self.short_turns > 0),
             };
             if let Err(next) = step {
                 return next;
@@ -333,7 +339,10 @@ impl Direction {
             Ok(received) => {
                 self.pace.read(received);
                 // To ask again would most often only be told that there is nothing more.
-                self.was_short = pipe.is_short_fill(received);
+                self.short_turns = match pipe.is_short_fill(received) {
+                    true => self.short_turns.saturating_add(1),
+                    false => 0,
+                };
                 Ok(())
             }
             Err(error) => Err(after_read_error(&error)),
