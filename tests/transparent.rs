@@ -110,7 +110,15 @@ fn the_backend_sees_the_clients_address_and_its_answers_come_back() {
             for _ in 0..4 {
                 let said = get(&line.client, name, listener);
                 assert_eq!(said, (true, format!("client={seen}\n")), "{name}");
-                assert_eq!(nginx.logged_clients().pop(), Some(seen.to_string()));
+                // nginx writes its log when it has answered.
+                let ends = std::time::Instant::now() + Duration::from_secs(5);
+                while nginx.logged_clients().pop() != Some(seen.to_string()) {
+                    assert!(
+                        std::time::Instant::now() < ends,
+                        "{name}: {seen} is not logged"
+                    );
+                    std::thread::sleep(Duration::from_millis(5));
+                }
             }
         }
         // Neither refused in silence nor connected to from another address.
