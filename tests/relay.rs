@@ -625,7 +625,6 @@ fn a_tunnel_outlives_the_head_deadline_and_ends_with_the_idle_one() {
     proxy.wait_for_outcome("tls", "idle_timeout", 1);
 }
 
-/// A read ends before urgent data, with more behind it of which the kernel does not tell again.
 /// A backend that acknowledges late makes a sender hold its second small piece back for 40 ms, unless
 /// it was told not to (RFC 896).
 #[test]
@@ -655,6 +654,7 @@ fn small_pieces_do_not_wait_for_acknowledgements() {
     assert!(shortest < Duration::from_millis(30), "{shortest:?}");
 }
 
+/// A read ends before urgent data, with more behind it of which the kernel does not tell again.
 #[test]
 fn bytes_behind_urgent_data_are_not_forgotten() {
     let mirror = mirror();

@@ -12,6 +12,7 @@ use support::netns::{Line, Namespace};
 use support::nginx::Nginx;
 use support::proxy::{Options, Proxy};
 use support::redis::RedisServer;
+use support::wait_until;
 
 const README: &str = include_str!("../README.md");
 
@@ -110,15 +111,10 @@ fn the_backend_sees_the_clients_address_and_its_answers_come_back() {
             for _ in 0..4 {
                 let said = get(&line.client, name, listener);
                 assert_eq!(said, (true, format!("client={seen}\n")), "{name}");
-                // nginx writes its log when it has answered.
-                let ends = std::time::Instant::now() + Duration::from_secs(5);
-                while nginx.logged_clients().pop() != Some(seen.to_string()) {
-                    assert!(
-                        std::time::Instant::now() < ends,
-                        "{name}: {seen} is not logged"
-                    );
-                    std::thread::sleep(Duration::from_millis(5));
-                }
+                // It writes its log when it has answered.
+                wait_until("nginx logs the client", Duration::from_secs(5), || {
+                    nginx.logged_clients().pop() == Some(seen.to_string())
+                });
             }
         }
         // Neither refused in silence nor connected to from another address.
