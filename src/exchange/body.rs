@@ -126,11 +126,10 @@ impl Mover {
                 // An error is not looked at: the next system call reports the socket's state.
                 let _ = ready!(Pin::new(wait).poll(context));
                 self.wait = None;
-                let was_emptied = !self.source_has_more;
                 self.source_has_more |= !self.waits_for_target;
                 if !std::mem::take(&mut self.in_line) && self.pace.mode() == Mode::Splice {
                     self.in_line = true;
-                    self.wait = Some(local.ring.stand_in_line(was_emptied));
+                    self.wait = Some(local.ring.stand_in_line(self.pace.is_slow()));
                     continue;
                 }
             }
@@ -263,9 +262,10 @@ impl Mover {
         match pipe.fill_from(from, most) {
             Ok(0) => Err(self.at_end_of_stream()),
             Ok(received) => {
-                self.pace.read(received);
+                let is_short = pipe.is_short_fill(received, most);
+                self.pace.filled(received, is_short);
                 self.framing.skip(received as u64);
-                self.source_has_more = !pipe.is_short_fill(received);
+                self.source_has_more = !is_short;
                 Ok(())
             }
             Err(error) => Err(after_read_error(&error)),

@@ -17,10 +17,6 @@ const POLLIN: u32 = 0x001;
 /// connections wait no more than this.
 const WAITS_BEFORE_STREAM: u8 = 4;
 
-/// After so many short turns a stream is taken for one that is slower than the core, and lets others
-/// go first. One that is as fast falls short now and then.
-const SHORT_IN_A_ROW: u8 = 3;
-
 /// How a direction ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
@@ -62,8 +58,6 @@ pub struct Direction {
     waits_for_target: bool,
     /// The wait is that for its turn; the event has come.
     in_line: bool,
-    /// So many turns of bulk in a row ended because there was no more, and there was little.
-    short_turns: u8,
     moved_bytes: u64,
     spliced_bytes: u64,
     begun: bool,
@@ -91,7 +85,6 @@ impl Direction {
             waits: 0,
             waits_for_target: false,
             in_line: false,
-            short_turns: 0,
             moved_bytes: 0,
             spliced_bytes: 0,
             ending: None,
@@ -199,7 +192,7 @@ impl Direction {
                 return Poll::Ready(());
             }
             self.in_line = true;
-            self.wait = Some(local.ring.stand_in_line(self.short_turns >= SHORT_IN_A_ROW));
+            self.wait = Some(local.ring.stand_in_line(self.pace.is_slow()));
         }
         if let Some(stream) = &mut self.stream {
             let events = ready!(stream.poll_events(context)).unwrap_or_else(|| {
@@ -247,14 +240,13 @@ impl Direction {
                 return Next::ReadMore;
             }
             let step = match self.pace.mode() {
-                Mode::Copy => self.copy(local, from, to),
-                Mode::Splice => self
-                    .splice(local, from)
-                    .inspect(|()| is_short = self.short_turns > 0),
+                Mode::Copy => self.copy(local, from, to).map(|()| false),
+                Mode::Splice => self.splice(local, from),
             };
-            if let Err(next) = step {
-                return next;
-            }
+            is_short = match step {
+                Ok(is_short) => is_short,
+                Err(next) => return next,
+            };
         }
     }
 
@@ -319,31 +311,29 @@ impl Direction {
         Ok(())
     }
 
-    /// Fills the empty pipe once; the next step of the turn drains it.
-    fn splice(&mut self, local: &Local, from: &Socket) -> Result<(), Next> {
+    /// Fills the empty pipe once; the next step of the turn drains it. Whether there was little: to ask
+    /// again would then most often only be told that there is nothing more.
+    fn splice(&mut self, local: &Local, from: &Socket) -> Result<bool, Next> {
         if let Carried::Nothing = self.carried {
             match local.pipes.borrow_mut().take() {
                 Some(pipe) => self.carried = Carried::Piped(pipe),
                 None => {
                     local.count_pipe_refused();
                     self.pace.no_pipe();
-                    return Ok(());
+                    return Ok(false);
                 }
             }
         }
         let Carried::Piped(pipe) = &mut self.carried else {
             unreachable!("copied bytes are given before the next read")
         };
-        match pipe.fill_from(from, local.limits.turn_bytes) {
+        let most = local.limits.turn_bytes;
+        match pipe.fill_from(from, most) {
             Ok(0) => Err(Next::End(Ending::Finished)),
             Ok(received) => {
-                self.pace.read(received);
-                // To ask again would most often only be told that there is nothing more.
-                self.short_turns = match pipe.is_short_fill(received) {
-                    true => self.short_turns.saturating_add(1),
-                    false => 0,
-                };
-                Ok(())
+                let is_short = pipe.is_short_fill(received, most);
+                self.pace.filled(received, is_short);
+                Ok(is_short)
             }
             Err(error) => Err(after_read_error(&error)),
         }

@@ -12,6 +12,9 @@ pub const LARGE_BYTES: usize = 32 * 1024;
 const SMALL_BYTES: usize = 16 * 1024;
 /// As many reads in a row make the direction change over.
 const IN_A_ROW: u8 = 3;
+/// After so many fills of a pipe that fell short a stream is taken for one that is slower than the
+/// core. One that is as fast falls short now and then.
+const SHORT_IN_A_ROW: u8 = 3;
 
 /// How a direction moves its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +28,7 @@ pub enum Mode {
 pub struct Pace {
     mode: Mode,
     in_a_row: u8,
+    short_in_a_row: u8,
 }
 
 impl Pace {
@@ -32,6 +36,7 @@ impl Pace {
         Pace {
             mode: Mode::Copy,
             in_a_row: 0,
+            short_in_a_row: 0,
         }
     }
 
@@ -59,6 +64,20 @@ impl Pace {
         }
     }
 
+    /// Takes in the size of one fill of a pipe, and whether there was little.
+    pub fn filled(&mut self, bytes: usize, is_short: bool) {
+        self.short_in_a_row = match is_short {
+            true => self.short_in_a_row.saturating_add(1),
+            false => 0,
+        };
+        self.read(bytes);
+    }
+
+    /// Whether the stream is slower than the core, so that it is cheaper moved more rarely.
+    pub fn is_slow(self) -> bool {
+        self.short_in_a_row >= SHORT_IN_A_ROW
+    }
+
     /// No pipe could be had: copy on, and ask again after as many large reads.
     pub fn no_pipe(&mut self) {
         *self = Pace::new();
@@ -83,6 +102,17 @@ mod tests {
         assert_eq!(after(&[65536, 65536, 100, 65536, 65536]), Mode::Copy);
         assert_eq!(after(&[65536, 65536, 65536, 100, 100]), Mode::Splice);
         assert_eq!(after(&[65536, 65536, 65536, 100, 100, 100]), Mode::Copy);
+    }
+
+    #[test]
+    fn a_stream_that_falls_short_again_and_again_is_slow() {
+        let mut pace = Pace::new();
+        let mut fill = |is_short| {
+            pace.filled(LARGE_BYTES, is_short);
+            pace.is_slow()
+        };
+        assert_eq!([true, true, false, true, true].map(&mut fill), [false; 5]);
+        assert_eq!([true, true, false].map(fill), [true, true, false]);
     }
 
     proptest! {

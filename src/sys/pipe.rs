@@ -62,11 +62,11 @@ impl Pipe {
         self.capacity_bytes
     }
 
-    /// Whether a fill of so many bytes has most likely emptied the socket, so that another would only be
-    /// told that there is nothing. One of many small fragments may be taken for it, of which the
-    /// pipe holds one in each page-sized slot.
-    pub fn is_short_fill(&self, bytes: usize) -> bool {
-        bytes < self.capacity_bytes / 4
+    /// Whether a fill of at most `bytes_max` that moved `bytes` has most likely emptied the socket, so
+    /// that another would only be told that there is nothing. One of many small fragments may be
+    /// taken for it, of which the pipe holds one in each page-sized slot.
+    pub fn is_short_fill(&self, bytes: usize, bytes_max: usize) -> bool {
+        bytes < self.capacity_bytes.min(bytes_max) / 4
     }
 
     /// Moves up to `bytes_max` from the socket into the empty pipe; 0 is the end of stream.
@@ -107,6 +107,15 @@ mod tests {
         let most: usize = most.trim().parse().unwrap();
         let pipe = Pipe::new(2 * most).unwrap();
         assert!(pipe.capacity_bytes() >= most, "{}", pipe.capacity_bytes());
+    }
+
+    #[test]
+    fn a_fill_of_all_that_was_asked_for_is_not_short() {
+        let pipe = Pipe::new(1 << 20).unwrap();
+        let quarter = pipe.capacity_bytes() / 4;
+        assert!(pipe.is_short_fill(quarter - 1, 1 << 20));
+        assert!(!pipe.is_short_fill(quarter, usize::MAX));
+        assert!(!pipe.is_short_fill(1000, 1000));
     }
 
     #[test]
