@@ -64,6 +64,8 @@ pub struct CoreConfig {
     pub lookup: bool,
     /// Congestion control towards backends, and towards clients on this machine; `None`: the system's.
     pub unpaced: Option<Congestion>,
+    /// Whether connects to backends can be told to look at every local port.
+    pub looks_at_every_port: bool,
 }
 
 /// A bound listener of one core, and what it expects.
@@ -238,6 +240,7 @@ impl Seat {
         );
         local.lookup = config.lookup.then(RefCell::default);
         local.unpaced = config.unpaced;
+        local.looks_at_every_port = config.looks_at_every_port;
         local.table.replace(table);
         Ok(Rc::new(local))
     }

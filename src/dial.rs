@@ -172,7 +172,7 @@ fn start_connect(
     source: Option<ForeignSource>,
 ) -> Result<(Socket, Operation), Failed> {
     let address = SocketAddress::new(address)?;
-    let socket = Socket::to_connect(&address, local.unpaced)?;
+    let socket = Socket::to_connect(&address, local.unpaced, local.looks_at_every_port)?;
     if let Some(source) = source {
         socket.connect_from(source).map_err(|error| Failed {
             outcome: source::refused(&error),

@@ -88,6 +88,8 @@ pub struct Local {
     pub lookup: Option<RefCell<LookupTable>>,
     /// Of connections to backends, where the system's own does not suit them.
     pub unpaced: Option<Congestion>,
+    /// A connect to a backend is to look at every local port.
+    pub looks_at_every_port: bool,
     /// Accept loops that still run.
     pub listening: Cell<usize>,
     /// Per protocol.
@@ -133,6 +135,7 @@ impl Local {
             room,
             lookup: None,
             unpaced: None,
+            looks_at_every_port: false,
             listening: Cell::new(0),
             live: Default::default(),
             warned: RefCell::default(),

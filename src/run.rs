@@ -13,7 +13,7 @@ use crate::reply::HttpAnswers;
 use crate::ring;
 use crate::route::{Table, Update};
 use crate::sync::{self, SyncConfig, SyncHandle};
-use crate::sys::{Congestion, Limited, Listener, own_addresses, raise_limit};
+use crate::sys::{Congestion, Limited, Listener, Socket, own_addresses, raise_limit};
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -135,6 +135,7 @@ pub fn run(
         room,
         lookup: config.lookup,
         unpaced: congestion(&config.backend_congestion)?,
+        looks_at_every_port: Socket::can_look_at_every_port(config.kernel_mask),
     };
     let mut mailboxes = Vec::new();
     for (index, processor) in config.cores.iter().enumerate() {

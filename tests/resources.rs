@@ -140,16 +140,16 @@ fn bulk_beyond_the_pipes_is_copied() {
 }
 
 /// Local ports rest for a minute after a client has closed first. When those that the kernel looks
-/// at first were used up, each connect would look at all of them in vain: 1.5 ms and not 5 µs, with
-/// the default range.
+/// at first were used up, each connect would look at all of them in vain, as it does where the kernel
+/// is older or the mask says so; what that costs is printed.
 #[test]
 fn connecting_is_as_cheap_when_half_of_the_local_ports_are_taken() {
     const MEASURED: u64 = 400;
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("it is Linux");
-    if KernelVersion::parse(release.trim()) < Some(KernelVersion::new(6, 8)) {
-        eprintln!("not tried: this kernel, {release}, has no way to look at every port");
-        return;
-    }
+    let mask = std::env::var("POINTSMAN_KERNEL_MASK").unwrap_or(release.clone());
+    let looks_at_every_port = [release, mask]
+        .iter()
+        .all(|kernel| KernelVersion::parse(kernel.trim()) >= Some(KernelVersion::new(6, 8)));
     let machine = Namespace::new("ports");
     // Nobody is given a port that rests, as it is towards other machines.
     machine.run("sysctl -qw net.ipv4.ip_local_port_range='10000 25999' net.ipv4.tcp_tw_reuse=0");
@@ -173,7 +173,7 @@ fn connecting_is_as_cheap_when_half_of_the_local_ports_are_taken() {
         let few_free = connect(MEASURED);
         println!("{MEASURED} connections: {many_free:?}, then {few_free:?}");
         assert!(
-            few_free < many_free * 2 + Duration::from_millis(30),
+            !looks_at_every_port || few_free < many_free * 2 + Duration::from_millis(30),
             "{MEASURED} connections cost {many_free:?} at first and {few_free:?} when half of the ports rest"
         );
     });

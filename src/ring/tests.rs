@@ -87,7 +87,7 @@ fn connects_and_reports_a_refusal() {
     on_every_kernel(|ring| {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = SocketAddress::from(listener.local_addr().unwrap());
-        let socket = Socket::to_connect(&address, None).unwrap();
+        let socket = Socket::to_connect(&address, None, false).unwrap();
         block_on(ring, ring.connect(&socket, address.clone())).unwrap();
         assert_eq!(socket.send(b"hello").unwrap(), 5);
         let mut received = [0; 5];
@@ -98,7 +98,7 @@ fn connects_and_reports_a_refusal() {
             .read_exact(&mut received)
             .unwrap();
         drop(listener);
-        let socket = Socket::to_connect(&address, None).unwrap();
+        let socket = Socket::to_connect(&address, None, false).unwrap();
         let refused = block_on(ring, ring.connect(&socket, address)).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     });

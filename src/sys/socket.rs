@@ -3,6 +3,7 @@
 //! so an operation in the ring keeps the descriptor from being reused under it.
 
 use super::{Congestion, SocketAddress, check};
+use crate::config::KernelVersion;
 use rustix::net::{RecvFlags, SendFlags};
 use std::io;
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ const IP_LOCAL_PORT_RANGE: i32 = 51;
 /// was asked for makes connect(2) look at each port for a free one (Linux 6.8), in place of every
 /// second first and the others only then: with half of them in use each look would be at thousands.
 const EVERY_PORT: u32 = 0xffff_0001;
+const EVERY_PORT_SINCE: KernelVersion = KernelVersion::new(6, 8);
 
 /// One stream socket, owned by this core.
 #[derive(Debug, Clone)]
@@ -31,6 +33,7 @@ impl Socket {
     pub fn to_connect(
         address: &SocketAddress,
         congestion: Option<Congestion>,
+        looks_at_every_port: bool,
     ) -> io::Result<Socket> {
         let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         // SAFETY: socket(2) takes no pointers.
@@ -41,13 +44,22 @@ impl Socket {
         if address.is_inet() {
             // The head is sent as soon as the handshake is done, and carries its last ACK.
             socket.set_option(libc::IPPROTO_TCP, libc::TCP_QUICKACK, &0i32)?;
-            // Kernels before 6.3 lack it, and do as they always did.
-            let _ = socket.set_option(libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, &EVERY_PORT);
+            if looks_at_every_port {
+                socket.set_option(libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, &EVERY_PORT)?;
+            }
             if let Some(congestion) = congestion {
                 congestion.set_on(&socket)?;
             }
         }
         Ok(socket)
+    }
+
+    /// Whether [`Socket::to_connect`] can be told to look at every local port: tried, unless `mask`
+    /// hides it.
+    pub fn can_look_at_every_port(mask: Option<KernelVersion>) -> bool {
+        let any = SocketAddress::from(SocketAddr::from(([0; 4], 0)));
+        mask.is_none_or(|mask| EVERY_PORT_SINCE <= mask)
+            && Socket::to_connect(&any, None, true).is_ok()
     }
 
     /// Reads what is there, up to `buffer`; 0 is the peer's end of stream.
