@@ -75,6 +75,7 @@ impl Run {
             let mut servers = ["A", "B", "C"].map(Server::start);
             let proxy = self.proxy(&servers, more);
             let (mut failed_at, mut healed_at) = (Duration::ZERO, Duration::ZERO);
+            let mut failed_by = Duration::ZERO;
             let span = BEFORE + self.fault + self.fault.max(AFTER);
             let records = load(proxy.https(), self.per_second, span, |began| {
                 let wait_until = |at: Duration| {
@@ -84,6 +85,7 @@ impl Run {
                 wait_until(BEFORE);
                 failed_at = began.elapsed();
                 fail(&mut servers[0], &self.namespace);
+                failed_by = began.elapsed();
                 wait_until(failed_at + self.fault);
                 heal(&mut servers[0], &self.namespace);
                 healed_at = began.elapsed();
@@ -91,6 +93,7 @@ impl Run {
             let seen = Seen {
                 records,
                 failed_at,
+                failed_by,
                 healed_at,
                 connect_deadline: self.connect_deadline,
                 ejections: counter(&proxy, "backends_ejected"),
@@ -110,7 +113,10 @@ fn counter(proxy: &Proxy, name: &str) -> u64 {
 /// What the clients saw.
 struct Seen {
     records: Vec<Record>,
+    /// Making it fail took from here, until
     failed_at: Duration,
+    /// here: a firewall takes effect somewhere between.
+    failed_by: Duration,
     healed_at: Duration,
     connect_deadline: Duration,
     ejections: u64,
@@ -127,7 +133,7 @@ impl Seen {
     fn in_flight(&self) -> usize {
         let under_way = |record: &&Record| {
             let served_elsewhere = record.who.as_ref().is_ok_and(|who| who != "A");
-            record.at <= self.failed_at
+            record.at <= self.failed_by
                 && record.at + record.took >= self.failed_at
                 && !served_elsewhere
         };
