@@ -28,6 +28,8 @@ pub struct Machine {
     pub port_range: String,
     /// The congestion control that every socket of the run begins with.
     pub congestion_control: String,
+    /// To how many bytes a pipe may grow.
+    pub pipe_max_bytes: String,
     pub open_files: u64,
 }
 
@@ -54,6 +56,7 @@ impl Machine {
             memory: procfs::parse_kilobytes(&meminfo, "MemTotal").unwrap_or(0),
             port_range: line("/proc/sys/net/ipv4/ip_local_port_range"),
             congestion_control: line("/proc/sys/net/ipv4/tcp_congestion_control"),
+            pipe_max_bytes: line("/proc/sys/fs/pipe-max-size"),
             open_files: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
         }
     }

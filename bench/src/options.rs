@@ -87,7 +87,7 @@ impl Options {
                 ),
                 None => {
                     return Err(io::Error::other(format!(
-                        "--peers: {name} is none of pointsman, haproxy, haproxy-splice, nginx, sniproxy, none"
+                        "--peers: {name} is none of pointsman, haproxy, haproxy-splice, haproxy-pipes, nginx, sniproxy, none"
                     )));
                 }
             }
@@ -120,7 +120,7 @@ fn command() -> Command {
         .arg(option("seconds", "Length of a window").default_value("3").value_parser(value_parser!(f64)))
         .arg(
             option("peers", "Proxies in the order of their windows within a round")
-                .default_value("pointsman,haproxy,haproxy-splice,nginx,sniproxy,none")
+                .default_value("pointsman,haproxy,haproxy-splice,haproxy-pipes,nginx,sniproxy,none")
                 .value_delimiter(','),
         )
         .arg(

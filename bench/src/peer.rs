@@ -33,6 +33,8 @@ pub enum Peer {
     },
     Haproxy,
     HaproxySplice,
+    /// The same with pipes as large as pointsman's.
+    HaproxyPipes,
     Nginx,
     Sniproxy,
     /// Clients connect to the origin.
@@ -52,6 +54,7 @@ impl Peer {
             Peer::Pointsman { name, .. } => name,
             Peer::Haproxy => "haproxy",
             Peer::HaproxySplice => "haproxy-splice",
+            Peer::HaproxyPipes => "haproxy-pipes",
             Peer::Nginx => "nginx",
             Peer::Sniproxy => "sniproxy",
             Peer::None => "none",
@@ -63,6 +66,7 @@ impl Peer {
         let peers = [
             Peer::Haproxy,
             Peer::HaproxySplice,
+            Peer::HaproxyPipes,
             Peer::Nginx,
             Peer::Sniproxy,
             Peer::None,
@@ -76,7 +80,9 @@ impl Peer {
             Peer::Pointsman { program, .. } => {
                 (program.to_string_lossy().into_owned(), "--version")
             }
-            Peer::Haproxy | Peer::HaproxySplice => ("haproxy".to_owned(), "-v"),
+            Peer::Haproxy | Peer::HaproxySplice | Peer::HaproxyPipes => {
+                ("haproxy".to_owned(), "-v")
+            }
             Peer::Nginx => ("nginx".to_owned(), "-v"),
             Peer::Sniproxy => ("sniproxy".to_owned(), "-V"),
             Peer::None => return Ok("clients connect to the origin".to_owned()),
@@ -87,7 +93,7 @@ impl Peer {
         machine::version(&program, argument).ok_or_else(|| format!("{program} is not installed"))
     }
 
-    /// Splicing is of mode tcp only, and sniproxy has no route of several backends. PROXY headers of
+    /// Splicing is of mode tcp only, the size of its pipes is of bulk only, and sniproxy has no route of several backends. PROXY headers of
     /// version 2 are not sent by sniproxy and by nginx before 1.31.
     pub fn takes_part(&self, scenario: &Scenario) -> bool {
         match self {
@@ -97,6 +103,7 @@ impl Peer {
                 false
             }
             Peer::HaproxySplice => scenario.listening == Listening::Tls,
+            Peer::HaproxyPipes => scenario.listening == Listening::Tls && scenario.is_bulk(),
             Peer::Sniproxy => scenario.name != SEED,
             _ => true,
         }
@@ -113,14 +120,17 @@ impl Peer {
                 return Ok(command);
             }
             (Peer::Haproxy, Listening::Tls) => include_str!("../peers/haproxy-tcp.cfg"),
-            (Peer::HaproxySplice, _) => include_str!("../peers/haproxy-tcp-splice.cfg"),
+            (Peer::HaproxySplice | Peer::HaproxyPipes, _) => {
+                include_str!("../peers/haproxy-tcp-splice.cfg")
+            }
             (Peer::Haproxy, Listening::Http) => include_str!("../peers/haproxy-http.cfg"),
             (Peer::Nginx, Listening::Tls) => include_str!("../peers/nginx-stream.conf"),
             (Peer::Nginx, Listening::Http) => include_str!("../peers/nginx-http.conf"),
             (Peer::Sniproxy, _) => include_str!("../peers/sniproxy.conf"),
             (Peer::None, _) => return Err(io::Error::other("no proxy is no program")),
         };
-        let text = render(template, &setting.values(listening)).map_err(io::Error::other)?;
+        let values = setting.values(self, listening);
+        let text = render(template, &values).map_err(io::Error::other)?;
         fs::write(&configuration, text)?;
         match self {
             Peer::Nginx => command
@@ -190,13 +200,22 @@ struct Setting<'a> {
 }
 
 impl Setting<'_> {
-    fn values(&self, listening: Listening) -> Vec<(&'static str, String)> {
+    fn values(&self, peer: &Peer, listening: Listening) -> Vec<(&'static str, String)> {
         let mut values = vec![
             ("listen", self.listen.to_string()),
             ("processor", self.processors.proxy.to_string()),
             (
                 "processor_mask",
                 format!("1{}", "0".repeat(self.processors.proxy)),
+            ),
+            // HAProxy leaves pipes as the kernel makes them, 64 KiB, unless it is told.
+            (
+                "pipe_size",
+                match peer {
+                    Peer::HaproxyPipes => "tune.pipesize 2097152",
+                    _ => "",
+                }
+                .to_owned(),
             ),
             ("directory", self.directory.display().to_string()),
             ("modules", nginx_modules().unwrap_or_default().to_owned()),
@@ -406,14 +425,21 @@ mod tests {
         }
     }
 
+    fn rendered(template: &str, peer: &Peer) -> String {
+        render(template, &setting().values(peer, Listening::Tls)).expect("it renders")
+    }
+
     #[test]
     fn every_template_renders_whole() {
         for template in TEMPLATES {
-            let text = render(template, &setting().values(Listening::Tls)).expect("it renders");
+            let text = rendered(template, &Peer::Haproxy);
             assert!(!text.contains("{{"), "{text}");
             assert!(text.contains("127.0.0.1:443"), "{text}");
+            assert!(!text.contains("pipesize"), "{text}");
         }
-        let nginx = render(TEMPLATES[3], &setting().values(Listening::Tls)).expect("it renders");
+        let haproxy = rendered(TEMPLATES[1], &Peer::HaproxyPipes);
+        assert!(haproxy.contains("\n    tune.pipesize 2"), "{haproxy}");
+        let nginx = rendered(TEMPLATES[3], &Peer::Nginx);
         assert!(nginx.contains("worker_cpu_affinity 100;"), "{nginx}");
     }
 

@@ -162,12 +162,13 @@ fn summary(results: &Results, charts: &[String]) -> String {
     let _ = writeln!(text, "`{}`\n", results.command.join(" "));
     let _ = writeln!(
         text,
-        "Linux {}, {}, {} processors, {:.0} GiB, loopback with {} congestion control; proxy on processor {}, load and origin on processor {}; {} rounds of {} s, the proxies in turn.\n",
+        "Linux {}, {}, {} processors, {:.0} GiB, loopback with {} congestion control, pipes of up to {} bytes; proxy on processor {}, load and origin on processor {}; {} rounds of {} s, the proxies in turn.\n",
         machine.kernel,
         machine.processor,
         machine.processors_total,
         machine.memory as f64 / (1u64 << 30) as f64,
         machine.congestion_control,
+        machine.pipe_max_bytes,
         results.processors.proxy,
         results.processors.load,
         results.rounds,

@@ -70,6 +70,11 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    pub fn is_bulk(&self) -> bool {
+        let mut services = self.groups.iter().map(|(service, _)| service);
+        services.any(|service| matches!(service, Service::Down | Service::Up))
+    }
+
     pub fn connections(&self) -> usize {
         self.groups.iter().map(|(_, group)| group.connections).sum()
     }

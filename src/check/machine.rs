@@ -206,32 +206,34 @@ impl Proc {
         };
         let limits = &config.limits;
         let pipes = limits.pipes_per_core * config.cores.len();
-        if self.has_capability(CAP_SYS_RESOURCE | CAP_SYS_ADMIN) {
+        if self.has_capability(CAP_SYS_RESOURCE) {
             return Item::ok(NAME, format!("{pipes} at most, unlimited for this user"));
         }
-        if limits.pipe_bytes as u64 > size_max {
+        let wanted = limits.pipe_bytes;
+        let pages = (pipes * wanted.div_ceil(PAGE_BYTES)) as u64;
+        // 0 is no limit.
+        if pages > soft_pages && soft_pages != 0 && !self.has_capability(CAP_SYS_ADMIN) {
             return Item::warn(
                 NAME,
                 format!(
-                    "pipe-bytes {} is above fs.pipe-max-size = {size_max}",
-                    limits.pipe_bytes
+                    "{pipes} pipes may take {pages} pages, fs.pipe-user-pages-soft is {soft_pages}; \
+                     beyond it bulk goes through smaller pipes or is copied"
                 ),
-                format!("set --pipe-bytes {size_max} or raise the sysctl"),
+                format!(
+                    "grant CAP_SYS_RESOURCE, or set the sysctl to {pages}, or lower --pipes-per-core"
+                ),
             );
         }
-        let pages = (pipes * limits.pipe_bytes.div_ceil(PAGE_BYTES)) as u64;
-        // 0 is no limit.
-        if soft_pages == 0 || pages <= soft_pages {
-            return Item::ok(NAME, format!("{pipes} at most"));
+        if wanted as u64 > size_max {
+            return Item::warn(
+                NAME,
+                format!("smaller than pipe-bytes {wanted}: fs.pipe-max-size is {size_max}"),
+                format!(
+                    "grant CAP_SYS_RESOURCE, or set the sysctl to {wanted}, or --pipe-bytes to {size_max}"
+                ),
+            );
         }
-        Item::warn(
-            NAME,
-            format!(
-                "{pipes} pipes may take {pages} pages, fs.pipe-user-pages-soft is {soft_pages}; \
-                 beyond it bulk goes through smaller pipes or is copied"
-            ),
-            format!("set the sysctl to {pages}, or lower --pipes-per-core"),
-        )
+        Item::ok(NAME, format!("{pipes} at most"))
     }
 
     pub fn ports(&self, config: &Config) -> Item {

@@ -23,7 +23,7 @@ fn machine() -> tempfile::TempDir {
         ("self/limits", LIMITS),
         ("sys/net/core/somaxconn", "4096\n"),
         ("sys/fs/pipe-user-pages-soft", "0\n"),
-        ("sys/fs/pipe-max-size", "1048576\n"),
+        ("sys/fs/pipe-max-size", "2097152\n"),
         ("sys/net/ipv4/ip_unprivileged_port_start", "1024\n"),
         ("sys/net/ipv4/ip_local_port_range", "32768\t60999\n"),
         ("sys/net/ipv4/ip_local_reserved_ports", "\n"),

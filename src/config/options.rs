@@ -288,13 +288,13 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "turn-bytes",
         "BYTES",
         "1MiB",
-        "What one direction moves at most before others get their turn; more starves small connections, less costs processor time in bulk",
+        "What one direction moves at most while others wait for their turn; more starves small connections, less costs processor time in bulk",
     ),
     one(
         "pipe-bytes",
         "BYTES",
-        "1MiB",
-        "Capacity of each splice pipe; the default is what fs.pipe-max-size allows unprivileged users",
+        "2MiB",
+        "Capacity of each splice pipe, and what a stream that has its core to itself moves in one piece; without CAP_SYS_RESOURCE fs.pipe-max-size bounds it, and half as much is taken until it fits",
     ),
     one(
         "pipes-per-core",

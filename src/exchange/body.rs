@@ -9,7 +9,7 @@ use crate::http::Framing;
 use crate::local::Local;
 use crate::metrics::Counter;
 use crate::relay::pace::{LARGE_BYTES, Mode, Pace};
-use crate::ring::Operation;
+use crate::ring::{ALONE, Operation};
 use crate::sniff::Refusal;
 use crate::sys::{Pipe, Socket, is_transient};
 use std::future::Future;
@@ -122,18 +122,21 @@ impl Mover {
         context: &mut Context<'_>,
     ) -> Poll<Moved> {
         loop {
+            let mut piece_bytes = local.limits.piece_bytes(false);
             if let Some(wait) = &mut self.wait {
                 // An error is not looked at: the next system call reports the socket's state.
-                let _ = ready!(Pin::new(wait).poll(context));
+                let result = ready!(Pin::new(wait).poll(context)).unwrap_or(0);
                 self.wait = None;
                 self.source_has_more |= !self.waits_for_target;
-                if !std::mem::take(&mut self.in_line) && self.pace.mode() == Mode::Splice {
+                if std::mem::take(&mut self.in_line) {
+                    piece_bytes = local.limits.piece_bytes(result == ALONE);
+                } else if self.pace.mode() == Mode::Splice {
                     self.in_line = true;
                     self.wait = Some(local.ring.stand_in_line(self.pace.is_slow()));
                     continue;
                 }
             }
-            match self.turn(local, from, to, surplus) {
+            match self.turn(local, from, to, surplus, piece_bytes) {
                 Next::ReadSource => {
                     self.waits_for_target = false;
                     self.release(local);
@@ -168,7 +171,14 @@ impl Mover {
         }
     }
 
-    fn turn(&mut self, local: &Local, from: &Socket, to: &Socket, surplus: &mut Vec<u8>) -> Next {
+    fn turn(
+        &mut self,
+        local: &Local,
+        from: &Socket,
+        to: &Socket,
+        surplus: &mut Vec<u8>,
+        piece_bytes: usize,
+    ) -> Next {
         let limit = self.moved_bytes + local.limits.full_turn_bytes();
         loop {
             if let Err(next) = self.give_carried(to) {
@@ -182,7 +192,10 @@ impl Mover {
             }
             let opaque = self.framing.opaque_bytes();
             let step = match self.pace.mode() {
-                Mode::Splice if opaque >= LARGE_BYTES as u64 => self.splice(local, from, opaque),
+                Mode::Splice if opaque >= LARGE_BYTES as u64 => {
+                    let most = opaque.min(piece_bytes as u64) as usize;
+                    self.splice(local, from, most)
+                }
                 _ => self.copy(local, from, to, surplus),
             };
             if let Err(next) = step {
@@ -243,8 +256,8 @@ impl Mover {
         }
     }
 
-    /// Fills the empty pipe once with bytes that need not be seen.
-    fn splice(&mut self, local: &Local, from: &Socket, opaque: u64) -> Result<(), Next> {
+    /// Fills the empty pipe once, with at most `most` bytes that need not be seen.
+    fn splice(&mut self, local: &Local, from: &Socket, most: usize) -> Result<(), Next> {
         if let Carried::Nothing = self.carried {
             match local.pipes.borrow_mut().take() {
                 Some(pipe) => self.carried = Carried::Piped(pipe),
@@ -258,7 +271,6 @@ impl Mover {
         let Carried::Piped(pipe) = &mut self.carried else {
             unreachable!("copied bytes are given before the next read")
         };
-        let most = opaque.min(local.limits.turn_bytes as u64) as usize;
         match pipe.fill_from(from, most) {
             Ok(0) => Err(self.at_end_of_stream()),
             Ok(received) => {

@@ -3,7 +3,7 @@
 
 use super::pace::{Mode, Pace};
 use crate::local::Local;
-use crate::ring::{Operation, Readiness};
+use crate::ring::{ALONE, Operation, Readiness};
 use crate::sys::{Pipe, Socket, is_transient};
 use std::future::Future;
 use std::io;
@@ -124,9 +124,9 @@ impl Direction {
             return Poll::Ready(ending);
         }
         loop {
-            ready!(self.poll_wait(local, context));
+            let piece_bytes = ready!(self.poll_wait(local, context));
             let next = if self.begun {
-                self.turn(local, from, to)
+                self.turn(local, from, to, piece_bytes)
             } else {
                 self.begun = true;
                 Next::ReadMore
@@ -178,18 +178,19 @@ impl Direction {
         self.release(local);
     }
 
-    /// Pending while there is something to wait for that has not happened.
-    fn poll_wait(&mut self, local: &Local, context: &mut Context<'_>) -> Poll<()> {
+    /// Pending while there is something to wait for that has not happened; then how much may go into
+    /// a pipe at a time.
+    fn poll_wait(&mut self, local: &Local, context: &mut Context<'_>) -> Poll<usize> {
         while let Some(wait) = &mut self.wait {
             // An error of a wait is not looked at: the next system call reports the socket's state.
-            let events = ready!(Pin::new(wait).poll(context)).unwrap_or(0);
+            let result = ready!(Pin::new(wait).poll(context)).unwrap_or(0);
             self.wait = None;
             if std::mem::take(&mut self.in_line) {
-                return Poll::Ready(());
+                return Poll::Ready(local.limits.piece_bytes(result == ALONE));
             }
-            self.more_than_bytes = !self.waits_for_target && events & !POLLIN != 0;
+            self.more_than_bytes = !self.waits_for_target && result & !POLLIN != 0;
             if self.pace.mode() == Mode::Copy {
-                return Poll::Ready(());
+                return Poll::Ready(local.limits.piece_bytes(false));
             }
             self.in_line = true;
             self.wait = Some(local.ring.stand_in_line(self.pace.is_slow()));
@@ -201,7 +202,7 @@ impl Direction {
             });
             self.more_than_bytes = events & !POLLIN != 0;
         }
-        Poll::Ready(())
+        Poll::Ready(local.limits.piece_bytes(false))
     }
 
     /// The source has been emptied. A stream of events tells changes only, so it is not for bulk,
@@ -229,7 +230,7 @@ impl Direction {
         }
     }
 
-    fn turn(&mut self, local: &Local, from: &Socket, to: &Socket) -> Next {
+    fn turn(&mut self, local: &Local, from: &Socket, to: &Socket, piece_bytes: usize) -> Next {
         let limit = self.moved_bytes + local.limits.full_turn_bytes();
         let mut is_short = false;
         loop {
@@ -241,7 +242,7 @@ impl Direction {
             }
             let step = match self.pace.mode() {
                 Mode::Copy => self.copy(local, from, to).map(|()| false),
-                Mode::Splice => self.splice(local, from),
+                Mode::Splice => self.splice(local, from, piece_bytes),
             };
             is_short = match step {
                 Ok(is_short) => is_short,
@@ -311,9 +312,9 @@ impl Direction {
         Ok(())
     }
 
-    /// Fills the empty pipe once; the next step of the turn drains it. Whether there was little: to ask
+    /// Fills the empty pipe once, with `most` bytes at most; the next step of the turn drains it. Whether there was little: to ask
     /// again would then most often only be told that there is nothing more.
-    fn splice(&mut self, local: &Local, from: &Socket) -> Result<bool, Next> {
+    fn splice(&mut self, local: &Local, from: &Socket, most: usize) -> Result<bool, Next> {
         if let Carried::Nothing = self.carried {
             match local.pipes.borrow_mut().take() {
                 Some(pipe) => self.carried = Carried::Piped(pipe),
@@ -327,7 +328,6 @@ impl Direction {
         let Carried::Piped(pipe) = &mut self.carried else {
             unreachable!("copied bytes are given before the next read")
         };
-        let most = local.limits.turn_bytes;
         match pipe.fill_from(from, most) {
             Ok(0) => Err(Next::End(Ending::Finished)),
             Ok(received) => {

@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 /// For how long the patient let others go first: ten times what a turn of a busy core takes.
 const PATIENCE: Duration = Duration::from_micros(500);
 
+/// The result of a place in line when nobody else wants the core.
+pub const ALONE: u32 = 1;
+
 /// Those who stand in line, by the time since when.
 #[derive(Default)]
 pub(super) struct Line {
@@ -45,8 +48,8 @@ impl Line {
 }
 
 impl Ring {
-    /// Completes when it is the turn of whoever stands here; those before come first, and who
-    /// `is_patient` lets all others do so for half a millisecond.
+    /// Completes when it is the turn of whoever stands here, with [`ALONE`] or 0; those before come
+    /// first, and who `is_patient` lets all others do so for half a millisecond.
     pub fn stand_in_line(&self, is_patient: bool) -> Operation {
         let mut operations = self.0.operations.borrow_mut();
         let (key, user_data) = operations.insert(Held::Nothing, Waits::ForOne(None));
@@ -69,7 +72,12 @@ impl Ring {
         let Some(user_data) = next else {
             return false;
         };
-        self.0.operations.borrow_mut().complete(user_data, 0, false);
+        // Since the last turn in line nothing has come for others: at most the event for which this
+        // one came here.
+        let is_alone = self.0.told.take() <= 1 && self.0.line.borrow().is_empty();
+        let result = if is_alone { ALONE as i32 } else { 0 };
+        let mut operations = self.0.operations.borrow_mut();
+        operations.complete(user_data, result, false);
         true
     }
 }

@@ -23,6 +23,7 @@ mod wheel;
 
 pub use accept::Accepts;
 pub use deadline::Deadline;
+pub use line::ALONE;
 pub use operation::Operation;
 pub use probe::{Features, RingError, probe};
 pub use readiness::Readiness;
@@ -55,6 +56,8 @@ struct Inner {
     line: RefCell<Line>,
     /// The last turn has told somebody something.
     was_busy: Cell<bool>,
+    /// How often somebody was told something since one of those in line was called.
+    told: Cell<u32>,
     features: Features,
     now: Cell<Instant>,
     stay_awake: Cell<bool>,
@@ -72,6 +75,7 @@ impl Ring {
             deadlines: RefCell::new(Deadlines::new(now, connections)),
             line: RefCell::default(),
             was_busy: Cell::new(false),
+            told: Cell::new(0),
             features,
             now: Cell::new(now),
             stay_awake: Cell::new(false),
@@ -218,7 +222,7 @@ impl Ring {
     fn reap(&self) {
         let mut uring = self.0.uring.borrow_mut();
         let mut operations = self.0.operations.borrow_mut();
-        self.0.was_busy.set(false);
+        let mut told = 0;
         for completion in uring.completion() {
             let timer = operations.complete(
                 completion.user_data(),
@@ -227,9 +231,11 @@ impl Ring {
             );
             match timer {
                 Some(key) => self.0.deadlines.borrow_mut().timer_ended(key),
-                None => self.0.was_busy.set(true),
+                None => told += 1,
             }
         }
+        self.0.was_busy.set(told > 0);
+        self.0.told.set(self.0.told.get().saturating_add(told));
     }
 
     /// Cancels an operation nobody waits for any more. Its slab entry stays until the kernel says so.

@@ -6,6 +6,7 @@ use crate::sys::{Listener, wake_pair};
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -264,5 +265,37 @@ fn who_stands_in_line_is_called_one_by_one() {
         assert!(ring.call_next() && ring.call_next() && !ring.call_next());
         assert_eq!(called(&mut places), 0);
         assert_eq!(ring.operations(), 0);
+    });
+}
+
+#[test]
+fn who_is_called_is_told_whether_anybody_else_wants_the_core() {
+    on_every_kernel(|ring| {
+        let called = |mut place: Operation| {
+            assert!(ring.call_next());
+            block_on(ring, &mut place).unwrap()
+        };
+        // What a descriptor that can be read at once is told.
+        let event = || {
+            let (end, mut other) = UnixStream::pair().unwrap();
+            other.write_all(b"x").unwrap();
+            let mut readable = ring.descriptor_readable(&Rc::new(end.into()));
+            block_on(ring, &mut readable).unwrap();
+        };
+        assert_eq!(called(ring.stand_in_line(false)), ALONE);
+        // The event for which it came here.
+        event();
+        assert_eq!(called(ring.stand_in_line(false)), ALONE);
+        let second = {
+            let first = ring.stand_in_line(false);
+            let second = ring.stand_in_line(false);
+            assert_eq!(called(first), 0);
+            second
+        };
+        assert_eq!(called(second), ALONE);
+        event();
+        event();
+        assert_eq!(called(ring.stand_in_line(false)), 0);
+        assert_eq!(called(ring.stand_in_line(false)), ALONE);
     });
 }
