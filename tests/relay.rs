@@ -679,3 +679,34 @@ fn bytes_behind_urgent_data_are_not_forgotten() {
     );
     round_trip(&mut stream, b"goes on");
 }
+
+/// splice(2) does not get past it at all.
+#[test]
+fn bytes_behind_urgent_data_in_bulk_are_given_on() {
+    const BYTES: u64 = 16 * MIB;
+    let (sender, ends) = mpsc::channel();
+    let backend = behind_head(move |mut stream| {
+        let received = Flow::new(TO_BACKEND).receive(&mut stream, |_| {});
+        sender.send(received).expect("the test waits");
+    });
+    let proxy = start(&backend, &[]);
+    let mut stream = open(&proxy);
+    let flow = Flow::new(TO_BACKEND);
+    let mut all = Vec::new();
+    flow.send(&mut all, BYTES).expect("memory");
+    let (before, behind) = all.split_at(all.len() / 2);
+    let (near, rest) = behind.split_at(10_000);
+    stream.write_all(before).expect("the proxy reads");
+    let urgent = SockRef::from(&stream).send_out_of_band(b"!");
+    urgent.expect("the proxy reads");
+    stream.write_all(near).expect("the proxy reads");
+    std::thread::sleep(Duration::from_millis(100));
+    let idle = proxy.processor_time();
+    std::thread::sleep(Duration::from_secs(1));
+    let spent = proxy.processor_time() - idle;
+    assert!(spent < Duration::from_millis(200), "{spent:?}");
+    stream.write_all(rest).expect("the proxy reads");
+    drop(stream);
+    let received = ends.recv_timeout(client::PATIENCE).expect("an end");
+    assert_eq!(received, whole(BYTES));
+}

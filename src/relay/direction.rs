@@ -242,7 +242,7 @@ impl Direction {
             }
             let step = match self.pace.mode() {
                 Mode::Copy => self.copy(local, from, to).map(|()| false),
-                Mode::Splice => self.splice(local, from, piece_bytes),
+                Mode::Splice => self.splice(local, from, to, piece_bytes),
             };
             is_short = match step {
                 Ok(is_short) => is_short,
@@ -314,7 +314,13 @@ impl Direction {
 
     /// Fills the empty pipe once, with `most` bytes at most; the next step of the turn drains it. Whether there was little: to ask
     /// again would then most often only be told that there is nothing more.
-    fn splice(&mut self, local: &Local, from: &Socket, most: usize) -> Result<bool, Next> {
+    fn splice(
+        &mut self,
+        local: &Local,
+        from: &Socket,
+        to: &Socket,
+        most: usize,
+    ) -> Result<bool, Next> {
         if let Carried::Nothing = self.carried {
             match local.pipes.borrow_mut().take() {
                 Some(pipe) => self.carried = Carried::Piped(pipe),
@@ -334,6 +340,10 @@ impl Direction {
                 let is_short = pipe.is_short_fill(received, most);
                 self.pace.filled(received, is_short);
                 Ok(is_short)
+            }
+            // There is nothing, or urgent data, which splice(2) does not get past and a read does.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.copy(local, from, to).map(|()| false)
             }
             Err(error) => Err(after_read_error(&error)),
         }
