@@ -6,6 +6,7 @@ mod support;
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use support::backend::{self, pattern};
 use support::client;
 use support::http::{Message, Wire, reflecting, scripted};
@@ -176,6 +177,134 @@ fn large_bodies_pass_whole_in_both_directions_and_are_spliced() {
     assert!(spliced > 4.0 * BYTES as f64, "{spliced}");
     drop(wire);
     proxy.wait_for_outcome("http", "relayed", 1);
+}
+
+/// `body` in chunks of these sizes, over and over; now and then a line is longer than it need be.
+fn in_chunks(body: &[u8], sizes: &[usize]) -> Vec<u8> {
+    let mut message = Vec::new();
+    let mut rest = body;
+    for (index, size) in sizes.iter().cycle().enumerate() {
+        if rest.is_empty() {
+            message.extend(b"0\r\n\r\n");
+            return message;
+        }
+        let (chunk, behind) = rest.split_at(rest.len().min(*size));
+        rest = behind;
+        message.extend(match index % 5 {
+            3 => format!("{:012X}\r\n", chunk.len()).into_bytes(),
+            4 => format!("{:x};an=\"extension of some length\"\r\n", chunk.len()).into_bytes(),
+            _ => format!("{:x}\r\n", chunk.len()).into_bytes(),
+        });
+        message.extend(chunk);
+        message.extend(b"\r\n");
+    }
+    unreachable!("sizes are cycled")
+}
+
+#[test]
+fn chunks_of_all_sizes_pass_whole_however_they_arrive() {
+    const BYTES: usize = 12 << 20;
+    let sizes: [&[usize]; 4] = [
+        &[256 << 10],
+        &[1 << 20, 1, 40_000, 3, 300_000],
+        &[32_768, 32_767, 70_001],
+        &[3 << 20, 20_000, 20_000, 20_000, 20_000],
+    ];
+    let backend = backend::raw(move |stream| {
+        let mut wire = Wire::new(stream);
+        let mut sizes = sizes.iter().cycle();
+        while let Ok(Some(request)) = wire.request() {
+            assert!(request.body == pattern(BYTES));
+            wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            wire.send(in_chunks(&pattern(BYTES), sizes.next().expect("endless")));
+        }
+    });
+    let proxy = start(&backend.member(), &[]);
+    let mut wire = Wire::connect(proxy.http());
+    for sizes in sizes {
+        // At once, in pieces that end within lines, and in pieces of a few pages with pauses.
+        for (piece, pause_after) in [(usize::MAX, 0), (262_149, 0), (100_003, 40)] {
+            wire.send("POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n");
+            let message = in_chunks(&pattern(BYTES), sizes);
+            for (index, bytes) in message.chunks(piece).enumerate() {
+                if pause_after > 0 && index % pause_after == 0 {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                wire.send(bytes);
+            }
+            assert!(wire.response().body == pattern(BYTES), "{sizes:?} {piece}");
+        }
+    }
+}
+
+#[test]
+fn large_chunks_are_not_copied_for_the_sake_of_their_lines() {
+    const BYTES: usize = 64 << 20;
+    let backend = backend::raw(|stream| {
+        let mut wire = Wire::new(stream);
+        while let Ok(Some(_)) = wire.request() {
+            wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            wire.send(in_chunks(&pattern(BYTES), &[256 << 10]));
+        }
+    });
+    let proxy = start(&backend.member(), &[]);
+    let mut wire = Wire::connect(proxy.http());
+    assert!(get(&mut wire, "/").body == pattern(BYTES));
+    drop(wire);
+    proxy.wait_for_outcome("http", "relayed", 1);
+    let copied = proxy.series("pointsman_copied_bytes_total");
+    // A buffer of each would be a quarter of them.
+    assert!(
+        copied.expect("a counter") < BYTES as f64 / 10.0,
+        "{copied:?}"
+    );
+}
+
+/// splice(2) does not get past urgent data.
+#[test]
+fn urgent_data_neither_ends_a_large_body_nor_keeps_the_core_busy() {
+    const BYTES: usize = 16 << 20;
+    let backend = backend::raw(|stream| {
+        let mut wire = Wire::new(stream);
+        while let Ok(Some(request)) = wire.request() {
+            assert!(request.body == pattern(BYTES));
+            wire.send("HTTP/1.1 204 No Content\r\n\r\n");
+        }
+    });
+    let proxy = start(&backend.member(), &[]);
+    let mut stream = client::connect(proxy.http());
+    let body = pattern(BYTES);
+    for message in [body.clone(), in_chunks(&body, &[300_000])] {
+        let length = match message.len() {
+            BYTES => format!("Content-Length: {BYTES}"),
+            _ => "Transfer-Encoding: chunked".to_owned(),
+        };
+        write!(
+            stream,
+            "POST / HTTP/1.1\r\nHost: a.test\r\n{length}\r\n\r\n"
+        )
+        .expect("it is read");
+        let (before, behind) = message.split_at(BYTES / 2);
+        let (near, rest) = behind.split_at(10_000);
+        stream.write_all(before).expect("it is read");
+        let urgent = SockRef::from(&stream).send_out_of_band(b"!");
+        urgent.expect("it is read");
+        stream.write_all(near).expect("it is read");
+        std::thread::sleep(Duration::from_millis(100));
+        let idle = proxy.processor_time();
+        std::thread::sleep(Duration::from_secs(1));
+        let spent = proxy.processor_time() - idle;
+        assert!(spent < Duration::from_millis(200), "{spent:?}");
+        stream.write_all(rest).expect("it is read");
+        let mut answer = vec![0; 14];
+        stream.read_exact(&mut answer).expect("an answer");
+        assert_eq!(answer, b"HTTP/1.1 204 N");
+        while !answer.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("the rest of it");
+            answer.push(byte[0]);
+        }
+    }
 }
 
 #[test]

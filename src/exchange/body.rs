@@ -2,13 +2,13 @@
 //! core's buffer, or through a pipe where a long run need not be seen.
 //!
 //! The same bounds as in [`relay`](crate::relay): a turn moves a share, then waits on the ring, and
-//! in bulk also in line;
-//! nothing is held while the source is waited for.
+//! in bulk also in line; nothing is held while the source is waited for.
 
+use super::run::{LINE_BYTES, Run};
 use crate::http::Framing;
 use crate::local::Local;
 use crate::metrics::Counter;
-use crate::relay::pace::{LARGE_BYTES, Mode, Pace};
+use crate::relay::pace::{Mode, Pace};
 use crate::ring::{ALONE, Operation};
 use crate::sniff::Refusal;
 use crate::sys::{Pipe, Socket, is_transient};
@@ -54,6 +54,8 @@ pub struct Mover {
     in_line: bool,
     /// Whether it is worth reading before readiness is waited for.
     source_has_more: bool,
+    /// A chunk was spliced to its end, and the line behind it was not looked at.
+    at_line: bool,
     moved_bytes: u64,
     spliced_bytes: u64,
 }
@@ -70,6 +72,7 @@ impl Mover {
             waits_for_target: false,
             in_line: false,
             source_has_more,
+            at_line: false,
             moved_bytes: 0,
             spliced_bytes: 0,
         }
@@ -190,13 +193,14 @@ impl Mover {
             if self.moved_bytes >= limit || !self.source_has_more {
                 return Next::ReadSource;
             }
-            let opaque = self.framing.opaque_bytes();
             let step = match self.pace.mode() {
-                Mode::Splice if opaque >= LARGE_BYTES as u64 => {
-                    let most = opaque.min(piece_bytes as u64) as usize;
-                    self.splice(local, from, most)
-                }
-                _ => self.copy(local, from, to, surplus),
+                Mode::Splice => self.splice(local, from, piece_bytes),
+                Mode::Copy => Ok(false),
+            };
+            let step = match step {
+                Ok(false) => self.copy(local, from, to, surplus),
+                Ok(true) => Ok(()),
+                Err(next) => Err(next),
             };
             if let Err(next) = step {
                 return next;
@@ -256,32 +260,73 @@ impl Mover {
         }
     }
 
-    /// Fills the empty pipe once, with at most `most` bytes that need not be seen.
-    fn splice(&mut self, local: &Local, from: &Socket, most: usize) -> Result<(), Next> {
+    /// Fills the empty pipe with at most `piece_bytes` that need not be seen, and the lines of chunks
+    /// between them. Whether there were any; otherwise the next bytes are to be copied.
+    fn splice(&mut self, local: &Local, from: &Socket, piece_bytes: usize) -> Result<bool, Next> {
+        loop {
+            let run = self.next_run(from);
+            if !run.is_large() || !self.has_pipe(local) {
+                return Ok(self.holds_bytes());
+            }
+            let pipe = self.pipe();
+            let held = pipe.held_bytes();
+            let most = run.bytes_up_to(piece_bytes - held);
+            let received = match pipe.fill_from(from, most) {
+                // The end of the stream will still be there when what is held was given on, and after
+                // a failure there is one, too. Or else the pipe is full.
+                Ok(0) | Err(_) if held > 0 => return Ok(true),
+                Ok(0) => return Err(self.at_end_of_stream()),
+                Ok(received) => received,
+                // There is nothing, or urgent data, which splice(2) does not get past and a read does.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(after_read_error(&error)),
+            };
+            let is_short = pipe.is_short_fill(received, most);
+            self.source_has_more = !is_short;
+            self.pace.filled(received, is_short);
+            run.pass(&mut self.framing, received);
+            self.at_line = self.framing.opaque_bytes() == 0 && !self.framing.is_done();
+            let is_full = held + received >= piece_bytes - piece_bytes / 4;
+            if is_short || is_full || !self.at_line {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// What may be spliced next.
+    fn next_run(&mut self, from: &Socket) -> Run {
+        if !std::mem::take(&mut self.at_line) {
+            return Run::known(&self.framing);
+        }
+        let mut seen = [0; LINE_BYTES];
+        let bytes = from.peek(&mut seen).unwrap_or(0);
+        Run::behind(&self.framing, &seen[..bytes])
+    }
+
+    fn holds_bytes(&self) -> bool {
+        matches!(&self.carried, Carried::Piped(pipe) if pipe.held_bytes() > 0)
+    }
+
+    /// Whether it has a pipe, now or from before. Without one it copies.
+    fn has_pipe(&mut self, local: &Local) -> bool {
         if let Carried::Nothing = self.carried {
             match local.pipes.borrow_mut().take() {
                 Some(pipe) => self.carried = Carried::Piped(pipe),
                 None => {
                     local.count_pipe_refused();
                     self.pace.no_pipe();
-                    return Ok(());
+                    return false;
                 }
             }
         }
+        true
+    }
+
+    fn pipe(&mut self) -> &mut Pipe {
         let Carried::Piped(pipe) = &mut self.carried else {
             unreachable!("copied bytes are given before the next read")
         };
-        match pipe.fill_from(from, most) {
-            Ok(0) => Err(self.at_end_of_stream()),
-            Ok(received) => {
-                let is_short = pipe.is_short_fill(received, most);
-                self.pace.filled(received, is_short);
-                self.framing.skip(received as u64);
-                self.source_has_more = !is_short;
-                Ok(())
-            }
-            Err(error) => Err(after_read_error(&error)),
-        }
+        pipe
     }
 
     fn at_end_of_stream(&self) -> Next {

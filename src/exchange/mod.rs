@@ -11,6 +11,7 @@ mod carry;
 mod client_end;
 mod idle;
 mod order;
+mod run;
 mod tunnel;
 mod upstream;
 

@@ -1,8 +1,7 @@
 //! A pipe that carries bulk between two sockets without copying it (splice(2)).
 //!
-//! The pipe counts what it holds. It is only ever filled when empty and drained before it is
-//! filled again, so `WouldBlock` on filling always means the socket, never the pipe, and an end
-//! of stream is only ever seen with nothing left inside.
+//! The pipe counts what it holds. `WouldBlock` on filling an empty one always means the socket;
+//! with something inside it may be the pipe that is full, so it is drained before that is believed.
 
 use super::{Socket, check};
 use rustix::pipe::SpliceFlags;
@@ -69,9 +68,8 @@ impl Pipe {
         bytes < self.capacity_bytes.min(bytes_max) / 4
     }
 
-    /// Moves up to `bytes_max` from the socket into the empty pipe; 0 is the end of stream.
+    /// Moves up to `bytes_max` from the socket into the pipe; 0 is the end of stream.
     pub fn fill_from(&mut self, socket: &Socket, bytes_max: usize) -> io::Result<usize> {
-        debug_assert_eq!(self.held_bytes, 0, "a pipe is filled only when empty");
         let moved = splice(socket, &self.write_end, bytes_max)?;
         self.held_bytes += moved;
         Ok(moved)

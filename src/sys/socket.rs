@@ -68,10 +68,17 @@ impl Socket {
         Ok(received)
     }
 
+    /// Looks at what is there, up to `buffer`, and leaves it there; 0 is the peer's end of stream.
+    pub fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        let (seen, _) = rustix::net::recv(&*self.0, buffer, flags)?;
+        Ok(seen)
+    }
+
     /// Whether the peer has neither sent anything that was not read nor finished nor failed.
     pub fn is_quiet(&self) -> bool {
-        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
-        rustix::net::recv(&*self.0, &mut [0], flags).err() == Some(rustix::io::Errno::AGAIN)
+        let seen = self.peek(&mut [0]);
+        seen.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Writes what fits; the peer having gone is an error, never a signal.
