@@ -8,7 +8,7 @@
 
 use super::buffers::Moved;
 use mio::net::TcpStream;
-use rustix::net::RecvFlags;
+use rustix::net::{RecvFlags, SendFlags};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice, tee};
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -81,6 +81,12 @@ impl Stock {
         }
         moved(sent)
     }
+}
+
+/// Sends a few bytes in one segment with the bulk that follows at once.
+pub fn send_before_more(stream: &TcpStream, bytes: &[u8]) -> Moved {
+    let flags = SendFlags::MORE | SendFlags::DONTWAIT;
+    moved(rustix::net::send(stream, bytes, flags))
 }
 
 /// Receives at most `scratch` and throws it away; `scratch` stays as it is (tcp(7), MSG_TRUNC).

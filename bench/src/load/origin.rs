@@ -2,7 +2,7 @@
 //! the seed's scenario that take their time.
 
 use super::buffers::{HeadEnd, Moved, read, write};
-use super::bulk::{Stock, discard};
+use super::bulk::{Stock, discard, send_before_more};
 use super::plan::{
     BODY_BYTES, PIECE_BYTES, REPLY_BYTES, REQUEST_BYTES, SEED_SERVICE_TIME, SEED_WORKERS, Service,
 };
@@ -26,10 +26,10 @@ pub struct Answers {
     small: Vec<u8>,
     keep: Vec<u8>,
     close: Vec<u8>,
-    /// Heads before bulk, and one chunk of it.
+    /// Heads before bulk, and what comes between two chunks of it.
     down: Vec<u8>,
     down_chunked: Vec<u8>,
-    chunk: Vec<u8>,
+    chunk_line: Vec<u8>,
 }
 
 impl Answers {
@@ -43,13 +43,13 @@ impl Answers {
             answer
         };
         let bulk = |length: &str| format!("HTTP/1.1 200 OK\r\nServer: origin\r\n{length}\r\n\r\n");
-        let mut chunk = format!("{PIECE_BYTES:x}\r\n").into_bytes();
-        chunk.resize(chunk.len() + PIECE_BYTES, b'x');
-        chunk.extend(b"\r\n");
+        let first_line = format!("{PIECE_BYTES:x}\r\n");
+        let mut down_chunked = bulk("Transfer-Encoding: chunked");
+        down_chunked.push_str(&first_line);
         Answers {
             down: bulk(&format!("Content-Length: {HTTP_DOWN_BYTES}")).into(),
-            down_chunked: bulk("Transfer-Encoding: chunked").into(),
-            chunk,
+            down_chunked: down_chunked.into(),
+            chunk_line: format!("\r\n{first_line}").into(),
             small: vec![0x2a; REPLY_BYTES],
             keep: http(""),
             close: http("Connection: close\r\n"),
@@ -150,8 +150,7 @@ impl Served {
                 return Step::Waits;
             }
             if self.service == Service::HttpDownChunked && self.greeted {
-                let at = (self.sent % answers.chunk.len() as u64) as usize;
-                let moved = write(&mut self.stream, &answers.chunk[at..]);
+                let moved = self.send_chunk(answers, stock);
                 return self.sent_piece(moved);
             }
             if matches!(self.service, Service::Down | Service::HttpDown) && self.greeted {
@@ -274,6 +273,16 @@ impl Served {
         }
         let moved = stock.send(&self.stream, piece);
         self.sent_piece(moved)
+    }
+
+    /// Sends what is left of a chunk, or of the line behind it.
+    fn send_chunk(&mut self, answers: &Answers, stock: &mut Stock) -> Moved {
+        let line = &answers.chunk_line;
+        let at = (self.sent % (PIECE_BYTES + line.len()) as u64) as usize;
+        match at.checked_sub(PIECE_BYTES) {
+            None => stock.send(&self.stream, PIECE_BYTES - at),
+            Some(at) => send_before_more(&self.stream, &line[at..]),
+        }
     }
 
     fn sent_piece(&mut self, moved: Moved) -> Step {
