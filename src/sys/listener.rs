@@ -111,7 +111,6 @@ impl Listener {
                 .with_retries(4),
         )?;
         super::socket::set_defer_accept(&socket, DEFER_ACCEPT_S)?;
-        super::socket::set_first_ack_waits(&socket)?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         Ok(Rc::new(socket.into()))
     }

@@ -169,12 +169,6 @@ impl AsFd for Socket {
     }
 }
 
-/// Lets accepted sockets acknowledge their first bytes with the answer, or after the delayed-ACK
-/// time of 40 ms, instead of at once with a segment of its own (tcp(7), TCP_QUICKACK).
-pub(super) fn set_first_ack_waits(socket: &impl AsFd) -> io::Result<()> {
-    set_tcp_option(socket, libc::TCP_QUICKACK, 0)
-}
-
 /// Lets the kernel keep a connection to itself until its first bytes are there (TCP_DEFER_ACCEPT).
 pub(super) fn set_defer_accept(socket: &impl AsFd, seconds: i32) -> io::Result<()> {
     set_tcp_option(socket, libc::TCP_DEFER_ACCEPT, seconds)
