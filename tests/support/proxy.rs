@@ -354,6 +354,18 @@ impl Proxy {
         Duration::from_millis(ticks * 10)
     }
 
+    /// For a second it has next to nothing to do.
+    ///
+    /// # Panics
+    /// When it is busy.
+    #[track_caller]
+    pub fn assert_rests(&self) {
+        let before = self.processor_time();
+        std::thread::sleep(Duration::from_secs(1));
+        let spent = self.processor_time() - before;
+        assert!(spent < Duration::from_millis(200), "{spent:?} of 1 s");
+    }
+
     /// Sends a signal by its name, such as `TERM`.
     pub fn signal(&self, name: &str) {
         assert!(self.process.signal(name), "SIG{name} was not sent");
