@@ -75,9 +75,10 @@ fn measure_scenario(
     options: &Options,
 ) -> io::Result<report::Measured> {
     let mut samples = Vec::new();
+    let mut failed = Vec::new();
     for round in 1..=options.rounds {
         for (peer, _) in peers {
-            if !peer.takes_part(scenario) {
+            if !peer.takes_part(scenario) || failed.iter().any(|(one, _)| *one == peer) {
                 continue;
             }
             let window = Window {
@@ -86,12 +87,23 @@ fn measure_scenario(
                 processors: options.processors,
                 counts_calls: false,
             };
-            let sample = measure::window(scenario, peer, window).map_err(|error| {
-                io::Error::new(
-                    error.kind(),
-                    format!("{} with {}: {error}", scenario.name, peer.name()),
-                )
-            })?;
+            let sample = match measure::window(scenario, peer, window) {
+                Ok(sample) => sample,
+                // A peer that fails is no reason to lose what the others do.
+                Err(error) if !matches!(peer, Peer::Pointsman { .. }) => {
+                    let note = format!("{} failed and is left out: {error}", peer.name());
+                    eprintln!("round {round} {note}");
+                    samples.retain(|sample: &Sample| sample.peer != peer.name());
+                    failed.push((peer, note));
+                    continue;
+                }
+                Err(error) => {
+                    return Err(io::Error::new(
+                        error.kind(),
+                        format!("{} with {}: {error}", scenario.name, peer.name()),
+                    ));
+                }
+            };
             eprintln!("{}", line(&sample, options.processors));
             samples.push(sample);
             // Of several builds the first is the one that the report is about.
@@ -105,10 +117,18 @@ fn measure_scenario(
             }
         }
     }
+    let working: Vec<&Peer> = peers
+        .iter()
+        .map(|(peer, _)| peer)
+        .filter(|peer| !failed.iter().any(|(one, _)| one == peer))
+        .collect();
     let mut measured = report::Measured::new(scenario, samples);
     measured
         .notes
-        .extend(count_calls(scenario, peers, options)?);
+        .extend(count_calls(scenario, &working, options)?);
+    measured
+        .notes
+        .extend(failed.into_iter().map(|(_, note)| note));
     Ok(measured)
 }
 
@@ -116,14 +136,14 @@ fn measure_scenario(
 /// such units.
 fn count_calls(
     scenario: &Scenario,
-    peers: &[(Peer, String)],
+    peers: &[&Peer],
     options: &Options,
 ) -> io::Result<Option<String>> {
     if scenario.unit == Unit::Second || scenario.name == scenario::SEED {
         return Ok(None);
     }
     let mut counts = Vec::new();
-    for (peer, _) in peers {
+    for &peer in peers {
         if *peer == Peer::None || !peer.takes_part(scenario) {
             continue;
         }
@@ -133,7 +153,14 @@ fn count_calls(
             processors: options.processors,
             counts_calls: true,
         };
-        let sample = measure::window(scenario, peer, window)?;
+        let sample = match measure::window(scenario, peer, window) {
+            Ok(sample) => sample,
+            Err(error) if !matches!(peer, Peer::Pointsman { .. }) => {
+                counts.push(format!("{} failed: {error}", peer.name()));
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         if let Some(calls) = sample.calls.filter(|_| sample.units > 0.0) {
             counts.push(format!(
                 "{} {:.1}",

@@ -162,6 +162,12 @@ pub fn loaded(
     }
     let end = Meters::read(root, window.processors)?;
     let mut sample = sample(scenario, name, load, window.round, &begin, &end);
+    if !idle && sample.answers == 0 && sample.bulk_bytes == 0 {
+        return Err(io::Error::other(format!(
+            "not a byte came through, {} connections failed; the first: {:?}",
+            sample.failures, sample.first_failure
+        )));
+    }
     sample.calls = counter.map(Counter::finish).transpose()?.flatten();
     if root.is_some() {
         let tree = tree(root)?;

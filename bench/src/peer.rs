@@ -109,16 +109,9 @@ impl Peer {
         }
     }
 
-    fn command(&self, listening: Listening, setting: &Setting) -> io::Result<Command> {
-        let mut command = pinned(setting.processors.proxy);
-        let configuration = setting.directory.join("peer.conf");
-        let template = match (self, listening) {
-            (Peer::Pointsman { program, .. }, _) => {
-                command
-                    .arg(program)
-                    .args(pointsman_arguments(listening, setting));
-                return Ok(command);
-            }
+    /// What its configuration file is made from; pointsman has none.
+    fn template(&self, listening: Listening) -> Option<&'static str> {
+        Some(match (self, listening) {
             (Peer::Haproxy, Listening::Tls) => include_str!("../peers/haproxy-tcp.cfg"),
             (Peer::HaproxySplice | Peer::HaproxyPipes, _) => {
                 include_str!("../peers/haproxy-tcp-splice.cfg")
@@ -127,8 +120,22 @@ impl Peer {
             (Peer::Nginx, Listening::Tls) => include_str!("../peers/nginx-stream.conf"),
             (Peer::Nginx, Listening::Http) => include_str!("../peers/nginx-http.conf"),
             (Peer::Sniproxy, _) => include_str!("../peers/sniproxy.conf"),
-            (Peer::None, _) => return Err(io::Error::other("no proxy is no program")),
-        };
+            (Peer::Pointsman { .. } | Peer::None, _) => return None,
+        })
+    }
+
+    fn command(&self, listening: Listening, setting: &Setting) -> io::Result<Command> {
+        let mut command = pinned(setting.processors.proxy);
+        let configuration = setting.directory.join("peer.conf");
+        if let Peer::Pointsman { program, .. } = self {
+            command
+                .arg(program)
+                .args(pointsman_arguments(listening, setting));
+            return Ok(command);
+        }
+        let template = self
+            .template(listening)
+            .ok_or_else(|| io::Error::other("no proxy is no program"))?;
         let values = setting.values(self, listening);
         let text = render(template, &values).map_err(io::Error::other)?;
         fs::write(&configuration, text)?;
@@ -401,6 +408,7 @@ impl Drop for Running {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario::ROUTES;
 
     const TEMPLATES: [&str; 6] = [
         include_str!("../peers/haproxy-tcp.cfg"),
@@ -441,6 +449,34 @@ mod tests {
         assert!(haproxy.contains("\n    tune.pipesize 2"), "{haproxy}");
         let nginx = rendered(TEMPLATES[3], &Peer::Nginx);
         assert!(nginx.contains("worker_cpu_affinity 100;"), "{nginx}");
+    }
+
+    /// One that has no route would turn its clients away, and the run would end there.
+    #[test]
+    fn who_takes_part_has_a_route_for_every_service_of_the_scenario() {
+        for scenario in crate::scenario::all() {
+            for name in [
+                "haproxy",
+                "haproxy-splice",
+                "haproxy-pipes",
+                "nginx",
+                "sniproxy",
+            ] {
+                let peer = Peer::parse(name).expect("a peer");
+                if scenario.name == ROUTES || !peer.takes_part(&scenario) {
+                    continue;
+                }
+                let template = peer.template(scenario.listening).expect("a template");
+                for (service, _) in &scenario.groups {
+                    let mark = format!("{{{{{}}}}}", service.name());
+                    assert!(
+                        template.contains(&mark),
+                        "{name} has no route for {mark} of {}",
+                        scenario.name
+                    );
+                }
+            }
+        }
     }
 
     #[test]
