@@ -87,7 +87,7 @@ fn measure_scenario(
                 processors: options.processors,
                 counts_calls: false,
             };
-            let sample = match measure::window(scenario, peer, window) {
+            let sample = match measure::quiet_window(scenario, peer, window) {
                 Ok(sample) => sample,
                 // A peer that fails is no reason to lose what the others do.
                 Err(error) if !matches!(peer, Peer::Pointsman { .. }) => {
@@ -110,7 +110,7 @@ fn measure_scenario(
             if *peer == peers[0].0
                 && let Some((plain, name)) = scenario.compared_with()
             {
-                let mut sample = measure::window(&plain, peer, window)?;
+                let mut sample = measure::quiet_window(&plain, peer, window)?;
                 sample.peer = name.to_owned();
                 eprintln!("{}", line(&sample, options.processors));
                 samples.push(sample);

@@ -6,7 +6,7 @@
 use crate::charts;
 use crate::goals;
 use crate::machine::Machine;
-use crate::measure::Sample;
+use crate::measure::{QUIET_SHARE, Sample};
 use crate::options::Options;
 use crate::peer::Peer;
 use crate::scenario::{Scenario, Unit};
@@ -16,9 +16,6 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::Path;
-
-/// Share of a window that a quiet machine's own doings, and interrupts, may take.
-const QUIET_SHARE: f64 = 0.10;
 
 /// Everything a run found.
 #[derive(Debug, Serialize)]
@@ -60,6 +57,11 @@ impl Results {
                 .collect(),
             scenarios: Vec::new(),
         }
+    }
+
+    fn windows(&self) -> impl Iterator<Item = &Sample> {
+        let scenarios = self.scenarios.iter();
+        scenarios.flat_map(|measured| &measured.samples)
     }
 }
 
@@ -181,6 +183,16 @@ fn summary(results: &Results, charts: &[String]) -> String {
         text,
         "\nEvery ratio is {subject} divided by the peer in the same round: the median (smallest to largest). Cost is the processor time of all the proxy's threads per unit of work; below 1 {subject} is cheaper. Throughput above 1 is more.\n"
     );
+    let repeated = results.windows().filter(|sample| sample.attempts > 1);
+    let repeated = repeated.count();
+    if repeated > 0 {
+        let _ = writeln!(
+            text,
+            "{repeated} of {} windows were measured again, twice at most, because others than the proxy and the load took more than {:.0} % of their time; the quietest counts.\n",
+            results.windows().count(),
+            100.0 * QUIET_SHARE,
+        );
+    }
     if let Some(share) = disturbance(results) {
         let _ = writeln!(
             text,
@@ -201,12 +213,9 @@ fn summary(results: &Results, charts: &[String]) -> String {
 
 /// The largest share of a window that others took, when it is more than a quiet machine has.
 fn disturbance(results: &Results) -> Option<f64> {
-    let samples = results
-        .scenarios
-        .iter()
-        .flat_map(|measured| &measured.samples);
-    let largest = samples
-        .map(|sample| sample.others / sample.window)
+    let largest = results
+        .windows()
+        .map(Sample::others_share)
         .max_by(f64::total_cmp)?;
     (largest > QUIET_SHARE).then_some(largest)
 }
