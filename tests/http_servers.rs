@@ -4,7 +4,7 @@
 mod support;
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -12,6 +12,7 @@ use support::backend::pattern;
 use support::client;
 use support::http::{Message, Wire};
 use support::proxy::{Options, Proxy};
+use support::redis::free_port;
 use support::wait_until;
 
 /// A server in a process of its own, ended with the test.
@@ -47,8 +48,7 @@ impl Drop for Server {
 }
 
 fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("it is bound")
+    SocketAddr::from(([127, 0, 0, 1], free_port()))
 }
 
 const LARGE: usize = 3 << 20;
