@@ -75,12 +75,14 @@ fn measure_scenario(
     options: &Options,
 ) -> io::Result<report::Measured> {
     let mut samples = Vec::new();
-    let mut failed = Vec::new();
+    let mut notes = Vec::new();
+    let mut taking_part: Vec<&Peer> = peers
+        .iter()
+        .map(|(peer, _)| peer)
+        .filter(|peer| peer.takes_part(scenario))
+        .collect();
     for round in 1..=options.rounds {
-        for (peer, _) in peers {
-            if !peer.takes_part(scenario) || failed.iter().any(|(one, _)| *one == peer) {
-                continue;
-            }
+        for peer in taking_part.clone() {
             let window = Window {
                 round,
                 length: options.window,
@@ -90,11 +92,12 @@ fn measure_scenario(
             let sample = match measure::quiet_window(scenario, peer, window) {
                 Ok(sample) => sample,
                 // A peer that fails is no reason to lose what the others do.
-                Err(error) if !matches!(peer, Peer::Pointsman { .. }) => {
+                Err(error) if !peer.is_pointsman() => {
                     let note = format!("{} failed and is left out: {error}", peer.name());
                     eprintln!("round {round} {note}");
                     samples.retain(|sample: &Sample| sample.peer != peer.name());
-                    failed.push((peer, note));
+                    taking_part.retain(|one| *one != peer);
+                    notes.push(note);
                     continue;
                 }
                 Err(error) => {
@@ -117,18 +120,11 @@ fn measure_scenario(
             }
         }
     }
-    let working: Vec<&Peer> = peers
-        .iter()
-        .map(|(peer, _)| peer)
-        .filter(|peer| !failed.iter().any(|(one, _)| one == peer))
-        .collect();
     let mut measured = report::Measured::new(scenario, samples);
     measured
         .notes
-        .extend(count_calls(scenario, &working, options)?);
-    measured
-        .notes
-        .extend(failed.into_iter().map(|(_, note)| note));
+        .extend(count_calls(scenario, &taking_part, options)?);
+    measured.notes.extend(notes);
     Ok(measured)
 }
 
@@ -144,7 +140,7 @@ fn count_calls(
     }
     let mut counts = Vec::new();
     for &peer in peers {
-        if *peer == Peer::None || !peer.takes_part(scenario) {
+        if *peer == Peer::None {
             continue;
         }
         let window = Window {
@@ -155,7 +151,7 @@ fn count_calls(
         };
         let sample = match measure::window(scenario, peer, window) {
             Ok(sample) => sample,
-            Err(error) if !matches!(peer, Peer::Pointsman { .. }) => {
+            Err(error) if !peer.is_pointsman() => {
                 counts.push(format!("{} failed: {error}", peer.name()));
                 continue;
             }

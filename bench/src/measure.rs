@@ -118,11 +118,18 @@ impl Meters {
 
 /// As [`window`], again while others took too much of it: what a neighbour on the same machine does
 /// for a second is nothing that the proxy did. The same for every proxy.
+///
+/// # Errors
+/// Those of [`window`].
 pub fn quiet_window(scenario: &Scenario, peer: &Peer, which: Window) -> io::Result<Sample> {
-    let mut quietest = window(scenario, peer, which)?;
+    quietest(|| window(scenario, peer, which))
+}
+
+fn quietest(mut measure: impl FnMut() -> io::Result<Sample>) -> io::Result<Sample> {
+    let mut quietest = measure()?;
     let mut attempts = 1;
     while quietest.others_share() > QUIET_SHARE && attempts < ATTEMPTS_MAX {
-        let again = window(scenario, peer, which)?;
+        let again = measure()?;
         attempts += 1;
         if again.others_share() < quietest.others_share() {
             quietest = again;
@@ -266,6 +273,7 @@ fn sample(
         processor: Some(proxy),
         processor_whole: whole,
         others: (both - proxy - running).max(0.0),
+        attempts: 1,
         load_share: running.min(not_polling) / elapsed.as_secs_f64(),
         p50: at(50.0),
         p99: at(99.0),
@@ -277,5 +285,31 @@ fn sample(
             .filter_map(|one| Some((*one, at(*one)?)))
             .collect(),
         ..Sample::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is kept, as (share of others, attempts), of windows with these shares.
+    fn kept(shares: &[f64]) -> (f64, u32) {
+        let mut shares = shares.iter();
+        let sample = quietest(|| {
+            Ok(Sample {
+                window: 2.0,
+                others: 2.0 * shares.next().expect("no further attempt"),
+                ..Sample::default()
+            })
+        });
+        let sample = sample.expect("none fails");
+        (sample.others_share(), sample.attempts)
+    }
+
+    #[test]
+    fn a_disturbed_window_is_measured_again_and_the_quietest_counts() {
+        assert_eq!(kept(&[0.05]), (0.05, 1));
+        assert_eq!(kept(&[0.5, 0.05]), (0.05, 2));
+        assert_eq!(kept(&[0.5, 0.25, 0.375]), (0.25, 3));
     }
 }

@@ -183,8 +183,8 @@ fn summary(results: &Results, charts: &[String]) -> String {
         text,
         "\nEvery ratio is {subject} divided by the peer in the same round: the median (smallest to largest). Cost is the processor time of all the proxy's threads per unit of work; below 1 {subject} is cheaper. Throughput above 1 is more.\n"
     );
-    let repeated = results.windows().filter(|sample| sample.attempts > 1);
-    let repeated = repeated.count();
+    let is_repeated = |sample: &&Sample| sample.attempts > 1;
+    let repeated = results.windows().filter(is_repeated).count();
     if repeated > 0 {
         let _ = writeln!(
             text,

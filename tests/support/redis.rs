@@ -25,13 +25,14 @@ const PORTS: Range<u16> = 16_000..32_000;
 /// A port that nobody listens on, given away once by this process.
 pub fn free_port() -> u16 {
     static GIVEN: AtomicU32 = AtomicU32::new(0);
-    loop {
+    for _ in PORTS {
         let nth = std::process::id().wrapping_mul(64) + GIVEN.fetch_add(1, Ordering::Relaxed);
         let port = PORTS.start + (nth % u32::from(PORTS.end - PORTS.start)) as u16;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
     }
+    panic!("all of the ports {PORTS:?} are taken");
 }
 
 impl RedisServer {
