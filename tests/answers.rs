@@ -5,16 +5,16 @@ mod support;
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use rustls::AlertDescription;
-use socket2::{Domain, Socket, Type};
 use support::backend;
 use support::client::{
     self, Answer, Cut, DECODE_ERROR, Hello, INTERNAL_ERROR, UNRECOGNIZED_NAME, alert_of, exchange,
     http_get, request, tls_connect,
 };
+use support::port::{refusing, silent};
 use support::proxy::Options;
 
 #[test]
@@ -225,34 +225,17 @@ fn a_head_that_is_too_large_is_told_so() {
     proxy.wait_for_outcome("http", "request_head_too_large", 1);
 }
 
-/// A port that is bound and not listened on: connections are refused, and nobody else gets it.
-struct Closed(Socket);
-
-impl Closed {
-    fn new() -> Closed {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-        socket.bind(&any.into()).expect("a free port");
-        Closed(socket)
-    }
-
-    fn member(&self) -> String {
-        let address = self.0.local_addr().expect("it is bound").as_socket();
-        address.expect("it is IPv4").to_string()
-    }
-}
-
 #[test]
 fn without_a_reachable_backend_the_client_is_told_so() {
-    let closed = Closed::new();
-    let closed_at = closed.member();
+    let (_bound, closed) = refusing();
+    let closed = closed.to_string();
     let directory = tempfile::tempdir().expect("a directory");
     let no_socket = format!("unix:{}/none", directory.path().display());
     let alive = backend::echo("ALIVE");
     let proxy = Options::new()
-        .route("down.test", &[&closed_at])
+        .route("down.test", &[&closed])
         .route("gone.test", &[&no_socket])
-        .route("half.test", &[&closed_at, &no_socket, &alive.member()])
+        .route("half.test", &[&closed, &no_socket, &alive.member()])
         .route("unresolved.test", &["no-such-name.invalid:80"])
         .start();
     let mut unreachable = 0;
@@ -276,51 +259,15 @@ fn without_a_reachable_backend_the_client_is_told_so() {
     }
 }
 
-/// A listener that answers no SYN, because its queue is full. Kept full by the sockets in it.
-struct BlackHole {
-    listener: Socket,
-    _queued: Vec<Socket>,
-}
-
-impl BlackHole {
-    fn new() -> BlackHole {
-        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-        listener.bind(&any.into()).expect("a free port");
-        listener.listen(0).expect("a listener");
-        let address = listener.local_addr().expect("it is bound");
-        let queued = (0..4)
-            .map(|_| {
-                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-                socket.set_nonblocking(true).expect("a socket option");
-                let _ = socket.connect(&address);
-                socket
-            })
-            .collect();
-        let hole = BlackHole {
-            listener,
-            _queued: queued,
-        };
-        let probe = TcpStream::connect_timeout(&hole.address(), Duration::from_millis(300));
-        assert!(probe.is_err(), "a full queue takes no more");
-        hole
-    }
-
-    fn address(&self) -> SocketAddr {
-        let address = self.listener.local_addr().expect("it is bound");
-        address.as_socket().expect("it is IPv4")
-    }
-}
-
 #[test]
 fn a_backend_that_does_not_answer_is_a_timeout() {
-    let [first, second] = [BlackHole::new(), BlackHole::new()];
+    let ((_one_full, first), (_other_full, second)) = (silent(), silent());
     let alive = backend::echo("ALIVE");
-    let [first_at, second_at] = [&first, &second].map(|hole| hole.address().to_string());
+    let [first, second] = [first, second].map(|address| address.to_string());
     let proxy = Options::new()
-        .route("one.test", &[&first_at])
-        .route("two.test", &[&first_at, &second_at])
-        .route("some.test", &[&first_at, &alive.member()])
+        .route("one.test", &[&first])
+        .route("two.test", &[&first, &second])
+        .route("some.test", &[&first, &alive.member()])
         .args(&["--connect-deadline", "500ms"])
         .start();
     for (name, attempts) in [("one.test", 1), ("two.test", 2)] {
@@ -347,8 +294,10 @@ fn a_backend_that_does_not_answer_is_a_timeout() {
 
 #[test]
 fn an_answer_arrives_whole_though_the_client_sends_much_more() {
-    let closed = Closed::new();
-    let proxy = Options::new().route("a.test", &[&closed.member()]).start();
+    let (_bound, closed) = refusing();
+    let proxy = Options::new()
+        .route("a.test", &[&closed.to_string()])
+        .start();
     let behind = vec![b'x'; 200 * 1024];
     let garbage = b"\0\x01\x02\x03".to_vec();
     for (address, head, status) in [

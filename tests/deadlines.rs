@@ -3,12 +3,12 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Socket, Type};
 use support::backend;
 use support::client::{self, Answer, Hello, INTERNAL_ERROR};
+use support::port::{refusing, silent};
 use support::proxy::{Options, Proxy};
 
 const HEAD: &[u8] = b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
@@ -18,28 +18,6 @@ fn timed(mut stream: TcpStream) -> (Answer, Duration) {
     let began = Instant::now();
     let answer = Answer::read(&mut stream);
     (answer, began.elapsed())
-}
-
-/// An address where every connect is refused, for as long as the socket lives.
-fn refusing() -> (Socket, SocketAddr) {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-    socket.bind(&any.into()).expect("a free port");
-    let address = socket.local_addr().expect("it is bound");
-    (socket, address.as_socket().expect("an IP address"))
-}
-
-/// An address where no connect is answered: the backlog is full and nobody accepts.
-fn silent() -> (Socket, Vec<TcpStream>, SocketAddr) {
-    let (socket, address) = refusing();
-    socket.listen(0).expect("it is bound");
-    let mut waiting = Vec::new();
-    loop {
-        match TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
-            Ok(stream) => waiting.push(stream),
-            Err(_) => return (socket, waiting, address),
-        }
-    }
 }
 
 fn start(members: &[&str], args: &[&str]) -> Proxy {
@@ -110,7 +88,7 @@ fn a_client_that_finishes_within_its_head_is_let_go_at_once() {
 
 #[test]
 fn a_backend_that_does_not_accept_has_a_deadline() {
-    let (_listener, _waiting, address) = silent();
+    let (_full, address) = silent();
     let other = backend::http("other");
     let proxy = Options::new()
         .route("a.test", &[&address.to_string()])
@@ -154,7 +132,7 @@ fn a_client_does_not_notice_a_backend_that_refuses_while_another_accepts() {
 
 #[test]
 fn a_client_does_not_notice_a_backend_that_is_silent_while_another_accepts() {
-    let (_listener, _waiting, silent) = silent();
+    let (_full, silent) = silent();
     let serving = backend::http("serving");
     let members = [silent.to_string(), serving.member()];
     let proxy = start(

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use support::backend::{self, Backend};
 use support::client::{self, Answer, Hello, INTERNAL_ERROR};
 use support::http::{Wire, scripted};
+use support::port::{refusing, silent};
 use support::proxy::{Options, Proxy};
 use support::wait_until;
 
@@ -160,22 +161,12 @@ fn the_last_backend_may_take_its_time() {
     // One that is refused by the other backend as well.
     let (_bound, refusing) = refusing();
     let proxy = start(
-        &[&slow.member(), &refusing],
+        &[&slow.member(), &refusing.to_string()],
         &["--connect-deadline", "200ms"],
     );
     for _ in 0..4 {
         assert_eq!(say_hello(&proxy).0, b"slow");
     }
-}
-
-/// An address where every connect is refused, for as long as the socket lives.
-fn refusing() -> (socket2::Socket, String) {
-    use socket2::{Domain, Socket, Type};
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    let any: std::net::SocketAddr = "127.0.0.1:0".parse().expect("an address");
-    socket.bind(&any.into()).expect("a free port");
-    let address = socket.local_addr().expect("it is bound");
-    (socket, address.as_socket().expect("an address").to_string())
 }
 
 /// Suspicion needs no timeout: half a second without the answer that is due is enough, and one answer
@@ -274,7 +265,7 @@ fn each_backend_that_is_gone_round_to_is_introduced_to_the_client_once() {
 #[test]
 fn no_address_is_tried_twice_for_one_client() {
     let (_bound, refusing) = refusing();
-    let members = [refusing.clone(), format!("{refusing} proxy=v1")];
+    let members = [refusing.to_string(), format!("{refusing} proxy=v1")];
     let proxy = start(&[&members[0], &members[1]], &["--eject-failures", "0"]);
     let (said, _) = say_hello(&proxy);
     assert_eq!(said.last(), Some(&INTERNAL_ERROR));
@@ -283,20 +274,10 @@ fn no_address_is_tried_twice_for_one_client() {
 
 #[test]
 fn all_attempts_of_a_client_share_one_deadline() {
-    let silent = || {
-        let (socket, address) = refusing();
-        socket.listen(0).expect("it is bound");
-        let mut waiting = Vec::new();
-        let address_of = address.parse().expect("an address");
-        while let Ok(stream) = TcpStream::connect_timeout(&address_of, Duration::from_millis(200)) {
-            waiting.push(stream);
-        }
-        (socket, waiting, address)
-    };
     let silent = [silent(), silent(), silent()];
-    let members: Vec<&str> = silent.iter().map(|(_, _, address)| &**address).collect();
+    let members = silent.each_ref().map(|(_, address)| address.to_string());
     let args = ["--connect-deadline", "600ms", "--backend-deadline", "900ms"];
-    let proxy = start(&members, &args);
+    let proxy = start(&members.each_ref().map(String::as_str), &args);
     let (said, took) = say_hello(&proxy);
     assert_eq!(said.last(), Some(&INTERNAL_ERROR));
     assert!((850..1500).contains(&took.as_millis()), "{took:?}");
@@ -308,7 +289,10 @@ fn all_attempts_of_a_client_share_one_deadline() {
 fn when_all_are_ejected_all_are_used_and_it_is_counted() {
     let (_bound, one) = refusing();
     let (_also, other) = refusing();
-    let proxy = start(&[&one, &other], &["--eject-time", "1m"]);
+    let proxy = start(
+        &[&one.to_string(), &other.to_string()],
+        &["--eject-time", "1m"],
+    );
     for _ in 0..3 {
         assert_eq!(say_hello(&proxy).0.last(), Some(&INTERNAL_ERROR));
     }

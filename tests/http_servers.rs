@@ -11,8 +11,8 @@ use std::process::{Child, Command, Stdio};
 use support::backend::pattern;
 use support::client;
 use support::http::{Message, Wire};
+use support::port::free_address;
 use support::proxy::{Options, Proxy};
-use support::redis::free_port;
 use support::wait_until;
 
 /// A server in a process of its own, ended with the test.
@@ -45,10 +45,6 @@ impl Drop for Server {
         let _ = Command::new("kill").args(["-s", "TERM", &pid]).status();
         let _ = self.child.wait();
     }
-}
-
-fn free_address() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], free_port()))
 }
 
 const LARGE: usize = 3 << 20;

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use support::backend::Backend;
 use support::http::scripted;
+use support::port::free_address;
 use support::proxy::Options;
 use support::{client, skipped, wait_until};
 
@@ -67,9 +68,7 @@ impl Drop for Server {
 }
 
 fn echo_server() -> (Server, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("it is bound");
-    drop(listener);
+    let address = free_address();
     let child = Command::new(PYTHON)
         .args(["-c", SERVER, &address.port().to_string()])
         .stdout(Stdio::null())

@@ -3,12 +3,13 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use support::backend;
 use support::client::{self, Answer, Hello, PATIENCE, Response, http_get};
 use support::dns::Dns;
+use support::port::free_port;
 use support::proxy::{Options, Proxy};
 use support::redis::RedisServer;
 use support::wait_until;
@@ -389,20 +390,12 @@ fn static_routes_where_no_backend_may_be_are_refused_at_start() {
     assert!(said.contains("10.1.0.1 is in no network"), "{said}");
 }
 
-/// A free port from `from` on, below those that the kernel gives to clients, of which there are many
-/// here at once.
-fn listening_port(from: u16) -> u16 {
-    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok();
-    let mut ports = from..32_000;
-    ports.find(is_free).expect("a free port")
-}
-
 /// Case C16: a route that points at the proxy's own listener.
 #[test]
 fn a_route_to_the_proxy_itself_is_skipped() {
     let backend = backend::http("served");
     let redis = RedisServer::start();
-    let port = listening_port(20_000);
+    let port = free_port();
     let dns = Dns::start("127.0.0.1");
     redis.run(&[
         &format!(
@@ -431,7 +424,7 @@ fn a_route_to_the_proxy_itself_is_skipped() {
     assert_eq!(proxy.series("pointsman_rejected_members"), Some(2.0));
     drop(proxy);
     // Where nothing was closed yet, or the port would not be free again at once.
-    let port = listening_port(port + 1);
+    let port = free_port();
     let itself = format!("127.0.0.1:{port}");
     let (_, said) = start(port).route("a.test", &[&itself]).start_and_fail();
     assert!(said.contains("is where this proxy listens"), "{said}");

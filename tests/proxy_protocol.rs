@@ -3,7 +3,7 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver as Channel, channel};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use pointsman::route::ProxyVersion;
 use pointsman::sniff::ja4;
 use support::backend::{self, Backend};
 use support::client::{self, Hello, PATIENCE, Response};
+use support::port::refusing;
 use support::proxy::{Options, Proxy};
 use support::receiver::{self, Receiver};
 use support::redis::RedisServer;
@@ -214,24 +215,19 @@ fn header_and_head_are_one_segment_and_the_header_comes_once() {
     }
 }
 
-/// The address of a listener that has just gone.
-fn closed() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("it is bound")
-}
-
 /// Each backend has its own wish, and only the one that is reached is told.
 #[test]
 fn the_header_is_that_of_the_backend_that_was_reached() {
     let (backend, channel) = recorder();
     let member = backend.member();
     let head = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+    let (_bound, refusing) = refusing();
     for (dead, alive) in [("v1", "v2"), ("v2", "v1"), ("v2", ""), ("", "v2")] {
         let option = |version: &str| match version {
             "" => String::new(),
             version => format!(" proxy={version}"),
         };
-        let dead = format!("{}{}", closed(), option(dead));
+        let dead = format!("{}{}", refusing, option(dead));
         let proxy = Options::new()
             .route("a.test", &[&dead, &format!("{member}{}", option(alive))])
             .args(&["--balance", "round-robin"])

@@ -13,7 +13,8 @@ use pointsman::protocol::Protocol;
 use pointsman::route::{Host, Route, Table};
 use pointsman::sync::{self, Mode, RedisConfig, RedisState, SyncConfig, SyncHandle};
 use support::dns::Dns;
-use support::redis::{RedisServer, free_port};
+use support::port::free_port;
+use support::redis::RedisServer;
 
 /// What a change has on loopback to be seen.
 const SOON: Duration = Duration::from_secs(1);

@@ -11,6 +11,7 @@ pub mod flow;
 pub mod http;
 pub mod netns;
 pub mod nginx;
+pub mod port;
 pub mod process;
 pub mod proxy;
 pub mod receiver;

@@ -8,8 +8,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::backend;
+use super::port::free_address;
 use super::process::Process;
-use super::redis::free_port;
 
 /// Those servers start within a second; the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,13 +29,13 @@ impl Receiver {
     fn start(configure: impl Fn(u16, &Path) -> (Command, Option<PathBuf>)) -> Receiver {
         // Somebody else may take the port before the server does.
         for _ in 0..5 {
-            let port = free_port();
+            let address = free_address();
             let directory = tempfile::tempdir().expect("a temporary directory");
-            let (command, log) = configure(port, directory.path());
+            let (command, log) = configure(address.port(), directory.path());
             let process = start_process(command);
             let receiver = Receiver {
                 process,
-                address: SocketAddr::from(([127, 0, 0, 1], port)),
+                address,
                 log,
                 directory,
             };

@@ -2,12 +2,12 @@
 //! end, frozen and started again on the same port when the test wants it.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
-use std::ops::Range;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+use super::port::free_port;
 
 /// A running server; dropping it kills it.
 pub struct RedisServer {
@@ -15,24 +15,6 @@ pub struct RedisServer {
     port: u16,
     arguments: Vec<String>,
     directory: tempfile::TempDir,
-}
-
-/// Below those that the kernel hands out by default (net.ipv4.ip_local_port_range), so that nobody who
-/// asks for any port gets one of them before its server does. With SO_REUSEPORT, as HAProxy has it, two
-/// would share it without a word.
-const PORTS: Range<u16> = 16_000..32_000;
-
-/// A port that nobody listens on, given away once by this process.
-pub fn free_port() -> u16 {
-    static GIVEN: AtomicU32 = AtomicU32::new(0);
-    for _ in PORTS {
-        let nth = std::process::id().wrapping_mul(64) + GIVEN.fetch_add(1, Ordering::Relaxed);
-        let port = PORTS.start + (nth % u32::from(PORTS.end - PORTS.start)) as u16;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("all of the ports {PORTS:?} are taken");
 }
 
 impl RedisServer {

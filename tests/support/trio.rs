@@ -8,8 +8,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use super::port::free_address;
 use super::process::Process;
-use super::redis::free_port;
 use super::{backend, client, wait_until};
 
 /// A client gives up after this.
@@ -27,7 +27,7 @@ pub struct Server {
 
 impl Server {
     pub fn start(name: &'static str) -> Server {
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let address = free_address();
         let directory = tempfile::tempdir().expect("a directory");
         let place = directory.path().display();
         let (certificate, key) = backend::certificate_pem("a.test");
