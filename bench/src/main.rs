@@ -18,6 +18,7 @@ mod procfs;
 mod report;
 mod routes;
 mod scenario;
+mod slices;
 mod stats;
 
 use machine::{Machine, Processors};
@@ -82,13 +83,22 @@ fn measure_scenario(
         .filter(|peer| peer.takes_part(scenario))
         .collect();
     for round in 1..=options.rounds {
+        let window = Window {
+            round,
+            length: options.window,
+            processors: options.processors,
+            counts_calls: false,
+        };
+        if options.slices > 1 {
+            let round = slices::round(scenario, &taking_part, window, options.slices)
+                .map_err(|error| io::Error::other(format!("{} with {error}", scenario.name)))?;
+            for sample in &round {
+                eprintln!("{}", line(sample, options.processors));
+            }
+            samples.extend(round);
+            continue;
+        }
         for peer in taking_part.clone() {
-            let window = Window {
-                round,
-                length: options.window,
-                processors: options.processors,
-                counts_calls: false,
-            };
             let sample = match measure::quiet_window(scenario, peer, window) {
                 Ok(sample) => sample,
                 // A peer that fails is no reason to lose what the others do.

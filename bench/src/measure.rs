@@ -4,18 +4,19 @@
 use crate::calls::Counter;
 use crate::load::{Act, LoadSide, Tally};
 use crate::machine::{self, Processors};
-use crate::peer::Peer;
+use crate::peer::{Peer, Running};
 use crate::procfs::{self, Memory, ProcessorTime};
 use crate::scenario::{Scenario, Unit};
 use serde::Serialize;
 use std::io;
+use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
 const GIBIBYTE: f64 = (1u64 << 30) as f64;
 /// How long opening a scenario's connections may take.
-const OPENING_PATIENCE: Duration = Duration::from_secs(20);
+pub const OPENING_PATIENCE: Duration = Duration::from_secs(20);
 /// Load before the window, for caches, allocators and the proxies' own adaption.
-const WARM_UP: Duration = Duration::from_millis(500);
+pub const WARM_UP: Duration = Duration::from_millis(500);
 /// How long a fixed number of requests may take.
 const FIXED_PATIENCE: Duration = Duration::from_secs(60);
 /// Share of a window that a quiet machine's own doings, and interrupts, may take.
@@ -96,7 +97,7 @@ impl Sample {
 const PERCENTILES: [f64; 9] = [10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99];
 
 /// Meters that are read at both ends of a window.
-struct Meters {
+pub struct Meters {
     at: Instant,
     proxy: ProcessorTime,
     whole: Duration,
@@ -105,14 +106,46 @@ struct Meters {
 }
 
 impl Meters {
-    fn read(root: Option<u32>, processors: Processors) -> io::Result<Meters> {
+    /// With the processor time of these processes as the proxy's.
+    pub fn read(proxy: &[u32], processors: Processors) -> io::Result<Meters> {
         Ok(Meters {
             at: Instant::now(),
-            proxy: ProcessorTime::of(&tree(root)?)?,
+            proxy: ProcessorTime::of(proxy)?,
             whole: procfs::processor_busy(processors.proxy)?,
             load: ProcessorTime::of(&[std::process::id()])?,
             load_whole: procfs::processor_busy(processors.load)?,
         })
+    }
+
+    /// What was spent from `self` to `end`.
+    pub fn until(&self, end: &Meters) -> Spent {
+        Spent {
+            elapsed: end.at - self.at,
+            proxy: end.proxy.since(&self.proxy),
+            whole: end.whole - self.whole,
+            load: end.load.since(&self.load),
+            load_whole: end.load_whole - self.load_whole,
+        }
+    }
+}
+
+/// Time, and processor time of the proxy, of its processor, of the load and of its processor.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Spent {
+    pub elapsed: Duration,
+    pub proxy: Duration,
+    whole: Duration,
+    load: Duration,
+    load_whole: Duration,
+}
+
+impl AddAssign for Spent {
+    fn add_assign(&mut self, more: Spent) {
+        self.elapsed += more.elapsed;
+        self.proxy += more.proxy;
+        self.whole += more.whole;
+        self.load += more.load;
+        self.load_whole += more.load_whole;
     }
 }
 
@@ -144,8 +177,21 @@ fn quietest(mut measure: impl FnMut() -> io::Result<Sample>) -> io::Result<Sampl
 /// # Errors
 /// When the proxy does not start or is not pinned, or the load does not come about.
 pub fn window(scenario: &Scenario, peer: &Peer, window: Window) -> io::Result<Sample> {
+    let (running, mut load) = start(scenario, peer, window.processors)?;
+    loaded(scenario, &mut load, running.root(), peer.name(), window)
+}
+
+/// Starts `peer` in front of an origin of its own and adds the clients.
+///
+/// # Errors
+/// As [`window`].
+pub fn start(
+    scenario: &Scenario,
+    peer: &Peer,
+    processors: Processors,
+) -> io::Result<(Running, LoadSide)> {
     let mut load = LoadSide::new(scenario.connections())?;
-    let running = peer.start(scenario.listening, window.processors, &load)?;
+    let running = peer.start(scenario.listening, processors, &load)?;
     load.hold_bulk(scenario.bulk_rate);
     for (index, (service, group)) in scenario.groups.iter().enumerate() {
         if index > 0 && group.act == Act::Hold {
@@ -154,7 +200,7 @@ pub fn window(scenario: &Scenario, peer: &Peer, window: Window) -> io::Result<Sa
         }
         load.add(group.clone(), running.target(*service, &load));
     }
-    loaded(scenario, &mut load, running.root(), peer.name(), window)
+    Ok((running, load))
 }
 
 /// As [`window`], with the proxy of these processes running and the clients added.
@@ -186,15 +232,15 @@ pub fn loaded(
         true => Counter::attach(&tree(root)?)?,
         false => None,
     };
-    let begin = Meters::read(root, window.processors)?;
+    let begin = Meters::read(&tree(root)?, window.processors)?;
     if fixed {
         load.begin()?;
         load.run(FIXED_PATIENCE)?;
     } else {
         load.run(window.length)?;
     }
-    let end = Meters::read(root, window.processors)?;
-    let mut sample = sample(scenario, name, load, window.round, &begin, &end);
+    let spent = begin.until(&Meters::read(&tree(root)?, window.processors)?);
+    let mut sample = sample(scenario, name, load, window.round, spent);
     if !idle && sample.answers == 0 && sample.bulk_bytes == 0 {
         return Err(io::Error::other(format!(
             "not a byte came through, {} connections failed; the first: {:?}",
@@ -227,19 +273,19 @@ pub fn loaded(
 }
 
 /// The proxy's processes now: a worker may come to be after its master accepts.
-fn tree(root: Option<u32>) -> io::Result<Vec<u32>> {
+pub fn tree(root: Option<u32>) -> io::Result<Vec<u32>> {
     root.map_or(Ok(Vec::new()), procfs::process_tree)
 }
 
-fn sample(
+/// The figures of a window in which this was spent and the load did what its tallies say.
+pub fn sample(
     scenario: &Scenario,
     name: &str,
     load: &mut LoadSide,
     round: u32,
-    begin: &Meters,
-    end: &Meters,
+    spent: Spent,
 ) -> Sample {
-    let elapsed = end.at - begin.at;
+    let elapsed = spent.elapsed;
     let polling = load.polling();
     let first_failure = load.first_failure();
     let tallies = load.tallies();
@@ -253,10 +299,10 @@ fn sample(
     let at = |percentile| (answers > 0).then(|| latency.value_at_percentile(percentile));
     // A loop that spins is always running; one that blocks is running when it is not waiting. The
     // smaller figure is the one that means work in both cases.
-    let running = end.load.since(&begin.load).as_secs_f64();
-    let proxy = end.proxy.since(&begin.proxy).as_secs_f64();
-    let whole = (end.whole - begin.whole).as_secs_f64();
-    let both = whole + (end.load_whole - begin.load_whole).as_secs_f64();
+    let running = spent.load.as_secs_f64();
+    let proxy = spent.proxy.as_secs_f64();
+    let whole = spent.whole.as_secs_f64();
+    let both = whole + spent.load_whole.as_secs_f64();
     let not_polling = elapsed.saturating_sub(polling).as_secs_f64();
     Sample {
         scenario: scenario.name.to_owned(),

@@ -3,6 +3,7 @@
 use crate::machine::Processors;
 use crate::peer::Peer;
 use crate::scenario::{self, Scenario};
+use crate::slices;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::io;
 use std::path::PathBuf;
@@ -15,6 +16,8 @@ pub struct Options {
     pub scenarios: Vec<Scenario>,
     pub rounds: u32,
     pub window: Duration,
+    /// Parts of a window that alternate between the proxies; 1: a window at a time.
+    pub slices: u32,
     pub processors: Processors,
     pub out: PathBuf,
     peers: Vec<String>,
@@ -45,8 +48,18 @@ impl Options {
         if window < Duration::from_millis(100) {
             return Err("--seconds: a window below 0.1 s measures nothing".to_owned());
         }
+        let slices = *matches.get_one::<u32>("slices").expect("it has a default");
+        let scenarios = choose_scenarios(&names)?;
+        if slices > 1 {
+            for scenario in &scenarios {
+                if let Some(why) = slices::obstacle(scenario) {
+                    return Err(format!("--slices: {} cannot be cut: {why}", scenario.name));
+                }
+            }
+        }
         Ok(Options {
-            scenarios: choose_scenarios(&names)?,
+            scenarios,
+            slices,
             rounds: *matches.get_one("rounds").expect("it has a default"),
             window,
             processors: Processors {
@@ -118,6 +131,11 @@ fn command() -> Command {
         )
         .arg(option("rounds", "Rounds of one window for every proxy").default_value("5").value_parser(value_parser!(u32).range(1..)))
         .arg(option("seconds", "Length of a window").default_value("3").value_parser(value_parser!(f64)))
+        .arg(
+            option("slices", "Cuts each window into parts that alternate between the proxies, all of which run at once: costs that a shared host disturbs alike, no latencies")
+                .default_value("1")
+                .value_parser(value_parser!(u32).range(1..)),
+        )
         .arg(
             option("peers", "Proxies in the order of their windows within a round")
                 .default_value("pointsman,haproxy,haproxy-splice,haproxy-pipes,nginx,sniproxy,none")
@@ -238,6 +256,11 @@ mod tests {
         assert!(parse("bench fast").is_err_and(|error| error.contains("no scenario")));
         assert!(parse("bench core --seconds 0").is_err());
         assert!(parse("bench core --rounds 0").is_err());
+        assert!(parse("bench core --slices 20").is_ok());
+        for uncut in ["idle", "routes", "seed", "mixed-held", "exchange-open"] {
+            let refused = parse(&format!("bench {uncut} --slices 2"));
+            assert!(refused.is_err_and(|error| error.contains(uncut)), "{uncut}");
+        }
     }
 
     #[test]

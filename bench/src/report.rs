@@ -25,6 +25,8 @@ pub struct Results {
     pub processors: crate::machine::Processors,
     pub rounds: u32,
     pub seconds: f64,
+    /// Parts of each window that alternated between the proxies.
+    pub slices: u32,
     /// Name and version of each proxy.
     pub peers: Vec<(String, String)>,
     pub scenarios: Vec<Measured>,
@@ -51,6 +53,7 @@ impl Results {
             processors: options.processors,
             rounds: options.rounds,
             seconds: options.window.as_secs_f64(),
+            slices: options.slices,
             peers: peers
                 .iter()
                 .map(|(peer, version)| (peer.name().to_owned(), version.clone()))
@@ -183,6 +186,13 @@ fn summary(results: &Results, charts: &[String]) -> String {
         text,
         "\nEvery ratio is {subject} divided by the peer in the same round: the median (smallest to largest). Cost is the processor time of all the proxy's threads per unit of work; below 1 {subject} is cheaper. Throughput above 1 is more.\n"
     );
+    if results.slices > 1 {
+        let _ = writeln!(
+            text,
+            "In each round all proxies ran at once, and each window was cut into {} parts that alternated between them: what disturbs one disturbs all alike. There are no latencies, which would hold the turns of the others.\n",
+            results.slices
+        );
+    }
     let is_repeated = |sample: &&Sample| sample.attempts > 1;
     let repeated = results.windows().filter(is_repeated).count();
     if repeated > 0 {
@@ -196,8 +206,13 @@ fn summary(results: &Results, charts: &[String]) -> String {
     if let Some(share) = disturbance(results) {
         let _ = writeln!(
             text,
-            "**Disturbed:** other processes took up to {:.0} % of a window from the two processors. Do not believe these figures.\n",
-            100.0 * share
+            "**Disturbed:** other processes took up to {:.0} % of a window from the two processors. Do not believe {}.\n",
+            100.0 * share,
+            if results.slices > 1 {
+                "anything but the ratios"
+            } else {
+                "these figures"
+            }
         );
     }
     overview(results, &mut text);
