@@ -11,7 +11,8 @@ use std::time::Duration;
 
 /// A proxy with its load.
 struct Lane<'a> {
-    peer: &'a Peer,
+    name: &'a str,
+    scenario: Scenario,
     running: Running,
     load: LoadSide,
     tree: Vec<u32>,
@@ -31,7 +32,8 @@ pub fn obstacle(scenario: &Scenario) -> Option<&'static str> {
     }
 }
 
-/// A sample of each of `peers`, each under load for the length of the window in `slices` parts.
+/// A sample of each of `peers`, each under load for the length of the window in `slices` parts; the
+/// first also under the load that its own is compared with.
 ///
 /// # Errors
 /// When one of them does not start, or is not pinned, or its load does not come about.
@@ -41,10 +43,13 @@ pub fn round(
     window: Window,
     slices: u32,
 ) -> io::Result<Vec<Sample>> {
-    let mut lanes = peers
-        .iter()
-        .map(|peer| Lane::start(scenario, peer, window).map_err(|error| named(peer, error)))
-        .collect::<io::Result<Vec<Lane>>>()?;
+    let mut lanes = Vec::new();
+    for (index, peer) in peers.iter().enumerate() {
+        lanes.push(Lane::start(scenario, peer, peer.name(), window)?);
+        if let Some((plain, name)) = scenario.compared_with().filter(|_| index == 0) {
+            lanes.push(Lane::start(&plain, peer, name, window)?);
+        }
+    }
     let begun: Vec<Meters> = meters(&lanes, window)?;
     for slice in 0..slices {
         // Nobody always comes behind the same other.
@@ -53,8 +58,7 @@ pub fn round(
             order.reverse();
         }
         for lane in order {
-            lane.run(window, window.length / slices)
-                .map_err(|error| named(lane.peer, error))?;
+            lane.run(window, window.length / slices)?;
         }
     }
     let ended = meters(&lanes, window)?;
@@ -62,8 +66,7 @@ pub fn round(
     for (lane, (begun, ended)) in lanes.iter_mut().zip(begun.iter().zip(&ended)) {
         // What was under way when its slice ended is done in the next one's, and is its own work.
         lane.spent.proxy = begun.until(ended).proxy;
-        let sample = lane.sample(scenario, window);
-        samples.push(sample.map_err(|error| named(lane.peer, error))?);
+        samples.push(lane.sample(window)?);
     }
     Ok(samples)
 }
@@ -75,39 +78,50 @@ fn meters(lanes: &[Lane], window: Window) -> io::Result<Vec<Meters>> {
         .collect()
 }
 
-fn named(peer: &Peer, error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", peer.name()))
-}
-
 impl<'a> Lane<'a> {
-    fn start(scenario: &Scenario, peer: &'a Peer, window: Window) -> io::Result<Lane<'a>> {
-        let (running, mut load) = measure::start(scenario, peer, window.processors)?;
-        load.open(OPENING_PATIENCE)?;
-        load.run(WARM_UP)?;
-        load.reset();
-        Ok(Lane {
-            peer,
+    fn start(
+        scenario: &Scenario,
+        peer: &Peer,
+        name: &'a str,
+        window: Window,
+    ) -> io::Result<Lane<'a>> {
+        let (running, load) = measure::start(scenario, peer, window.processors)
+            .map_err(|error| named(name, &error))?;
+        let mut lane = Lane {
+            name,
+            scenario: scenario.clone(),
             tree: measure::tree(running.root())?,
             running,
             load,
             spent: Spent::default(),
-        })
+        };
+        lane.work(|load| {
+            load.open(OPENING_PATIENCE)?;
+            load.run(WARM_UP)
+        })?;
+        lane.load.reset();
+        Ok(lane)
     }
 
     fn run(&mut self, window: Window, length: Duration) -> io::Result<()> {
         let begin = Meters::read(&self.tree, window.processors)?;
-        self.load.run(length)?;
+        self.work(|load| load.run(length))?;
         let end = Meters::read(&self.tree, window.processors)?;
         self.spent += begin.until(&end);
         Ok(())
     }
 
-    fn sample(&mut self, scenario: &Scenario, window: Window) -> io::Result<Sample> {
+    fn work(&mut self, work: impl FnOnce(&mut LoadSide) -> io::Result<()>) -> io::Result<()> {
+        work(&mut self.load).map_err(|error| named(self.name, &error))
+    }
+
+    fn sample(&mut self, window: Window) -> io::Result<Sample> {
         self.running.check_pinned(window.processors)?;
-        let name = self.peer.name();
-        let mut sample = measure::sample(scenario, name, &mut self.load, window.round, self.spent);
+        let (load, round) = (&mut self.load, window.round);
+        let mut sample = measure::sample(&self.scenario, self.name, load, round, self.spent);
         if sample.answers == 0 && sample.bulk_bytes == 0 {
-            return Err(io::Error::other("not a byte came through"));
+            let error = io::Error::other("not a byte came through");
+            return Err(named(self.name, &error));
         }
         if self.running.root().is_none() {
             sample.processor = None;
@@ -116,4 +130,8 @@ impl<'a> Lane<'a> {
         sample.percentiles.clear();
         Ok(sample)
     }
+}
+
+fn named(name: &str, error: &io::Error) -> io::Error {
+    io::Error::other(format!("{name}: {error}"))
 }
