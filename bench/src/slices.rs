@@ -135,3 +135,33 @@ impl<'a> Lane<'a> {
 fn named(name: &str, error: &io::Error) -> io::Error {
     io::Error::other(format!("{name}: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Processors;
+
+    #[test]
+    fn everybody_is_under_load_for_a_window_and_one_at_a_time() {
+        let all = crate::scenario::all();
+        let scenario = all.iter().find(|scenario| scenario.name == "connect");
+        let window = Window {
+            round: 1,
+            length: Duration::from_millis(200),
+            processors: Processors { proxy: 0, load: 0 },
+            counts_calls: false,
+        };
+        let began = std::time::Instant::now();
+        let scenario = scenario.expect("it is one of all");
+        let samples = round(scenario, &[&Peer::None, &Peer::None], window, 4);
+        let took = began.elapsed();
+        let samples = samples.expect("no proxy can fail");
+        assert!(took > 2 * (WARM_UP + window.length), "{took:?}");
+        assert_eq!(samples.len(), 2);
+        for sample in &samples {
+            assert!(sample.answers > 0 && sample.failures == 0, "{sample:?}");
+            assert!((0.2..1.0).contains(&sample.window), "{sample:?}");
+            assert_eq!((sample.cost(), sample.p99), (None, None));
+        }
+    }
+}
