@@ -22,9 +22,13 @@ pub(super) const FIRST_TABLE_WAIT: Duration = Duration::from_secs(2);
 /// storm of writes is folded into them. It is also how long a change may wait behind another.
 pub(super) const PUBLISH_GAP: Duration = Duration::from_millis(2);
 
-/// Keys asked for in one round trip: some 100 KB of replies, and a million hosts are read in two
-/// thousand round trips.
-pub(super) const BATCH_KEYS: usize = 1000;
+/// Keys that one SCAN asks for.
+pub(super) const PAGE_KEYS: usize = 2 * BATCH_KEYS;
+
+/// Keys asked for in one round trip: some 50 KB of replies, and a million hosts are read in two
+/// thousand round trips. Two make a page, so that Redis has one to answer while the next page is
+/// taken apart.
+pub(super) const BATCH_KEYS: usize = 500;
 
 /// The pause after a comparison is at least this many times what it took, so that comparing takes
 /// at most a tenth of the thread and of Redis however many hosts there are.

@@ -12,7 +12,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{RedisError, RedisResult, Value};
 
 use super::config::{
-    BACKOFF_MAX, BACKOFF_MIN, BATCH_KEYS, COMPARISON_PAUSE, HOLD_HOSTS_MIN, PUBLISH_GAP, SyncConfig,
+    BACKOFF_MAX, BACKOFF_MIN, BATCH_KEYS, COMPARISON_PAUSE, HOLD_HOSTS_MIN, PAGE_KEYS, PUBLISH_GAP,
+    SyncConfig,
 };
 use super::connection::{Dialer, Link, Loss};
 use super::expiry::Expiry;
@@ -26,6 +27,11 @@ use crate::route::{Key, Seen, option_entry};
 
 /// Rejected members of one key that are named in the log.
 const REASONS_MAX: usize = 5;
+
+/// A name, and the spellings of its key.
+type Named = (Key, BTreeSet<Vec<u8>>);
+/// Names, and the replies for them.
+type Answered = (Vec<Named>, std::vec::IntoIter<RedisResult<Value>>);
 
 /// What is known about Redis beyond one connection.
 pub(super) struct Follower {
@@ -194,29 +200,55 @@ impl Follower {
         self.rejected.start_over();
         self.spellings.clear();
         let pattern = self.dialer.keyspace().pattern();
-        let mut cursor = 0u64;
+        let mut cursor = Some(0u64);
+        let mut page = None;
+        let mut batches: Vec<Vec<Named>> = Vec::new();
+        let mut answered = None;
         loop {
-            let (next, keys): (u64, HashSet<Vec<u8>>) = redis::cmd("SCAN")
-                .arg(cursor)
-                .arg(&["MATCH", &pattern, "COUNT"])
-                .arg(BATCH_KEYS)
-                .query_async(connection)
-                .await?;
+            let batch = batches.pop().unwrap_or_default();
+            // The next page is asked for while there is a batch left to ask for meanwhile.
+            let scan = cursor.take_if(|_| page.is_none() && batches.len() <= 1);
+            if batch.is_empty() && scan.is_none() && page.is_none() {
+                break;
+            }
+            let mut pipeline = redis::pipe();
+            if let Some(cursor) = scan {
+                let command = pipeline.cmd("SCAN").arg(cursor);
+                command.arg(&["MATCH", &pattern, "COUNT"]).arg(PAGE_KEYS);
+            }
+            ask(&mut pipeline, self.dialer.keyspace(), &batch);
+            // Redis answers one batch while another is filed.
+            let (replies, filed) = tokio::join!(query(&pipeline, connection), async {
+                tokio::task::yield_now().await;
+                let filed = self.file_batch(answered.take(), &mut seen);
+                let names = self.names(page.take().unwrap_or_default());
+                batches.extend(names.chunks(BATCH_KEYS).map(<[Named]>::to_vec));
+                filed
+            });
+            filed?;
+            let mut replies = replies?.into_iter();
             self.last_answer.set(Instant::now());
-            self.read(connection, keys, Some(&mut seen)).await?;
+            if scan.is_some() {
+                let (next, keys): (u64, HashSet<Vec<u8>>) = next_reply(&mut replies)?;
+                cursor = Some(next).filter(|next| *next != 0);
+                page = Some(keys);
+            }
+            answered = Some((batch, replies));
             // What changed meanwhile may have been passed over by the scan, and need not wait for
-            // its end.
+            // its end; but what was answered before must not be filed over it.
             let pending = feed.take();
             if pending.all {
                 feed.all_changed();
             }
-            self.read_changed(connection, pending.keys, Some(&mut seen))
-                .await?;
-            cursor = next;
-            if cursor == 0 {
-                break;
+            if !pending.keys.is_empty()
+                || self.expiry.next().is_some_and(|end| end <= Instant::now())
+            {
+                self.file_batch(answered.take(), &mut seen)?;
+                self.read_changed(connection, pending.keys, Some(&mut seen))
+                    .await?;
             }
         }
+        self.file_batch(answered, &mut seen)?;
         self.rejected.finish();
         if self.may_remove(hosts_before, &seen) {
             self.truth.borrow_mut().remove_unseen(&seen);
@@ -271,6 +303,18 @@ impl Follower {
         raws: HashSet<Vec<u8>>,
         mut seen: Option<&mut Seen>,
     ) -> Result<(), Loss> {
+        for batch in self.names(raws).chunks(BATCH_KEYS) {
+            let mut pipeline = redis::pipe();
+            ask(&mut pipeline, self.dialer.keyspace(), batch);
+            let replies = query(&pipeline, connection).await?;
+            self.last_answer.set(Instant::now());
+            self.file_all(batch, &mut replies.into_iter(), seen.as_deref_mut())?;
+        }
+        Ok(())
+    }
+
+    /// The names that these keys are of, with all spellings that are known of each.
+    fn names(&mut self, raws: HashSet<Vec<u8>>) -> Vec<Named> {
         let mut names: HashMap<Key, BTreeSet<Vec<u8>>> = HashMap::new();
         for raw in raws {
             if !self.dialer.keyspace().covers(&raw) {
@@ -300,17 +344,28 @@ impl Follower {
                 spellings.extend(known.iter().cloned());
             }
         }
-        let names: Vec<(Key, BTreeSet<Vec<u8>>)> = names.into_iter().collect();
-        for batch in names.chunks(BATCH_KEYS) {
-            let replies = ask(connection, self.dialer.keyspace(), batch).await?;
-            self.last_answer.set(Instant::now());
-            let mut replies = replies.into_iter();
-            for (key, spellings) in batch {
-                if self.file(key, spellings, &mut replies)?
-                    && let Some(seen) = &mut seen
-                {
-                    seen.insert(key);
-                }
+        names.into_iter().collect()
+    }
+
+    /// Files the replies for a batch, if there is one.
+    fn file_batch(&mut self, answered: Option<Answered>, seen: &mut Seen) -> Result<(), Loss> {
+        match answered {
+            Some((batch, mut replies)) => self.file_all(&batch, &mut replies, Some(seen)),
+            None => Ok(()),
+        }
+    }
+
+    fn file_all(
+        &mut self,
+        batch: &[Named],
+        replies: &mut impl Iterator<Item = RedisResult<Value>>,
+        mut seen: Option<&mut Seen>,
+    ) -> Result<(), Loss> {
+        for (key, spellings) in batch {
+            if self.file(key, spellings, replies)?
+                && let Some(seen) = &mut seen
+            {
+                seen.insert(key);
             }
         }
         Ok(())
@@ -405,17 +460,24 @@ impl Follower {
     }
 }
 
-/// Members, TTL and options of every spelling, in order.
-async fn ask(
-    connection: &mut MultiplexedConnection,
-    keyspace: &Keyspace,
-    batch: &[(Key, BTreeSet<Vec<u8>>)],
-) -> Result<Vec<RedisResult<Value>>, RedisError> {
-    let mut pipeline = redis::pipe();
+/// Asks for members, TTL and options of every spelling, in order.
+fn ask(pipeline: &mut redis::Pipeline, keyspace: &Keyspace, batch: &[Named]) {
+    // A key of another type is no reason to lose the others.
     pipeline.ignore_errors();
     for raw in batch.iter().flat_map(|(_, spellings)| spellings) {
         pipeline.cmd("SMEMBERS").arg(raw).cmd("PTTL").arg(raw);
         pipeline.cmd("HGETALL").arg(keyspace.options_beside(raw));
+    }
+}
+
+/// The replies to all commands of a pipeline, failed ones included.
+async fn query(
+    pipeline: &redis::Pipeline,
+    connection: &mut MultiplexedConnection,
+) -> Result<Vec<RedisResult<Value>>, RedisError> {
+    // Which the library refuses.
+    if pipeline.is_empty() {
+        return Ok(Vec::new());
     }
     pipeline.query_async(connection).await
 }
