@@ -202,12 +202,12 @@ impl Follower {
         let pattern = self.dialer.keyspace().pattern();
         let mut cursor = Some(0u64);
         let mut page = None;
-        let mut batches: Vec<Vec<Named>> = Vec::new();
-        let mut answered = None;
+        let mut names = Vec::new();
+        let mut answered = Answered::default();
         loop {
-            let batch = batches.pop().unwrap_or_default();
+            let batch = take_batch(&mut names);
             // The next page is asked for while there is a batch left to ask for meanwhile.
-            let scan = cursor.take_if(|_| page.is_none() && batches.len() <= 1);
+            let scan = cursor.take_if(|_| page.is_none() && names.len() <= BATCH_KEYS);
             if batch.is_empty() && scan.is_none() && page.is_none() {
                 break;
             }
@@ -220,10 +220,9 @@ impl Follower {
             // Redis answers one batch while another is filed.
             let (replies, filed) = tokio::join!(query(&pipeline, connection), async {
                 tokio::task::yield_now().await;
-                let filed = self.file_batch(answered.take(), &mut seen);
-                let names = self.names(page.take().unwrap_or_default());
-                batches.extend(names.chunks(BATCH_KEYS).map(<[Named]>::to_vec));
-                filed
+                self.file_all(std::mem::take(&mut answered), Some(&mut seen))?;
+                names.extend(self.names(page.take().unwrap_or_default()));
+                Ok::<(), Loss>(())
             });
             filed?;
             let mut replies = replies?.into_iter();
@@ -233,7 +232,7 @@ impl Follower {
                 cursor = Some(next).filter(|next| *next != 0);
                 page = Some(keys);
             }
-            answered = Some((batch, replies));
+            answered = (batch, replies);
             // What changed meanwhile may have been passed over by the scan, and need not wait for
             // its end; but what was answered before must not be filed over it.
             let pending = feed.take();
@@ -243,12 +242,12 @@ impl Follower {
             if !pending.keys.is_empty()
                 || self.expiry.next().is_some_and(|end| end <= Instant::now())
             {
-                self.file_batch(answered.take(), &mut seen)?;
+                self.file_all(std::mem::take(&mut answered), Some(&mut seen))?;
                 self.read_changed(connection, pending.keys, Some(&mut seen))
                     .await?;
             }
         }
-        self.file_batch(answered, &mut seen)?;
+        self.file_all(answered, Some(&mut seen))?;
         self.rejected.finish();
         if self.may_remove(hosts_before, &seen) {
             self.truth.borrow_mut().remove_unseen(&seen);
@@ -303,12 +302,14 @@ impl Follower {
         raws: HashSet<Vec<u8>>,
         mut seen: Option<&mut Seen>,
     ) -> Result<(), Loss> {
-        for batch in self.names(raws).chunks(BATCH_KEYS) {
+        let mut names = self.names(raws);
+        while !names.is_empty() {
+            let batch = take_batch(&mut names);
             let mut pipeline = redis::pipe();
-            ask(&mut pipeline, self.dialer.keyspace(), batch);
+            ask(&mut pipeline, self.dialer.keyspace(), &batch);
             let replies = query(&pipeline, connection).await?;
             self.last_answer.set(Instant::now());
-            self.file_all(batch, &mut replies.into_iter(), seen.as_deref_mut())?;
+            self.file_all((batch, replies.into_iter()), seen.as_deref_mut())?;
         }
         Ok(())
     }
@@ -347,22 +348,13 @@ impl Follower {
         names.into_iter().collect()
     }
 
-    /// Files the replies for a batch, if there is one.
-    fn file_batch(&mut self, answered: Option<Answered>, seen: &mut Seen) -> Result<(), Loss> {
-        match answered {
-            Some((batch, mut replies)) => self.file_all(&batch, &mut replies, Some(seen)),
-            None => Ok(()),
-        }
-    }
-
     fn file_all(
         &mut self,
-        batch: &[Named],
-        replies: &mut impl Iterator<Item = RedisResult<Value>>,
+        (batch, mut replies): Answered,
         mut seen: Option<&mut Seen>,
     ) -> Result<(), Loss> {
-        for (key, spellings) in batch {
-            if self.file(key, spellings, replies)?
+        for (key, spellings) in &batch {
+            if self.file(key, spellings, &mut replies)?
                 && let Some(seen) = &mut seen
             {
                 seen.insert(key);
@@ -458,6 +450,11 @@ impl Follower {
         }
         Ok(exists)
     }
+}
+
+/// Takes up to [`BATCH_KEYS`] of the names, which are in no order.
+fn take_batch(names: &mut Vec<Named>) -> Vec<Named> {
+    names.split_off(names.len().saturating_sub(BATCH_KEYS))
 }
 
 /// Asks for members, TTL and options of every spelling, in order.
