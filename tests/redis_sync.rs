@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -211,6 +212,38 @@ fn the_last_of_two_quick_updates_wins() {
         }
     }
     rig.handle.stop();
+}
+
+/// Batches are under way and unfiled while changes come: the older answer must not win.
+#[test]
+fn what_changes_while_the_table_is_read_is_not_undone() {
+    const HOSTS: usize = 20_000;
+    let server = RedisServer::start();
+    seed(&server, 0..HOSTS);
+    let rig = Rig::start_unready(config(server.url()));
+    let mut changed = HashMap::new();
+    while rig.handle.status().redis != RedisState::Live {
+        let batch: Vec<usize> = (0..5).map(|_| fastrand::usize(..HOSTS)).collect();
+        let mut commands = Vec::new();
+        for n in &batch {
+            let member = format!("10.1.{}.{}:80", changed.len() % 250, n % 250);
+            commands.push(format!("DEL hostnames:h{n}.test:backends"));
+            commands.push(format!("SADD hostnames:h{n}.test:backends {member}"));
+            changed.insert(*n, member);
+        }
+        let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+        server.run(&commands);
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    assert!(
+        changed.len() > 500,
+        "only {} while it was read",
+        changed.len()
+    );
+    for (n, member) in &changed {
+        rig.expect(SOON, &format!("h{n}.test"), member);
+    }
+    rig.wait(SOON, "every host", |rig| rig.handle.status().hosts == HOSTS);
 }
 
 #[test]

@@ -233,6 +233,9 @@ impl Follower {
                 page = Some(keys);
             }
             answered = (batch, replies);
+            if page.is_none() {
+                continue;
+            }
             // What changed meanwhile may have been passed over by the scan, and need not wait for
             // its end; but what was answered before must not be filed over it.
             let pending = feed.take();
