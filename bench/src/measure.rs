@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 const GIBIBYTE: f64 = (1u64 << 30) as f64;
 /// How long opening a scenario's connections may take.
-pub const OPENING_PATIENCE: Duration = Duration::from_secs(20);
+const OPENING_PATIENCE: Duration = Duration::from_secs(20);
 /// Load before the window, for caches, allocators and the proxies' own adaption.
 pub const WARM_UP: Duration = Duration::from_millis(500);
 /// How long a fixed number of requests may take.
@@ -91,6 +91,18 @@ impl Sample {
     pub fn others_share(&self) -> f64 {
         self.others / self.window
     }
+
+    /// # Errors
+    /// When nothing came through: such a window measures nothing.
+    pub fn check_came_through(&self) -> io::Result<()> {
+        if self.answers > 0 || self.bulk_bytes > 0 {
+            return Ok(());
+        }
+        Err(io::Error::other(format!(
+            "not a byte came through, {} connections failed; the first: {:?}",
+            self.failures, self.first_failure
+        )))
+    }
 }
 
 /// Percentiles of the latency charts.
@@ -132,7 +144,7 @@ impl Meters {
 /// Time, and processor time of the proxy, of its processor, of the load and of its processor.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Spent {
-    pub elapsed: Duration,
+    elapsed: Duration,
     pub proxy: Duration,
     whole: Duration,
     load: Duration,
@@ -203,6 +215,17 @@ pub fn start(
     Ok((running, load))
 }
 
+/// Opens the connections and lets the load run for a while that does not count.
+///
+/// # Errors
+/// When the connections do not open.
+pub fn open(load: &mut LoadSide, uncounted: Duration) -> io::Result<()> {
+    load.open(OPENING_PATIENCE)?;
+    load.run(uncounted)?;
+    load.reset();
+    Ok(())
+}
+
 /// As [`window`], with the proxy of these processes running and the clients added.
 pub fn loaded(
     scenario: &Scenario,
@@ -223,9 +246,7 @@ pub fn loaded(
         .iter()
         .any(|(_, group)| group.answers_max.is_some());
     if !fixed {
-        load.open(OPENING_PATIENCE)?;
-        load.run(if idle { SETTLING } else { WARM_UP })?;
-        load.reset();
+        open(load, if idle { SETTLING } else { WARM_UP })?;
     }
 
     let counter = match window.counts_calls {
@@ -241,11 +262,8 @@ pub fn loaded(
     }
     let spent = begin.until(&Meters::read(&tree(root)?, window.processors)?);
     let mut sample = sample(scenario, name, load, window.round, spent);
-    if !idle && sample.answers == 0 && sample.bulk_bytes == 0 {
-        return Err(io::Error::other(format!(
-            "not a byte came through, {} connections failed; the first: {:?}",
-            sample.failures, sample.first_failure
-        )));
+    if !idle {
+        sample.check_came_through()?;
     }
     sample.calls = counter.map(Counter::finish).transpose()?.flatten();
     if root.is_some() {

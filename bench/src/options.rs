@@ -51,6 +51,9 @@ impl Options {
         let slices = *matches.get_one::<u32>("slices").expect("it has a default");
         let scenarios = choose_scenarios(&names)?;
         if slices > 1 {
+            if window / slices < Duration::from_millis(10) {
+                return Err("--slices: parts below 10 ms measure nothing".to_owned());
+            }
             for scenario in &scenarios {
                 if let Some(why) = slices::obstacle(scenario) {
                     return Err(format!("--slices: {} cannot be cut: {why}", scenario.name));
@@ -257,6 +260,7 @@ mod tests {
         assert!(parse("bench core --seconds 0").is_err());
         assert!(parse("bench core --rounds 0").is_err());
         assert!(parse("bench core --slices 20").is_ok());
+        assert!(parse("bench core --seconds 1 --slices 101").is_err());
         for uncut in ["idle", "routes", "seed", "mixed-held", "exchange-open"] {
             let refused = parse(&format!("bench {uncut} --slices 2"));
             assert!(refused.is_err_and(|error| error.contains(uncut)), "{uncut}");

@@ -3,7 +3,7 @@
 //! speed, meets all of them alike. For costs only: latencies would hold the turns of the others.
 
 use crate::load::{Act, Group, LoadSide};
-use crate::measure::{self, Meters, OPENING_PATIENCE, Sample, Spent, WARM_UP, Window};
+use crate::measure::{self, Meters, Sample, Spent, WARM_UP, Window};
 use crate::peer::{Peer, Running};
 use crate::scenario::{ROUTES, Scenario};
 use std::io;
@@ -95,11 +95,7 @@ impl<'a> Lane<'a> {
             load,
             spent: Spent::default(),
         };
-        lane.work(|load| {
-            load.open(OPENING_PATIENCE)?;
-            load.run(WARM_UP)
-        })?;
-        lane.load.reset();
+        lane.work(|load| measure::open(load, WARM_UP))?;
         Ok(lane)
     }
 
@@ -119,10 +115,9 @@ impl<'a> Lane<'a> {
         self.running.check_pinned(window.processors)?;
         let (load, round) = (&mut self.load, window.round);
         let mut sample = measure::sample(&self.scenario, self.name, load, round, self.spent);
-        if sample.answers == 0 && sample.bulk_bytes == 0 {
-            let error = io::Error::other("not a byte came through");
-            return Err(named(self.name, &error));
-        }
+        sample
+            .check_came_through()
+            .map_err(|error| named(self.name, &error))?;
         if self.running.root().is_none() {
             sample.processor = None;
         }
