@@ -29,7 +29,8 @@ const IMPURE: [&str; 13] = [
 
 /// Modules and single files without socket, clock, environment and log. Of the configuration only
 /// the first stage reads: what is typed, in a file or in the environment.
-const PURE: [&str; 12] = [
+const PURE: [&str; 13] = [
+    "src/due",
     "src/sniff",
     "src/http",
     "src/proxy_protocol",

@@ -1,10 +1,11 @@
 //! When keys with a TTL end. Redis tells of an expired key only when it happens to come by it;
 //! reading the key at its end makes it tell at once.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+
+use crate::due::{DueQueue, Ticket};
 
 /// Two readings of one TTL differ by the round trip; below this they mean the same end.
 const SAME_END: Duration = Duration::from_millis(20);
@@ -12,47 +13,45 @@ const SAME_END: Duration = Duration::from_millis(20);
 /// Keys by their end.
 #[derive(Default)]
 pub(super) struct Expiry {
-    ends: HashMap<Rc<[u8]>, Instant>,
-    /// May hold ends that are no longer true; `ends` decides.
-    queue: BinaryHeap<Reverse<(Instant, Rc<[u8]>)>>,
+    ends: HashMap<Rc<[u8]>, Ticket>,
+    queue: DueQueue<Rc<[u8]>>,
 }
 
 impl Expiry {
     /// The key ends `ttl` after `now`, or not at all.
     pub(super) fn set(&mut self, raw: &[u8], now: Instant, ttl: Option<Duration>) {
         let Some(end) = ttl.map(|ttl| now + ttl + Duration::from_millis(1)) else {
-            self.ends.remove(raw);
+            if let Some(ticket) = self.ends.remove(raw) {
+                self.queue.remove(ticket);
+            }
             return;
         };
-        let same = |known: &Instant| {
-            end.saturating_duration_since(*known) < SAME_END
-                && known.saturating_duration_since(end) < SAME_END
-                && *known > now
-        };
-        if self.ends.get(raw).is_some_and(same) {
+        let Some(ticket) = self.ends.get_mut(raw) else {
+            let raw: Rc<[u8]> = raw.into();
+            let ticket = self.queue.insert(end, Rc::clone(&raw));
+            self.ends.insert(raw, ticket);
             return;
+        };
+        let known = ticket.due();
+        let is_same = known > now
+            && end.saturating_duration_since(known) < SAME_END
+            && known.saturating_duration_since(end) < SAME_END;
+        if !is_same && let Some(raw) = self.queue.remove(*ticket) {
+            *ticket = self.queue.insert(end, raw);
         }
-        let raw: Rc<[u8]> = raw.into();
-        self.ends.insert(Rc::clone(&raw), end);
-        self.queue.push(Reverse((end, raw)));
     }
 
-    /// When the next key may end.
+    /// When the next key ends.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.queue.peek().map(|Reverse((end, _))| *end)
+        self.queue.next_due()
     }
 
     /// The keys whose end has come; each is given once.
     pub(super) fn due(&mut self, now: Instant) -> Vec<Vec<u8>> {
         let mut due = Vec::new();
-        while self.next().is_some_and(|end| end <= now) {
-            let Some(Reverse((end, raw))) = self.queue.pop() else {
-                break;
-            };
-            if self.ends.get(&raw) == Some(&end) {
-                self.ends.remove(&raw);
-                due.push(raw.to_vec());
-            }
+        while let Some(raw) = self.queue.pop_due(now) {
+            self.ends.remove(&raw);
+            due.push(raw.to_vec());
         }
         due
     }
@@ -80,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn comparing_again_and_again_does_not_pile_up() {
+    fn neither_comparing_nor_renewing_piles_up() {
         let start = Instant::now();
         let mut expiry = Expiry::default();
         for second in 0..1000 {
@@ -89,5 +88,14 @@ mod tests {
             expiry.set(b"a", now, Some(Duration::from_secs(2000 - second) - jitter));
         }
         assert_eq!((expiry.queue.len(), expiry.ends.len()), (1, 1));
+        // An end that moves takes the old one along, and none takes it away.
+        for second in 0..1000 {
+            let now = start + Duration::from_secs(second);
+            expiry.set(b"a", now, Some(Duration::from_secs(3600)));
+        }
+        assert_eq!((expiry.queue.len(), expiry.ends.len()), (1, 1));
+        expiry.set(b"a", start, None);
+        assert_eq!((expiry.queue.len(), expiry.ends.len()), (0, 0));
+        assert_eq!(expiry.next(), None);
     }
 }

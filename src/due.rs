@@ -1,0 +1,163 @@
+//! What is due when. Who is renewed, done or gone leaves the queue at once and not when its old time
+//! has come, so that the queue is never longer than what it is about. Pure: time comes in as an
+//! argument.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// Entries by the time they are due; of those with the same time, the one that came first.
+#[derive(Debug)]
+pub struct DueQueue<T> {
+    entries: BTreeMap<Ticket, T>,
+    last_serial: u64,
+}
+
+/// What its entry is removed by. No two entries of a queue ever have the same, so that a ticket kept
+/// for too long finds nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket {
+    due: Instant,
+    serial: u64,
+}
+
+impl Ticket {
+    pub fn due(self) -> Instant {
+        self.due
+    }
+}
+
+impl<T> Default for DueQueue<T> {
+    fn default() -> DueQueue<T> {
+        DueQueue {
+            entries: BTreeMap::new(),
+            last_serial: 0,
+        }
+    }
+}
+
+impl<T> DueQueue<T> {
+    pub fn insert(&mut self, due: Instant, value: T) -> Ticket {
+        self.last_serial += 1;
+        let serial = self.last_serial;
+        let ticket = Ticket { due, serial };
+        self.entries.insert(ticket, value);
+        ticket
+    }
+
+    /// Takes an entry out before its time; `None` when it is not there any more.
+    pub fn remove(&mut self, ticket: Ticket) -> Option<T> {
+        self.entries.remove(&ticket)
+    }
+
+    /// When the first is due.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.entries.keys().next().map(|ticket| ticket.due)
+    }
+
+    /// Takes out the first if its time has come.
+    pub fn pop_due(&mut self, now: Instant) -> Option<T> {
+        let first = self.entries.first_entry()?;
+        (first.key().due <= now).then(|| first.remove())
+    }
+
+    /// Takes out the first, due or not.
+    pub fn pop_first(&mut self) -> Option<T> {
+        self.entries.pop_first().map(|(_, value)| value)
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    #[test]
+    fn what_is_removed_or_was_taken_never_comes_again() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut queue = DueQueue::default();
+        let late = queue.insert(at(20), "late");
+        let early = queue.insert(at(10), "early");
+        let same = queue.insert(at(10), "same time, came later");
+        assert_eq!((queue.len(), queue.next_due()), (3, Some(at(10))));
+        assert_eq!(queue.pop_due(at(9)), None);
+        assert_eq!(queue.pop_due(at(10)), Some("early"));
+        assert_eq!(queue.remove(early), None, "it was taken");
+        assert_eq!(queue.remove(late), Some("late"));
+        assert_eq!(queue.pop_due(at(99)), Some("same time, came later"));
+        // The same time and value again is another entry.
+        queue.insert(at(10), "early");
+        assert_eq!((queue.remove(early), queue.remove(same)), (None, None));
+        assert_eq!(queue.pop_first(), Some("early"));
+        assert!(queue.is_empty() && queue.next_due().is_none());
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Insert(u64),
+        /// The ticket at this place of those ever given, whether or not it is still good.
+        Remove(usize),
+        Pop(u64),
+        PopFirst,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0..20u64).prop_map(Step::Insert),
+            3 => any::<usize>().prop_map(Step::Remove),
+            2 => (0..20u64).prop_map(Step::Pop),
+            1 => Just(Step::PopFirst),
+        ]
+    }
+
+    proptest! {
+        /// As a plain list that is looked through from its start each time.
+        #[test]
+        fn it_does_what_a_plain_list_does(steps in prop::collection::vec(step(), 0..200)) {
+            let start = Instant::now();
+            let mut queue = DueQueue::default();
+            let mut list: Vec<(u64, usize)> = Vec::new();
+            let mut tickets = Vec::new();
+            let first = |list: &Vec<(u64, usize)>| {
+                (0..list.len()).min_by_key(|&place| list[place])
+            };
+            for step in steps {
+                match step {
+                    Step::Insert(due) => {
+                        list.push((due, tickets.len()));
+                        let due = start + Duration::from_secs(due);
+                        tickets.push(queue.insert(due, tickets.len()));
+                    }
+                    Step::Remove(at) if !tickets.is_empty() => {
+                        let number = at % tickets.len();
+                        let place = list.iter().position(|(_, other)| *other == number);
+                        let removed = place.map(|place| list.remove(place).1);
+                        prop_assert_eq!(queue.remove(tickets[number]), removed);
+                    }
+                    Step::Remove(_) => {}
+                    Step::Pop(now) => {
+                        let place = first(&list).filter(|&place| list[place].0 <= now);
+                        let popped = place.map(|place| list.remove(place).1);
+                        prop_assert_eq!(queue.pop_due(start + Duration::from_secs(now)), popped);
+                    }
+                    Step::PopFirst => {
+                        let popped = first(&list).map(|place| list.remove(place).1);
+                        prop_assert_eq!(queue.pop_first(), popped);
+                    }
+                }
+                prop_assert_eq!(queue.len(), list.len());
+                let next = first(&list).map(|place| start + Duration::from_secs(list[place].0));
+                prop_assert_eq!(queue.next_due(), next);
+            }
+        }
+    }
+}
