@@ -45,7 +45,10 @@ impl HttpAnswers {
 /// AlertDescription, RFC 8446 section 6 and RFC 6066 section 9.
 #[derive(Clone, Copy)]
 enum Alert {
+    UnexpectedMessage = 10,
+    RecordOverflow = 22,
     DecodeError = 50,
+    ProtocolVersion = 70,
     InternalError = 80,
     UnrecognizedName = 112,
 }
@@ -57,6 +60,9 @@ fn tls_answer(outcome: Outcome) -> Option<Box<[u8]>> {
         Outcome::UnknownName | Outcome::NoName => Alert::UnrecognizedName,
         Outcome::Refused(refusal) => match refusal.answer() {
             Answer::Malformed | Answer::TooLarge | Answer::MethodNotAllowed => Alert::DecodeError,
+            Answer::ProtocolVersion => Alert::ProtocolVersion,
+            Answer::UnexpectedMessage => Alert::UnexpectedMessage,
+            Answer::RecordOverflow => Alert::RecordOverflow,
         },
         Outcome::NoAddress
         | Outcome::BackendUnreachable
@@ -119,7 +125,10 @@ fn http_answer(outcome: Outcome, settings: &HttpSettings) -> Option<Box<[u8]>> {
             "The request names no host, and there is no default.",
         ),
         Outcome::Refused(refusal) => match refusal.answer() {
-            Answer::Malformed => (
+            Answer::Malformed
+            | Answer::ProtocolVersion
+            | Answer::UnexpectedMessage
+            | Answer::RecordOverflow => (
                 "400 Bad Request",
                 "The head of the request is malformed, ambiguous or not HTTP/1.",
             ),
@@ -314,6 +323,18 @@ mod tests {
                 Outcome::Refused(Refusal::NotTls),
                 AlertDescription::DecodeError,
             ),
+            (
+                Outcome::Refused(Refusal::HelloVersion),
+                AlertDescription::ProtocolVersion,
+            ),
+            (
+                Outcome::Refused(Refusal::NotClientHello),
+                AlertDescription::UnexpectedMessage,
+            ),
+            (
+                Outcome::Refused(Refusal::RecordTooLong),
+                AlertDescription::RecordOverflow,
+            ),
             (Outcome::NoAddress, AlertDescription::InternalError),
             (Outcome::BackendUnreachable, AlertDescription::InternalError),
             (Outcome::BackendTimeout, AlertDescription::InternalError),
@@ -396,7 +417,10 @@ mod tests {
         }
         for refusal in Refusal::all() {
             let expected = match refusal.answer() {
-                Answer::Malformed => "400",
+                Answer::Malformed
+                | Answer::ProtocolVersion
+                | Answer::UnexpectedMessage
+                | Answer::RecordOverflow => "400",
                 Answer::TooLarge => "431",
                 Answer::MethodNotAllowed => "405",
             };

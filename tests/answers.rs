@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use rustls::AlertDescription;
 use support::backend;
 use support::client::{
-    self, Answer, Cut, DECODE_ERROR, Hello, INTERNAL_ERROR, UNRECOGNIZED_NAME, alert_of, exchange,
-    http_get, request, tls_connect,
+    self, Answer, Cut, DECODE_ERROR, Hello, INTERNAL_ERROR, PROTOCOL_VERSION, RECORD_OVERFLOW,
+    UNEXPECTED_MESSAGE, UNRECOGNIZED_NAME, alert_of, exchange, http_get, request, tls_connect,
 };
 use support::port::{refusing, silent};
 use support::proxy::Options;
@@ -50,8 +50,8 @@ fn no_name_at_all_is_told_so() {
     assert_eq!(known.accepted(), 0);
 }
 
-/// Bytes that are refused, and the outcome that this is counted as.
-type Refused = (&'static str, Vec<u8>);
+/// Bytes that are refused, the outcome that this is counted as, and what the client is told.
+type Refused = (&'static str, u8, Vec<u8>);
 
 fn refused_hellos() -> Vec<Refused> {
     let named = Hello::named("a.test");
@@ -60,24 +60,52 @@ fn refused_hellos() -> Vec<Refused> {
     *lying.last_mut().expect("it is not empty") = 0xff;
     let mut other_kind = message.clone();
     other_kind[0] = 2;
+    let finished = b"\x14\0\0\0".to_vec();
     let mut trailing = message.clone();
     trailing.push(0);
     trailing[3] += 1;
     let mut interrupted = client::records(&message[..20], &[20]);
     interrupted.extend([21, 3, 3, 0, 2, 1, 0]);
     let two_names = b"\0\x0c\0\0\x03one\0\0\x03two".to_vec();
-    vec![
-        ("not_tls", b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()),
-        ("http_on_tls_port", request("a.test")),
+    let framing = [
+        ("not_tls", DECODE_ERROR, b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()),
+        ("http_on_tls_port", DECODE_ERROR, request("a.test")),
         (
             "sslv2_hello",
+            PROTOCOL_VERSION,
             b"\x80\x2e\x01\x03\x01\0\x15\0\0\0\x10".to_vec(),
         ),
-        ("record_version", b"\x16\x02\0\0\x04\x01\0\0\0".to_vec()),
-        ("record_empty", b"\x16\x03\x01\0\0".to_vec()),
-        ("record_too_long", b"\x16\x03\x01\x40\x01".to_vec()),
-        ("record_not_handshake", interrupted),
-        ("not_client_hello", client::records(&other_kind, &[])),
+        (
+            "record_version",
+            PROTOCOL_VERSION,
+            b"\x16\x02\0\0\x04\x01\0\0\0".to_vec(),
+        ),
+        (
+            "record_empty",
+            UNEXPECTED_MESSAGE,
+            b"\x16\x03\x01\0\0".to_vec(),
+        ),
+        (
+            "record_too_long",
+            RECORD_OVERFLOW,
+            b"\x16\x03\x01\x40\x01".to_vec(),
+        ),
+        ("record_not_handshake", UNEXPECTED_MESSAGE, interrupted),
+        (
+            "not_client_hello",
+            UNEXPECTED_MESSAGE,
+            client::records(&other_kind, &[]),
+        ),
+        (
+            "not_client_hello",
+            UNEXPECTED_MESSAGE,
+            client::records(&finished, &[]),
+        ),
+    ];
+    let versions = [[0, 0], [0, 2], [2, 0], [2, 0xff]];
+    let versions = versions.map(|version| ("hello_version", PROTOCOL_VERSION, of_version(version)));
+    let lengths = named.clone().extension(77, Vec::new());
+    let hellos = [
         (
             "hello_length",
             b"\x16\x03\x01\0\x06\x01\0\0\x02\x03\x03".to_vec(),
@@ -94,14 +122,20 @@ fn refused_hellos() -> Vec<Refused> {
         ("sni_too_long", Hello::named(&"a.".repeat(200)).record()),
         (
             "extension_repeated",
-            named
-                .clone()
-                .extension(77, Vec::new())
-                .extension(77, Vec::new())
-                .record(),
+            lengths.extension(77, Vec::new()).record(),
         ),
         ("hello_length", lying_extension()),
-    ]
+    ];
+    let hellos = hellos.map(|(outcome, bytes)| (outcome, DECODE_ERROR, bytes));
+    framing.into_iter().chain(versions).chain(hellos).collect()
+}
+
+/// A sound hello that claims this version.
+fn of_version(version: [u8; 2]) -> Vec<u8> {
+    let mut record = Hello::named("a.test").record();
+    // Behind the headers of the record and of the message.
+    record[9..11].copy_from_slice(&version);
+    record
 }
 
 /// A hello whose last extension claims more bytes than there are.
@@ -114,21 +148,33 @@ fn lying_extension() -> Vec<u8> {
 }
 
 #[test]
-fn a_hello_that_is_none_gets_decode_error() {
+fn a_hello_that_is_none_gets_the_alert_that_servers_send() {
     let known = backend::echo("KNOWN");
     let proxy = Options::new()
         .route("a.test", &[&known.member()])
         .route("default:https", &[&known.member()])
         .start();
     let mut counts = HashMap::new();
-    for (outcome, bytes) in refused_hellos() {
+    for (outcome, alert, bytes) in refused_hellos() {
         let answer = exchange(proxy.https(), &bytes, Cut::Whole);
-        assert_eq!(answer.alert(), Some(DECODE_ERROR), "{outcome}: {answer:?}");
+        assert_eq!(answer.alert(), Some(alert), "{outcome}: {answer:?}");
         assert!(!answer.reset, "{outcome}");
         *counts.entry(outcome).or_insert(0) += 1;
         proxy.wait_for_outcome("tls", outcome, counts[outcome]);
     }
     assert_eq!(known.accepted(), 0);
+}
+
+/// Which version is spoken is between client and backend (RFC 8446 section 4.2.1).
+#[test]
+fn a_hello_of_a_version_that_nobody_knows_yet_reaches_its_backend() {
+    let known = backend::echo("KNOWN");
+    let proxy = Options::new().route("a.test", &[&known.member()]).start();
+    for version in [[3, 0], [3, 4], [4, 1], [0xfe, 0xfe], [0xff, 0xff]] {
+        let hello = of_version(version);
+        let answer = exchange(proxy.https(), &hello, Cut::Whole);
+        assert_eq!(answer.echoed(), Some(("KNOWN", &hello[..])), "{version:?}");
+    }
 }
 
 #[test]

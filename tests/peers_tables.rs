@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 
 use support::backend;
 use support::client::{
-    self, Answer, Cut, DECODE_ERROR, Hello, Response, exchange, records, send_cut,
+    self, Answer, Cut, DECODE_ERROR, Hello, PROTOCOL_VERSION, Response, exchange, records, send_cut,
 };
 use support::proxy::{Options, Proxy};
 
@@ -221,7 +221,7 @@ fn hellos() -> Vec<Row> {
             Hello::without_extensions().record(),
             Reaches("D"),
         ),
-        row("SSLv2", sslv2.to_vec(), Alert(DECODE_ERROR)),
+        row("SSLv2", sslv2.to_vec(), Alert(PROTOCOL_VERSION)),
         row("2 KB of early data behind", early_data, Reaches("A")),
         row(
             "2 KB of early data behind several records",

@@ -8,6 +8,8 @@ use std::fmt::Write;
 use super::{Head, Refusal};
 use crate::route::{Host, HostError};
 
+/// That of SSL 3.0, the first whose hellos look like this.
+const VERSION_MIN: u16 = 0x0300;
 const SESSION_ID_BYTES_MAX: usize = 32;
 pub(super) const RANDOM_BYTES: usize = 32;
 
@@ -58,7 +60,9 @@ pub(super) fn parse_hello(body: &[u8]) -> Result<Head, Refusal> {
     let mut reader = Reader(body);
     let lies = Refusal::HelloLength;
     let version = reader.u16().ok_or(lies)?;
-    if version >> 8 != 3 {
+    // A higher one than any that exists is the backend's to negotiate (RFC 8446 section 4.2.1, RFC
+    // 5246 appendix E.1): the client may know more than this proxy, and the layout stays.
+    if version < VERSION_MIN {
         return Err(Refusal::HelloVersion);
     }
     reader.bytes(RANDOM_BYTES).ok_or(lies)?;

@@ -10,6 +10,12 @@ pub enum Answer {
     TooLarge,
     /// HTTP 405; never about TLS.
     MethodNotAllowed,
+    /// TLS alert protocol_version; never about HTTP.
+    ProtocolVersion,
+    /// TLS alert unexpected_message; never about HTTP.
+    UnexpectedMessage,
+    /// TLS alert record_overflow; never about HTTP.
+    RecordOverflow,
 }
 
 macro_rules! refusals {
@@ -89,30 +95,30 @@ refusals! {
     HttpOnTlsPort "http_on_tls_port" Malformed
         "an HTTP request came in on the TLS port; use https:// or the HTTP port"
     /// An SSL 2.0 CLIENT-HELLO, or a later hello in its framing (RFC 6176 forbids both).
-    SslV2Hello "sslv2_hello" Malformed
+    SslV2Hello "sslv2_hello" ProtocolVersion
         "the client speaks in SSL 2.0 framing, which carries no name; let it speak TLS 1.0 or later"
     /// The major version of a record is not 3.
-    RecordVersion "record_version" Malformed
+    RecordVersion "record_version" ProtocolVersion
         "a record's version does not begin with 3; the client speaks no known TLS"
     /// A handshake record without content (RFC 8446 section 5.1).
-    RecordEmpty "record_empty" Malformed
+    RecordEmpty "record_empty" UnexpectedMessage
         "a handshake record is empty, which TLS forbids; the client is broken or hostile"
     /// A record of more than 16,384 bytes of plaintext (RFC 8446 section 5.1).
-    RecordTooLong "record_too_long" Malformed
+    RecordTooLong "record_too_long" RecordOverflow
         "a record is longer than the 16,384 bytes TLS allows; the client is broken or hostile"
     /// An alert, a ChangeCipherSpec or data before the hello is complete (RFC 8446 section 5.1).
-    RecordNotHandshake "record_not_handshake" Malformed
+    RecordNotHandshake "record_not_handshake" UnexpectedMessage
         "a record that is no handshake came before the end of the hello; \
          the client gave up or is broken"
     /// The first handshake message is no ClientHello.
-    NotClientHello "not_client_hello" Malformed
+    NotClientHello "not_client_hello" UnexpectedMessage
         "the first handshake message is no ClientHello; the client is broken or resumes mid-stream"
     /// The hello does not end within the limit.
     HelloTooLarge "hello_too_large" TooLarge
         "the ClientHello is larger than the limit; raise hello_bytes_max if such clients are yours"
-    /// The major version in the hello is not 3.
-    HelloVersion "hello_version" Malformed
-        "the hello's version does not begin with 3; the client speaks no known TLS"
+    /// The version in the hello is lower than that of SSL 3.0 (RFC 5246 appendix E.1).
+    HelloVersion "hello_version" ProtocolVersion
+        "the hello's version is lower than that of SSL 3.0; let the client speak TLS 1.2 or later"
     /// A length in the hello points behind the end of what holds it.
     HelloLength "hello_length" Malformed
         "a length inside the hello lies; the client is broken or hostile"

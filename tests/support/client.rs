@@ -14,7 +14,10 @@ use super::backend;
 /// A client that waits this long for a byte has found a bug.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+pub const UNEXPECTED_MESSAGE: u8 = 10;
+pub const RECORD_OVERFLOW: u8 = 22;
 pub const DECODE_ERROR: u8 = 50;
+pub const PROTOCOL_VERSION: u8 = 70;
 pub const INTERNAL_ERROR: u8 = 80;
 pub const UNRECOGNIZED_NAME: u8 = 112;
 

@@ -342,6 +342,36 @@ fn a_hello_in_one_byte_records_costs_its_length_only() {
     assert!(start.elapsed() < Duration::from_secs(5));
 }
 
+/// From SSL 3.0 to what no RFC has a name for: which one is spoken is the backend's to say.
+#[test]
+fn hellos_of_any_version_from_ssl_3_are_routed() {
+    for (version, want) in [
+        (0x0000, "hello_version"),
+        (0x0002, "hello_version"),
+        (0x0200, "hello_version"),
+        (0x02ff, "hello_version"),
+        (0x0300, "a.test"),
+        (0x0303, "a.test"),
+        (0x0304, "a.test"),
+        (0x03ff, "a.test"),
+        (0x0401, "a.test"),
+        (0x7f1c, "a.test"),
+        (0xfefe, "a.test"),
+        (0xffff, "a.test"),
+    ] {
+        let hello = Hello {
+            version,
+            ..Hello::named("a.test", 0)
+        };
+        let data = hello.records();
+        assert_eq!(word(&sniff(Protocol::Tls, &data)), want, "{version:#06x}");
+        for end in 0..data.len() {
+            assert_eq!(sniff(Protocol::Tls, &data[..end]), Sniff::More);
+        }
+        fuzz_tls(&data);
+    }
+}
+
 proptest! {
     #[test]
     fn sound_hellos_are_routed_however_they_are_cut((hello, name, cuts) in any_hello()) {
