@@ -6,6 +6,7 @@
 pub(crate) mod admit;
 pub(crate) mod announce;
 pub(crate) mod head;
+pub(crate) mod linger;
 pub(crate) mod listed;
 mod reach;
 pub(crate) mod send;
@@ -23,19 +24,10 @@ use crate::protocol::Protocol;
 use crate::reply;
 use crate::ring::Deadline;
 use crate::sys::Socket;
+use linger::linger;
 use reach::{Arrival, Reached, reach};
-use send::send_all;
-use std::io;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
-
-/// After a refusal the client may take this long to finish sending and read the answer; closing
-/// at once with its bytes unread would reset the connection and destroy the answer on its way.
-const FAREWELL_DEADLINE: Duration = Duration::from_secs(1);
-/// A client that sends more than this after a refusal is not going to read the answer.
-const FAREWELL_BYTES_MAX: usize = 256 * 1024;
-/// As long a client may take all in all, while it takes something in each [`FAREWELL_DEADLINE`].
-const LINGER_DEADLINE: Duration = Duration::from_secs(30);
+use std::time::Instant;
 
 /// Serves one accepted connection of the HTTP port, as [`serve`] does those of the TLS port. A task
 /// of another kind, because between two requests it is smaller than one that relays.
@@ -184,60 +176,7 @@ pub async fn farewell(
         let _ = client.send(answer);
         return;
     }
-    deadline.set(local.ring.now() + FAREWELL_DEADLINE);
-    // Earlier answers may still be under way, and a page of the operator's may be large.
-    let sent = deadline.bound(send_all(local, client, answer)).await;
-    let Some(Ok(())) = sent else {
-        return;
-    };
-    client.shutdown_write();
-    read_to_end_in_time(local, client, deadline).await;
-}
-
-/// Lets the client finish sending, so that it can read what it was sent last. One that still takes
-/// what is under way has longer, for closing upon its unread bytes would destroy that.
-pub async fn read_to_end_in_time(local: &Local, client: &Socket, deadline: &Deadline) {
-    let end = local.ring.now() + LINGER_DEADLINE;
-    loop {
-        let under_way = client.unacknowledged();
-        deadline.set(local.ring.now() + FAREWELL_DEADLINE);
-        let reading = deadline.bound(read_to_end(local, client)).await;
-        if let Some(Sent::Everything) = reading {
-            return;
-        }
-        if let Some(Sent::TooMuch) = reading
-            && client.unacknowledged() > 0
-        {
-            // Its time is not over, though its bytes are.
-            deadline.passed().await;
-        }
-        if client.unacknowledged() >= under_way || local.ring.now() >= end {
-            return;
-        }
-    }
-}
-
-/// What a client did that was let finish.
-enum Sent {
-    /// It has finished or failed.
-    Everything,
-    TooMuch,
-}
-
-/// Reads and forgets until the client has finished, failed or sent too much.
-async fn read_to_end(local: &Local, client: &Socket) -> Sent {
-    let mut left = FAREWELL_BYTES_MAX;
-    loop {
-        let read = client.recv(&mut local.buffer.borrow_mut());
-        match read {
-            Ok(bytes) if bytes > 0 && bytes < left => left -= bytes,
-            Ok(bytes) if bytes > 0 => return Sent::TooMuch,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let _ = local.ring.readable(client).await;
-            }
-            _ => return Sent::Everything,
-        }
-    }
+    linger(local, client, answer, deadline).await;
 }
 
 #[cfg(test)]

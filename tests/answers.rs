@@ -370,27 +370,40 @@ fn an_answer_arrives_whole_though_the_client_sends_much_more() {
     }
 }
 
-/// More than the proxy is willing to read in vain: the connection is cut, behind the answer.
+/// It is read in vain for as long as the body deadline says: then the connection is cut, behind the
+/// answer.
 #[test]
 fn an_answer_arrives_whole_though_the_client_never_stops() {
     let known = backend::echo("KNOWN");
-    let proxy = Options::new().route("a.test", &[&known.member()]).start();
-    let behind = vec![b'x'; 20 * 1024 * 1024];
+    let proxy = Options::new()
+        .route("a.test", &[&known.member()])
+        .args(&["--body-deadline", "1s"])
+        .start();
+    let behind = vec![b'x'; 64 * 1024];
     for (address, head, status) in [
         (proxy.http(), request("unknown.test"), Some(421)),
         (proxy.https(), Hello::named("unknown.test").record(), None),
     ] {
         let mut stream = client::connect(address);
         stream.write_all(&head).expect("the head is taken");
-        let cut = stream
-            .write_all(&behind)
-            .expect_err("nobody reads all that");
+        let began = Instant::now();
+        let cut = loop {
+            if let Err(error) = stream.write_all(&behind) {
+                break error;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        let took = began.elapsed();
         assert!(
             matches!(
                 cut.kind(),
                 ErrorKind::BrokenPipe | ErrorKind::ConnectionReset
             ),
             "{cut}"
+        );
+        assert!(
+            took > Duration::from_millis(900) && took < Duration::from_secs(4),
+            "{took:?}"
         );
         let answer = Answer::read(&mut stream);
         assert_eq!(answer.status(), status, "{answer:?}");

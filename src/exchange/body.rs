@@ -105,6 +105,11 @@ impl Mover {
         self.framing.is_done() && matches!(self.carried, Carried::Nothing)
     }
 
+    /// Whether the source has nothing more to give.
+    pub fn has_read_all(&self) -> bool {
+        self.framing.is_done()
+    }
+
     /// Bytes the target has taken.
     pub fn moved_bytes(&self) -> u64 {
         self.moved_bytes

@@ -8,6 +8,7 @@ use super::body::{Moved, Mover};
 use super::client_end::ClientEnd;
 use super::idle::Upstream;
 use super::order::Order;
+use crate::conn::linger::Discard;
 use crate::lease::Lease;
 use crate::local::Local;
 use crate::metrics::Counter;
@@ -79,6 +80,7 @@ pub struct Carry<'s> {
     up_over: bool,
     /// The backend takes nothing more; it may have answered all the same.
     up_failed: bool,
+    discard: Discard,
     /// An interim response that the client's socket had no room for.
     interim: Option<Mover>,
     down: Down,
@@ -113,6 +115,7 @@ impl<'s> Carry<'s> {
             lease,
             up_over: false,
             up_failed: false,
+            discard: Discard::default(),
             interim: None,
             down: Down::Head(Vec::new()),
             client_told: false,
@@ -180,10 +183,14 @@ impl<'s> Carry<'s> {
     }
 
     fn poll_up(&mut self, deadline: &Deadline, context: &mut Context<'_>) -> Poll<Finish> {
-        if self.up_over || self.up_failed {
+        if self.up_over {
             return Poll::Pending;
         }
         let client = &mut *self.client;
+        if self.up_failed {
+            self.discard(context);
+            return Poll::Pending;
+        }
         let moved = self.up.poll(
             self.local,
             &client.socket,
@@ -207,8 +214,17 @@ impl<'s> Carry<'s> {
             Moved::Broken(refusal) => self.abort(Outcome::Refused(refusal)),
             Moved::TargetFailed => {
                 self.up_failed = true;
+                self.discard(context);
                 Poll::Pending
             }
+        }
+    }
+
+    /// The backend will not have the rest of the request. It is read all the same, since the client
+    /// may read nothing before it has sent it; what comes behind the request is another one.
+    fn discard(&mut self, context: &mut Context<'_>) {
+        if !self.up.has_read_all() {
+            let _ = self.discard.poll(self.local, &self.client.socket, context);
         }
     }
 

@@ -20,9 +20,10 @@ pub use idle::{IdlePool, keep as keep_idle};
 use crate::client::Client;
 use crate::conn::admit;
 use crate::conn::head::{left, read_front};
+use crate::conn::linger::linger;
 use crate::conn::listed::Listed;
 use crate::conn::send::send_all;
-use crate::conn::{Story, farewell, read_to_end_in_time};
+use crate::conn::{Story, farewell};
 use crate::http::{Hop, RequestReader};
 use crate::lease::Lease;
 use crate::local::Local;
@@ -155,8 +156,7 @@ async fn refuse(local: &Local, end: &ClientEnd, outcome: Outcome, deadline: &Dea
 /// Closing with bytes of the client unread would destroy the answer on its way.
 async fn leave(local: &Local, end: &ClientEnd, deadline: &Deadline) {
     if end.has_spoken || !end.pending().is_empty() {
-        end.socket.shutdown_write();
-        Box::pin(read_to_end_in_time(local, &end.socket, deadline)).await;
+        Box::pin(linger(local, &end.socket, &[], deadline)).await;
     }
 }
 
