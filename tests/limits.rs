@@ -449,3 +449,54 @@ fn dns_answers_where_no_backend_may_be_are_skipped() {
     wait_until("another answer", SOON, || ask().text() == "served");
     assert_eq!(proxy.series("pointsman_names_denied"), Some(0.0));
 }
+
+/// After 101, and from the beginning of an HTTP/2 connection, it is one connection of its host, its
+/// backend and its client for as long as it lives.
+#[test]
+fn a_tunnel_counts_wherever_a_request_does_until_it_ends() {
+    let backend = backend::raw(|mut stream| {
+        let mut head = [0; 1024];
+        let read = stream.read(&mut head).unwrap_or(0);
+        let answer: &[u8] = match head[..read].starts_with(b"PRI") {
+            true => b"settings",
+            false => b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n",
+        };
+        let _ = stream.write_all(answer);
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let upgrade = b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
+    let mut h2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    // HEADERS with END_STREAM and END_HEADERS: GET, https, / and a literal :authority of 6 bytes.
+    h2.extend_from_slice(b"\0\0\x0b\x01\x05\0\0\0\x01\x82\x87\x84\x41\x06a.test");
+    let member = backend.member();
+    let full = format!("{member} max=2");
+    for (members, args) in [
+        (vec![member.as_str(), "@max-connections=2"], vec![]),
+        (vec![full.as_str()], vec!["--queue", "0"]),
+        (
+            vec![member.as_str()],
+            vec!["--max-connections-per-client", "2"],
+        ),
+    ] {
+        let proxy = Options::new()
+            .cores("0-1")
+            .route("a.test", &members)
+            .args(&["--h2c", "yes"])
+            .args(&args)
+            .start();
+        for (first, is_tunnel) in [(upgrade.as_slice(), &b"HTTP/1.1 101"[..]), (&h2, b"sett")] {
+            let open = || {
+                let mut stream = client::connect(proxy.http());
+                let _ = stream.write_all(first);
+                let mut said = [0; 12];
+                let read = stream.read(&mut said).unwrap_or(0);
+                said[..read].starts_with(is_tunnel).then_some(stream)
+            };
+            let held: Vec<TcpStream> = (0..6).filter_map(|_| open()).collect();
+            assert_eq!(held.len(), 2, "{members:?} {args:?}");
+            drop(held);
+            wait_until("what has ended makes room", SOON, || open().is_some());
+            wait_until("all have ended", SOON, || proxy.live() == 0);
+        }
+    }
+}

@@ -394,7 +394,8 @@ async fn answer(
                 return Ok(client_goes_on);
             }
             Finish::Upgraded => {
-                // A route that was replaced is not kept for as long as a tunnel may live.
+                // It counts for as long as it lives; a route that was replaced is not kept that long.
+                let _place = order.place.take();
                 drop(order);
                 let outcome = tunnel(local, end, &upstream, deadline, lease).await;
                 return Err(Ended::Over(outcome));

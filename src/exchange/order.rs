@@ -45,7 +45,7 @@ pub struct Order {
     /// For the log and for whoever else is to be told, if anybody.
     pub name: Option<Box<Host>>,
     /// Counts it among those of its host, where that has a limit.
-    _place: Option<Held>,
+    pub place: Option<Held>,
 }
 
 /// What the bytes received so far amount to.
@@ -194,7 +194,7 @@ fn order(
         binds_connection: head.binds_connection,
         head_complete,
         name: head.host.clone().filter(|_| is_told).map(Box::new),
-        _place: place,
+        place,
     }
 }
 
