@@ -457,3 +457,52 @@ fn a_backup_waits_for_the_others_to_fail() {
     });
     assert!((0..20).all(|_| get() == "main"));
 }
+
+/// What is waited for is the backend's first byte, whatever the client does meanwhile: a client that
+/// goes on must not have its backend taken for silent for as long as it stays.
+#[test]
+fn a_client_that_goes_on_behind_its_hello_keeps_nobody_from_its_backend() {
+    let answering = |name: &'static str| {
+        backend::raw(move |mut stream| {
+            let _ = stream.read(&mut [0; 4096]);
+            std::thread::sleep(Duration::from_millis(30));
+            let _ = stream.write_all(name.as_bytes());
+            let _ = stream.read_to_end(&mut Vec::new());
+        })
+    };
+    let backends = [answering("a"), answering("b")];
+    let members = [backends[0].member(), backends[1].member()];
+    let record = &[20, 3, 3, 0, 1, 1];
+    let hello = Hello::named("a.test").record();
+    for goes_on in ["in one piece", "a little later", "by its end of stream"] {
+        let args = ["--balance", "round-robin"];
+        let proxy = start(&[&members[0], &members[1]], &args);
+        let open = |bytes: &[u8]| {
+            let mut stream = client::connect(proxy.https());
+            stream.write_all(bytes).expect("the proxy listens");
+            stream
+        };
+        let first_byte = |stream: &mut TcpStream| {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("an answer");
+            byte
+        };
+        let mut staying = match goes_on {
+            "in one piece" => open(&[hello.as_slice(), record].concat()),
+            _ => open(&hello),
+        };
+        std::thread::sleep(Duration::from_millis(10));
+        match goes_on {
+            "a little later" => staying.write_all(record).expect("connected"),
+            "by its end of stream" => {
+                staying.shutdown(Shutdown::Write).expect("connected");
+            }
+            _ => {}
+        }
+        let of_staying = first_byte(&mut staying);
+        std::thread::sleep(Duration::from_millis(600));
+        let others = (0..8).map(|_| first_byte(&mut open(&hello)));
+        let alike = others.filter(|byte| *byte == of_staying).count();
+        assert_eq!(alike, 4, "{goes_on}");
+    }
+}

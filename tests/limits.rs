@@ -459,7 +459,9 @@ fn a_tunnel_counts_wherever_a_request_does_until_it_ends() {
         let read = stream.read(&mut head).unwrap_or(0);
         let answer: &[u8] = match head[..read].starts_with(b"PRI") {
             true => b"settings",
-            false => b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n",
+            false => {
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"
+            }
         };
         let _ = stream.write_all(answer);
         let _ = stream.read_to_end(&mut Vec::new());

@@ -7,7 +7,7 @@ use super::announce::announce;
 use super::listed::Listed;
 use super::send::send_all;
 use crate::client::Client;
-use crate::dial::{LiveBackend, Round, dial};
+use crate::dial::{Round, dial};
 use crate::lease::Lease;
 use crate::local::Local;
 use crate::metrics::{Counter, Stage};
@@ -36,8 +36,6 @@ pub(super) struct Arrival<'c> {
 /// A backend that has the head, and has mostly begun to answer.
 pub(super) struct Reached {
     pub relay: Relay,
-    /// Counts it for as long as it lives.
-    backend: LiveBackend,
     /// Ends with the connection.
     _listed: Option<Box<Listed>>,
     pub head_bytes: usize,
@@ -75,7 +73,7 @@ pub(super) async fn reach(
         };
         if !is_tls {
             // Who speaks first is not known here: to have accepted is all that can be told.
-            reached.backend.answered(local);
+            reached.relay.accepted(local);
             return Ok(());
         }
         let has_another =
@@ -92,8 +90,7 @@ pub(super) async fn reach(
             .await
         {
             Begun::Answered => {
-                reached.backend.answered(local);
-                round.answered(local, reached.backend.backend());
+                round.answered(local, reached.relay.live().backend());
                 return Ok(());
             }
             Begun::ClientWentOn => return Ok(()),
@@ -102,11 +99,11 @@ pub(super) async fn reach(
                 return Err(Outcome::IdleTimeout);
             }
             Begun::Silent => {
-                round.unanswered(local, &reached.backend, Outcome::BackendTimeout);
+                round.unanswered(local, reached.relay.live(), Outcome::BackendTimeout);
             }
             Begun::Unanswered(_) if !has_another(&round) => return Ok(()),
             Begun::Unanswered(outcome) => {
-                round.unanswered(local, &reached.backend, outcome);
+                round.unanswered(local, reached.relay.live(), outcome);
                 reached.relay.give_up(local);
                 *place = None;
             }
@@ -137,7 +134,7 @@ impl Reached {
         deadline: &Deadline,
     ) -> Begun {
         if has_another(round) {
-            let ends = local.ring.now() + self.backend.patience(local);
+            let ends = local.ring.now() + self.relay.live().patience(local);
             deadline.set(ends.min(round.ends()));
             let begun = self.relay.begin(local, protocol, deadline).await;
             if begun != Begun::Silent || has_another(round) {
@@ -212,8 +209,7 @@ async fn hand_over(
     }
     let socket = client.socket().clone();
     Ok(Reached {
-        relay: Relay::new(socket, dialled.socket, lease, handed_over),
-        backend: dialled.backend,
+        relay: Relay::new(socket, dialled.socket, dialled.backend, lease, handed_over),
         _listed: listed,
         head_bytes,
     })

@@ -397,7 +397,7 @@ async fn answer(
                 // It counts for as long as it lives; a route that was replaced is not kept that long.
                 let _place = order.place.take();
                 drop(order);
-                let outcome = tunnel(local, end, &upstream, deadline, lease).await;
+                let outcome = tunnel(local, end, upstream, deadline, lease).await;
                 return Err(Ended::Over(outcome));
             }
             // Where asking twice is no harm.

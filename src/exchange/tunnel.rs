@@ -70,7 +70,7 @@ pub async fn h2c(
     let lease = Lease::new(local, &route, Protocol::Http, Some(&host), slot);
     // A route that was replaced is not kept for as long as a tunnel may live.
     drop(route);
-    Ok(tunnel(local, end, &upstream, deadline, lease).await)
+    Ok(tunnel(local, end, upstream, deadline, lease).await)
 }
 
 async fn read_more(local: &Local, end: &mut ClientEnd, deadline: &Deadline) -> Result<(), Outcome> {
@@ -93,7 +93,7 @@ async fn read_more(local: &Local, end: &mut ClientEnd, deadline: &Deadline) -> R
 pub async fn tunnel(
     local: &Rc<Local>,
     end: &mut ClientEnd,
-    upstream: &Upstream,
+    upstream: Upstream,
     deadline: &Deadline,
     lease: Option<Box<Lease>>,
 ) -> Outcome {
@@ -113,7 +113,13 @@ pub async fn tunnel(
         .metrics
         .borrow_mut()
         .count(Counter::BytesToBackend, held.len() as u64);
-    let backend = upstream.socket.clone();
-    let mut relay = Relay::new(end.socket.clone(), backend, lease, local.ring.now());
+    let client = end.socket.clone();
+    let mut relay = Relay::new(
+        client,
+        upstream.socket,
+        upstream.backend,
+        lease,
+        local.ring.now(),
+    );
     relay.run(local, Protocol::Http, deadline).await.outcome
 }

@@ -10,6 +10,7 @@ mod pool;
 
 pub use pool::PipePool;
 
+use crate::dial::LiveBackend;
 use crate::lease::Lease;
 use crate::local::Local;
 use crate::metrics::{Counter, Stage};
@@ -53,6 +54,8 @@ pub struct Relayed {
 pub struct Relay {
     client: Socket,
     backend: Socket,
+    /// Counts the backend's for as long as the relay lives, and waits with it for the first byte.
+    live: LiveBackend,
     /// Of the backend, where the host wants an end when it leaves.
     lease: Option<Box<Lease>>,
     up: Direction,
@@ -96,12 +99,14 @@ impl Relay {
     pub fn new(
         client: Socket,
         backend: Socket,
+        live: LiveBackend,
         lease: Option<Box<Lease>>,
         head_sent: Instant,
     ) -> Relay {
         Relay {
             client,
             backend,
+            live,
             lease,
             up: Direction::new(true),
             down: Direction::new(false),
@@ -123,7 +128,21 @@ impl Relay {
     pub async fn begin(&mut self, local: &Local, protocol: Protocol, deadline: &Deadline) -> Begun {
         let begun = poll_fn(|context| self.poll_begin(local, deadline, context)).await;
         self.note_progress(local, protocol);
+        if begun == Begun::Answered {
+            // Also where the client has no room for it yet.
+            self.note_first_byte(local, protocol);
+        }
         begun
+    }
+
+    /// The connection's place among those of its backend.
+    pub fn live(&self) -> &LiveBackend {
+        &self.live
+    }
+
+    /// Nothing is to be learnt of the backend by what it says first.
+    pub fn accepted(&mut self, local: &Local) {
+        self.live.answered(local);
     }
 
     fn poll_begin(
@@ -307,15 +326,22 @@ impl Relay {
         }
         self.seen_bytes = moved;
         self.last_moved = local.ring.now();
-        if self.down.moved_bytes() > 0
-            && let Some(head_sent) = self.waiting_for_first_byte.take()
-        {
-            let waited = self.last_moved.saturating_duration_since(head_sent);
-            local
-                .metrics
-                .borrow_mut()
-                .record(protocol, Stage::FirstByte, waited);
+        if self.down.moved_bytes() > 0 {
+            self.note_first_byte(local, protocol);
         }
+    }
+
+    /// The backend has answered. Whatever the client did meanwhile, it is waited for no longer.
+    fn note_first_byte(&mut self, local: &Local, protocol: Protocol) {
+        let Some(head_sent) = self.waiting_for_first_byte.take() else {
+            return;
+        };
+        self.live.answered(local);
+        let waited = local.ring.now().saturating_duration_since(head_sent);
+        local
+            .metrics
+            .borrow_mut()
+            .record(protocol, Stage::FirstByte, waited);
     }
 
     fn count(&self, local: &Local) {
