@@ -13,6 +13,7 @@ use pointsman::route::ProxyVersion;
 use pointsman::sniff::ja4;
 use support::backend::{self, Backend};
 use support::client::{self, Hello, PATIENCE, Response};
+use support::http::Wire;
 use support::port::refusing;
 use support::proxy::{Options, Proxy};
 use support::receiver::{self, Receiver};
@@ -333,4 +334,43 @@ fn a_large_head_is_carried_whole_behind_its_header() {
     let all = [first, rest].concat();
     let (_, behind) = split(&all);
     assert_eq!(behind, [&hello[..], b"tail"].concat());
+}
+
+/// A connection that begins with a header belongs to its client, and what the header says of the name
+/// to that name.
+#[test]
+fn a_kept_connection_is_used_again_only_for_the_name_in_its_header() {
+    let told = |stream: &TcpStream| {
+        let mut wire = Wire::new(stream.try_clone().expect("a socket"));
+        let request = wire.announced_head().expect("a request");
+        let (header, _) = split(&request);
+        let name = header.tlvs.value(TlvKind::AUTHORITY).unwrap_or_default();
+        (String::from_utf8_lossy(name).into_owned(), wire)
+    };
+    let backend = backend::raw(move |stream| {
+        let (name, mut wire) = told(&stream);
+        for number in 1.. {
+            let body = format!("{name} {number}");
+            let length = body.len();
+            wire.send(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}"
+            ));
+            let Ok(Some(_)) = wire.request() else { return };
+        }
+    });
+    let member = format!("{} proxy=v2", backend.member());
+    let proxy = Options::new()
+        .route("a.test", &[&member])
+        .route("b.test", &[&member])
+        .start();
+    let mut wire = Wire::connect(proxy.http());
+    for (host, answer) in [
+        ("a.test", "a.test 1"),
+        ("a.test", "a.test 2"),
+        ("b.test", "b.test 1"),
+        ("b.test", "b.test 2"),
+        ("a.test", "a.test 1"),
+    ] {
+        assert_eq!(wire.get(host, "/").text(), answer);
+    }
 }

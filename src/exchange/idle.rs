@@ -10,7 +10,7 @@ use crate::dial::{Dialled, LiveBackend};
 use crate::local::Local;
 use crate::protocol::Protocol;
 use crate::ring::Operation;
-use crate::route::{Address, Backend, Delivery};
+use crate::route::{Address, Backend, Delivery, Host, ProxyVersion};
 use crate::sys::Socket;
 use hashbrown::HashMap;
 use std::future::{Future, poll_fn};
@@ -36,6 +36,8 @@ pub struct Upstream {
     /// Whether it knows something of its client (a PROXY header, a source address, credentials of
     /// the connection) and must never carry another's request.
     pub is_bound: bool,
+    /// The name in the PROXY header that it began with, if that has any.
+    pub told_name: Option<Box<Host>>,
 }
 
 impl Upstream {
@@ -47,7 +49,14 @@ impl Upstream {
             address: dialled.address,
             watch: None,
             reused: false,
+            told_name: None,
         }
+    }
+
+    /// Whether what it was told of its first request holds for one to this name, too.
+    pub fn may_be_asked_for(&self, name: Option<&Host>) -> bool {
+        let is_told = self.backend.delivery().proxy == Some(ProxyVersion::V2);
+        !is_told || self.told_name.as_deref() == name
     }
 }
 
@@ -133,6 +142,7 @@ pub fn take(
                 watch: Some(watch),
                 reused: true,
                 is_bound: false,
+                told_name: None,
             });
         }
     }

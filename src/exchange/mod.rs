@@ -335,6 +335,7 @@ async fn answer(
             );
             if let Some(outgoing) = outgoing.map_err(Ended::Refused)? {
                 plain = Some(std::mem::replace(&mut order.outgoing, outgoing));
+                upstream.told_name = order.name.clone();
             }
         }
         let _listed = local.lookup.as_ref().and_then(|_| {
@@ -401,7 +402,7 @@ async fn answer(
                 return Err(Ended::Over(outcome));
             }
             // Where asking twice is no harm.
-            Finish::Unanswered { unsent } if is_whole && (unsent || order.idempotent) => {
+            Finish::Unanswered { unsent } if unsent || is_whole && order.idempotent => {
                 may_reuse = false;
                 if was_reused {
                     // It closed an idle connection while the request was on its way: a fresh one is

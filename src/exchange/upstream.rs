@@ -59,6 +59,7 @@ pub async fn upstream(
         && may_reuse
         && bound.socket.is_quiet()
         && route.has(bound.backend.backend().slot())
+        && bound.may_be_asked_for(order.name.as_deref())
     {
         return Ok(*bound);
     }

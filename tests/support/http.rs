@@ -103,6 +103,13 @@ impl Wire {
         Ok(self.head()?.map(|head| Message { head, body }))
     }
 
+    /// A PROXY header of version 2 and the head of the request behind it.
+    pub fn announced_head(&mut self) -> io::Result<Vec<u8>> {
+        let signature = self.through(b"\r\n\r\n\0\r\nQUIT\n")?;
+        let rest = self.through(b"\r\n\r\n")?;
+        Ok([signature, rest].into_iter().flatten().flatten().collect())
+    }
+
     /// The body behind such a head.
     pub fn request_body(&mut self, head: &Message) -> io::Result<Vec<u8>> {
         Ok(self.with_body(head.head.clone(), false)?.body)
