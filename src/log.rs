@@ -42,6 +42,7 @@ impl Log {
             .finish(std::io::stderr());
         let dropped = writer.error_counter();
         tracing::subscriber::set_global_default(subscriber(settings, writer))?;
+        std::panic::set_hook(Box::new(log_panic));
         Ok(Log {
             dropped,
             _writer: guard,
@@ -80,31 +81,90 @@ where
     tracing_subscriber::registry().with(lines.with_filter(filter))
 }
 
-/// The line that says that every listener is bound: `ready https=127.0.0.1:8443
-/// http=[::1]:8080 admin=127.0.0.1:9000`, the words in this order, repeated per address.
-pub fn ready_line(listeners: &[(Protocol, SocketAddr)], admin: Option<SocketAddr>) -> String {
-    let mut line = String::from("ready");
-    for (protocol, word) in [
+/// The line that says that every listener is bound. As text `ready https=127.0.0.1:8443
+/// http=[::1]:8080 admin=127.0.0.1:9000`, the words in this order, repeated per address; as JSON the
+/// same, with a list of addresses for each word.
+pub fn ready_line(
+    format: LogFormat,
+    listeners: &[(Protocol, SocketAddr)],
+    admin: Option<SocketAddr>,
+) -> String {
+    let words = [
         (Protocol::Tls, "https"),
         (Protocol::Http, "http"),
         (Protocol::Tcp, "listen"),
-    ] {
-        for (_, address) in listeners.iter().filter(|(of, _)| *of == protocol) {
-            write!(line, " {word}={address}").expect("a String takes everything");
+    ];
+    let of = |protocol| {
+        let fits = move |(of, _): &&(Protocol, SocketAddr)| *of == protocol;
+        listeners.iter().filter(fits).map(|(_, address)| *address)
+    };
+    let mut places: Vec<(&str, Vec<SocketAddr>)> = words
+        .map(|(protocol, word)| (word, of(protocol).collect()))
+        .into();
+    places.push(("admin", admin.into_iter().collect()));
+    places.retain(|(_, addresses)| !addresses.is_empty());
+    match format {
+        LogFormat::Text => {
+            let mut line = String::from("ready");
+            for (word, addresses) in places {
+                for address in addresses {
+                    write!(line, " {word}={address}").expect("a String takes everything");
+                }
+            }
+            line
+        }
+        LogFormat::Json => {
+            let mut line = json_line("INFO", "ready");
+            let fields = places.into_iter().map(|(word, addresses)| {
+                let addresses = addresses.iter().map(SocketAddr::to_string).collect();
+                (word.to_owned(), addresses)
+            });
+            line.extend(fields);
+            serde_json::Value::from(line).to_string()
         }
     }
-    if let Some(admin) = admin {
-        write!(line, " admin={admin}").expect("a String takes everything");
-    }
-    line
 }
 
-/// Writes a line past the log: it must come out whatever the level and the format. A closed
+/// The line that says why the process ends by itself.
+pub fn failure_line(format: LogFormat, cause: &str) -> String {
+    match format {
+        LogFormat::Text => format!("pointsman: {cause}"),
+        LogFormat::Json => serde_json::Value::from(json_line("ERROR", cause)).to_string(),
+    }
+}
+
+/// An event as the JSON log has them.
+fn json_line(level: &str, message: &str) -> serde_json::Map<String, serde_json::Value> {
+    let mut time = String::new();
+    // A clock that cannot be written leaves the line without one.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+    let pairs = [
+        ("timestamp", time.as_str()),
+        ("level", level),
+        ("message", message),
+        ("target", "pointsman"),
+    ];
+    let pairs = pairs.map(|(name, value)| (name.to_owned(), value.into()));
+    pairs.into_iter().collect()
+}
+
+/// Writes a line past the log: it must come out whatever the level and how much waits. A closed
 /// standard error is no reason to stop.
 pub fn print_line(line: &str) {
     let _ = std::io::stderr()
         .lock()
         .write_all(format!("{line}\n").as_bytes());
+}
+
+/// In place of what the standard library prints, which is several lines and of no format.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    tracing::error!(
+        thread = thread.name(),
+        at = panic.location().map(tracing::field::display),
+        "panic: {}",
+        panic.payload_as_str().unwrap_or("without words")
+    );
 }
 
 /// `time=… level=… target=… message="…" key=value`: whatever a value holds, it stays on its line
@@ -265,10 +325,19 @@ mod tests {
             (Protocol::Tls, address("127.0.0.1:8443")),
             (Protocol::Tls, address("[::1]:8443")),
         ];
+        let admin = Some(address("127.0.0.1:9000"));
         assert_eq!(
-            ready_line(&listeners, Some(address("127.0.0.1:9000"))),
+            ready_line(LogFormat::Text, &listeners, admin),
             "ready https=127.0.0.1:8443 https=[::1]:8443 http=127.0.0.1:8080 admin=127.0.0.1:9000"
         );
-        assert_eq!(ready_line(&[], None), "ready");
+        assert_eq!(ready_line(LogFormat::Text, &[], None), "ready");
+
+        let line = ready_line(LogFormat::Json, &listeners, admin);
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["message"], "ready");
+        let https = serde_json::json!(["127.0.0.1:8443", "[::1]:8443"]);
+        assert_eq!(line["https"], https);
+        assert_eq!(line["admin"], serde_json::json!(["127.0.0.1:9000"]));
+        assert_eq!(line["listen"], serde_json::Value::Null);
     }
 }

@@ -4,7 +4,7 @@ use mimalloc::MiMalloc;
 use pointsman::config::{Action, ConfigError, LogLevel, ReadError, Typed, read};
 use pointsman::control::SignalEvents;
 use pointsman::demo::Demo;
-use pointsman::log::{Log, print_line};
+use pointsman::log::{Log, failure_line, print_line};
 use pointsman::protocol::Protocol;
 use pointsman::{check, run};
 use std::error::Error;
@@ -30,14 +30,17 @@ fn main() -> ExitCode {
                 return ExitCode::from(said.exit_code() as u8);
             }
             print_line(&format!("pointsman: {error}"));
-            let of_configuration = error.is::<ReadError>() || error.is::<ConfigError>();
-            ExitCode::from(if of_configuration {
-                WRONG_CONFIGURATION
-            } else {
-                CANNOT_START
-            })
+            exit_code(&*error)
         }
     }
+}
+
+fn exit_code(error: &(dyn Error + 'static)) -> ExitCode {
+    let of_configuration = error.is::<ReadError>() || error.is::<ConfigError>();
+    ExitCode::from(match of_configuration {
+        true => WRONG_CONFIGURATION,
+        false => CANNOT_START,
+    })
 }
 
 fn start() -> Result<ExitCode, Box<dyn Error>> {
@@ -77,6 +80,14 @@ fn serve(
 ) -> Result<ExitCode, Box<dyn Error>> {
     let config = typed.check(&run::machine())?;
     let log = Log::start(config.log)?;
-    let ended = run::run(config, signals, &log, on_ready)?;
-    Ok(ExitCode::from(ended.exit_code()))
+    let format = config.log.format;
+    match run::run(config, signals, &log, on_ready) {
+        Ok(ended) => Ok(ExitCode::from(ended.exit_code())),
+        Err(error) => {
+            // Behind what the log still has to say.
+            drop(log);
+            print_line(&failure_line(format, &error.to_string()));
+            Ok(exit_code(&*error))
+        }
+    }
 }

@@ -153,7 +153,11 @@ pub fn run(
         mailboxes.push(mailbox);
     }
     signals.hold_stop();
-    log::print_line(&log::ready_line(&addresses, admin_address));
+    log::print_line(&log::ready_line(
+        config.log.format,
+        &addresses,
+        admin_address,
+    ));
     on_ready(&addresses);
     let reloading = sync.clone();
     let control = Control {

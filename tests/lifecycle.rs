@@ -385,3 +385,41 @@ fn without_debug_faults_nobody_can_make_a_core_panic() {
     assert!(refused.bytes.starts_with(b"HTTP/1.1 405 "), "{refused:?}");
     assert_eq!(proxy.live(), 0);
 }
+
+/// Whoever reads the log as JSON meets nothing else, from the first line to the last.
+#[test]
+fn a_log_of_json_is_json_in_every_line() {
+    let json = ["--log-format", "json", "--log", "debug"];
+    let mut proxy = Options::new()
+        .route("a.test", &["127.0.0.1:9"])
+        .args(&json)
+        .args(&["--debug-faults", "yes"])
+        .start();
+    let admin = proxy.admin();
+    let mut stream = std::net::TcpStream::connect(admin).expect("it listens");
+    std::io::Write::write_all(
+        &mut stream,
+        format!("POST /debug/panic/0 HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")
+            .as_bytes(),
+    )
+    .expect("it reads");
+    let ended = proxy.wait_for_exit(Duration::from_secs(10));
+    assert!(ended.is_some_and(|status| !status.success()), "{ended:?}");
+    let refused = Options::new()
+        .route("a.test", &["127.0.0.1:9"])
+        .listen("--http", &admin.to_string())
+        .args(&json)
+        .args(&["--latency-dir", "/dev/null/no"])
+        .start_and_fail();
+    for said in [proxy.stderr(), refused.1] {
+        assert!(!said.is_empty());
+        for line in said.lines() {
+            let parsed: serde_json::Value = serde_json::from_str(line)
+                .unwrap_or_else(|error| panic!("{error}: {line}\nin\n{said}"));
+            assert!(
+                parsed["level"].is_string() && parsed["message"].is_string(),
+                "{line}"
+            );
+        }
+    }
+}

@@ -122,7 +122,7 @@ impl Options {
     pub fn start(self) -> Proxy {
         let process = Process::start(self.command());
         let ready = process.wait_for_line(START_PATIENCE, |line| {
-            line.split(' ').next() == Some("ready")
+            line.split(' ').next() == Some("ready") || line.contains("\"message\":\"ready\"")
         });
         let Some(ready) = ready else {
             panic!("the proxy did not get ready; it said:\n{}", process.said());
@@ -155,11 +155,19 @@ impl Options {
 
 /// The addresses that the ready line gives for `key`, in its order.
 fn addresses(ready: &str, key: &str) -> Vec<SocketAddr> {
+    let parse = |address: &str| address.parse().expect("an address in the ready line");
+    if ready.starts_with('{') {
+        let line: serde_json::Value = serde_json::from_str(ready).expect("a line of JSON");
+        let listed = line[key].as_array().into_iter().flatten();
+        return listed
+            .map(|address| parse(address.as_str().expect("text")))
+            .collect();
+    }
     ready
         .split_whitespace()
         .filter_map(|word| word.split_once('='))
         .filter(|(name, _)| *name == key)
-        .map(|(_, address)| address.parse().expect("an address in the ready line"))
+        .map(|(_, address)| parse(address))
         .collect()
 }
 
