@@ -677,6 +677,33 @@ fn names_are_resolved_before_the_first_table_and_again_after_their_ttl() {
 }
 
 #[test]
+fn names_that_nobody_answers_for_do_not_hold_up_the_others() {
+    const DEAD: usize = 60;
+    let dns = Dns::start("10.3.3.3");
+    let names = ["dead", "alive"].map(|kind| {
+        (0..DEAD).map(move |n| (format!("{kind}{n}.test"), format!("{kind}{n}.internal")))
+    });
+    let rig = Rig::start(SyncConfig {
+        static_routes: names.into_iter().flatten().collect(),
+        dns_servers: vec![dns.address],
+        dns_ttl_min: Duration::from_millis(300),
+        ..SyncConfig::default()
+    });
+    // A look-up that is never answered takes ten seconds.
+    rig.wait(LATER, "the addresses of all that are alive", |rig| {
+        rig.handle.status().names_unresolved == DEAD
+    });
+    let view = rig.view.lock().unwrap();
+    for n in 0..DEAD {
+        let host = Host::from_operator(&format!("alive{n}.test")).unwrap();
+        let route = view.lookup(&host).unwrap();
+        assert_eq!(route.backends()[0].address_count(), 1, "alive{n}");
+    }
+    drop(view);
+    rig.handle.stop();
+}
+
+#[test]
 fn redis_over_tls_is_verified() {
     let directory = tempfile::tempdir().unwrap();
     make_certificates(directory.path());

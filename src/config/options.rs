@@ -117,7 +117,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "lookup",
         "YESNO",
         "no",
-        "yes: /client?backend=IP:PORT on the admin endpoint tells who is behind the connection that a backend sees come from there; takes two system calls and some 300 bytes per connection",
+        "yes: /client?backend=IP:PORT on the admin endpoint tells who is behind the connection that a backend sees come from there; takes two system calls and some 450 bytes per connection",
     ),
     one(
         "latency-dir",

@@ -18,6 +18,7 @@ pub(super) fn json(status: &SyncStatus) -> Value {
         "rejected_keys": status.rejected_keys,
         "rejected_members": status.rejected_members,
         "holding": status.holding,
+        "names_unresolved": status.names_unresolved,
         "names_failing": status.names_failing,
         "names_denied": status.names_denied,
     })
@@ -80,6 +81,11 @@ pub(super) fn write_prometheus(out: &mut impl Write, status: &SyncStatus) -> fmt
             "holding",
             "1 while the removal of many hosts is held back.",
             status.holding.into(),
+        ),
+        (
+            "names_unresolved",
+            "DNS names that have no address: not asked for yet, not answered, or with none that a backend may have.",
+            status.names_unresolved as u64,
         ),
         (
             "names_failing",

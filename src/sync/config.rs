@@ -49,8 +49,16 @@ pub(super) const REJECTIONS_KEPT_MAX: usize = 10_000;
 /// Between two snapshots: a storm of changes is not a storm of writes to the disk.
 pub(super) const SNAPSHOT_GAP: Duration = Duration::from_secs(5);
 
-/// DNS questions under way at once.
-pub(super) const LOOKUPS_MAX: usize = 32;
+/// DNS look-ups under way at once of names that are expected to be answered. Each holds two sockets, for
+/// its IPv4 and its IPv6 question.
+pub(super) const LOOKUPS_MAX: usize = 24;
+
+/// The same of names that fail, beside the others: a dead server keeps a look-up for ten seconds.
+pub(super) const FAILING_LOOKUPS_MAX: usize = 8;
+
+/// So long an answer is expected. Longer than servers take that know it or are near who does; a
+/// hundred dead names that are asked for first delay the others by this four times.
+pub(super) const LOOKUP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Sources of routes and the intervals at which they are asked.
 #[derive(Debug, Clone)]

@@ -12,6 +12,7 @@ mod keys;
 mod names;
 mod probe;
 mod rejected;
+mod resolve;
 mod settings;
 mod snapshot;
 mod status;
@@ -210,7 +211,7 @@ fn run(
         Rc::clone(&reload_names),
         Rc::clone(&last_answer),
     );
-    let names = names::keep_asking(Rc::clone(&truth), Rc::clone(&config), reload_names);
+    let names = resolve::keep_asking(Rc::clone(&truth), Rc::clone(&config), reload_names);
     let following = async {
         match checked.dialer {
             Some(dialer) => {

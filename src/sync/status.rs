@@ -74,6 +74,8 @@ pub struct SyncStatus {
     pub rejected_members: usize,
     /// Whether the removal of many hosts is held back at the moment.
     pub holding: bool,
+    /// DNS names that have no address to connect to.
+    pub names_unresolved: usize,
     /// DNS names whose last question failed.
     pub names_failing: usize,
     /// DNS names whose last answer had addresses where no backend may be.

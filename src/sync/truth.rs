@@ -171,6 +171,17 @@ impl Truth {
             status.hosts = hosts;
             status.backends = backends;
         });
+        self.tell_names();
+    }
+
+    /// Tells other threads how the names are.
+    pub(super) fn tell_names(&self) {
+        let counts = self.book.counts();
+        self.shared.update(|status| {
+            status.names_unresolved = counts.unresolved;
+            status.names_failing = counts.failing;
+            status.names_denied = counts.denied;
+        });
     }
 
     /// There is a table that can serve.
@@ -192,7 +203,8 @@ impl Truth {
         let Some(since) = self.first_table else {
             return;
         };
-        if !self.ready && (self.book.unanswered() == 0 || since.elapsed() >= FIRST_TABLE_WAIT) {
+        if !self.ready && (self.book.counts().unsettled == 0 || since.elapsed() >= FIRST_TABLE_WAIT)
+        {
             self.ready = true;
             self.shared.set_ready();
         }
