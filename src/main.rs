@@ -47,7 +47,7 @@ fn start() -> Result<ExitCode, Box<dyn Error>> {
     let signals = SignalEvents::catch()?;
     let (action, mut typed) = read(std::env::args_os(), std::env::vars_os())?;
     match action {
-        Action::Run | Action::Unwrap => serve(&typed, &signals, |_| {}),
+        Action::Run | Action::Unwrap => serve(&typed, signals, |_| {}),
         Action::Check => {
             let report = match typed.check(&run::machine()) {
                 Ok(config) => {
@@ -66,7 +66,7 @@ fn start() -> Result<ExitCode, Box<dyn Error>> {
         }
         Action::Demo => {
             let demo = Demo::start(&mut typed)?;
-            serve(&typed, &signals, |listeners| {
+            serve(&typed, signals, |listeners| {
                 println!("{}", demo.instructions(listeners));
             })
         }
@@ -75,7 +75,7 @@ fn start() -> Result<ExitCode, Box<dyn Error>> {
 
 fn serve(
     typed: &Typed,
-    signals: &SignalEvents,
+    signals: SignalEvents,
     on_ready: impl FnOnce(&[(Protocol, SocketAddr)]),
 ) -> Result<ExitCode, Box<dyn Error>> {
     let config = typed.check(&run::machine())?;

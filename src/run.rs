@@ -2,9 +2,7 @@
 //! and how the threads come to know each other.
 
 use crate::config::{BackendCongestion, Config, Limits, Machine};
-use crate::control::{
-    Admin, Control, CoreReporter, Cores, Ended, LatencyDir, Reports, SignalEvents,
-};
+use crate::control::{Admin, Control, CoreReporter, Ended, LatencyDir, Reports, SignalEvents};
 use crate::core::{self, Bound, Command, CoreConfig, LOCKED_MEMORY_PER_CORE_BYTES, Mailbox};
 use crate::local::Room;
 use crate::log::{self, Log};
@@ -15,6 +13,7 @@ use crate::route::{Table, Update};
 use crate::sync::{self, SyncConfig, SyncHandle};
 use crate::sys::{Congestion, Limited, Listener, Socket, own_addresses, raise_limit};
 use std::error::Error;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -52,7 +51,7 @@ impl Broadcast {
 /// Whatever keeps it from starting, with cause and remedy in its text.
 pub fn run(
     config: Config,
-    signals: &SignalEvents,
+    mut signals: SignalEvents,
     log: &Log,
     on_ready: impl FnOnce(&[(Protocol, SocketAddr)]),
 ) -> Result<Ended, Box<dyn Error>> {
@@ -70,10 +69,7 @@ pub fn run(
         .as_deref()
         .map(LatencyDir::open)
         .transpose()?;
-    let mut admin = config.admin.map(Admin::bind).transpose()?;
-    if config.debug_faults {
-        admin = admin.map(Admin::with_faults);
-    }
+    let admin = bind_admin(&config)?;
     let admin_address = admin.as_ref().map(Admin::address).transpose()?;
     let (addresses, mut bound) = bind(&config)?;
 
@@ -90,6 +86,16 @@ pub fn run(
         .backend_policy
         .with_listeners(addresses.clone(), own_addresses()?);
     let sync = Arc::new(sync::start(sync_config, Box::new(publish))?);
+    let reloading = sync.clone();
+    let control = Control {
+        drain: config.limits.drain,
+        latency_dir,
+        admin,
+        reload: Box::new(move || reloading.reload()),
+        reports: reports(&sync, log, config.lookup),
+    };
+    // From the first moment on, so that who waits for the first table can see why.
+    let control = control.start(&mut signals)?;
     while !sync.wait_first_table(Some(WAITING_IS_SAID_EVERY)) {
         if sync.has_ended() {
             return Err("the redis-sync thread ended before the first table; its last lines in the log say why".into());
@@ -153,24 +159,27 @@ pub fn run(
         mailboxes.push(mailbox);
     }
     signals.hold_stop();
+    control.serve(Arc::new(mailboxes));
     log::print_line(&log::ready_line(
         config.log.format,
         &addresses,
         admin_address,
     ));
     on_ready(&addresses);
-    let reloading = sync.clone();
-    let control = Control {
-        cores: Arc::new(mailboxes) as Arc<dyn Cores>,
-        drain: config.limits.drain,
-        latency_dir,
-        admin,
-        reload: Box::new(move || reloading.reload()),
-        reports: reports(&sync, log, config.lookup),
-    };
-    let ended = control.run(signals)?;
+    let ended = control.join();
     sync.stop();
     Ok(ended)
+}
+
+fn bind_admin(config: &Config) -> io::Result<Option<Admin>> {
+    let Some(address) = config.admin else {
+        return Ok(None);
+    };
+    let mut admin = Admin::bind(address)?.with_hosts(config.admin_hosts.clone());
+    if config.debug_faults {
+        admin = admin.with_faults();
+    }
+    Ok(Some(admin))
 }
 
 /// Starts one core with the newest table, and makes sure that it hears of the next.
@@ -263,8 +272,6 @@ fn reports(sync: &Arc<SyncHandle>, log: &Log, lookup: bool) -> Reports {
     Reports {
         sync: Box::new(move || of_status.status()),
         backends: Box::new(move || of_backends.backends()),
-        // The admin endpoint answers only once the cores have started, and they start with a table.
-        ready: Box::new(|| true),
         lookup,
         dropped_lines: Box::new(log.dropped_lines()),
     }

@@ -55,6 +55,7 @@ impl Typed {
             sync: self.sync_settings()?,
             http: self.http_settings()?,
             admin: self.optional("admin", value::admin_address)?,
+            admin_hosts: self.all("admin-host", value::admin_host)?,
             lookup: self.value("lookup", yes_or_no)?,
             latency_dir: self.optional("latency-dir", path)?,
             log: self.log()?,

@@ -46,6 +46,8 @@ pub struct Config {
     pub http: HttpSettings,
     /// Where the admin endpoint listens; `None`: nowhere.
     pub admin: Option<SocketAddr>,
+    /// Hosts by which the admin endpoint is asked, besides its own address and localhost; without ports.
+    pub admin_hosts: Vec<Box<str>>,
     /// Whether the admin endpoint can tell who is behind a connection that a backend sees.
     pub lookup: bool,
     /// Where SIGUSR1 writes its files; `None`: the table goes to the log.

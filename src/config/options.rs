@@ -113,6 +113,11 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "",
         "Serve /metrics, /status and /ready here; :PORT is loopback only, because whoever reaches it sees every backend's name",
     ),
+    many(
+        "admin-host",
+        "HOST",
+        "Answer requests to the admin endpoint whose Host is this, without port; its own address and localhost always are. Others get 421, so that no page in a browser can read it under a name of its own",
+    ),
     one(
         "lookup",
         "YESNO",

@@ -147,6 +147,23 @@ pub(super) fn admin_address(text: &str) -> Result<SocketAddr, Fault> {
     ))
 }
 
+/// A host that the admin endpoint is asked by: a name or an address.
+pub(super) fn admin_host(text: &str) -> Result<Box<str>, Fault> {
+    let inner = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    let host = inner.unwrap_or(text);
+    let is_address = host.parse::<IpAddr>().is_ok();
+    let of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if is_address || (!host.is_empty() && host.bytes().all(of_name)) {
+        return Ok(host.strip_suffix('.').unwrap_or(host).into());
+    }
+    Err(Fault::new(
+        format!("{text:?} is no host"),
+        "write a name or an address without a port, like metrics.example",
+    ))
+}
+
 /// The address of a server that this process asks.
 pub(super) fn server_address(text: &str) -> Result<SocketAddr, Fault> {
     match address(text)? {
@@ -211,6 +228,21 @@ mod tests {
     use super::*;
 
     const DAY: Duration = Duration::from_secs(86_400);
+
+    #[test]
+    fn a_host_of_the_admin_endpoint_has_no_port() {
+        for (text, host) in [
+            ("metrics.example.", "metrics.example"),
+            ("[2001:db8::7]", "2001:db8::7"),
+            ("192.0.2.1", "192.0.2.1"),
+        ] {
+            assert_eq!(&*admin_host(text).unwrap(), host);
+        }
+        for text in ["", "a.test:9000", "http://a.test", "[::1]:9", "*"] {
+            let fault = admin_host(text).unwrap_err();
+            assert!(fault.remedy.contains("without a port"), "{text}");
+        }
+    }
 
     #[test]
     fn durations_have_units_and_bounds() {

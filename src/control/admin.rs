@@ -1,20 +1,45 @@
-//! The admin endpoint: HTTP/1 with GET and HEAD, one connection at a time, each with a deadline,
-//! on a thread of its own. It is for an operator and a scraper, so it is small rather than fast.
+//! The admin endpoint: HTTP/1 with GET and HEAD, one request per connection, each with deadlines and
+//! none in another's way. It is for an operator and a scraper, so it is small rather than fast.
 
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_local;
+use tokio::time::{sleep, timeout};
 
 use super::Shared;
+use super::own_host::{NotOurs, OwnHost};
 use super::pages::{Page, page};
 
-/// For one connection, from accept to the last byte. Others wait meanwhile.
-const CONNECTION_DEADLINE: Duration = Duration::from_secs(2);
+/// From accept to the end of the request's head. A browser opens connections ahead and says nothing.
+const HEAD_DEADLINE: Duration = Duration::from_secs(2);
+/// From accept to the last byte: `/metrics` of many backends through a slow line.
+const CONNECTION_DEADLINE: Duration = Duration::from_secs(10);
+/// What a client that has its answer may still send before it is hung up on: a reset would take the
+/// answer away from it.
+const LINGER_DEADLINE: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: usize = 64 * 1024;
 
-/// Scrapers and browsers send less than half of this.
+/// The least that hyper takes; scrapers and browsers send less than half of it.
 const HEAD_BYTES_MAX: usize = 8192;
 const HEADERS_MAX: usize = 64;
+
+/// Connections at once. They come out of the descriptors that are kept back; further ones wait in
+/// the backlog, for the head deadline at most when nobody has anything to say.
+const CONNECTIONS_MAX: usize = 32;
 
 /// After accept fails for want of descriptors: the next try would fail at once, too.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -22,6 +47,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A bound admin endpoint that does not serve yet.
 pub struct Admin {
     listener: TcpListener,
+    rules: Rules,
+}
+
+/// What it answers.
+#[derive(Default)]
+struct Rules {
+    own_host: OwnHost,
     /// Whether POST /debug/panic/CORE is obeyed.
     faults: bool,
 }
@@ -39,19 +71,25 @@ impl Admin {
                 ),
             )
         })?;
+        // Tasks wait for it, not threads.
+        listener.set_nonblocking(true)?;
         Ok(Admin {
             listener,
-            faults: false,
+            rules: Rules::default(),
         })
+    }
+
+    /// Answers requests for these hosts, too.
+    pub fn with_hosts(mut self, names: Vec<Box<str>>) -> Admin {
+        self.rules.own_host = OwnHost::new(names);
+        self
     }
 
     /// Obeys POST /debug/panic/CORE, too. For tests: whoever reaches the endpoint can then end the
     /// process.
-    pub fn with_faults(self) -> Admin {
-        Admin {
-            faults: true,
-            ..self
-        }
+    pub fn with_faults(mut self) -> Admin {
+        self.rules.faults = true;
+        self
     }
 
     /// Where it listens, the port chosen by the kernel included.
@@ -59,138 +97,122 @@ impl Admin {
         self.listener.local_addr()
     }
 
-    pub(super) fn serve(self, shared: Arc<Shared>) -> io::Result<()> {
-        std::thread::Builder::new()
-            .name(String::from("admin"))
-            .spawn(move || {
-                loop {
-                    match self.listener.accept() {
-                        Ok((client, _)) => {
-                            // A client that left is no event.
-                            let _ = answer(&shared, client, self.faults);
-                        }
-                        Err(error) => {
-                            tracing::debug!(%error, "admin endpoint cannot accept");
-                            std::thread::sleep(ACCEPT_PAUSE);
-                        }
-                    }
+    /// Serves for as long as the runtime lives.
+    pub(super) async fn serve(self, shared: Rc<Shared>) {
+        let listener = match tokio::net::TcpListener::from_std(self.listener) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(%error, "the admin endpoint cannot be waited for and does not answer");
+                return;
+            }
+        };
+        let rules = Rc::new(self.rules);
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let place = places.clone().acquire_owned().await;
+            match listener.accept().await {
+                Ok((client, _)) => {
+                    let answer = answer(shared.clone(), rules.clone(), client);
+                    spawn_local(async move {
+                        let _place = place;
+                        // A client that left or is too slow is no event.
+                        let _ = timeout(CONNECTION_DEADLINE, answer).await;
+                    });
                 }
-            })?;
-        Ok(())
+                Err(error) => {
+                    tracing::debug!(%error, "admin endpoint cannot accept");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
     }
 }
 
-/// What was asked for.
-enum Request {
-    Get(String),
-    Head(String),
-    Post(String),
-    Other,
-    Malformed,
-}
-
-fn answer(shared: &Shared, mut client: TcpStream, faults: bool) -> io::Result<()> {
-    let deadline = Instant::now() + CONNECTION_DEADLINE;
-    let (page, with_body) = match read_request(&mut client, deadline)? {
-        Request::Get(target) => (page(shared, &target), true),
-        Request::Head(target) => (page(shared, &target), false),
-        Request::Post(target) if faults => (panic_page(shared, &target), true),
-        Request::Post(_) | Request::Other => {
-            let sentence = "Only GET and HEAD are answered.\n";
-            (Page::text("405 Method Not Allowed", sentence), true)
-        }
-        Request::Malformed => {
-            let sentence = "This is no HTTP/1 request of reasonable size.\n";
-            (Page::text("400 Bad Request", sentence), true)
-        }
-    };
-    let mut response = format!(
-        "HTTP/1.1 {}\r\nConnection: close\r\nContent-Type: {}\r\nContent-Length: {}\r\n\
-         Cache-Control: no-store\r\n\r\n",
-        page.status,
-        page.content_type,
-        page.body.len()
-    );
-    if with_body {
-        response.push_str(&page.body);
-    }
-    write_by(&mut client, response.as_bytes(), deadline)?;
-    client.shutdown(Shutdown::Write)?;
-    // A reset after the last byte would take the answer away from a client whose request had more
-    // to it than its head, so what it sends is read until it is done.
-    while read_by(&mut client, &mut [0; 1024], deadline)? > 0 {}
+async fn answer(shared: Rc<Shared>, rules: Rc<Rules>, client: TcpStream) -> io::Result<()> {
+    let own = client.local_addr()?.ip();
+    let service = service_fn(|request| {
+        let (shared, rules) = (shared.clone(), rules.clone());
+        Box::pin(async move {
+            let page = respond(&shared, &rules, own, &request).await;
+            Ok::<_, Infallible>(response(page))
+        })
+    });
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_DEADLINE)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .keep_alive(false)
+        .title_case_headers(true)
+        .serve_connection(TokioIo::new(client), service);
+    // What hyper does not understand it has answered as well, so the end is the same.
+    let _ = poll_fn(|context| connection.poll_without_shutdown(context)).await;
+    let mut client = connection.into_parts().io.into_inner();
+    client.shutdown().await?;
+    let _ = timeout(LINGER_DEADLINE, read_to_end(&mut client)).await;
     Ok(())
+}
+
+async fn read_to_end(client: &mut TcpStream) -> io::Result<()> {
+    let mut piece = [0; 1024];
+    let mut read = 0;
+    while read < LINGER_BYTES_MAX {
+        match client.read(&mut piece).await? {
+            0 => break,
+            count => read += count,
+        }
+    }
+    Ok(())
+}
+
+async fn respond<B>(shared: &Shared, rules: &Rules, own: IpAddr, request: &Request<B>) -> Page {
+    match rules.own_host.check(request, own) {
+        Ok(()) => {}
+        Err(NotOurs::Unclear) => {
+            return Page::text("400 Bad Request", "A request has one Host.\n");
+        }
+        Err(NotOurs::AnotherHost) => {
+            let sentence = "This Host is not the admin endpoint's: ask by its address or as localhost, or start with --admin-host NAME.\n";
+            return Page::text("421 Misdirected Request", sentence);
+        }
+    }
+    let uri = request.uri();
+    match *request.method() {
+        Method::GET | Method::HEAD => page(shared, uri.path(), uri.query().unwrap_or("")).await,
+        Method::POST if rules.faults => panic_page(shared, uri.path()),
+        _ => Page::text(
+            "405 Method Not Allowed",
+            "Only GET and HEAD are answered.\n",
+        ),
+    }
 }
 
 /// Makes the core in `/debug/panic/CORE` panic.
 fn panic_page(shared: &Shared, path: &str) -> Page {
     let number = path.strip_prefix("/debug/panic/");
     let number = number.and_then(|number| number.parse().ok());
-    match number.filter(|core| shared.cores.numbers().contains(core)) {
+    let cores = shared.cores();
+    match number.filter(|core| cores.numbers().contains(core)) {
         Some(core) => {
-            shared.cores.panic(core);
+            cores.panic(core);
             Page::text("202 Accepted", "The core is told to panic.\n")
         }
         None => Page::text("404 Not Found", "There is /debug/panic/CORE.\n"),
     }
 }
 
-fn read_request(client: &mut TcpStream, deadline: Instant) -> io::Result<Request> {
-    let mut head = Vec::with_capacity(1024);
-    let mut piece = [0; 1024];
-    loop {
-        let count = read_by(client, &mut piece, deadline)?;
-        if count == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        head.extend_from_slice(&piece[..count]);
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-        let mut request = httparse::Request::new(&mut headers);
-        match request.parse(&head) {
-            Ok(httparse::Status::Complete(_)) => {
-                let target = request.path.unwrap_or_default();
-                let target = target.to_owned();
-                return Ok(match request.method {
-                    Some("GET") => Request::Get(target),
-                    Some("HEAD") => Request::Head(target),
-                    Some("POST") => Request::Post(target),
-                    _ => Request::Other,
-                });
-            }
-            Ok(httparse::Status::Partial) if head.len() < HEAD_BYTES_MAX => {}
-            _ => return Ok(Request::Malformed),
-        }
-    }
-}
-
-/// Time left, or the error that says that there is none.
-fn left(deadline: Instant) -> io::Result<Duration> {
-    match deadline.saturating_duration_since(Instant::now()) {
-        Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
-        left => Ok(left),
-    }
-}
-
-fn read_by(client: &mut TcpStream, piece: &mut [u8], deadline: Instant) -> io::Result<usize> {
-    loop {
-        client.set_read_timeout(Some(left(deadline)?))?;
-        match client.read(piece) {
-            // A call with a timeout is not restarted after a signal (signal(7)).
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
-}
-
-fn write_by(client: &mut TcpStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
-    while !bytes.is_empty() {
-        client.set_write_timeout(Some(left(deadline)?))?;
-        match client.write(bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => bytes = &bytes[count..],
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
+/// With the length, and without the body where HEAD asked, both of which hyper sees to.
+fn response(page: Page) -> Response<String> {
+    let status = page
+        .status
+        .split(' ')
+        .next()
+        .and_then(|code| code.parse().ok());
+    let mut response = Response::new(page.body);
+    *response.status_mut() = status.expect("a page's status begins with its code");
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(page.content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }

@@ -1,17 +1,16 @@
 //! `/client?backend=ADDRESS`: who is behind a connection that a backend sees.
 
 use std::net::SocketAddr;
-use std::time::Instant;
 
-use crossbeam_channel::unbounded;
 use serde_json::{Value, json};
 
+use super::cores::ask_all;
 use super::pages::Page;
 use super::{ANSWER_TIMEOUT, Shared};
 use crate::lookup::{Found, select};
 
 /// The page for the part of the request behind the question mark.
-pub(super) fn page(shared: &Shared, query: &str) -> Page {
+pub(super) async fn page(shared: &Shared, query: &str) -> Page {
     if !shared.reports.lookup {
         return refusal("404 Not Found", "look-ups are off; start with --lookup yes");
     }
@@ -19,7 +18,7 @@ pub(super) fn page(shared: &Shared, query: &str) -> Page {
         Ok(question) => question,
         Err(error) => return refusal("400 Bad Request", &error),
     };
-    let mut found = ask(shared, source);
+    let mut found = ask(shared, source).await;
     found.retain(|found| to.is_none_or(|to| found.ends.backend == to));
     match select(found) {
         Ok(one) => json_page("200 OK", &connection(&one)),
@@ -61,20 +60,12 @@ fn parse(query: &str) -> Result<(SocketAddr, Option<SocketAddr>), String> {
     Ok((source, to))
 }
 
-/// Asks every core at once; one that does not answer in time has nothing to say.
-fn ask(shared: &Shared, source: SocketAddr) -> Vec<Found> {
-    let deadline = Instant::now() + ANSWER_TIMEOUT;
-    let (reply, answers) = unbounded();
-    for core in shared.cores.numbers() {
-        shared.cores.lookup(core, source, reply.clone());
-    }
-    // When every core has answered or died, nobody holds the channel and the wait ends early.
-    drop(reply);
-    let mut found = Vec::new();
-    while let Ok(of_core) = answers.recv_deadline(deadline) {
-        found.extend(of_core);
-    }
-    found
+/// A core that does not answer in time has nothing to say.
+async fn ask(shared: &Shared, source: SocketAddr) -> Vec<Found> {
+    let cores = shared.cores();
+    let ask = |core, reply| cores.lookup(core, source, reply);
+    let answers = ask_all(&*cores, ANSWER_TIMEOUT, ask).await;
+    answers.into_iter().flatten().collect()
 }
 
 fn connection(found: &Found) -> Value {

@@ -1,19 +1,34 @@
 //! Gathers what the cores record. The sums since the start and since the last dump live here; the
-//! cores hold only what was recorded since they were last asked.
+//! cores hold only what was recorded since they were last asked. Nobody holds anything while waiting,
+//! so any number may ask at once, and the end of the process waits for none of them.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Notify, watch};
+use tokio::task::spawn_local;
+use tokio::time::timeout;
 
 use super::cores::Cores;
 use crate::core::Dumped;
 use crate::metrics::{CoreMetrics, Dump};
 
-/// Sums over all cores.
-pub struct Collector {
-    cores: Arc<dyn Cores>,
+/// Sums over all cores. A clone is the same collector; it belongs to one thread.
+#[derive(Clone)]
+pub(super) struct Collector(Rc<Inner>);
+
+struct Inner {
+    sums: RefCell<Sums>,
+    /// Told of every answer.
+    answered: Notify,
+}
+
+struct Sums {
+    cores: watch::Receiver<Arc<dyn Cores>>,
     started: (SystemTime, Instant),
     last_dump: Instant,
     sequence: u64,
@@ -21,125 +36,218 @@ pub struct Collector {
     interval: CoreMetrics,
     /// Cleared, to be recorded into again: a core allocates nothing and touches no new page.
     spare: Vec<Box<CoreMetrics>>,
-    /// Cores that were asked and have not answered. Their answer counts whenever it comes, and they
-    /// are not asked again before it.
-    owing: BTreeSet<usize>,
-    reply: Sender<Dumped>,
-    answers: Receiver<Dumped>,
+    asked: BTreeMap<usize, Asked>,
+    reply: UnboundedSender<Dumped>,
     /// The cores are gone, and with them whoever could answer.
     ended: bool,
 }
 
+/// How it stands between the collector and one core. An answer counts whenever it comes, and a core
+/// that owes one is not asked again before it.
+#[derive(Default)]
+struct Asked {
+    times: u64,
+    answers: u64,
+    /// Somebody wants what was recorded after the question that is under way.
+    again: bool,
+}
+
+/// The answers to wait for: of which core, and the how manieth.
+type Wanted = Vec<(usize, u64)>;
+
+/// What one dump has in hand, on whatever thread writes it.
+pub(super) struct OwnedDump {
+    sequence: u64,
+    started: SystemTime,
+    taken: Instant,
+    since_start: Duration,
+    since_last: Duration,
+    total: CoreMetrics,
+    interval: CoreMetrics,
+    cores: usize,
+    missing: Vec<usize>,
+}
+
+impl OwnedDump {
+    pub fn as_dump(&self) -> Dump<'_> {
+        Dump {
+            sequence: self.sequence,
+            started: self.started,
+            since_start: self.since_start,
+            since_last: self.since_last,
+            total: &self.total,
+            interval: &self.interval,
+            cores: self.cores,
+            missing: &self.missing,
+        }
+    }
+}
+
 impl Collector {
-    /// Nothing collected yet; the spans count from now.
-    pub fn new(cores: Arc<dyn Cores>) -> Collector {
-        let (reply, answers) = unbounded();
+    /// Nothing collected yet; the spans count from now. To be called where local tasks can be
+    /// spawned: one of them takes in the answers.
+    pub fn start(cores: watch::Receiver<Arc<dyn Cores>>) -> Collector {
+        let (reply, answers) = unbounded_channel();
         let now = Instant::now();
-        Collector {
-            cores,
-            started: (SystemTime::now(), now),
-            last_dump: now,
-            sequence: 0,
-            total: CoreMetrics::new(),
-            interval: CoreMetrics::new(),
-            spare: Vec::new(),
-            owing: BTreeSet::new(),
-            reply,
-            answers,
-            ended: false,
+        let collector = Collector(Rc::new(Inner {
+            sums: RefCell::new(Sums {
+                cores,
+                started: (SystemTime::now(), now),
+                last_dump: now,
+                sequence: 0,
+                total: CoreMetrics::new(),
+                interval: CoreMetrics::new(),
+                spare: Vec::new(),
+                asked: BTreeMap::new(),
+                reply,
+                ended: false,
+            }),
+            answered: Notify::new(),
+        }));
+        spawn_local(collector.clone().take_answers(answers));
+        collector
+    }
+
+    async fn take_answers(self, mut answers: UnboundedReceiver<Dumped>) {
+        while let Some(dumped) = answers.recv().await {
+            self.0.sums.borrow_mut().take(dumped);
+            self.0.answered.notify_waiters();
         }
     }
 
     /// Takes over everything that the cores recorded before this call. Returns the cores that did
-    /// not answer within `timeout`; what they hold is collected the next time.
-    pub fn collect(&mut self, timeout: Duration) -> Vec<usize> {
-        let deadline = Instant::now() + timeout;
-        let mut late = self.owing.clone();
-        for core in self.cores.numbers() {
-            self.ask(core);
-        }
-        while !self.owing.is_empty() {
-            let Ok(dumped) = self.answers.recv_deadline(deadline) else {
-                break;
-            };
-            self.owing.remove(&dumped.core);
-            self.take(dumped.metrics);
-            // This answer was to an earlier call and has nothing of what came after that.
-            if late.remove(&dumped.core) {
-                self.ask(dumped.core);
-            }
-        }
-        self.owing.iter().copied().collect()
+    /// not answer within `patience`; what they hold is collected the next time.
+    pub async fn collect(&self, patience: Duration) -> Vec<usize> {
+        let wanted = self.0.sums.borrow_mut().ask_all();
+        self.wait_for(wanted, patience).await
     }
 
     /// Ends every core and takes over what they recorded to their end. Returns whether all of them
-    /// answered within `timeout`. Later collections find nothing more.
-    pub fn cut(&mut self, timeout: Duration) -> bool {
-        let deadline = Instant::now() + timeout;
-        let numbers = self.cores.numbers();
-        for core in &numbers {
-            self.cores.cut(*core, self.reply.clone());
-        }
-        self.ended = true;
-        // A core that owes an answer gives that one first.
-        let mut expected = numbers.len() + std::mem::take(&mut self.owing).len();
-        while expected > 0 {
-            let Ok(dumped) = self.answers.recv_deadline(deadline) else {
-                return false;
-            };
-            self.take(dumped.metrics);
-            expected -= 1;
-        }
-        true
+    /// answered within `patience`. Later collections find nothing more.
+    pub async fn cut(&self, patience: Duration) -> bool {
+        let wanted = self.0.sums.borrow_mut().cut_all();
+        self.wait_for(wanted, patience).await.is_empty()
     }
 
-    fn take(&mut self, mut metrics: Box<CoreMetrics>) {
-        self.total.add(&metrics);
-        self.interval.add(&metrics);
-        metrics.clear();
-        self.spare.push(metrics);
-    }
-
-    fn ask(&mut self, core: usize) {
-        if !self.ended && self.owing.insert(core) {
-            let fresh = self.spare.pop().unwrap_or_default();
-            self.cores.dump(core, fresh, self.reply.clone());
-        }
+    async fn wait_for(&self, wanted: Wanted, patience: Duration) -> Vec<usize> {
+        let all = async {
+            loop {
+                let answer = self.0.answered.notified();
+                if self.0.sums.borrow().missing(&wanted).is_empty() {
+                    return;
+                }
+                answer.await;
+            }
+        };
+        // Answered or not in time: the sums say it either way.
+        let _ = timeout(patience, all).await;
+        self.0.sums.borrow().missing(&wanted)
     }
 
     /// Everything since the start, as of the last collection.
-    pub fn total(&self) -> &CoreMetrics {
-        &self.total
+    pub fn with_total<T>(&self, read: impl FnOnce(&CoreMetrics) -> T) -> T {
+        read(&self.0.sums.borrow().total)
     }
 
     /// Time since the start.
     pub fn uptime(&self) -> Duration {
-        self.started.1.elapsed()
+        self.0.sums.borrow().started.1.elapsed()
     }
 
-    /// Collects and has the dump written by `write`. Only when that succeeds does a new interval
-    /// begin, so that a full disk loses nothing.
-    pub fn dump<E>(
-        &mut self,
-        timeout: Duration,
-        write: impl FnOnce(&Dump<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let missing = self.collect(timeout);
+    /// Collects and gives out what a dump has. A new interval begins; [`Collector::dump_failed`]
+    /// takes that back.
+    pub async fn begin_dump(&self, patience: Duration) -> OwnedDump {
+        let missing = self.collect(patience).await;
+        self.0.sums.borrow_mut().begin_dump(missing)
+    }
+
+    /// The dump was not written: what it had is in the next one, so that a full disk loses nothing.
+    pub fn dump_failed(&self, dump: &OwnedDump) {
+        let mut sums = self.0.sums.borrow_mut();
+        sums.interval.add(&dump.interval);
+        sums.sequence = dump.sequence - 1;
+        sums.last_dump = dump.taken - dump.since_last;
+    }
+}
+
+impl Sums {
+    fn ask_all(&mut self) -> Wanted {
+        if self.ended {
+            return Wanted::new();
+        }
+        let numbers = self.cores.borrow().numbers();
+        let ask = |core: usize| {
+            let asked = self.asked.entry(core).or_default();
+            if asked.times > asked.answers {
+                // The answer under way is to an earlier call and has nothing of what came after that.
+                asked.again = true;
+                return (core, asked.times + 1);
+            }
+            (core, self.ask(core))
+        };
+        numbers.into_iter().map(ask).collect()
+    }
+
+    /// Returns which answer of the core that will be.
+    fn ask(&mut self, core: usize) -> u64 {
+        let fresh = self.spare.pop().unwrap_or_default();
+        self.cores.borrow().dump(core, fresh, self.reply.clone());
+        let asked = self.asked.entry(core).or_default();
+        asked.times += 1;
+        asked.times
+    }
+
+    fn cut_all(&mut self) -> Wanted {
+        self.ended = true;
+        let cores = self.cores.borrow();
+        let cut = |core: usize| {
+            cores.cut(core, self.reply.clone());
+            // A core that owes an answer gives that one first.
+            let asked = self.asked.entry(core).or_default();
+            asked.times += 1;
+            asked.again = false;
+            (core, asked.times)
+        };
+        cores.numbers().into_iter().map(cut).collect()
+    }
+
+    fn take(&mut self, dumped: Dumped) {
+        let Dumped { core, mut metrics } = dumped;
+        self.total.add(&metrics);
+        self.interval.add(&metrics);
+        metrics.clear();
+        self.spare.push(metrics);
+        let asked = self.asked.entry(core).or_default();
+        asked.answers += 1;
+        if std::mem::take(&mut asked.again) {
+            self.ask(core);
+        }
+    }
+
+    fn missing(&self, wanted: &Wanted) -> Vec<usize> {
+        let is_missing = |(core, count): &&(usize, u64)| {
+            let asked = self.asked.get(core);
+            asked.is_none_or(|asked| asked.answers < *count)
+        };
+        wanted.iter().filter(is_missing).map(|one| one.0).collect()
+    }
+
+    fn begin_dump(&mut self, missing: Vec<usize>) -> OwnedDump {
         let now = Instant::now();
-        write(&Dump {
-            sequence: self.sequence + 1,
+        self.sequence += 1;
+        let dump = OwnedDump {
+            sequence: self.sequence,
             started: self.started.0,
+            taken: now,
             since_start: now - self.started.1,
             since_last: now - self.last_dump,
-            total: &self.total,
-            interval: &self.interval,
-            cores: self.cores.numbers().len(),
-            missing: &missing,
-        })?;
-        self.sequence += 1;
+            total: self.total.clone(),
+            interval: std::mem::take(&mut self.interval),
+            cores: self.cores.borrow().numbers().len(),
+            missing,
+        };
         self.last_dump = now;
-        self.interval.clear();
-        Ok(())
+        dump
     }
 }
 
@@ -149,20 +257,38 @@ mod tests {
     use crate::control::double::CoreThreads;
     use crate::metrics::{Counter, Stage};
     use crate::protocol::Protocol;
+    use tokio::task::LocalSet;
 
     const SOON: Duration = Duration::from_secs(5);
+    const SHORT: Duration = Duration::from_millis(20);
 
     fn accepted(metrics: &CoreMetrics) -> u64 {
         metrics.counter(Counter::Accepted)
     }
 
+    /// Runs `test` with a collector of these cores.
+    fn with_cores<F: Future<Output = ()>>(
+        numbers: &[usize],
+        test: impl FnOnce(Arc<CoreThreads>, Collector) -> F,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let cores = CoreThreads::start(numbers);
+        LocalSet::new().block_on(&runtime, async {
+            let (_keep, receiver) = watch::channel(cores.clone() as Arc<dyn Cores>);
+            test(cores, Collector::start(receiver)).await;
+        });
+    }
+
     #[test]
     fn a_dump_has_what_came_since_the_start_and_since_the_last_one() {
-        let cores = CoreThreads::start(&[0, 3]);
-        let mut collector = Collector::new(cores.clone());
-        let mut seen = Vec::new();
-        let mut dump = |collector: &mut Collector| {
-            let keep = |dump: &Dump<'_>| {
+        with_cores(&[0, 3], async |cores, collector| {
+            let mut seen = Vec::new();
+            let mut dump = async || {
+                let owned = collector.begin_dump(SOON).await;
+                let dump = owned.as_dump();
                 assert!(dump.missing.is_empty());
                 seen.push((
                     dump.sequence,
@@ -170,63 +296,85 @@ mod tests {
                     accepted(dump.interval),
                     dump.total.histogram(Protocol::Tls, Stage::Connect).len(),
                 ));
-                Ok::<(), ()>(())
             };
-            collector.dump(SOON, keep).unwrap();
-        };
-        cores.accept(0, 2);
-        cores.accept(3, 3);
-        dump(&mut collector);
-        cores.accept(3, 10);
-        // What the admin endpoint collects in between still belongs to the next dump.
-        assert_eq!(collector.collect(SOON), [0usize; 0]);
-        cores.accept(0, 1);
-        dump(&mut collector);
-        dump(&mut collector);
-        assert_eq!(seen, [(1, 5, 5, 5), (2, 16, 11, 16), (3, 16, 0, 16)]);
+            cores.accept(0, 2);
+            cores.accept(3, 3);
+            dump().await;
+            cores.accept(3, 10);
+            // What the admin endpoint collects in between still belongs to the next dump.
+            assert_eq!(collector.collect(SOON).await, [0usize; 0]);
+            cores.accept(0, 1);
+            dump().await;
+            dump().await;
+            assert_eq!(seen, [(1, 5, 5, 5), (2, 16, 11, 16), (3, 16, 0, 16)]);
+        });
     }
 
     #[test]
     fn a_core_that_answers_late_loses_nothing() {
-        let cores = CoreThreads::start(&[0, 1]);
-        let mut collector = Collector::new(cores.clone());
-        cores.accept(0, 1);
-        cores.accept(1, 1);
-        cores.stall(1, true);
-        assert_eq!(collector.collect(Duration::from_millis(20)), [1]);
-        assert_eq!(collector.collect(Duration::from_millis(20)), [1]);
-        assert_eq!(accepted(collector.total()), 1);
-        cores.accept(1, 1);
-        cores.stall(1, false);
-        assert_eq!(collector.collect(SOON), [0usize; 0]);
-        assert_eq!(accepted(collector.total()), 3);
+        with_cores(&[0, 1], async |cores, collector| {
+            cores.accept(0, 1);
+            cores.accept(1, 1);
+            cores.stall(1, true);
+            assert_eq!(collector.collect(SHORT).await, [1]);
+            assert_eq!(collector.collect(SHORT).await, [1]);
+            assert_eq!(collector.with_total(accepted), 1);
+            cores.accept(1, 1);
+            cores.stall(1, false);
+            assert_eq!(collector.collect(SOON).await, [0usize; 0]);
+            assert_eq!(collector.with_total(accepted), 3);
+        });
+    }
+
+    #[test]
+    fn those_who_ask_at_once_do_not_wait_for_each_other() {
+        with_cores(&[0, 1], async |cores, collector| {
+            cores.stall(1, true);
+            let begin = Instant::now();
+            let patience = Duration::from_millis(200);
+            let asking: Vec<_> = (0..32)
+                .map(|_| {
+                    let collector = collector.clone();
+                    spawn_local(async move { collector.collect(patience).await })
+                })
+                .collect();
+            for asked in asking {
+                assert_eq!(asked.await.unwrap(), [1]);
+            }
+            assert!(begin.elapsed() < 8 * patience, "{:?}", begin.elapsed());
+            cores.accept(1, 3);
+            cores.stall(1, false);
+            assert_eq!(collector.collect(SOON).await, [0usize; 0]);
+            assert_eq!(collector.with_total(accepted), 3);
+        });
     }
 
     #[test]
     fn the_end_of_the_cores_loses_nothing() {
-        let cores = CoreThreads::start(&[0, 1]);
-        let mut collector = Collector::new(cores.clone());
-        cores.stall(1, true);
-        cores.accept(1, 1);
-        assert_eq!(collector.collect(Duration::from_millis(20)), [1]);
-        cores.accept(0, 1);
-        cores.accept(1, 1);
-        cores.stall(1, false);
-        assert!(collector.cut(SOON));
-        assert_eq!(accepted(collector.total()), 3);
-        assert_eq!(collector.collect(SOON), [0usize; 0]);
+        with_cores(&[0, 1], async |cores, collector| {
+            cores.stall(1, true);
+            cores.accept(1, 1);
+            assert_eq!(collector.collect(SHORT).await, [1]);
+            cores.accept(0, 1);
+            cores.accept(1, 1);
+            cores.stall(1, false);
+            assert!(collector.cut(SOON).await);
+            assert_eq!(collector.with_total(accepted), 3);
+            assert_eq!(collector.collect(SOON).await, [0usize; 0]);
+        });
     }
 
     #[test]
     fn a_dump_that_could_not_be_written_begins_no_new_interval() {
-        let cores = CoreThreads::start(&[0]);
-        let mut collector = Collector::new(cores.clone());
-        cores.accept(0, 4);
-        collector.dump(SOON, |_| Err("disk full")).unwrap_err();
-        let check = |dump: &Dump<'_>| {
-            assert_eq!((dump.sequence, accepted(dump.interval)), (1, 4));
-            Ok::<(), ()>(())
-        };
-        collector.dump(SOON, check).unwrap();
+        with_cores(&[0], async |cores, collector| {
+            cores.accept(0, 4);
+            let failed = collector.begin_dump(SOON).await;
+            cores.accept(0, 1);
+            collector.dump_failed(&failed);
+            let next = collector.begin_dump(SOON).await;
+            let dump = next.as_dump();
+            assert_eq!((dump.sequence, accepted(dump.interval)), (1, 5));
+            assert!(dump.since_last >= failed.as_dump().since_last);
+        });
     }
 }

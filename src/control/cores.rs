@@ -2,9 +2,10 @@
 //! tested against threads that are no proxies.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossbeam_channel::{Sender, unbounded};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::time::timeout_at;
 
 use crate::core::{Command, CoreStatus, Dumped, Mailbox};
 use crate::lookup::Found;
@@ -16,17 +17,17 @@ pub trait Cores: Send + Sync {
     /// The number of each core, in an order that does not change.
     fn numbers(&self) -> Vec<usize>;
     /// The core takes `fresh` in place of what it recorded so far and sends that back.
-    fn dump(&self, core: usize, fresh: Box<CoreMetrics>, reply: Sender<Dumped>);
-    fn status(&self, core: usize, reply: Sender<CoreStatus>);
+    fn dump(&self, core: usize, fresh: Box<CoreMetrics>, reply: UnboundedSender<Dumped>);
+    fn status(&self, core: usize, reply: UnboundedSender<CoreStatus>);
     /// Whose connections a backend sees come from `source`.
-    fn lookup(&self, core: usize, source: SocketAddr, reply: Sender<Vec<Found>>);
+    fn lookup(&self, core: usize, source: SocketAddr, reply: UnboundedSender<Vec<Found>>);
     /// The core stops accepting and goes on with what it has.
     fn drain(&self, core: usize);
     /// The core panics.
     fn panic(&self, core: usize);
     /// The core ends every connection at once, each as cut, sends what it recorded since the last
     /// dump, and is gone.
-    fn cut(&self, core: usize, reply: Sender<Dumped>);
+    fn cut(&self, core: usize, reply: UnboundedSender<Dumped>);
 }
 
 /// The real cores, numbered by position.
@@ -35,15 +36,15 @@ impl Cores for Vec<Mailbox> {
         (0..self.len()).collect()
     }
 
-    fn dump(&self, core: usize, fresh: Box<CoreMetrics>, reply: Sender<Dumped>) {
+    fn dump(&self, core: usize, fresh: Box<CoreMetrics>, reply: UnboundedSender<Dumped>) {
         self[core].send(Command::Dump { fresh, reply });
     }
 
-    fn status(&self, core: usize, reply: Sender<CoreStatus>) {
+    fn status(&self, core: usize, reply: UnboundedSender<CoreStatus>) {
         self[core].send(Command::Status { reply });
     }
 
-    fn lookup(&self, core: usize, source: SocketAddr, reply: Sender<Vec<Found>>) {
+    fn lookup(&self, core: usize, source: SocketAddr, reply: UnboundedSender<Vec<Found>>) {
         self[core].send(Command::Lookup { source, reply });
     }
 
@@ -55,25 +56,35 @@ impl Cores for Vec<Mailbox> {
         self[core].send(Command::Panic);
     }
 
-    fn cut(&self, core: usize, reply: Sender<Dumped>) {
+    fn cut(&self, core: usize, reply: UnboundedSender<Dumped>) {
         self[core].send(Command::Cut { reply });
     }
 }
 
-/// Asks every core at once; those that do not answer within `timeout` are missing.
-pub(super) fn statuses(cores: &dyn Cores, timeout: Duration) -> Vec<CoreStatus> {
-    let deadline = Instant::now() + timeout;
-    let numbers = cores.numbers();
-    let (reply, answers) = unbounded();
-    for core in &numbers {
-        cores.status(*core, reply.clone());
+/// Asks every core at once by `ask`; what those say that do not answer within `timeout` is missing.
+pub(super) async fn ask_all<T>(
+    cores: &dyn Cores,
+    timeout: Duration,
+    ask: impl Fn(usize, UnboundedSender<T>),
+) -> Vec<T> {
+    let deadline = tokio::time::Instant::now() + timeout;
+    let (reply, mut answers) = unbounded_channel();
+    for core in cores.numbers() {
+        ask(core, reply.clone());
     }
     // When every core has answered or died, nobody holds the channel and the wait ends early.
     drop(reply);
-    let mut statuses = Vec::with_capacity(numbers.len());
-    while let Ok(status) = answers.recv_deadline(deadline) {
-        statuses.push(status);
+    let mut found = Vec::new();
+    while let Ok(Some(answer)) = timeout_at(deadline, answers.recv()).await {
+        found.push(answer);
     }
+    found
+}
+
+/// How the cores stand, by their numbers.
+pub(super) async fn statuses(cores: &dyn Cores, timeout: Duration) -> Vec<CoreStatus> {
+    let ask = |core, reply| cores.status(core, reply);
+    let mut statuses = ask_all(cores, timeout, ask).await;
     statuses.sort_by_key(|status: &CoreStatus| status.core);
     statuses
 }

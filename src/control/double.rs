@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, unbounded};
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::cores::Cores;
 use crate::core::{CoreStatus, Dumped};
@@ -110,14 +111,14 @@ impl Cores for CoreThreads {
         self.numbers.clone()
     }
 
-    fn dump(&self, core: usize, fresh: Box<CoreMetrics>, reply: Sender<Dumped>) {
+    fn dump(&self, core: usize, fresh: Box<CoreMetrics>, reply: UnboundedSender<Dumped>) {
         self.run(core, move |state| {
             let metrics = std::mem::replace(&mut state.metrics, fresh);
             let _ = reply.send(Dumped { core, metrics });
         });
     }
 
-    fn status(&self, core: usize, reply: Sender<CoreStatus>) {
+    fn status(&self, core: usize, reply: UnboundedSender<CoreStatus>) {
         self.run(core, move |state| {
             let _ = reply.send(CoreStatus {
                 core,
@@ -133,7 +134,7 @@ impl Cores for CoreThreads {
         });
     }
 
-    fn lookup(&self, core: usize, _: SocketAddr, reply: Sender<Vec<Found>>) {
+    fn lookup(&self, core: usize, _: SocketAddr, reply: UnboundedSender<Vec<Found>>) {
         self.run(core, move |_| {
             let _ = reply.send(Vec::new());
         });
@@ -147,7 +148,7 @@ impl Cores for CoreThreads {
         self.kill(core);
     }
 
-    fn cut(&self, core: usize, reply: Sender<Dumped>) {
+    fn cut(&self, core: usize, reply: UnboundedSender<Dumped>) {
         self.run(core, move |state| {
             state.end(state.live, Outcome::CutAtDrain);
             let metrics = std::mem::take(&mut state.metrics);

@@ -1,5 +1,7 @@
 //! The control thread: signals, dumps of what was measured, the admin endpoint, and the end of the
-//! process. It talks to the cores by messages only and is never waited for by one.
+//! process. It talks to the cores by messages only and is never waited for by one. Nothing on it
+//! blocks: it waits for sockets and answers in tasks, each with a deadline, and files are written
+//! on threads that it leaves behind when they hang.
 
 mod admin;
 mod backend_pages;
@@ -8,7 +10,9 @@ mod collector;
 mod cores;
 #[cfg(test)]
 mod double;
+mod dumps;
 mod latency_dir;
+mod own_host;
 mod pages;
 mod signals;
 mod stop;
@@ -20,17 +24,22 @@ pub use latency_dir::LatencyDir;
 pub use signals::{CoreReporter, SignalEvents};
 pub use stop::Ended;
 
+use std::cell::Cell;
 use std::io;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use tokio::sync::mpsc::Receiver;
+use tokio::sync::watch;
+use tokio::task::{LocalSet, spawn_local};
 
-use crate::metrics::{Dump, write_table};
+use crate::core::Mailbox;
 use crate::route::Backend;
 use crate::sync::SyncStatus;
 use collector::Collector;
+use dumps::Dumps;
 use signals::Event;
 
 /// How long a core may take to answer. A healthy one answers within its turn; the rest are named
@@ -39,7 +48,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What the control thread needs from the rest of the process.
 pub struct Control {
-    pub cores: Arc<dyn Cores>,
     /// Given to open connections once the process is told to stop.
     pub drain: Duration,
     /// `None`: a dump goes to the log.
@@ -56,108 +64,110 @@ pub struct Reports {
     pub sync: Box<dyn Fn() -> SyncStatus + Send + Sync>,
     /// The backends of the table.
     pub backends: Box<dyn Fn() -> Vec<Arc<Backend>> + Send + Sync>,
-    /// Whether every core has its first routing table.
-    pub ready: Box<dyn Fn() -> bool + Send + Sync>,
     /// Whether the cores keep what a look-up asks for.
     pub lookup: bool,
     /// Log lines that nobody read in time.
     pub dropped_lines: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
-/// What the threads of this module share.
+/// What the tasks of the control thread share.
 struct Shared {
-    cores: Arc<dyn Cores>,
-    collector: Mutex<Collector>,
-    draining: AtomicBool,
+    cores: watch::Receiver<Arc<dyn Cores>>,
+    collector: Collector,
+    draining: Cell<bool>,
     reports: Reports,
 }
 
 impl Shared {
-    /// A panic while the sums are held leaves them consistent enough to go on counting.
-    fn collector(&self) -> MutexGuard<'_, Collector> {
-        self.collector
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// None before clients are served.
+    fn cores(&self) -> Arc<dyn Cores> {
+        self.cores.borrow().clone()
+    }
+
+    /// Whether every core has its first routing table and accepts.
+    fn is_serving(&self) -> bool {
+        !self.cores.borrow().numbers().is_empty()
+    }
+}
+
+/// The running control thread.
+pub struct ControlThread {
+    cores: watch::Sender<Arc<dyn Cores>>,
+    thread: JoinHandle<Ended>,
+}
+
+impl ControlThread {
+    /// From now on the proxy is ready, and signals are obeyed.
+    pub fn serve(&self, cores: Arc<dyn Cores>) {
+        self.cores.send_replace(cores);
+    }
+
+    /// Returns when the process was told to stop and every connection has ended.
+    pub fn join(self) -> Ended {
+        match self.thread.join() {
+            Ok(ended) => ended,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
     }
 }
 
 impl Control {
-    /// Serves signals and the admin endpoint on this thread and two of its own until the process
-    /// is told to stop, and returns when every connection has ended.
+    /// Serves the admin endpoint from now on, on a thread of its own, and obeys signals once there
+    /// are cores.
     ///
     /// # Errors
-    /// When a thread cannot be started.
-    pub fn run(self, signals: &SignalEvents) -> io::Result<Ended> {
-        signals.hold_stop();
-        let shared = Arc::new(Shared {
-            collector: Mutex::new(Collector::new(self.cores.clone())),
-            cores: self.cores,
-            draining: AtomicBool::new(false),
+    /// When the thread cannot be started.
+    pub fn start(self, signals: &mut SignalEvents) -> io::Result<ControlThread> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()?;
+        let none: Arc<dyn Cores> = Arc::new(Vec::<Mailbox>::new());
+        let (cores, of_thread) = watch::channel(none);
+        let events = signals.take_events();
+        let thread = std::thread::Builder::new()
+            .name(String::from("control"))
+            .spawn(move || LocalSet::new().block_on(&runtime, self.run(of_thread, events)))?;
+        Ok(ControlThread { cores, thread })
+    }
+
+    async fn run(
+        self,
+        mut cores: watch::Receiver<Arc<dyn Cores>>,
+        mut events: Receiver<Event>,
+    ) -> Ended {
+        let shared = Rc::new(Shared {
+            collector: Collector::start(cores.clone()),
+            cores: cores.clone(),
+            draining: Cell::new(false),
             reports: self.reports,
         });
         if let Some(admin) = self.admin {
-            admin.serve(shared.clone())?;
+            spawn_local(admin.serve(shared.clone()));
         }
-        let dumps = start_dumping(shared.clone(), self.latency_dir)?;
+        if cores.changed().await.is_err() {
+            // The start failed, and the process is about to end.
+            return Ended::default();
+        }
+        let dumps = Dumps::start(shared.collector.clone(), self.latency_dir);
         let mut stop = stop::Stop::new(&shared, self.drain);
-        for event in signals.events() {
-            match event {
-                Event::Dump => request(&dumps),
-                Event::Reload => {
+        let ended = loop {
+            match events.recv().await {
+                Some(Event::Dump) => dumps.request(),
+                Some(Event::Reload) => {
                     tracing::info!("reading routes again");
                     (self.reload)();
                 }
-                Event::Stop => {
-                    return Ok(stop.drain(signals.events(), || request(&dumps)));
+                Some(Event::Stop) => break stop.drain(&mut events, || dumps.request()).await,
+                Some(Event::CoreFailed { core, cause }) => {
+                    break stop.core_failed(core, &cause).await;
                 }
-                Event::CoreFailed { core, cause } => return Ok(stop.core_failed(core, &cause)),
+                None => unreachable!("the thread that takes signals holds a sender"),
             }
-        }
-        unreachable!("the signals hold a sender of their own channel")
+        };
+        dumps.end().await;
+        ended
     }
-}
-
-/// Asks for one dump. Requests that come while one waits are the same request.
-fn request(dumps: &Sender<()>) {
-    let _ = dumps.try_send(());
-}
-
-/// Dumps on a thread of its own: a disk that hangs must not keep the process from stopping.
-fn start_dumping(shared: Arc<Shared>, latency_dir: Option<LatencyDir>) -> io::Result<Sender<()>> {
-    let (requests, requested): (_, Receiver<()>) = bounded(1);
-    std::thread::Builder::new()
-        .name(String::from("latency-dump"))
-        .spawn(move || {
-            for () in requested {
-                let mut collector = shared.collector();
-                let written = collector.dump(ANSWER_TIMEOUT, |dump| match &latency_dir {
-                    Some(directory) => {
-                        let page = directory.write(dump)?;
-                        tracing::info!(file = %page.display(), "latencies dumped");
-                        Ok(())
-                    }
-                    None => log_table(dump),
-                });
-                if let Err(error) = written {
-                    tracing::error!(
-                        %error,
-                        "latencies could not be dumped and are kept for the next SIGUSR1; make room or let this user write into latency-dir"
-                    );
-                }
-            }
-        })?;
-    Ok(requests)
-}
-
-fn log_table(dump: &Dump<'_>) -> io::Result<()> {
-    let mut page = Vec::new();
-    write_table(&mut page, dump)?;
-    for line in String::from_utf8_lossy(&page).lines() {
-        if !line.is_empty() {
-            tracing::info!("{line}");
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! What the admin endpoint answers, without the socket: a path → a page.
 
 use std::fmt::{self, Write as _};
-use std::sync::atomic::Ordering;
 
 use serde_json::json;
 
@@ -27,20 +26,19 @@ impl Page {
     }
 }
 
-/// The page at `target`: a path, and perhaps a query, which only one page has.
-pub(super) fn page(shared: &Shared, target: &str) -> Page {
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+/// The page at `path`. Only one page has a query.
+pub(super) async fn page(shared: &Shared, path: &str, query: &str) -> Page {
     match path {
         "/metrics" => Page {
             status: "200 OK",
             // The version is part of the Prometheus text format's content type.
             content_type: "text/plain; version=0.0.4; charset=utf-8",
-            body: metrics(shared).expect("a String takes everything"),
+            body: metrics(shared).await.expect("a String takes everything"),
         },
         "/status" => Page {
             status: "200 OK",
             content_type: "application/json",
-            body: format!("{:#}\n", status(shared)),
+            body: format!("{:#}\n", status(shared).await),
         },
         "/backends" => Page {
             status: "200 OK",
@@ -48,7 +46,7 @@ pub(super) fn page(shared: &Shared, target: &str) -> Page {
             body: format!("{:#}\n", backend_pages::json(&(shared.reports.backends)())),
         },
         "/ready" => ready(shared),
-        "/client" => client_page::page(shared, query),
+        "/client" => client_page::page(shared, query).await,
         _ => Page::text(
             "404 Not Found",
             "There are /metrics, /status, /backends, /ready and /client.\n",
@@ -58,26 +56,27 @@ pub(super) fn page(shared: &Shared, target: &str) -> Page {
 
 fn ready(shared: &Shared) -> Page {
     const AWAY: &str = "503 Service Unavailable";
-    if shared.draining.load(Ordering::Acquire) {
+    if shared.draining.get() {
         Page::text(AWAY, "stopping\n")
-    } else if (shared.reports.ready)() {
+    } else if shared.is_serving() {
         Page::text("200 OK", "ready\n")
     } else {
         Page::text(AWAY, "waiting for the first routing table\n")
     }
 }
 
-fn status(shared: &Shared) -> serde_json::Value {
-    let cores = statuses(&*shared.cores, ANSWER_TIMEOUT);
+async fn status(shared: &Shared) -> serde_json::Value {
+    let all = shared.cores();
+    let cores = statuses(&*all, ANSWER_TIMEOUT).await;
     let answered = |core: &usize| cores.iter().any(|status| status.core == *core);
-    let mut silent = shared.cores.numbers();
+    let mut silent = all.numbers();
     silent.retain(|core| !answered(core));
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
-        "uptime_s": shared.collector().uptime().as_secs(),
-        "ready": (shared.reports.ready)(),
-        "draining": shared.draining.load(Ordering::Acquire),
+        "uptime_s": shared.collector.uptime().as_secs(),
+        "ready": shared.is_serving(),
+        "draining": shared.draining.get(),
         "cores": cores.iter().map(core).collect::<Vec<_>>(),
         "cores_without_answer": silent,
         "backends": backend_pages::summary(&(shared.reports.backends)()),
@@ -100,20 +99,18 @@ fn core(status: &CoreStatus) -> serde_json::Value {
     })
 }
 
-fn metrics(shared: &Shared) -> Result<String, fmt::Error> {
+async fn metrics(shared: &Shared) -> Result<String, fmt::Error> {
     let mut out = String::new();
-    {
-        let mut collector = shared.collector();
-        collector.collect(ANSWER_TIMEOUT);
-        write_prometheus(&mut out, collector.total())?;
-        writeln!(
-            out,
-            "# HELP pointsman_uptime_seconds Time since the start.\n\
-             # TYPE pointsman_uptime_seconds gauge\n\
-             pointsman_uptime_seconds {}",
-            collector.uptime().as_secs_f64()
-        )?;
-    }
+    let collector = &shared.collector;
+    collector.collect(ANSWER_TIMEOUT).await;
+    collector.with_total(|total| write_prometheus(&mut out, total))?;
+    writeln!(
+        out,
+        "# HELP pointsman_uptime_seconds Time since the start.\n\
+         # TYPE pointsman_uptime_seconds gauge\n\
+         pointsman_uptime_seconds {}",
+        collector.uptime().as_secs_f64()
+    )?;
     writeln!(
         out,
         "# HELP pointsman_log_lines_dropped_total Log lines that nobody read in time.\n\
@@ -123,7 +120,7 @@ fn metrics(shared: &Shared) -> Result<String, fmt::Error> {
     )?;
     sync_pages::write_prometheus(&mut out, &(shared.reports.sync)())?;
     backend_pages::write_prometheus(&mut out, &(shared.reports.backends)())?;
-    gauges(&mut out, &statuses(&*shared.cores, ANSWER_TIMEOUT))?;
+    gauges(&mut out, &statuses(&*shared.cores(), ANSWER_TIMEOUT).await)?;
     Ok(out)
 }
 

@@ -5,10 +5,10 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 /// What the control thread is woken for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +31,8 @@ pub struct SignalEvents {
     /// While true, SIGTERM and SIGINT end the process as they do by default.
     ends_process: Arc<AtomicBool>,
     sender: Sender<Event>,
-    events: Receiver<Event>,
+    /// `None` once somebody listens.
+    events: Option<Receiver<Event>>,
 }
 
 impl SignalEvents {
@@ -44,7 +45,7 @@ impl SignalEvents {
             flag::register_conditional_default(signal, ends_process.clone())?;
         }
         let mut signals = Signals::new([SIGUSR1, SIGHUP, SIGTERM, SIGINT])?;
-        let (sender, events) = bounded(EVENTS_MAX);
+        let (sender, events) = channel(EVENTS_MAX);
         let to_control = sender.clone();
         std::thread::Builder::new()
             .name(String::from("signals"))
@@ -58,7 +59,7 @@ impl SignalEvents {
                     // A full queue means that the control thread is stuck: stopping must still
                     // find room, the others may be lost.
                     if event == Event::Stop {
-                        let _ = to_control.send(event);
+                        let _ = to_control.blocking_send(event);
                     } else {
                         let _ = to_control.try_send(event);
                     }
@@ -67,7 +68,7 @@ impl SignalEvents {
         Ok(SignalEvents {
             ends_process,
             sender,
-            events,
+            events: Some(events),
         })
     }
 
@@ -84,19 +85,21 @@ impl SignalEvents {
         self.ends_process.store(false, Ordering::Release);
     }
 
-    pub(super) fn events(&self) -> &Receiver<Event> {
-        &self.events
+    /// Can be taken once.
+    pub(super) fn take_events(&mut self) -> Receiver<Event> {
+        let events = self.events.take();
+        events.expect("there is one control thread")
     }
 
     /// Events without signals, for tests within one process.
     #[cfg(test)]
     pub(super) fn without_signals() -> (Sender<Event>, SignalEvents) {
-        let (sender, events) = bounded(EVENTS_MAX);
+        let (sender, events) = channel(EVENTS_MAX);
         let ends_process = Arc::new(AtomicBool::new(true));
         let of_control = SignalEvents {
             ends_process,
             sender: sender.clone(),
-            events,
+            events: Some(events),
         };
         (sender, of_control)
     }
@@ -113,6 +116,6 @@ impl CoreReporter {
     /// would be accepted by nobody.
     pub fn core_failed(&self, core: usize, cause: impl Into<String>) {
         let cause = cause.into();
-        let _ = self.sender.send(Event::CoreFailed { core, cause });
+        let _ = self.sender.blocking_send(Event::CoreFailed { core, cause });
     }
 }

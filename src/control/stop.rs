@@ -2,10 +2,10 @@
 //! is cut, and one line says how it went.
 
 use std::fmt::Write as _;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use tokio::sync::mpsc::Receiver;
+use tokio::time::timeout;
 
 use super::cores::statuses;
 use super::signals::Event;
@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(25);
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How the process came to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ended {
     /// Connections that were open when stopping began and finished by themselves.
     pub finished: u64,
@@ -62,13 +62,14 @@ impl<'a> Stop<'a> {
 
     /// Stops accepting, waits for open connections until the deadline or a second signal, cuts
     /// what is left. `dump` is called for SIGUSR1 meanwhile.
-    pub fn drain(&mut self, events: &Receiver<Event>, dump: impl Fn()) -> Ended {
+    pub async fn drain(&mut self, events: &mut Receiver<Event>, dump: impl Fn()) -> Ended {
         let deadline = Instant::now() + self.drain;
-        self.shared.draining.store(true, Ordering::Release);
-        for core in self.shared.cores.numbers() {
-            self.shared.cores.drain(core);
+        self.shared.draining.set(true);
+        let cores = self.shared.cores();
+        for core in cores.numbers() {
+            cores.drain(core);
         }
-        let first = self.look();
+        let first = self.look().await;
         let deadline_s = self.drain.as_secs_f64();
         tracing::info!(
             live = first.live,
@@ -81,69 +82,72 @@ impl<'a> Stop<'a> {
             let now = Instant::now();
             if now >= deadline && look.live == 0 {
                 // Listeners that linger for late clients are no reason to speak of cutting.
-                return self.end(open, 0);
+                return self.end(open, 0).await;
             }
             if now >= deadline {
-                return self.cut(open, look.live, "the drain deadline passed");
+                return self.cut(open, look.live, "the drain deadline passed").await;
             }
-            match events.recv_timeout(LOOK.min(deadline - now)) {
-                Ok(Event::Stop) => return self.cut(open, look.live, "a second signal came"),
-                Ok(Event::CoreFailed { core, cause }) => return self.core_failed(core, &cause),
-                Ok(Event::Dump) => dump(),
-                Ok(Event::Reload) => {}
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => {
+            match timeout(LOOK.min(deadline - now), events.recv()).await {
+                Ok(Some(Event::Stop)) => {
+                    return self.cut(open, look.live, "a second signal came").await;
+                }
+                Ok(Some(Event::CoreFailed { core, cause })) => {
+                    return self.core_failed(core, &cause).await;
+                }
+                Ok(Some(Event::Dump)) => dump(),
+                Ok(Some(Event::Reload)) | Err(_) => {}
+                Ok(None) => {
                     unreachable!("the signals hold a sender of their own channel")
                 }
             }
-            look = self.look();
+            look = self.look().await;
         }
-        self.end(open, 0)
+        self.end(open, 0).await
     }
 
     /// A core is gone: the others are stopped at once, for a supervisor to start all of them again.
-    pub fn core_failed(&mut self, core: usize, cause: &str) -> Ended {
+    pub async fn core_failed(&mut self, core: usize, cause: &str) -> Ended {
         tracing::error!(
             core,
             cause,
             "a core failed; the process ends, start it again"
         );
-        let live = self.look().live;
-        let ended = self.cut(live, live, "a core failed");
+        let live = self.look().await.live;
+        let ended = self.cut(live, live, "a core failed").await;
         Ended {
             failed: true,
             ..ended
         }
     }
 
-    fn cut(&self, open: u64, live: u64, why: &str) -> Ended {
+    async fn cut(&self, open: u64, live: u64, why: &str) -> Ended {
         tracing::warn!(live, "cutting connections: {why}");
-        self.end(open, live)
+        self.end(open, live).await
     }
 
     /// Ends the cores and says how it went. `live` connections are about to be cut.
-    fn end(&self, open: u64, live: u64) -> Ended {
-        let mut collector = self.shared.collector();
-        let complete = collector.cut(CUT_TIMEOUT);
-        let total = collector.total();
+    async fn end(&self, open: u64, live: u64) -> Ended {
+        let collector = &self.shared.collector;
+        let complete = collector.cut(CUT_TIMEOUT).await;
         // Some may have finished since the last look, so the cores' own count is the true one,
         // unless one of them no longer answers.
-        let cut = if complete {
-            let of = |protocol| total.outcome_count(protocol, Outcome::CutAtDrain);
-            Protocol::ALL.into_iter().map(of).sum()
-        } else {
-            live
+        let cut = match complete {
+            true => collector.with_total(cut_at_drain),
+            false => live,
         };
         let finished = open.saturating_sub(cut);
-        tracing::info!(
-            finished,
-            cut,
-            uptime_s = collector.uptime().as_secs(),
-            accepted = total.counter(Counter::Accepted),
-            ended = total.ended(),
-            outcomes = outcomes(total),
-            "stopped"
-        );
+        let uptime_s = collector.uptime().as_secs();
+        collector.with_total(|total| {
+            tracing::info!(
+                finished,
+                cut,
+                uptime_s,
+                accepted = total.counter(Counter::Accepted),
+                ended = total.ended(),
+                outcomes = outcomes(total),
+                "stopped"
+            );
+        });
         Ended {
             finished,
             cut,
@@ -151,15 +155,20 @@ impl<'a> Stop<'a> {
         }
     }
 
-    fn look(&self) -> Look {
-        let cores = &*self.shared.cores;
-        let answers = statuses(cores, ANSWER_TIMEOUT);
+    async fn look(&self) -> Look {
+        let cores = self.shared.cores();
+        let answers = statuses(&*cores, ANSWER_TIMEOUT).await;
         let idle = answers.iter().all(|core| !core.listening && core.live == 0);
         Look {
             live: answers.iter().map(|core| core.live as u64).sum(),
             done: idle && answers.len() == cores.numbers().len(),
         }
     }
+}
+
+fn cut_at_drain(total: &CoreMetrics) -> u64 {
+    let of = |protocol| total.outcome_count(protocol, Outcome::CutAtDrain);
+    Protocol::ALL.into_iter().map(of).sum()
 }
 
 /// `tls relayed 5, http unknown_name 2`: the outcomes that happened.

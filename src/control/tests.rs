@@ -6,8 +6,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::JoinHandle;
 use std::time::Instant;
+
+use tokio::sync::mpsc::Sender;
 
 use super::double::CoreThreads;
 use super::*;
@@ -21,20 +22,18 @@ struct Running {
     events: Sender<Event>,
     reloads: Arc<AtomicUsize>,
     admin: SocketAddr,
-    thread: JoinHandle<Ended>,
+    thread: ControlThread,
 }
 
-fn control(
-    cores: Arc<CoreThreads>,
-    drain: Duration,
-    latency_dir: Option<&Path>,
-    reloads: Arc<AtomicUsize>,
-) -> Control {
+fn control(drain: Duration, latency_dir: Option<&Path>, reloads: Arc<AtomicUsize>) -> Control {
     Control {
-        cores,
         drain,
         latency_dir: latency_dir.map(|path| LatencyDir::open(path).unwrap()),
-        admin: Some(Admin::bind("127.0.0.1:0".parse().unwrap()).unwrap()),
+        admin: Some(
+            Admin::bind("127.0.0.1:0".parse().unwrap())
+                .unwrap()
+                .with_hosts(vec!["listed.example".into()]),
+        ),
         reload: Box::new(move || {
             reloads.fetch_add(1, Ordering::SeqCst);
         }),
@@ -46,7 +45,6 @@ fn control(
                 ..SyncStatus::default()
             }),
             backends: Box::new(Vec::new),
-            ready: Box::new(|| true),
             lookup: false,
             dropped_lines: Box::new(|| 4),
         },
@@ -56,10 +54,11 @@ fn control(
 fn start(drain: Duration, latency_dir: Option<&Path>) -> Running {
     let cores = CoreThreads::start(&[0, 5]);
     let reloads = Arc::new(AtomicUsize::new(0));
-    let control = control(cores.clone(), drain, latency_dir, reloads.clone());
+    let control = control(drain, latency_dir, reloads.clone());
     let admin = control.admin.as_ref().unwrap().address().unwrap();
-    let (events, signals) = SignalEvents::without_signals();
-    let thread = std::thread::spawn(move || control.run(&signals).unwrap());
+    let (events, mut signals) = SignalEvents::without_signals();
+    let thread = control.start(&mut signals).unwrap();
+    thread.serve(cores.clone());
     Running {
         cores,
         events,
@@ -67,6 +66,14 @@ fn start(drain: Duration, latency_dir: Option<&Path>) -> Running {
         admin,
         thread,
     }
+}
+
+/// As [`start`], but not yet serving.
+fn start_waiting() -> (ControlThread, SocketAddr, Sender<Event>) {
+    let control = control(SOON, None, Arc::default());
+    let admin = control.admin.as_ref().unwrap().address().unwrap();
+    let (events, mut signals) = SignalEvents::without_signals();
+    (control.start(&mut signals).unwrap(), admin, events)
 }
 
 fn eventually(what: &str, condition: impl Fn() -> bool) {
@@ -88,7 +95,10 @@ fn exchange(admin: SocketAddr, request: &str) -> (String, String) {
 }
 
 fn get(admin: SocketAddr, path: &str) -> (String, String) {
-    exchange(admin, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"))
+    exchange(
+        admin,
+        &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    )
 }
 
 #[test]
@@ -96,14 +106,14 @@ fn connections_that_finish_in_time_end_the_process_with_0() {
     let running = start(SOON, None);
     running.cores.accept(0, 2);
     running.cores.accept(5, 1);
-    running.events.send(Event::Stop).unwrap();
+    running.events.blocking_send(Event::Stop).unwrap();
     eventually("draining", || {
         get(running.admin, "/ready").1 == "stopping\n"
     });
     running.cores.finish(0, 2);
-    assert!(!running.thread.is_finished());
+    assert!(!running.thread.thread.is_finished());
     running.cores.finish(5, 1);
-    let ended = running.thread.join().unwrap();
+    let ended = running.thread.join();
     assert_eq!((ended.finished, ended.cut), (3, 0));
     assert_eq!(ended.exit_code(), 0);
 }
@@ -114,8 +124,8 @@ fn what_is_open_at_the_deadline_is_cut_and_the_status_says_so() {
     running.cores.accept(0, 2);
     running.cores.accept(5, 1);
     running.cores.finish(0, 1);
-    running.events.send(Event::Stop).unwrap();
-    let ended = running.thread.join().unwrap();
+    running.events.blocking_send(Event::Stop).unwrap();
+    let ended = running.thread.join();
     assert_eq!((ended.finished, ended.cut), (0, 2));
     assert_eq!(ended.exit_code(), 3);
 }
@@ -125,9 +135,9 @@ fn a_second_signal_ends_at_once() {
     let running = start(Duration::from_secs(3600), None);
     running.cores.accept(0, 1);
     let begin = Instant::now();
-    running.events.send(Event::Stop).unwrap();
-    running.events.send(Event::Stop).unwrap();
-    let ended = running.thread.join().unwrap();
+    running.events.blocking_send(Event::Stop).unwrap();
+    running.events.blocking_send(Event::Stop).unwrap();
+    let ended = running.thread.join();
     assert_eq!((ended.cut, ended.exit_code()), (1, 3));
     assert!(begin.elapsed() < SOON);
 }
@@ -141,8 +151,8 @@ fn a_failed_core_ends_the_process_with_1() {
         core: 5,
         cause: "panicked".into(),
     };
-    running.events.send(failed).unwrap();
-    let ended = running.thread.join().unwrap();
+    running.events.blocking_send(failed).unwrap();
+    let ended = running.thread.join();
     assert_eq!((ended.cut, ended.exit_code()), (1, 1));
 }
 
@@ -150,11 +160,11 @@ fn a_failed_core_ends_the_process_with_1() {
 fn hangup_reloads_and_stop_still_works() {
     let running = start(SOON, None);
     for _ in 0..3 {
-        running.events.send(Event::Reload).unwrap();
+        running.events.blocking_send(Event::Reload).unwrap();
     }
     eventually("reload", || running.reloads.load(Ordering::SeqCst) == 3);
-    running.events.send(Event::Stop).unwrap();
-    assert_eq!(running.thread.join().unwrap().exit_code(), 0);
+    running.events.blocking_send(Event::Stop).unwrap();
+    assert_eq!(running.thread.join().exit_code(), 0);
 }
 
 #[test]
@@ -163,13 +173,13 @@ fn a_storm_of_dump_requests_is_one_or_more_dumps() {
     let running = start(SOON, Some(directory.path()));
     running.cores.accept(0, 5);
     for _ in 0..200 {
-        running.events.send(Event::Dump).unwrap();
+        running.events.blocking_send(Event::Dump).unwrap();
     }
     let latest = directory.path().join("latest.txt");
     eventually("a dump", || latest.exists());
     running.cores.finish(0, 5);
-    running.events.send(Event::Stop).unwrap();
-    assert_eq!(running.thread.join().unwrap().exit_code(), 0);
+    running.events.blocking_send(Event::Stop).unwrap();
+    assert_eq!(running.thread.join().exit_code(), 0);
     let page = fs::read_to_string(latest).unwrap();
     assert!(page.contains("all 2 cores"), "{page}");
     let accepted = page
@@ -215,22 +225,154 @@ fn the_admin_endpoint_refuses_what_it_does_not_serve_and_goes_on() {
     let running = start(SOON, None);
     let (head, body) = exchange(running.admin, "HEAD /ready HTTP/1.0\r\n\r\n");
     assert!(head.contains("Content-Length: 6") && body.is_empty());
-    let post = "POST /ready HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc";
+    let post = "POST /ready HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc";
     assert!(exchange(running.admin, post).0.starts_with("HTTP/1.1 405"));
     let junk = exchange(running.admin, "\x16\x03\x01 no HTTP\r\n\r\n");
     assert!(junk.0.starts_with("HTTP/1.1 400"));
     let endless = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(9000));
-    assert!(
-        exchange(running.admin, &endless)
-            .0
-            .starts_with("HTTP/1.1 400")
+    let endless = exchange(running.admin, &endless).0;
+    assert!(endless.starts_with("HTTP/1.1 431"), "{endless}");
+    assert!(get(running.admin, "/ready").0.starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn it_answers_before_anybody_is_served() {
+    let (thread, admin, events) = start_waiting();
+    let (head, body) = get(admin, "/ready");
+    assert!(head.starts_with("HTTP/1.1 503"), "{head}");
+    assert_eq!(body, "waiting for the first routing table\n");
+    assert!(get(admin, "/metrics").0.starts_with("HTTP/1.1 200"));
+    let status: serde_json::Value = serde_json::from_str(&get(admin, "/status").1).unwrap();
+    assert_eq!(
+        (&status["ready"], &status["cores"]),
+        (&false.into(), &serde_json::json!([]))
     );
-    // One that says nothing costs the others its deadline and no more.
-    let silent = TcpStream::connect(running.admin).unwrap();
+    thread.serve(CoreThreads::start(&[0]));
+    assert!(get(admin, "/ready").0.starts_with("HTTP/1.1 200"));
+    // A signal that came before is not lost.
+    events.blocking_send(Event::Stop).unwrap();
+    assert_eq!(thread.join().exit_code(), 0);
+}
+
+#[test]
+fn clients_that_are_slow_in_any_way_are_in_nobodys_way() {
+    let running = start(SOON, None);
+    let silent: Vec<_> = (0..8)
+        .map(|_| TcpStream::connect(running.admin).unwrap())
+        .collect();
+    let mut half = TcpStream::connect(running.admin).unwrap();
+    half.write_all(b"GET /ready HTTP/1.1\r\nHost: local")
+        .unwrap();
+    let mut unread = TcpStream::connect(running.admin).unwrap();
+    unread
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
     let begin = Instant::now();
     assert!(get(running.admin, "/ready").0.starts_with("HTTP/1.1 200"));
+    assert!(
+        begin.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        begin.elapsed()
+    );
+    // Each of them is let go at its deadline.
+    for mut client in silent.into_iter().chain([half]) {
+        client.set_read_timeout(Some(SOON)).unwrap();
+        let mut said = Vec::new();
+        client.read_to_end(&mut said).unwrap();
+    }
     assert!(begin.elapsed() < SOON);
-    drop(silent);
+}
+
+#[test]
+fn more_connections_than_it_has_places_for_are_served_after_the_head_deadline() {
+    let running = start(SOON, None);
+    let _silent: Vec<_> = (0..40)
+        .map(|_| TcpStream::connect(running.admin).unwrap())
+        .collect();
+    assert!(get(running.admin, "/ready").0.starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn a_request_for_another_host_is_refused() {
+    let running = start(SOON, None);
+    for host in ["evil.example", "127.0.0.2", "localhost.evil.example:80"] {
+        for target in ["/backends", "/ready"] {
+            let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            let (head, body) = exchange(running.admin, &request);
+            assert!(head.starts_with("HTTP/1.1 421"), "{host}: {head}");
+            assert!(body.contains("--admin-host"), "{body}");
+        }
+    }
+    for host in [
+        running.admin.to_string().as_str(),
+        "listed.example:1",
+        "LOCALHOST",
+    ] {
+        let request = format!("GET /ready HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        assert!(
+            exchange(running.admin, &request)
+                .0
+                .starts_with("HTTP/1.1 200")
+        );
+    }
+}
+
+#[test]
+fn a_core_that_hangs_holds_up_neither_ready_nor_the_end() {
+    let running = start(Duration::from_millis(60), None);
+    running.cores.accept(0, 1);
+    running.cores.stall(5, true);
+    let asking: Vec<_> = (0..8)
+        .map(|_| {
+            let admin = running.admin;
+            std::thread::spawn(move || get(admin, "/metrics").0)
+        })
+        .collect();
+    let begin = Instant::now();
+    assert!(get(running.admin, "/ready").0.starts_with("HTTP/1.1 200"));
+    assert!(begin.elapsed() < ANSWER_TIMEOUT, "{:?}", begin.elapsed());
+    for page in asking {
+        assert!(page.join().unwrap().starts_with("HTTP/1.1 200"));
+    }
+    assert!(
+        begin.elapsed() < 8 * ANSWER_TIMEOUT,
+        "{:?}",
+        begin.elapsed()
+    );
+    running.events.blocking_send(Event::Stop).unwrap();
+    assert_eq!(running.thread.join().exit_code(), 3);
+    assert!(begin.elapsed() < SOON);
+}
+
+#[test]
+fn a_disk_that_hangs_under_a_dump_holds_up_neither_pages_nor_the_end() {
+    for second_signal in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let drain = if second_signal { 3600 } else { 1 };
+        let running = start(Duration::from_secs(drain), Some(directory.path()));
+        running.cores.accept(0, 1);
+        // Whoever opens it for writing waits for a reader that never comes.
+        let name = format!(".pointsman-{}-1.hlog.partial", std::process::id());
+        let fifo = directory.path().join(name);
+        let made = Command::new("mkfifo").arg(&fifo).status().unwrap();
+        assert!(made.success());
+        for _ in 0..3 {
+            running.events.blocking_send(Event::Dump).unwrap();
+        }
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_millis(200) {
+            assert!(get(running.admin, "/status").0.starts_with("HTTP/1.1 200"));
+            assert!(get(running.admin, "/metrics").0.starts_with("HTTP/1.1 200"));
+        }
+        running.events.blocking_send(Event::Stop).unwrap();
+        if second_signal {
+            running.events.blocking_send(Event::Stop).unwrap();
+        }
+        assert_eq!(running.thread.join().exit_code(), 3);
+        assert!(begin.elapsed() < SOON / 2, "{:?}", begin.elapsed());
+        // Lets the thread that hangs in it go.
+        drop(fs::OpenOptions::new().read(true).write(true).open(&fifo));
+    }
 }
 
 #[test]
@@ -247,19 +389,21 @@ const CHILD: &str = "CONTROL_TEST_LATENCY_DIR";
 
 /// In the child process: the control thread with real signals.
 fn child(latency_dir: &str) -> ! {
-    let signals = SignalEvents::catch().unwrap();
+    let mut signals = SignalEvents::catch().unwrap();
     let cores = CoreThreads::start(&[0]);
     cores.accept(0, 1);
     let reloads = Arc::new(AtomicUsize::new(0));
     let control = control(
-        cores,
         Duration::from_secs(3600),
         Some(Path::new(latency_dir)),
         reloads,
     );
     let admin = control.admin.as_ref().unwrap().address().unwrap();
+    let thread = control.start(&mut signals).unwrap();
+    signals.hold_stop();
+    thread.serve(cores);
     println!("admin {admin}");
-    let ended = control.run(&signals).unwrap();
+    let ended = thread.join();
     std::process::exit(ended.exit_code().into());
 }
 

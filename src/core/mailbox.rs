@@ -9,6 +9,7 @@ use crate::sys::Waker;
 use crossbeam_channel::Sender;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use tokio::sync::mpsc::UnboundedSender;
 
 /// What a core can be told.
 pub enum Command {
@@ -17,19 +18,19 @@ pub enum Command {
     /// Give back what was measured so far and go on with `fresh`.
     Dump {
         fresh: Box<CoreMetrics>,
-        reply: Sender<Dumped>,
+        reply: UnboundedSender<Dumped>,
     },
     /// Say how it stands.
-    Status { reply: Sender<CoreStatus> },
+    Status { reply: UnboundedSender<CoreStatus> },
     /// Say whose connections a backend sees come from this address.
     Lookup {
         source: SocketAddr,
-        reply: Sender<Vec<Found>>,
+        reply: UnboundedSender<Vec<Found>>,
     },
     /// Accept nothing new.
     Drain,
     /// End now, whatever is still open, and give back what was measured.
-    Cut { reply: Sender<Dumped> },
+    Cut { reply: UnboundedSender<Dumped> },
     /// Panic, to show what becomes of the process. Sent only where `--debug-faults` allows it.
     Panic,
 }

@@ -47,6 +47,11 @@ const THREAD_NAME: &str = "redis-sync";
 /// How long the thread waits at its end for name look-ups of the system that hang.
 const LAST_WAIT: Duration = Duration::from_millis(200);
 
+/// What the end of the process leaves it for the snapshot, which takes milliseconds.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two looks whether it has ended.
+const STOP_LOOK: Duration = Duration::from_millis(2);
+
 enum Command {
     Reload,
     Stop,
@@ -169,11 +174,24 @@ impl SyncHandle {
         self.shared.roster.backends()
     }
 
-    /// Saves the snapshot and ends the thread; returns when it has ended.
+    /// Saves the snapshot and ends the thread; returns when it has ended, or leaves it behind when its
+    /// disk hangs.
     pub fn stop(&self) {
         let _ = self.commands.send(Command::Stop);
-        let thread = self.thread.lock().expect("no holder panics").take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
+        let Some(thread) = self.thread.lock().expect("no holder panics").take() else {
+            return;
+        };
+        let deadline = Instant::now() + STOP_PATIENCE;
+        while !thread.is_finished() {
+            if Instant::now() >= deadline {
+                tracing::warn!(
+                    "the redis-sync thread does not end and is left behind; if its disk hangs, the snapshot is that of before"
+                );
+                return;
+            }
+            std::thread::sleep(STOP_LOOK);
+        }
+        if thread.join().is_err() {
             tracing::error!(
                 "the redis-sync thread had panicked; please report it with the lines before"
             );
