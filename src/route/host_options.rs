@@ -16,6 +16,9 @@ const MARK: char = '@';
 /// The options there are, as a message names them.
 const KNOWN: &str = "redirect, unknown, acme, balance, slow-start, queue, removal, max-connections, max-rate, check, check-path, check-status, check-name, check-interval, check-timeout, check-rise and check-fall";
 
+/// Members that answer challenges; they are asked one after the other, so more help nobody.
+const ACME_MAX: usize = 64;
+
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Longest queue; a client that stands behind more than that is better told at once.
@@ -140,9 +143,13 @@ impl HostOptions {
             ("acme", members) => {
                 for member in members.split_ascii_whitespace() {
                     Member::parse(member).map_err(EntryError::Acme)?;
-                    if !self.acme.iter().any(|known| **known == *member) {
-                        self.acme.push(member.into());
+                    if self.acme.iter().any(|known| **known == *member) {
+                        continue;
                     }
+                    if self.acme.len() == ACME_MAX {
+                        return Err(want("at most 64 members in acme=MEMBER MEMBER"));
+                    }
+                    self.acme.push(member.into());
                 }
                 self.acme.sort_unstable();
             }

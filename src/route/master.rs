@@ -33,12 +33,19 @@ pub struct Seen(HashSet<u128>);
 
 impl Seen {
     pub fn insert(&mut self, key: &Key) {
-        let seen = match key {
+        self.0.insert(Seen::of(key));
+    }
+
+    pub fn contains(&self, key: &Key) -> bool {
+        self.0.contains(&Seen::of(key))
+    }
+
+    fn of(key: &Key) -> u128 {
+        match key {
             Key::Host(host) => Seen::hash(Kind::Exact, host.as_str()),
             Key::Wildcard(suffix) => Seen::hash(Kind::Wildcard, suffix.as_str()),
             Key::Default(_) => Seen::hash(Kind::Exact, &key.to_string()),
-        };
-        self.0.insert(seen);
+        }
     }
 
     fn has(&self, kind: Kind, name: &str) -> bool {
@@ -152,11 +159,7 @@ impl Master {
             .table
             .routes(Layer::Redis)
             .map(|(key, _)| key)
-            .filter(|key| match key {
-                Key::Host(host) => !seen.has(Kind::Exact, host.as_str()),
-                Key::Wildcard(suffix) => !seen.has(Kind::Wildcard, suffix.as_str()),
-                Key::Default(_) => !seen.has(Kind::Exact, &key.to_string()),
-            })
+            .filter(|key| !seen.contains(key))
             .collect();
         let set = |key| self.set(key, Layer::Redis, None);
         unseen.iter().map(set).collect()

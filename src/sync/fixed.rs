@@ -17,6 +17,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::config::SyncConfig;
+use super::reply::MEMBERS_MAX;
 use crate::protect::BackendPolicy;
 use crate::protocol::Protocol;
 use crate::route::{HostOptions, Key, Member, as_option, check_entry};
@@ -40,6 +41,12 @@ pub(super) fn load(config: &SyncConfig) -> Result<Routes, String> {
 
 /// What shows only when all that is said of a host is read.
 fn check_together(entries: &[String], policy: &BackendPolicy) -> Result<(), String> {
+    if entries.len() > MEMBERS_MAX {
+        let count = entries.len();
+        return Err(format!(
+            "{count} members, and a host has at most {MEMBERS_MAX}; spread them over several hosts or put a balancer in front"
+        ));
+    }
     let mut said = HostOptions::default();
     let mut members: Vec<Member> = Vec::new();
     for entry in entries {

@@ -2,14 +2,14 @@
 //! In this order nothing falls between. Every loss ends in reading everything again.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use redis::{RedisError, RedisResult, Value};
+use redis::{FromRedisValue, RedisError, RedisResult, Value};
 
 use super::config::{
     BACKOFF_MAX, BACKOFF_MIN, BATCH_KEYS, COMPARISON_PAUSE, HOLD_HOSTS_MIN, PAGE_KEYS, PUBLISH_GAP,
@@ -21,15 +21,12 @@ use super::feed::Feed;
 use super::keys::Keyspace;
 use super::probe::Prober;
 use super::rejected::Rejected;
+use super::reply::{Answer, Faults, KeyFault, MEMBERS_MAX};
+use super::spellings::{Named, Spellings};
 use super::status::{Mode, RedisState, Shared};
 use super::truth::{Backoff, Truth};
-use crate::route::{Key, Seen, option_entry};
+use crate::route::{Key, Seen, as_option};
 
-/// Rejected members of one key that are named in the log.
-const REASONS_MAX: usize = 5;
-
-/// A name, and the spellings of its key.
-type Named = (Key, BTreeSet<Vec<u8>>);
 /// Names, and the replies for them.
 type Answered = (Vec<Named>, std::vec::IntoIter<RedisResult<Value>>);
 
@@ -41,9 +38,9 @@ pub(super) struct Follower {
     dialer: Dialer,
     expiry: Expiry,
     rejected: Rejected,
-    /// Spellings that are not canonical and were there when last read. The members of all spellings
-    /// of a name add up.
-    spellings: HashMap<Key, BTreeSet<Vec<u8>>>,
+    spellings: Spellings,
+    /// Whether Redis was read whole once. Before that not every spelling of a name may have been met.
+    compared: bool,
     /// Since when the removal of many hosts is held back.
     held_since: Option<Instant>,
     backoff: Backoff,
@@ -66,7 +63,8 @@ impl Follower {
             dialer,
             expiry: Expiry::default(),
             rejected: Rejected::default(),
-            spellings: HashMap::new(),
+            spellings: Spellings::default(),
+            compared: false,
             held_since: None,
             backoff: Backoff::new(BACKOFF_MIN, BACKOFF_MAX),
             last_answer,
@@ -174,9 +172,10 @@ impl Follower {
         if keys.is_empty() {
             return Ok(());
         }
+        let is_whole = self.compared || seen.is_none();
         self.read(connection, keys, seen).await?;
-        // Before that there is nothing to serve with, and the first table comes in one piece.
-        if self.truth.borrow().has_first_table() {
+        // The first table comes in one piece, and so does what replaces a snapshot.
+        if is_whole {
             self.publish();
         }
         Ok(())
@@ -198,14 +197,15 @@ impl Follower {
         let hosts_before = self.truth.borrow().master.redis_names();
         let mut seen = Seen::default();
         self.rejected.start_over();
-        self.spellings.clear();
         let pattern = self.dialer.keyspace().pattern();
         let mut cursor = Some(0u64);
         let mut page = None;
         let mut names = Vec::new();
         let mut answered = Answered::default();
         loop {
-            let batch = take_batch(&mut names);
+            let batch = self
+                .spellings
+                .of(self.dialer.keyspace(), take_batch(&mut names));
             // The next page is asked for while there is a batch left to ask for meanwhile.
             let scan = cursor.take_if(|_| page.is_none() && names.len() <= BATCH_KEYS);
             if batch.is_empty() && scan.is_none() && page.is_none() {
@@ -252,9 +252,11 @@ impl Follower {
         }
         self.file_all(answered, Some(&mut seen))?;
         self.rejected.finish();
+        self.spellings.remove_unseen(&seen);
         if self.may_remove(hosts_before, &seen) {
             self.truth.borrow_mut().remove_unseen(&seen);
         }
+        self.compared = true;
         self.shared.confirm();
         self.truth.borrow_mut().set_whole();
         self.publish();
@@ -307,7 +309,9 @@ impl Follower {
     ) -> Result<(), Loss> {
         let mut names = self.names(raws);
         while !names.is_empty() {
-            let batch = take_batch(&mut names);
+            let batch = self
+                .spellings
+                .of(self.dialer.keyspace(), take_batch(&mut names));
             let mut pipeline = redis::pipe();
             ask(&mut pipeline, self.dialer.keyspace(), &batch);
             let replies = query(&pipeline, connection).await?;
@@ -317,38 +321,12 @@ impl Follower {
         Ok(())
     }
 
-    /// The names that these keys are of, with all spellings that are known of each.
-    fn names(&mut self, raws: HashSet<Vec<u8>>) -> Vec<Named> {
-        let mut names: HashMap<Key, BTreeSet<Vec<u8>>> = HashMap::new();
-        for raw in raws {
-            if !self.dialer.keyspace().covers(&raw) {
-                continue;
-            }
-            let raw = self.dialer.keyspace().beside_options(raw);
-            let key = match self.dialer.keyspace().key(&raw) {
-                Ok(key) => key,
-                // One that is gone again would be counted until the next comparison; so be it.
-                Err(error) => {
-                    self.rejected.set(&raw, 0, true, vec![error.to_string()]);
-                    continue;
-                }
-            };
-            let canonical = self.dialer.keyspace().raw(&key);
-            if raw != canonical {
-                self.spellings
-                    .entry(key.clone())
-                    .or_default()
-                    .insert(raw.clone());
-            }
-            let spellings = names
-                .entry(key.clone())
-                .or_insert_with(|| [canonical].into());
-            spellings.insert(raw);
-            if let Some(known) = self.spellings.get(&key) {
-                spellings.extend(known.iter().cloned());
-            }
-        }
-        names.into_iter().collect()
+    /// The names that these keys are of.
+    fn names(&mut self, raws: HashSet<Vec<u8>>) -> Vec<Key> {
+        let rejected = &mut self.rejected;
+        // One that is gone again would be counted until the next comparison; so be it.
+        let reject = |raw: &[u8], error| rejected.set(raw, 0, true, vec![error]);
+        self.spellings.names(self.dialer.keyspace(), raws, reject)
     }
 
     fn file_all(
@@ -356,11 +334,11 @@ impl Follower {
         (batch, mut replies): Answered,
         mut seen: Option<&mut Seen>,
     ) -> Result<(), Loss> {
-        for (key, spellings) in &batch {
-            if self.file(key, spellings, &mut replies)?
+        for named in &batch {
+            if self.file(named, &mut replies)?
                 && let Some(seen) = &mut seen
             {
-                seen.insert(key);
+                seen.insert(&named.0);
             }
         }
         Ok(())
@@ -369,84 +347,54 @@ impl Follower {
     /// Files the replies for one name, three per spelling. Says whether the name exists.
     fn file(
         &mut self,
-        key: &Key,
-        spellings: &BTreeSet<Vec<u8>>,
+        (key, spellings): &Named,
         replies: &mut impl Iterator<Item = RedisResult<Value>>,
     ) -> Result<bool, Loss> {
         let now = Instant::now();
-        let mut members: Vec<Vec<u8>> = Vec::new();
-        let mut exists = false;
-        let mut faults = Vec::new();
+        let mut entries: Vec<String> = Vec::new();
+        let mut faults = Faults::default();
+        let (mut exists, mut is_known) = (false, true);
+        let mut bad_keys = Vec::new();
         for raw in spellings {
-            let set: RedisResult<Vec<Vec<u8>>> = next_reply(replies);
-            let ttl: i64 = next_reply(replies)?;
-            let ttl = u64::try_from(ttl).ok().map(Duration::from_millis);
-            self.expiry.set(raw, now, ttl);
-            let there = match set {
-                Ok(set) => {
-                    let there = !set.is_empty();
-                    members.extend(set);
-                    there
+            let answer = Answer::read(replies, &mut faults)?;
+            self.expiry.set(raw, now, answer.ttl);
+            entries.extend(answer.entries);
+            exists |= answer.exists;
+            if !answer.exists {
+                self.spellings.remove(key, raw);
+            }
+            match answer.fault {
+                Some(KeyFault::Unusable(fault)) => bad_keys.push((raw, fault)),
+                Some(KeyFault::Unreadable(fault)) => {
+                    bad_keys.push((raw, fault));
+                    is_known = false;
                 }
-                Err(error) if error.code() == Some("WRONGTYPE") => {
-                    faults.push((
-                        raw,
-                        String::from("the key is no set; delete it and use SADD"),
-                    ));
-                    true
-                }
-                Err(error) => return Err(error.into()),
-            };
-            let options: RedisResult<HashMap<String, String>> = next_reply(replies);
-            let there = match options {
-                Ok(options) => {
-                    let entries = options
-                        .iter()
-                        .map(|(field, value)| option_entry(field, value));
-                    let before = members.len();
-                    members.extend(entries.map(String::into_bytes));
-                    there || members.len() > before
-                }
-                Err(error) if error.code() == Some("WRONGTYPE") => {
-                    let fault = "the key of the options is no hash; delete it and use HSET";
-                    faults.push((raw, String::from(fault)));
-                    there
-                }
-                // A user who may not read options has none.
-                Err(error) if error.code() == Some("NOPERM") => there,
-                Err(error) => return Err(error.into()),
-            };
-            exists |= there;
-            if !there && let Some(known) = self.spellings.get_mut(key) {
-                known.remove(raw);
-                if known.is_empty() {
-                    self.spellings.remove(key);
-                }
+                None => {}
             }
         }
-        members.sort_unstable();
-        let texts: Vec<&str> = members
-            .iter()
-            .filter_map(|member| std::str::from_utf8(member).ok())
-            .collect();
-        let not_text = members.len() - texts.len();
-        let mut errors = self
-            .truth
-            .borrow_mut()
-            .set_redis(key, exists.then_some(&texts));
-        if not_text > 0 {
-            errors.push(format!("{not_text} members are no UTF-8 text; remove them"));
+        let garbled = faults.count();
+        let (texts, beyond) = within_limit(&mut entries);
+        if is_known {
+            let found = exists.then_some(&*texts);
+            let mut truth = self.truth.borrow_mut();
+            truth.set_redis(key, found, &mut faults);
         }
-        let rejected = errors.len().max(not_text);
-        let nothing_left = exists && errors.len() - usize::from(not_text > 0) == texts.len();
-        errors.truncate(REASONS_MAX);
+        let nothing_left = exists && faults.count() - garbled == texts.len();
+        if beyond > 0 {
+            faults.note_many(beyond, || {
+                format!(
+                    "{beyond} members more than the {MEMBERS_MAX} of one host that are used; spread them over several hosts or put a balancer in front"
+                )
+            });
+        }
+        let (count, reasons) = (faults.count(), faults.into_reasons());
         for raw in spellings {
-            let fault = faults.iter().find(|(of, _)| *of == raw);
+            let fault = bad_keys.iter().find(|(of, _)| *of == raw);
             match fault {
                 Some((_, fault)) => self.rejected.set(raw, 0, true, vec![fault.clone()]),
                 None if spellings.first() == Some(raw) => {
-                    self.rejected
-                        .set(raw, rejected, nothing_left && rejected > 0, errors.clone());
+                    let is_whole = nothing_left && count > 0;
+                    self.rejected.set(raw, count, is_whole, reasons.clone());
                 }
                 None => self.rejected.set(raw, 0, false, Vec::new()),
             }
@@ -455,8 +403,22 @@ impl Follower {
     }
 }
 
+/// The entries in an order that does not depend on that of the replies, so that of too many members
+/// the same ones are used each time; and how many are beyond the limit. Options have none.
+fn within_limit(entries: &mut [String]) -> (Vec<&str>, usize) {
+    entries.sort_unstable();
+    let mut members = 0;
+    let texts = entries.iter().map(String::as_str).filter(|entry| {
+        let is_member = as_option(entry).is_none();
+        members += usize::from(is_member);
+        !is_member || members <= MEMBERS_MAX
+    });
+    let texts = texts.collect();
+    (texts, members.saturating_sub(MEMBERS_MAX))
+}
+
 /// Takes up to [`BATCH_KEYS`] of the names, which are in no order.
-fn take_batch(names: &mut Vec<Named>) -> Vec<Named> {
+fn take_batch(names: &mut Vec<Key>) -> Vec<Key> {
     names.split_off(names.len().saturating_sub(BATCH_KEYS))
 }
 
@@ -482,7 +444,7 @@ async fn query(
     pipeline.query_async(connection).await
 }
 
-fn next_reply<T: redis::FromRedisValue>(
+fn next_reply<T: FromRedisValue>(
     replies: &mut impl Iterator<Item = RedisResult<Value>>,
 ) -> RedisResult<T> {
     let missing = || RedisError::from((redis::ErrorKind::Client, "a reply is missing"));

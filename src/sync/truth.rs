@@ -1,12 +1,15 @@
 //! What the sync thread holds to be true: the table, its backends and their names. Everything
 //! that learns something tells it here; it publishes to the cores and frees what they let go.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::config::{FIRST_TABLE_WAIT, SyncConfig};
 use super::fixed::Routes;
 use super::names::Book;
+use super::reply::Faults;
 use super::status::Shared;
 use crate::health::Prober;
 use crate::protect::BackendPolicy;
@@ -81,13 +84,11 @@ impl Truth {
 
     /// Files what Redis has under a key: its members, of which those that cannot be parsed are left
     /// out and named; `None` when it has nothing.
-    pub(super) fn set_redis(&mut self, key: &Key, members: Option<&[&str]>) -> Vec<String> {
-        let mut errors = Vec::new();
-        let route = members.map(|members| self.route_of(key, members, &mut errors));
+    pub(super) fn set_redis(&mut self, key: &Key, members: Option<&[&str]>, faults: &mut Faults) {
+        let route = members.map(|members| self.route_of(key, members, faults));
         let change = self.master.set(key, Layer::Redis, route);
         self.unsaved |= change != Change::None;
         self.changes.count(change);
-        errors
     }
 
     /// Removes what a comparison did not come by.
@@ -130,11 +131,11 @@ impl Truth {
                 continue;
             }
             // Where backends may be can have been changed since it was written.
-            let mut errors = Vec::new();
+            let mut faults = Faults::default();
             let members: Vec<&str> = members.iter().map(String::as_str).collect();
-            let route = self.route_of(key, &members, &mut errors);
-            if !errors.is_empty() {
-                let (key, reasons) = (key.to_string(), errors.join("; "));
+            let route = self.route_of(key, &members, &mut faults);
+            if faults.count() > 0 {
+                let (key, reasons) = (key.to_string(), faults.into_reasons().join("; "));
                 tracing::warn!(key, reasons, "skipped in the snapshot");
             }
             self.changes
@@ -217,28 +218,28 @@ impl Truth {
 
     fn checked_route(&mut self, key: &Key, entries: &[String]) -> Arc<Route> {
         let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
-        let mut errors = Vec::new();
-        let route = self.route_of(key, &entries, &mut errors);
-        debug_assert!(errors.is_empty(), "checked when it was read: {errors:?}");
+        let mut faults = Faults::default();
+        let route = self.route_of(key, &entries, &mut faults);
+        debug_assert!(faults.count() == 0, "checked when it was read: {faults:?}");
         route
     }
 
     /// The route of some members and options; those that cannot be parsed are left out and named.
-    fn route_of(&mut self, key: &Key, entries: &[&str], errors: &mut Vec<String>) -> Arc<Route> {
-        let mut seats: Vec<Seat> = Vec::new();
+    fn route_of(&mut self, key: &Key, entries: &[&str], faults: &mut Faults) -> Arc<Route> {
+        let mut seats = Seats::default();
         let mut said = HostOptions::default();
         for entry in entries {
             let error = match as_option(entry) {
                 Some(option) => said.read(option).err().map(|error| error.to_string()),
-                None => self
-                    .adopt(entry)
-                    .and_then(|seat| take_in(&mut seats, seat))
-                    .err(),
+                None => self.adopt(entry).and_then(|seat| seats.take_in(seat)).err(),
             };
-            errors.extend(error.map(|error| format!("member {entry:.100?}: {error}")));
+            if let Some(error) = error {
+                faults.note(|| format!("member {entry:.100?}: {error}"));
+            }
         }
+        let Seats { seats, .. } = seats;
         if let Err(error) = said.check_together() {
-            errors.push(format!("options: {error}"));
+            faults.note(|| format!("options: {error}"));
         }
         if said == HostOptions::default() {
             return self.registry.route(seats);
@@ -247,7 +248,7 @@ impl Truth {
         for member in &said.acme {
             match self.adopt(member) {
                 Ok(seat) => acme.push(seat),
-                Err(error) => errors.push(format!("option acme={member}: {error}")),
+                Err(error) => faults.note(|| format!("option acme={member}: {error}")),
             }
         }
         let acme = (!acme.is_empty()).then(|| self.registry.route(acme));
@@ -285,20 +286,31 @@ fn asked_as(key: &Key) -> AskedAs {
 }
 
 /// One backend has one share in a route; of two members that differ in it only the first counts.
-fn take_in(seats: &mut Vec<Seat>, seat: Seat) -> Result<(), String> {
-    let slot = seat.backend.slot();
-    let known = seats.iter().find(|known| known.backend.slot() == slot);
-    match known {
-        None => seats.push(seat),
-        Some(known) if known.share == seat.share => {}
-        Some(known) => {
-            return Err(format!(
-                "the same backend is there as {:?}; leave the one that is meant",
-                known.to_string()
-            ));
+#[derive(Default)]
+struct Seats {
+    seats: Vec<Seat>,
+    /// Where among them each slot's is.
+    places: HashMap<u32, usize>,
+}
+
+impl Seats {
+    fn take_in(&mut self, seat: Seat) -> Result<(), String> {
+        let known = match self.places.entry(seat.backend.slot()) {
+            Entry::Occupied(place) => &self.seats[*place.get()],
+            Entry::Vacant(place) => {
+                place.insert(self.seats.len());
+                self.seats.push(seat);
+                return Ok(());
+            }
+        };
+        if known.share == seat.share {
+            return Ok(());
         }
+        Err(format!(
+            "the same backend is there as {:?}; leave the one that is meant",
+            known.to_string()
+        ))
     }
-    Ok(())
 }
 
 /// A pause that doubles from `first` to `last`, each time shortened at random by up to a half.

@@ -17,6 +17,7 @@ pub mod proxy;
 pub mod receiver;
 pub mod redis;
 pub mod smuggled;
+pub mod sync_rig;
 pub mod tenant;
 pub mod trio;
 

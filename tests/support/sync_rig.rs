@@ -1,0 +1,131 @@
+//! The redis-sync thread without a proxy around it, and a view of the table that it publishes.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use pointsman::protocol::Protocol;
+use pointsman::route::{Host, Route, Table};
+use pointsman::sync::{self, RedisConfig, RedisState, SyncConfig, SyncHandle};
+
+use super::redis::RedisServer;
+
+/// What a change has on loopback to be seen.
+pub const SOON: Duration = Duration::from_secs(1);
+
+/// What a reconnect with back-off has.
+pub const LATER: Duration = Duration::from_secs(8);
+
+/// Everything that this process logged.
+static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+struct LogWriter;
+
+impl std::io::Write for LogWriter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        LOG.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+pub fn logged() -> String {
+    String::from_utf8_lossy(&LOG.lock().unwrap()).into_owned()
+}
+
+pub struct Rig {
+    pub handle: SyncHandle,
+    pub view: Arc<Mutex<Table>>,
+}
+
+impl Rig {
+    pub fn start(config: SyncConfig) -> Rig {
+        let rig = Rig::start_unready(config);
+        assert!(rig.handle.wait_first_table(Some(LATER)), "no first table");
+        rig
+    }
+
+    pub fn start_unready(config: SyncConfig) -> Rig {
+        Rig::start_watched(config, |_| {})
+    }
+
+    /// Shows `watch` every table that is published.
+    pub fn start_watched(config: SyncConfig, watch: impl Fn(&Table) + Send + 'static) -> Rig {
+        // The first test sets it for all of them.
+        let _ = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_writer(|| LogWriter)
+            .try_init();
+        let view = Arc::new(Mutex::new(Table::new()));
+        let core = Arc::clone(&view);
+        let publish = Box::new(move |update: Arc<_>| {
+            let mut view = core.lock().unwrap();
+            view.apply(&update);
+            watch(&view);
+        });
+        let handle = sync::start(config, publish).unwrap();
+        Rig { handle, view }
+    }
+
+    pub fn members(&self, name: &str) -> String {
+        members(&self.view.lock().unwrap(), name)
+    }
+
+    pub fn wait(&self, within: Duration, what: &str, true_now: impl Fn(&Rig) -> bool) {
+        let deadline = Instant::now() + within;
+        while !true_now(self) {
+            let status = self.handle.status();
+            assert!(Instant::now() < deadline, "{what} did not come; {status:?}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub fn expect(&self, within: Duration, name: &str, members: &str) {
+        let what = format!("{name} at {members:?}");
+        self.wait(within, &what, |rig| rig.members(name) == members);
+    }
+
+    pub fn expect_state(&self, within: Duration, state: RedisState) {
+        self.wait(within, state.name(), |rig| {
+            rig.handle.status().redis == state
+        });
+    }
+}
+
+/// The members a name is routed to, sorted; empty without a route.
+pub fn members(view: &Table, name: &str) -> String {
+    let route = match name {
+        "default:https" => view.default_route(Protocol::Tls),
+        "default:http" => view.default_route(Protocol::Http),
+        name => view.lookup(&Host::from_operator(name).unwrap()),
+    };
+    route.map_or(String::new(), |route| texts(route))
+}
+
+fn texts(route: &Route) -> String {
+    let mut texts: Vec<&str> = route.backends().iter().map(|one| one.text()).collect();
+    texts.sort_unstable();
+    texts.join(" ")
+}
+
+/// Intervals short enough for a test; the periodic comparison too far away to help.
+pub fn config(url: impl Into<String>) -> SyncConfig {
+    SyncConfig {
+        redis: Some(RedisConfig::new(url)),
+        full_comparison: Duration::from_secs(600),
+        ping: Duration::from_millis(200),
+        ping_timeout: Duration::from_millis(300),
+        hold: Duration::from_millis(1500),
+        ..SyncConfig::default()
+    }
+}
+
+pub fn seed(server: &RedisServer, hosts: std::ops::Range<usize>) {
+    let commands: Vec<String> = hosts
+        .map(|n| format!("SADD hostnames:h{n}.test:backends 10.0.0.{}:80", n % 250))
+        .collect();
+    let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+    server.run(&commands);
+}
