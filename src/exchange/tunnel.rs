@@ -8,7 +8,7 @@ use crate::conn::listed::Listed;
 use crate::conn::send::send_all;
 use crate::conn::{Story, admit};
 use crate::dial::{Round, dial};
-use crate::http::h2c::first_host;
+use crate::http::h2c::FirstRequest;
 use crate::lease::Lease;
 use crate::local::Local;
 use crate::metrics::Counter;
@@ -29,8 +29,10 @@ pub async fn h2c(
     story: &mut Story,
 ) -> Result<Outcome, Outcome> {
     let bytes_max = local.limits.request_head_bytes_max;
+    let mut first = FirstRequest::default();
     let host = loop {
-        match first_host(end.pending(), bytes_max).map_err(Outcome::Refused)? {
+        let found = first.advance(end.pending(), bytes_max);
+        match found.map_err(Outcome::Refused)? {
             Some(host) => break host,
             None => read_more(local, end, deadline).await?,
         }

@@ -2,6 +2,8 @@
 //! and the first request, whose `:authority` the whole connection is routed by. Nothing else of
 //! HTTP/2 is understood, and nothing is changed.
 
+use super::hpack::{self, Malformed, Name};
+use super::work;
 use crate::route::Host;
 use crate::sniff::Refusal;
 use crate::sniff::request_line::parse_authority;
@@ -22,57 +24,80 @@ const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 const WITH_PRIORITY: u8 = 0x20;
 
-/// The host of the first request; `None`: more bytes are needed. `received` is everything that the
-/// client has sent.
-///
-/// # Errors
-/// Where the bytes are no HTTP/2, or `bytes_max` hold no whole request head.
-pub fn first_host(received: &[u8], bytes_max: usize) -> Result<Option<Host>, Refusal> {
-    let within = &received[..received.len().min(bytes_max)];
-    match walk(within)? {
-        None if received.len() >= bytes_max => Err(Refusal::RequestHeadTooLarge),
-        host => Ok(host),
-    }
+/// Walks the beginning of one connection. Keeps positions and the fields of the first request, so that
+/// a connection that arrives byte by byte costs no more than one that arrives whole.
+#[derive(Debug, Default)]
+pub struct FirstRequest {
+    /// Bytes walked over: the preface and whole frames.
+    at: usize,
+    /// The fields so far; there is a HEADERS frame without its end.
+    block: Option<Vec<u8>>,
 }
 
-fn walk(bytes: &[u8]) -> Result<Option<Host>, Refusal> {
-    let known = bytes.len().min(PREFACE.len());
-    if bytes[..known] != PREFACE[..known] {
-        return Err(Refusal::H2cMalformed);
+impl FirstRequest {
+    /// The host of the first request; `None`: more bytes are needed. `received` is everything that the
+    /// client has sent: what the last call got, and more behind it.
+    ///
+    /// # Errors
+    /// Where the bytes are no HTTP/2, or `bytes_max` hold no whole request head.
+    pub fn advance(&mut self, received: &[u8], bytes_max: usize) -> Result<Option<Host>, Refusal> {
+        let within = &received[..received.len().min(bytes_max)];
+        match self.walk(within)? {
+            None if received.len() >= bytes_max => Err(Refusal::RequestHeadTooLarge),
+            host => Ok(host),
+        }
     }
-    let mut rest = &bytes[known..];
-    let mut block: Option<Vec<u8>> = None;
-    let mut is_first = true;
-    while let Some((header, behind)) = rest.split_at_checked(FRAME_HEADER_BYTES) {
+
+    fn walk(&mut self, bytes: &[u8]) -> Result<Option<Host>, Refusal> {
+        if self.at == 0 {
+            let known = bytes.len().min(PREFACE.len());
+            if bytes[..known] != PREFACE[..known] {
+                return Err(Refusal::H2cMalformed);
+            }
+            if known < PREFACE.len() {
+                return Ok(None);
+            }
+            self.at = known;
+        }
+        while let Some((header, behind)) = bytes[self.at..].split_at_checked(FRAME_HEADER_BYTES) {
+            work::done(1);
+            let (length, kind) = self.frame(header)?;
+            let Some(payload) = behind.get(..length) else {
+                return Ok(None);
+            };
+            self.at += FRAME_HEADER_BYTES + length;
+            let flags = header[4];
+            let fragment = match kind {
+                HEADERS => fragment(payload, flags).ok_or(Refusal::H2cMalformed)?,
+                CONTINUATION => payload,
+                _ => continue,
+            };
+            let block = self.block.get_or_insert_default();
+            block.extend_from_slice(fragment);
+            if flags & END_HEADERS != 0 {
+                return host(block).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The length and the kind of a frame that may come here.
+    fn frame(&self, header: &[u8]) -> Result<(usize, u8), Refusal> {
         let length = u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize;
-        let (kind, flags) = (header[3], header[4]);
-        let in_place = match (&block, kind) {
+        let kind = header[3];
+        let is_first = self.at == PREFACE.len();
+        let in_place = match (&self.block, kind) {
             (Some(_), kind) => kind == CONTINUATION,
             (None, kind) if is_first => kind == SETTINGS,
             (None, kind) => [HEADERS, PRIORITY, SETTINGS, PING, WINDOW_UPDATE].contains(&kind),
         };
         // What is unknown may be an extension, which is to be ignored (RFC 9113 section 5.5).
-        let unknown = block.is_none() && !is_first && kind > CONTINUATION;
+        let unknown = self.block.is_none() && !is_first && kind > CONTINUATION;
         if length > FRAME_BYTES_MAX || !(in_place || unknown) {
             return Err(Refusal::H2cMalformed);
         }
-        let Some((payload, next)) = behind.split_at_checked(length) else {
-            return Ok(None);
-        };
-        is_first = false;
-        rest = next;
-        let fragment = match kind {
-            HEADERS => fragment(payload, flags).ok_or(Refusal::H2cMalformed)?,
-            CONTINUATION => payload,
-            _ => continue,
-        };
-        let block = block.get_or_insert_default();
-        block.extend_from_slice(fragment);
-        if flags & END_HEADERS != 0 {
-            return host(block).map(Some);
-        }
+        Ok((length, kind))
     }
-    Ok(None)
 }
 
 /// The fields of a HEADERS frame, without padding and priority.
@@ -92,19 +117,21 @@ fn fragment(payload: &[u8], flags: u8) -> Option<&[u8]> {
 fn host(block: &[u8]) -> Result<Host, Refusal> {
     let mut authority: Option<Vec<u8>> = None;
     let mut host: Option<Vec<u8>> = None;
-    let mut repeated = false;
     let mut connect = false;
-    loona_hpack::Decoder::new()
-        .decode_with_cb(block, |name, value| match &*name {
-            b":authority" => repeated |= authority.replace(value.into_owned()).is_some(),
-            b"host" => repeated |= host.replace(value.into_owned()).is_some(),
-            b":method" => connect |= *value == *b"CONNECT",
-            _ => {}
-        })
-        .map_err(|_| Refusal::H2cMalformed)?;
-    if repeated {
-        return Err(Refusal::HostRepeated);
-    }
+    hpack::decode(block, |name, value| {
+        let place = match name {
+            Name::Authority => &mut authority,
+            Name::Host => &mut host,
+            Name::Method | Name::Other => {
+                connect |= name == Name::Method && value == b"CONNECT";
+                return Ok(());
+            }
+        };
+        match place.replace(value.to_vec()) {
+            Some(_) => Err(Refusal::HostRepeated),
+            None => Ok(()),
+        }
+    })?;
     if connect {
         return Err(Refusal::ConnectMethod);
     }
@@ -112,15 +139,28 @@ fn host(block: &[u8]) -> Result<Host, Refusal> {
     parse_authority(&named)
 }
 
-/// Fuzz entry: every prefix of what is found is undecided or the same.
+impl From<Malformed> for Refusal {
+    fn from(_: Malformed) -> Refusal {
+        Refusal::H2cMalformed
+    }
+}
+
+/// Fuzz entry: every prefix of what is found is undecided or the same, and so is what one walk finds
+/// that sees the bytes come.
 #[doc(hidden)]
 pub fn fuzz_h2c(data: &[u8]) {
     let whole = [PREFACE, data].concat();
-    let verdict = first_host(&whole, 65_536);
-    for end in 0..whole.len() {
-        match first_host(&whole[..end], 65_536) {
-            Ok(None) => {}
-            other => assert_eq!(other, verdict),
+    let first_host = |received| FirstRequest::default().advance(received, 65_536);
+    let verdict = first_host(&whole);
+    let mut walk = FirstRequest::default();
+    let mut walked = Ok(None);
+    for end in 0..=whole.len() {
+        if walked == Ok(None) {
+            walked = walk.advance(&whole[..end], 65_536);
+        }
+        match first_host(&whole[..end]) {
+            Ok(None) => assert_eq!(walked, Ok(None)),
+            other => assert_eq!((&other, &other), (&verdict, &walked)),
         }
     }
 }
@@ -143,7 +183,8 @@ mod tests {
     fn found(frames: &[Vec<u8>]) -> Result<Option<String>, Refusal> {
         let bytes = [PREFACE, &frames.concat()].concat();
         fuzz_h2c(&bytes[PREFACE.len()..]);
-        first_host(&bytes, 65_536).map(|host| host.map(|host| host.to_string()))
+        let first = FirstRequest::default().advance(&bytes, 65_536);
+        first.map(|host| host.map(|host| host.to_string()))
     }
 
     #[test]
@@ -230,11 +271,85 @@ mod tests {
         ] {
             assert_eq!(found(&frames), Err(want));
         }
-        assert_eq!(
-            first_host(b"PRI * HTTP/2.0\r\n\r\nXX", 100),
-            Err(Refusal::H2cMalformed)
-        );
+        let first_host = |received, max| FirstRequest::default().advance(received, max);
+        let other = b"PRI * HTTP/2.0\r\n\r\nXX";
+        assert_eq!(first_host(other, 100), Err(Refusal::H2cMalformed));
         assert_eq!(first_host(PREFACE, 24), Err(Refusal::RequestHeadTooLarge));
+    }
+
+    /// A header block in frames as large as they may be.
+    fn in_frames(block: &[u8]) -> Vec<u8> {
+        let mut bytes = [PREFACE, &frame(SETTINGS, 0, &[])].concat();
+        let pieces = block.chunks(FRAME_BYTES_MAX);
+        let last = pieces.len() - 1;
+        for (at, piece) in pieces.enumerate() {
+            let kind = if at == 0 { HEADERS } else { CONTINUATION };
+            let flags = if at == last { END_HEADERS } else { 0 };
+            bytes.extend(frame(kind, flags, piece));
+        }
+        bytes
+    }
+
+    /// Whatever a block is made of, reading it takes steps as it has bytes, and a few for each. A bit
+    /// of Huffman code is a part of a step.
+    #[test]
+    fn the_work_is_that_of_the_bytes() {
+        let bytes = 32_000;
+        let entry = [&b"\x40\x7f\xa1\x1e"[..], &[b'n'; 4000], b"\0"].concat();
+        for (what, beginning, repeated) in [
+            ("empty Huffman strings", &b""[..], &b"\x00\x80\x80"[..]),
+            ("short Huffman strings", b"", b"\x00\x81\x1f\x81\x1f"),
+            ("one long Huffman string", b"\0\0\xff\x80\xf8\x01", b"\0"),
+            ("references to a large entry", &entry, b"\xbe"),
+            (
+                "the name of a large entry, again entered",
+                &entry,
+                b"\x7e\0",
+            ),
+            ("small entries", b"", b"\x40\0\0"),
+            ("size updates", b"", b"\x20"),
+            ("numbers", b"", b"\x0f\x80\x80\x80\0\0"),
+        ] {
+            let mut block = beginning.to_vec();
+            while block.len() < bytes {
+                block.extend_from_slice(repeated);
+            }
+            let received = in_frames(&block);
+            let steps = work::of(|| {
+                let host = FirstRequest::default().advance(&received, 65_536);
+                assert!(host.is_err(), "{what}");
+            });
+            assert!(steps <= 3 * received.len(), "{what}: {steps} steps");
+        }
+    }
+
+    #[test]
+    fn what_comes_byte_by_byte_is_walked_once() {
+        let window = frame(WINDOW_UPDATE, 0, &[0, 0, 1, 0]).repeat(2000);
+        let fields = block(&[(":authority", "a.test"), ("x", &"y".repeat(4000))]);
+        let continued = frame(CONTINUATION, 0, b"").repeat(400);
+        let bytes = [
+            PREFACE,
+            &frame(SETTINGS, 0, &[]),
+            &window,
+            &frame(HEADERS, 0, &fields),
+            &continued,
+            &frame(CONTINUATION, END_HEADERS, b""),
+        ]
+        .concat();
+        let mut walk = FirstRequest::default();
+        let steps = work::of(|| {
+            for end in 0..bytes.len() {
+                assert_eq!(walk.advance(&bytes[..end], 65_536), Ok(None));
+            }
+            let found = walk.advance(&bytes, 65_536);
+            assert_eq!(found.unwrap().unwrap().to_string(), "a.test");
+        });
+        assert!(
+            steps <= 3 * bytes.len(),
+            "{steps} steps for {}",
+            bytes.len()
+        );
     }
 
     proptest! {

@@ -10,9 +10,12 @@ pub mod forwarded;
 pub mod framing;
 mod fuzz;
 pub mod h2c;
+mod hpack;
+mod huffman;
 pub mod request;
 pub mod response;
 pub mod rewrite;
+mod work;
 
 #[cfg(test)]
 mod tests;
