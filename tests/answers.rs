@@ -192,6 +192,10 @@ fn a_request_that_is_none_gets_400() {
         ("http_version", b"GET / HTTP/3.0\r\nHost: a.test\r\n\r\n"),
         ("target_invalid", b"GET a HTTP/1.1\r\nHost: a.test\r\n\r\n"),
         (
+            "target_fragment",
+            b"GET /a#b HTTP/1.1\r\nHost: a.test\r\n\r\n",
+        ),
+        (
             "target_scheme",
             b"GET ftp://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n",
         ),

@@ -194,6 +194,10 @@ refusals! {
     /// A target that is neither a path, nor a URL, nor `*` for OPTIONS (RFC 9112 section 3.2).
     TargetInvalid "target_invalid" Malformed
         "the request target is neither a path nor an http URL; the client is broken or hostile"
+    /// A fragment in the target (RFC 9110 section 4.2.5, RFC 9112 section 3.2).
+    TargetFragment "target_fragment" Malformed
+        "the request target has a fragment, which is never sent and which readers read differently; \
+         the client is broken or hostile"
     /// An absolute target whose scheme is not http or https.
     TargetScheme "target_scheme" Malformed
         "the request target is a URL whose scheme is not http or https; this is no proxy for others"

@@ -29,6 +29,11 @@ impl<'l> RequestLine<'l> {
         if method.is_empty() || target.is_empty() {
             return Err(Refusal::RequestLine);
         }
+        // It is never sent (RFC 9110 section 4.2.5), and readers differ on where it ends a host or a
+        // path.
+        if target.contains(&b'#') {
+            return Err(Refusal::TargetFragment);
+        }
         let minor_version = parse_version(version)?;
         if method == b"CONNECT" {
             return Err(Refusal::ConnectMethod);
@@ -96,12 +101,8 @@ fn parse_absolute(target: &[u8]) -> Result<(Host, &[u8], &[u8]), Refusal> {
     }
     let end = rest
         .iter()
-        .position(|byte| matches!(byte, b'/' | b'?' | b'#'))
+        .position(|byte| matches!(byte, b'/' | b'?'))
         .unwrap_or(rest.len());
-    // A fragment is never sent (RFC 9110 section 4.2.5), and readers differ on where it ends a host.
-    if rest.get(end) == Some(&b'#') {
-        return Err(Refusal::TargetInvalid);
-    }
     if rest[..end].contains(&b'@') {
         return Err(Refusal::TargetUserinfo);
     }
@@ -197,7 +198,12 @@ mod tests {
             ("GET a.test:80 HTTP/1.1", Refusal::TargetInvalid),
             ("GET http:/a.test/ HTTP/1.1", Refusal::TargetInvalid),
             ("GET ://a.test/ HTTP/1.1", Refusal::TargetInvalid),
-            ("GET http://a.test#b/ HTTP/1.1", Refusal::TargetInvalid),
+            ("GET http://a.test#b/ HTTP/1.1", Refusal::TargetFragment),
+            ("GET http://u@a.test/#b HTTP/1.1", Refusal::TargetFragment),
+            ("GET /a#b HTTP/1.1", Refusal::TargetFragment),
+            ("GET /# HTTP/1.1", Refusal::TargetFragment),
+            ("OPTIONS *#b HTTP/1.1", Refusal::TargetFragment),
+            ("GET # HTTP/1.1", Refusal::TargetFragment),
             ("GET ftp://a.test/ HTTP/1.1", Refusal::TargetScheme),
             ("GET http://u@a.test/ HTTP/1.1", Refusal::TargetUserinfo),
             ("GET http:///path HTTP/1.1", Refusal::HostEmpty),

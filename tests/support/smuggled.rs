@@ -349,8 +349,12 @@ const HEADS: &[(&str, &str)] = &[
     ),
     ("target_invalid", "GET * HTTP/1.1\r\nHost: a.test\r\n\r\n"),
     (
-        "target_invalid",
+        "target_fragment",
         "GET http://a.test#b.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n",
+    ),
+    (
+        "target_fragment",
+        "GET /a#/../b HTTP/1.1\r\nHost: a.test\r\n\r\n",
     ),
     ("host_missing", "GET / HTTP/1.1\r\n\r\n"),
     (
