@@ -5,6 +5,7 @@
 use std::sync::LazyLock;
 
 use crate::config::HttpSettings;
+use crate::http::rewrite::METHODS_ALLOWED;
 use crate::outcome::Outcome;
 use crate::sniff::Answer;
 
@@ -232,8 +233,8 @@ fn http_answer(outcome: Outcome, settings: &HttpSettings) -> Option<Box<[u8]>> {
     };
     // RFC 9110 section 15.5.6 wants the methods that are allowed.
     let allow = match number {
-        Some(405) => "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n",
-        _ => "",
+        Some(405) => format!("Allow: {METHODS_ALLOWED}\r\n"),
+        _ => String::new(),
     };
     // A limit of a rate has room again within a second.
     let retry = match outcome {

@@ -84,6 +84,8 @@ pub struct Carry<'s> {
     /// An interim response that the client's socket had no room for.
     interim: Option<Mover>,
     down: Down,
+    /// The held head is 101, and the protocol changes only behind the request.
+    awaits_up: bool,
     client_told: bool,
     /// The backend has asked for the body, so that it will read it.
     was_continued: bool,
@@ -118,6 +120,7 @@ impl<'s> Carry<'s> {
             discard: Discard::default(),
             interim: None,
             down: Down::Head(Vec::new()),
+            awaits_up: false,
             client_told: false,
             was_continued: false,
             client_goes_on: false,

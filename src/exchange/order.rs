@@ -97,16 +97,17 @@ pub fn understand(
     let route = match at_host(route, &head)? {
         AtHost::Route(route) => route,
         AtHost::Redirect => {
-            let goes_on = head.persistent
-                && head.minor_version > 0
-                && head.body == Length::None
-                && !local.is_draining()
-                && session.requests + 1 < local.limits.requests_per_connection_max;
+            let goes_on = may_go_on(local, session, &head);
             local.count(Counter::Redirects);
             let answer = redirect(&head, goes_on).ok_or(Outcome::NoName)?;
             return Ok(Understood::Answer(answer, head.head_bytes, goes_on));
         }
     };
+    if head.max_forwards == Some(0) {
+        let goes_on = may_go_on(local, session, &head);
+        let answer = rewrite::as_recipient(&head, goes_on);
+        return Ok(Understood::Answer(answer, head.head_bytes, goes_on));
+    }
     let place = admit::to_host(local, &route, Protocol::Http, head.host.as_ref())?;
     let behind = &received[head.head_bytes..];
     let mut rest = Framing::new(head.body);
@@ -125,6 +126,15 @@ pub fn understand(
         || Lease::is_wanted(&route);
     let order = order(&head, outgoing, rest, route, place, head_complete, is_told);
     Ok(Understood::Order(order, head.head_bytes + used))
+}
+
+/// Whether the connection may go on behind an answer of the proxy's own.
+fn may_go_on(local: &Local, session: &Session<'_>, head: &RequestHead<'_, '_>) -> bool {
+    head.persistent
+        && head.minor_version > 0
+        && matches!(head.body, Length::None | Length::Bytes(0))
+        && !local.is_draining()
+        && session.requests + 1 < local.limits.requests_per_connection_max
 }
 
 enum AtHost {

@@ -53,9 +53,14 @@ pub(super) enum Known {
     ForwardedFor,
     ForwardedProto,
     ForwardedPort,
+    /// Any other X-Forwarded-*, which says of the client what only a proxy can know.
+    ForwardedOther,
     RealIp,
-    /// A name that some readers take for one of the fields above, because they turn `_` into `-`
-    /// (CGI and what descends from it).
+    MaxForwards,
+    /// Proxy, which CGI hands to programs as their HTTP_PROXY (httpoxy).
+    Proxy,
+    /// A name that some readers take for one of the fields here, because to them all that is no letter
+    /// or digit is the same (CGI and what descends from it).
     Lookalike,
     Authentication,
     Other,
@@ -68,37 +73,68 @@ impl Known {
         match first {
             2 if is("te") => Known::Te,
             4 if is("host") => Known::Host,
+            5 if is("proxy") => Known::Proxy,
             6 if is("expect") => Known::Expect,
             7 if is("upgrade") => Known::Upgrade,
             9 if is("forwarded") => Known::Forwarded,
             9 if is("x-real-ip") => Known::RealIp,
-            9 if is("x_real_ip") => Known::Lookalike,
+            9 if is_alike(name, "x-real-ip") => Known::Lookalike,
             10 if is("connection") => Known::Connection,
             10 if is("keep-alive") => Known::HopByHop,
+            10 if is_alike(name, "keep-alive") => Known::Lookalike,
+            12 if is("max-forwards") => Known::MaxForwards,
+            12 if is_alike(name, "max-forwards") => Known::Lookalike,
             13 if is("authorization") => Known::Authentication,
             14 if is("content-length") => Known::ContentLength,
-            14 if is("content_length") => Known::Lookalike,
+            14 if is_alike(name, "content-length") => Known::Lookalike,
             15 if is("x-forwarded-for") => Known::ForwardedFor,
-            15 if is_alike(name, "x-forwarded-for") => Known::Lookalike,
             16 if is("proxy-connection") => Known::HopByHop,
             16 if is("x-forwarded-port") => Known::ForwardedPort,
             16 if is("www-authenticate") => Known::Authentication,
-            16 if is_alike(name, "x-forwarded-port") => Known::Lookalike,
+            16 if is_alike(name, "proxy-connection") => Known::Lookalike,
             17 if is("transfer-encoding") => Known::TransferEncoding,
             17 if is("x-forwarded-proto") => Known::ForwardedProto,
-            17 if is("transfer_encoding") => Known::Lookalike,
-            17 if is_alike(name, "x-forwarded-proto") => Known::Lookalike,
+            17 if is_alike(name, "transfer-encoding") => Known::Lookalike,
             18 if is("proxy-authenticate") => Known::Authentication,
+            11.. if is_alike(name, "x-forwarded") => Known::beside_forwarded(name),
             _ => Known::Other,
+        }
+    }
+
+    /// Of a name that begins as X-Forwarded does, in whatever spelling.
+    fn beside_forwarded(name: &str) -> Known {
+        let (family, rest) = name.split_at("x-forwarded".len());
+        let is_apart = |byte: &u8| !byte.is_ascii_alphanumeric();
+        match rest.as_bytes().first() {
+            Some(byte) if !is_apart(byte) => Known::Other,
+            Some(b'-') | None if family.as_bytes()[1] == b'-' => Known::ForwardedOther,
+            _ => Known::Lookalike,
         }
     }
 }
 
+/// Whether `name` begins with `known`, or with what some readers take for it.
 fn is_alike(name: &str, known: &str) -> bool {
-    name.bytes()
-        .zip(known.bytes())
-        .all(|(byte, known)| byte.eq_ignore_ascii_case(&known) || (byte == b'_' && known == b'-'))
+    name.bytes().zip(known.bytes()).all(|(byte, known)| {
+        byte.eq_ignore_ascii_case(&known) || (known == b'-' && !byte.is_ascii_alphanumeric())
+    })
 }
+
+/// Fields that frame, route or authorize a message, or say who sent it, and so mean nothing, or too
+/// much, behind it (RFC 9110 section 6.5.1). `name` is in lower case.
+pub(super) fn is_no_trailer(name: &[u8]) -> bool {
+    const OTHERS: [&[u8]; 4] = [
+        b"content-range",
+        b"cookie",
+        b"proxy-authorization",
+        b"range",
+    ];
+    let is_other = |name| OTHERS.contains(&name);
+    is_other(name) || str::from_utf8(name).is_ok_and(|name| Known::of(name) != Known::Other)
+}
+
+/// The longest name that [`is_no_trailer`] knows.
+pub(super) const NO_TRAILER_BYTES_MAX: usize = 19;
 
 /// What the Connection fields of a head say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -46,17 +46,20 @@ impl Forwarding {
         *self == Forwarding::default()
     }
 
-    /// Whether a field that came is left out, because it is written anew by [`Forwarding::write`].
-    pub(super) fn replaces(&self, known: Known) -> bool {
-        match known {
+    /// Whether a field that came is left out: because it is written anew by [`Forwarding::write`], or
+    /// because it speaks for a client who is not believed. Where nothing is written, nobody has said
+    /// who is to be believed, and all pass.
+    pub(super) fn leaves_out(&self, known: Known, hop: &Hop) -> bool {
+        let is_written = match known {
             Known::ForwardedFor => self.address,
             Known::ForwardedProto => self.protocol,
             Known::ForwardedPort => self.port,
             Known::RealIp => self.real_ip,
             Known::Forwarded => self.standard,
-            Known::Lookalike => true,
-            _ => false,
-        }
+            Known::ForwardedOther => false,
+            _ => return false,
+        };
+        is_written || !hop.trusted && !self.is_off()
     }
 
     /// Writes the fields that are on; `fields` are those that came.

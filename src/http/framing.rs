@@ -5,6 +5,7 @@
 //! Bytes are forwarded as they came once they were understood, chunk lines and trailers included:
 //! every line is held to one strict form, so that there is nothing to read differently.
 
+use super::fields::{NO_TRAILER_BYTES_MAX, is_no_trailer};
 use crate::sniff::Refusal;
 use crate::sniff::http::is_token;
 
@@ -15,19 +16,8 @@ const CHUNK_EXTENSION_BYTES_MAX: u16 = 1024;
 const CHUNK_DIGITS_MAX: u8 = 16;
 /// All trailer lines of one message in bytes.
 const TRAILERS_BYTES_MAX: u16 = 8 * 1024;
-/// The longest of [`NO_TRAILERS`], and one byte to tell a longer name by.
-const NAME_BYTES: usize = 18;
-/// Fields that frame or route a message and so mean nothing, or too much, behind it (RFC 9110
-/// section 6.5.1).
-const NO_TRAILERS: [&[u8]; 7] = [
-    b"transfer-encoding",
-    b"content-length",
-    b"content-range",
-    b"host",
-    b"connection",
-    b"upgrade",
-    b"te",
-];
+/// The longest name that is looked for, and one byte to tell a longer one by.
+const NAME_BYTES: usize = NO_TRAILER_BYTES_MAX + 1;
 
 /// What a head says about the body behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,7 +191,7 @@ fn trailer(line: Line, byte: u8) -> Result<Line, Refusal> {
         }
         Line::Name { name, length } if byte == b':' => {
             let name = &name[..usize::from(length)];
-            if NO_TRAILERS.contains(&name) {
+            if is_no_trailer(name) {
                 return Err(Refusal::Trailer);
             }
             Line::Value
@@ -341,6 +331,18 @@ mod tests {
             ("0\r\nContent-Length: 5\r\n\r\n", Refusal::Trailer),
             ("0\r\nTRANSFER-ENCODING: chunked\r\n\r\n", Refusal::Trailer),
             ("0\r\nHost: b\r\n\r\n", Refusal::Trailer),
+            ("0\r\nX: y\r\nX-Forwarded-For: b\r\n\r\n", Refusal::Trailer),
+            ("0\r\nx-forwarded-client-cert: b\r\n\r\n", Refusal::Trailer),
+            ("0\r\nX.Forwarded_Proto: b\r\n\r\n", Refusal::Trailer),
+            ("0\r\nX-Real-IP: b\r\n\r\n", Refusal::Trailer),
+            ("0\r\nX_Real-IP: b\r\n\r\n", Refusal::Trailer),
+            ("0\r\nForwarded: b\r\n\r\n", Refusal::Trailer),
+            ("0\r\nAuthorization: b\r\n\r\n", Refusal::Trailer),
+            ("0\r\nProxy-Authorization: b\r\n\r\n", Refusal::Trailer),
+            ("0\r\nCOOKIE: b\r\n\r\n", Refusal::Trailer),
+            ("0\r\nExpect: b\r\n\r\n", Refusal::Trailer),
+            ("0\r\nMax-Forwards: 1\r\n\r\n", Refusal::Trailer),
+            ("0\r\nRange: bytes=1-\r\n\r\n", Refusal::Trailer),
             (long_trailers.as_str(), Refusal::TrailersTooLarge),
         ] {
             assert_eq!(
@@ -349,7 +351,7 @@ mod tests {
                 "{bytes:?}"
             );
         }
-        let longer_name = b"0\r\nTransfer-Encodings: x\r\nHosts: y\r\n\r\n";
+        let longer_name = b"0\r\nTransfer-Encodings: x\r\nHosts: y\r\nProxy-Authorizations: z\r\nX-Forward: f\r\nDigest: d\r\n\r\n";
         assert_eq!(
             end_of(Length::Chunked, longer_name),
             Ok(Some(longer_name.len()))

@@ -30,6 +30,23 @@ pub fn fuzz_request(data: &[u8]) {
         (again.method, again.body, &again.host, again.upgrade),
         (head.method, head.body, &head.host, head.upgrade)
     );
+    let one_less = head.max_forwards.map(|left| left.saturating_sub(1));
+    assert_eq!(again.max_forwards, one_less);
+    let is_kept_out = |known| {
+        matches!(
+            known,
+            Known::Lookalike | Known::Proxy | Known::ForwardedOther
+        )
+    };
+    assert!(
+        !again
+            .fields
+            .iter()
+            .any(|field| is_kept_out(Known::of(field.name)))
+    );
+    if one_less.is_some_and(|left| left > 0) {
+        return;
+    }
     let is_host = |name: &str| Known::of(name) == Known::Host;
     let hosts = again.fields.iter().filter(|field| is_host(field.name));
     assert!(hosts.count() <= 1);

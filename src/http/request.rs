@@ -44,6 +44,8 @@ pub struct RequestHead<'b, 's> {
     pub expects_continue: bool,
     /// Whether the client asks for another protocol on this connection, and may.
     pub upgrade: bool,
+    /// How often it may still be forwarded, where its method makes that count and it says so.
+    pub max_forwards: Option<u32>,
     /// Whether trailers are welcome in the response.
     pub takes_trailers: bool,
     /// Whether credentials in it stay with the backend's connection.
@@ -64,6 +66,11 @@ impl RequestHead<'_, '_> {
         let has_body = !matches!(self.body, Length::None | Length::Bytes(0));
         let methods: [&[u8]; 5] = [b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE"];
         has_body && methods.contains(&self.method)
+    }
+
+    /// Whether each recipient counts it (RFC 9110 section 7.6.2).
+    pub(super) fn counts_forwards(&self) -> bool {
+        matches!(self.method, b"TRACE" | b"OPTIONS")
     }
 
     /// Whether doing it twice is doing it once (RFC 9110 section 9.2.2).
@@ -131,7 +138,7 @@ fn parse<'b, 's>(
     }
     let mut options = Options::default();
     let mut lengths = Lengths::default();
-    let mut upgrade = false;
+    let mut upgrades = Upgrades::default();
     let mut head = RequestHead {
         method: line.method,
         path: line.path,
@@ -143,6 +150,7 @@ fn parse<'b, 's>(
         persistent: false,
         expects_continue: false,
         upgrade: false,
+        max_forwards: None,
         takes_trailers: false,
         binds_connection: false,
         head_bytes,
@@ -160,13 +168,10 @@ fn parse<'b, 's>(
                 head.takes_trailers |=
                     tokens(field.value).any(|token| token.eq_ignore_ascii_case(b"trailers"));
             }
-            // An upgrade to HTTP/2 would put requests out of sight.
-            Known::Upgrade => {
-                let to_http = |token: &[u8]| {
-                    token.eq_ignore_ascii_case(b"h2c")
-                        || token.len() >= 4 && token[..4].eq_ignore_ascii_case(b"http")
-                };
-                upgrade = !tokens(field.value).any(to_http);
+            Known::Upgrade => upgrades.read(field.value),
+            Known::MaxForwards if head.counts_forwards() => {
+                let said = tokens(field.value).filter_map(forwards);
+                head.max_forwards = said.chain(head.max_forwards).min();
             }
             // HTTP/1.0 knows none and ignores it. Of a list, or of what only looks like the one
             // expectation that exists, one of two readers waits for a word the other never says.
@@ -185,9 +190,7 @@ fn parse<'b, 's>(
     head.body = lengths.finish().map_err(refusal)?.unwrap_or(Length::None);
     head.expects_continue &= !matches!(head.body, Length::None | Length::Bytes(0));
     head.persistent = options.is_persistent(line.minor_version);
-    // Behind a body it would be anyone's guess which protocol the body is in.
-    head.upgrade =
-        upgrade && options.upgrade && line.minor_version > 0 && head.body == Length::None;
+    head.upgrade = upgrades.may() && options.upgrade && line.minor_version > 0;
     head.options = options;
     let (host, authority) = match (line.authority, host) {
         (Some((host, authority)), _) | (None, Some((host, authority))) => {
@@ -198,6 +201,36 @@ fn parse<'b, 's>(
     head.host = host;
     head.authority = authority;
     Ok(head)
+}
+
+/// The protocols that all Upgrade fields of a head ask for.
+#[derive(Default)]
+struct Upgrades {
+    asked: bool,
+    to_http: bool,
+}
+
+impl Upgrades {
+    fn read(&mut self, value: &[u8]) {
+        self.asked = true;
+        self.to_http |= tokens(value).any(|token| {
+            let name = token.split(|byte| *byte == b'/').next().unwrap_or(token);
+            let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+            is("h2c") || is("h2") || name.len() >= 4 && name[..4].eq_ignore_ascii_case(b"http")
+        });
+    }
+
+    /// An upgrade to HTTP/2 would put requests out of sight, and the backend chooses.
+    fn may(&self) -> bool {
+        self.asked && !self.to_http
+    }
+}
+
+/// What a Max-Forwards says; more than can be counted is the most that can be.
+fn forwards(value: &[u8]) -> Option<u32> {
+    let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+    let digits = str::from_utf8(value).ok().filter(|_| is_number)?;
+    Some(digits.parse().unwrap_or(u32::MAX))
 }
 
 fn refusal(fault: LengthFault) -> Refusal {

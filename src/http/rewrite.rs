@@ -8,6 +8,9 @@ use super::framing::Length;
 use super::request::RequestHead;
 use super::response::ResponseHead;
 
+/// What this proxy carries (RFC 9110 section 10.2.1).
+pub const METHODS_ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE";
+
 /// What the client is told about its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Persistence {
@@ -21,10 +24,43 @@ pub enum Persistence {
     Upgrade,
 }
 
-/// Writes the request for the backend behind what is in `out`.
-pub fn request(head: &RequestHead<'_, '_>, forwarding: &Forwarding, hop: &Hop, out: &mut Vec<u8>) {
-    out.extend_from_slice(head.method);
-    out.push(b' ');
+/// The answer to a request that came as far as it may (RFC 9110 sections 9.3.7 and 9.3.8), and whether
+/// the connection goes on.
+pub fn as_recipient(head: &RequestHead<'_, '_>, goes_on: bool) -> Vec<u8> {
+    let mut out = b"HTTP/1.1 200 OK\r\n".to_vec();
+    let mut seen = Vec::new();
+    if head.method == b"TRACE" {
+        out.extend_from_slice(b"Content-Type: message/http\r\n");
+        reflect(head, &mut seen);
+    } else {
+        line(&mut out, "Allow", METHODS_ALLOWED.as_bytes());
+    }
+    length(Length::Bytes(seen.len() as u64), &mut out);
+    out.extend_from_slice(match goes_on {
+        true => b"\r\n".as_slice(),
+        false => b"Connection: close\r\n\r\n",
+    });
+    out.extend_from_slice(&seen);
+    out
+}
+
+/// The request as it came, without what must not be shown to a script that sent it: what proves who
+/// somebody is.
+fn reflect(head: &RequestHead<'_, '_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"TRACE ");
+    rest_of_line(head, out);
+    for field in head.fields {
+        let is = |name: &str| field.name.eq_ignore_ascii_case(name);
+        let is_secret = is("authorization") || is("proxy-authorization") || is("cookie");
+        if !is_secret && Known::of(field.name) != Known::Host {
+            line(out, field.name, field.value);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The target, the version and the host, as a backend is to read them.
+fn rest_of_line(head: &RequestHead<'_, '_>, out: &mut Vec<u8>) {
     match head.path {
         [] if head.method == b"OPTIONS" => out.push(b'*'),
         [] => out.push(b'/'),
@@ -39,6 +75,13 @@ pub fn request(head: &RequestHead<'_, '_>, forwarding: &Forwarding, hop: &Hop, o
     if let Some(authority) = head.authority {
         line(out, "Host", authority);
     }
+}
+
+/// Writes the request for the backend behind what is in `out`.
+pub fn request(head: &RequestHead<'_, '_>, forwarding: &Forwarding, hop: &Hop, out: &mut Vec<u8>) {
+    out.extend_from_slice(head.method);
+    out.push(b' ');
+    rest_of_line(head, out);
     for field in head.fields {
         let known = Known::of(field.name);
         let passes = match known {
@@ -48,10 +91,12 @@ pub fn request(head: &RequestHead<'_, '_>, forwarding: &Forwarding, hop: &Hop, o
             | Known::TransferEncoding
             | Known::Te
             | Known::HopByHop
+            | Known::Proxy
             | Known::Lookalike => false,
             Known::Upgrade => head.upgrade,
             Known::Expect => head.expects_continue,
-            _ if forwarding.replaces(known) => false,
+            Known::MaxForwards if head.counts_forwards() => false,
+            _ if forwarding.leaves_out(known, hop) => false,
             _ => ends_elsewhere(head.fields, head.options, field),
         };
         if passes {
@@ -59,6 +104,9 @@ pub fn request(head: &RequestHead<'_, '_>, forwarding: &Forwarding, hop: &Hop, o
         }
     }
     length(head.body, out);
+    if let Some(left) = head.max_forwards {
+        number(out, "Max-Forwards", u64::from(left.saturating_sub(1)));
+    }
     if !forwarding.is_off() {
         forwarding.write(hop, head.fields, head.authority, out);
     }
@@ -124,20 +172,22 @@ fn length(body: Length, out: &mut Vec<u8>) {
     match body {
         Length::None | Length::UntilClose => {}
         Length::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
-        Length::Bytes(bytes) => {
-            // The longest u64 has 20 digits.
-            let mut digits = [0; 20];
-            let mut at = digits.len();
-            let mut left = bytes;
-            loop {
-                at -= 1;
-                digits[at] = b'0' + (left % 10) as u8;
-                left /= 10;
-                if left == 0 {
-                    break;
-                }
-            }
-            line(out, "Content-Length", &digits[at..]);
+        Length::Bytes(bytes) => number(out, "Content-Length", bytes),
+    }
+}
+
+fn number(out: &mut Vec<u8>, name: &str, value: u64) {
+    // The longest u64 has 20 digits.
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    let mut left = value;
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (left % 10) as u8;
+        left /= 10;
+        if left == 0 {
+            break;
         }
     }
+    line(out, name, &digits[at..]);
 }

@@ -7,6 +7,8 @@ use super::*;
 use crate::sniff::Refusal;
 use proptest::prelude::*;
 
+mod passing;
+
 const BYTES_MAX: usize = 32_768;
 
 fn hop(trusted: bool) -> Hop {
@@ -88,11 +90,35 @@ fn a_backend_gets_what_was_understood() {
         ),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 9\r\n\r\n",
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nContent-Length: 9\r\nConnection: upgrade\r\n\r\n",
         ),
         (
-            "GET / HTTP/1.1\r\nHost: a\r\nContent_Length: 9\r\ntransfer_encoding: chunked\r\nX-Forwarded_For: b\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: SPDY/3.1\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: SPDY/3.1\r\nContent-Length: 0\r\nConnection: upgrade\r\n\r\n",
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: tcp\r\nConnection: Upgrade\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: tcp\r\nTransfer-Encoding: chunked\r\nConnection: upgrade\r\n\r\n",
+        ),
+        (
+            "TRACE / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 007\r\nX: y\r\n\r\n",
+            "TRACE / HTTP/1.1\r\nHost: a\r\nX: y\r\nMax-Forwards: 6\r\n\r\n",
+        ),
+        (
+            "OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 9, 2\r\nmax-forwards: 3\r\n\r\n",
+            "OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 1\r\n\r\n",
+        ),
+        (
+            "OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 99999999999\r\n\r\n",
+            "OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 4294967294\r\n\r\n",
+        ),
+        (
+            "OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: +1\r\nMax.Forwards: 1\r\n\r\n",
+            "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 5\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 5\r\n\r\n",
         ),
     ] {
         assert_eq!(sent(head).as_deref(), Ok(want), "{head}");
@@ -392,9 +418,9 @@ fn a_client_gets_what_was_understood() {
 proptest! {
     #[test]
     fn nearly_requests(
-        line in r"(GET|POST|OPTIONS) (/|\*|http://[a-b.:]{0,6}/?) HTTP/1\.[012]",
+        line in r"(GET|POST|OPTIONS|TRACE) (/|\*|http://[a-b.:]{0,6}/?) HTTP/1\.[012]",
         fields in prop::collection::vec(
-            r"(Host|Content-Length|Transfer-Encoding|Connection|Upgrade|TE|Keep-Alive|X|X-Real-IP|Expect): ?(chunked|close|keep-alive|upgrade|[0-9]{1,3}|a|te, x|trailers|100-continue|websocket)",
+            r"(Host|Content[-_.]Length|Transfer-Encoding|Connection|Upgrade|TE|Keep-Alive|X|X[-_]Real[-_]IP|X-Forwarded[-_]Host|Proxy|Max-Forwards|Expect): ?(chunked|close|keep-alive|upgrade|[0-9]{1,3}|a|te, x|trailers|100-continue|websocket|h2c)",
             0..7,
         ),
         end in "\r?\n",

@@ -26,6 +26,17 @@ impl Carry<'_> {
                 Poll::Pending => return Poll::Pending,
             }
         }
+        if self.awaits_up {
+            if !self.up_over && !self.up_failed {
+                return Poll::Pending;
+            }
+            self.awaits_up = false;
+            let Down::Head(held) = &mut self.down else {
+                unreachable!("heads come before the body")
+            };
+            let held = std::mem::take(held);
+            return Poll::Ready(self.heads(&held, false));
+        }
         let local = self.local;
         let watch = self
             .upstream
@@ -86,6 +97,12 @@ impl Carry<'_> {
                 }
                 Err(fault) => return Some(self.failed(outcome(fault))),
             };
+            let is_early = !self.up_over && !self.up_failed;
+            if head.status == 101 && self.order.upgrade && is_early {
+                self.awaits_up = true;
+                self.down = Down::Head(rest.to_vec());
+                return self.send_interim(&out);
+            }
             rest = &rest[head.head_bytes..];
             local.count(Counter::of_response(head.status));
             self.was_continued |= head.status == 100;
