@@ -13,17 +13,25 @@ use crate::local::Local;
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
+use crate::relay::failed;
 use crate::ring::{Deadline, Operation};
 use crate::route::{Address, Route};
 use crate::sys::{ForeignSource, Socket, SocketAddress};
 use round::Next;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 /// How often those who wait for a backend to have room look again: the tick of deadlines. Whoever
 /// leaves may be on another core, which has other things to do than to wake them.
 const QUEUE_LOOK: Duration = Duration::from_millis(10);
+
+/// Whether the client has reset the connection is looked at from so far into an attempt on: most are
+/// over well before this, and a watch costs as much as a wait.
+const CLIENT_WATCHED_AFTER: Duration = Duration::from_millis(20);
 
 /// A connected backend. Its live count falls when this is dropped.
 pub struct Dialled {
@@ -70,9 +78,9 @@ pub async fn dial(
             false => local.limits.connect_deadline,
         };
         let ends = local.ring.now() + patience;
-        deadline.set(ends.min(round.ends()));
+        let ends = ends.min(round.ends());
         backend.waits(local.ring.now());
-        match connect(local, &address, source, deadline).await {
+        match connect(local, &address, source, client, deadline, ends).await {
             Ok(socket) => {
                 // What is sent to an HTTP backend comes in pieces from the start.
                 if protocol == Protocol::Http {
@@ -89,6 +97,11 @@ pub async fn dial(
                     attempts,
                 });
             }
+            // Nobody waits for the backend any more, which is no fault of it.
+            Err(Failed {
+                outcome: Outcome::ClientReset,
+                ..
+            }) => return Err(Outcome::ClientReset),
             Err(Failed { outcome, error }) => {
                 local.count(Counter::ConnectFailures);
                 tracing::debug!(core = local.core, backend = backend.text(), attempt = attempts, outcome = outcome.name(), %error, "connect failed");
@@ -147,12 +160,34 @@ async fn connect(
     local: &Local,
     address: &Address,
     source: Option<ForeignSource>,
+    client: &Client,
     deadline: &Deadline,
+    ends: Instant,
 ) -> Result<Socket, Failed> {
-    let (socket, connecting) = start_connect(local, address, source)?;
-    let connected = match deadline.bound(connecting).await {
-        Some(connected) => connected,
-        None => Err(io::ErrorKind::TimedOut.into()),
+    let (socket, mut connecting) = start_connect(local, address, source)?;
+    deadline.set(ends.min(local.ring.now() + CLIENT_WATCHED_AFTER));
+    let mut client_watch = None;
+    let connected = poll_fn(|context| {
+        if let Poll::Ready(connected) = Pin::new(&mut connecting).poll(context) {
+            return Poll::Ready(Some(connected));
+        }
+        while deadline.poll_passed(context).is_ready() {
+            if local.ring.now() >= ends {
+                return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
+            }
+            client_watch = Some(local.ring.failed(client.socket()));
+            deadline.set(ends);
+        }
+        match failed(&mut client_watch, context) {
+            true => Poll::Ready(None),
+            false => Poll::Pending,
+        }
+    });
+    let Some(connected) = connected.await else {
+        return Err(Failed {
+            outcome: Outcome::ClientReset,
+            error: io::ErrorKind::ConnectionReset.into(),
+        });
     };
     match connected {
         Ok(_) => Ok(socket),

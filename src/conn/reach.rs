@@ -159,9 +159,8 @@ async fn hand_over(
     } = *arrival;
     let routed = Instant::now();
     let dialled = dial(local, &arrival.route, protocol, client, round, deadline).await?;
-    let handed_over = Instant::now();
     story.set_backend(dialled.backend.text(), dialled.attempts);
-    let spent = handed_over - routed;
+    let spent = routed.elapsed();
     local
         .metrics
         .borrow_mut()
@@ -201,6 +200,7 @@ async fn hand_over(
         .await;
     sent.ok_or(Outcome::BackendTimeout)?
         .map_err(|_| Outcome::BackendUnreachable)?;
+    let head_sent = Instant::now();
     let head_bytes = arrival.received.len();
     {
         let mut metrics = local.metrics.borrow_mut();
@@ -209,7 +209,7 @@ async fn hand_over(
     }
     let socket = client.socket().clone();
     Ok(Reached {
-        relay: Relay::new(socket, dialled.socket, dialled.backend, lease, handed_over),
+        relay: Relay::new(socket, dialled.socket, dialled.backend, lease, head_sent),
         _listed: listed,
         head_bytes,
     })
