@@ -3,9 +3,11 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::sync::mpsc;
 use std::time::Duration;
 
+use socket2::SockRef;
 use support::backend::pattern;
 use support::client::{Cut, exchange};
 use support::http::{Wire, reflecting, scripted};
@@ -192,5 +194,56 @@ fn the_default_route_can_redirect_or_refuse() {
         if status == 308 {
             assert_eq!(answer.field("location"), Some("https://other.test/x?y"));
         }
+    }
+}
+
+/// A client that has not read the answers before it yet gets all of them, and the 101 behind them.
+#[test]
+fn a_101_for_a_full_socket_waits_for_its_turn() {
+    const BEHIND: usize = 60_000;
+    let (sender, asked) = mpsc::channel();
+    let backend = scripted(move |request, _| {
+        if let Some(bytes) = request.head.strip_prefix("GET /big/") {
+            let bytes: usize = bytes.split(' ').next()?.parse().ok()?;
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\n\r\n");
+            return Some([head.into_bytes(), vec![b'b'; bytes]].concat());
+        }
+        let _ = sender.send(());
+        let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n";
+        Some([head.as_bytes(), &[b'w'; BEHIND]].concat())
+    });
+    let proxy = Options::new().route("a.test", &[&backend.member()]).start();
+    // Whether a first answer of so many bytes leaves the socket room for the second request's, and
+    // whether all came then.
+    let trial = |bytes: usize| {
+        let mut wire = Wire::connect(proxy.http());
+        let _ = SockRef::from(&wire.stream).set_recv_buffer_size(64 << 10);
+        wire.send(format!(
+            "GET /big/{bytes} HTTP/1.1\r\nHost: a.test\r\n\r\nGET / HTTP/1.1\r\nHost: a.test\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"
+        ));
+        asked.recv_timeout(Duration::from_millis(400)).ok()?;
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(wire.response().body.len(), bytes, "the answer before");
+        assert_eq!(wire.response_head().status(), 101, "{bytes}");
+        let mut behind = wire.take_buffered().len();
+        let mut piece = [0; 16 * 1024];
+        while behind < BEHIND {
+            match wire.stream.read(&mut piece) {
+                Ok(read @ 1..) => behind += read,
+                end => panic!("{behind} bytes behind the 101 after {bytes}, then {end:?}"),
+            }
+        }
+        Some(())
+    };
+    let (mut fits, mut is_too_much) = (1000usize, 16 << 20);
+    while is_too_much - fits > 30_000 {
+        let middle = fits.midpoint(is_too_much);
+        match trial(middle) {
+            Some(()) => fits = middle,
+            None => is_too_much = middle,
+        }
+    }
+    for step in 0..6 {
+        trial(fits.saturating_sub(40_000) + step * 12_000);
     }
 }

@@ -17,7 +17,7 @@ use crate::ring::Deadline;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What at least must come of a request's body in each span of the body deadline.
 const BODY_PROGRESS_BYTES: u64 = 1024;
@@ -26,7 +26,7 @@ const POLLERR: u32 = 0x008;
 const POLLHUP: u32 = 0x010;
 
 /// How one exchange ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finish {
     /// The client has the whole response.
     Answered {
@@ -35,8 +35,9 @@ pub enum Finish {
         /// Whether nothing more will come on the backend's connection.
         backend_goes_on: bool,
     },
-    /// The backend has changed over to the protocol that was asked for, and the client knows.
-    Upgraded,
+    /// The backend has changed over to the protocol that was asked for. What the client is told, as
+    /// far as its socket had no room for it.
+    Upgraded(Vec<u8>),
     /// The backend's connection ended before it said a word.
     Unanswered {
         /// Whether the backend cannot have seen any of the request.
@@ -54,7 +55,7 @@ impl Finish {
     /// Whether the backend has begun to answer.
     pub fn is_answer(&self) -> bool {
         match self {
-            Finish::Answered { .. } | Finish::Upgraded => true,
+            Finish::Answered { .. } | Finish::Upgraded(_) => true,
             Finish::CutOff(outcome) => *outcome != Outcome::ClientReset,
             Finish::Unanswered { .. } | Finish::Removed | Finish::Refused(_) => false,
         }
@@ -91,11 +92,20 @@ pub struct Carry<'s> {
     was_continued: bool,
     client_goes_on: bool,
     backend_goes_on: bool,
-    /// Since when the deadline in force runs.
+    /// When the backend had been sent the request, or as much of it as there was.
+    sent: Instant,
+    patience: Patience,
+}
+
+/// The wait in force. Each kind of wait has its own deadline, which begins with it.
+struct Patience {
+    /// What the connection ends with when it is over.
+    outcome: Outcome,
     since: Instant,
-    seen_bytes: u64,
-    /// Of the body, when the span of the body deadline began.
-    marked_bytes: u64,
+    /// What had moved by then.
+    bytes: u64,
+    /// What the connection's deadline is set to, or later.
+    set: Instant,
 }
 
 impl<'s> Carry<'s> {
@@ -125,9 +135,13 @@ impl<'s> Carry<'s> {
             was_continued: false,
             client_goes_on: false,
             backend_goes_on: false,
-            since: local.ring.now(),
-            seen_bytes: 0,
-            marked_bytes: 0,
+            sent: local.ring.now(),
+            patience: Patience {
+                outcome: Outcome::ResponseTimeout,
+                since: local.ring.now(),
+                bytes: 0,
+                set: local.ring.now(),
+            },
         }
     }
 
@@ -138,13 +152,14 @@ impl<'s> Carry<'s> {
             return Some(Finish::Unanswered { unsent: true });
         }
         self.up_over = self.up.is_over();
-        self.marked_bytes = self.up.moved_bytes();
-        deadline.set(self.due().0);
+        self.sent = Instant::now();
+        self.begin_patience(self.awaited(), self.sent);
+        self.set_deadline(deadline);
         None
     }
 
     pub fn poll(&mut self, deadline: &Deadline, context: &mut Context<'_>) -> Poll<Finish> {
-        if let Poll::Ready(finish) = self.poll_up(deadline, context) {
+        if let Poll::Ready(finish) = self.poll_up(context) {
             return Poll::Ready(finish);
         }
         loop {
@@ -185,7 +200,7 @@ impl<'s> Carry<'s> {
         }
     }
 
-    fn poll_up(&mut self, deadline: &Deadline, context: &mut Context<'_>) -> Poll<Finish> {
+    fn poll_up(&mut self, context: &mut Context<'_>) -> Poll<Finish> {
         if self.up_over {
             return Poll::Pending;
         }
@@ -207,8 +222,7 @@ impl<'s> Carry<'s> {
         match moved {
             Moved::Whole => {
                 self.up_over = true;
-                self.since = self.local.ring.now();
-                deadline.set(self.due().0);
+                self.sent = Instant::now();
                 Poll::Pending
             }
             // What is missing must not look like an end to the backend.
@@ -292,43 +306,76 @@ impl<'s> Carry<'s> {
         Poll::Pending
     }
 
-    /// When the wait in force ends, and how.
-    fn due(&self) -> (Instant, Outcome) {
-        let limits = &self.local.limits;
-        let after = |span: Duration| self.since + span;
+    /// What is waited for, as how the connection ends when that does not come.
+    fn awaited(&self) -> Outcome {
+        let waits_for_continue = self.order.expects_continue
+            && !self.was_continued
+            && self.up.moved_bytes() <= self.order.outgoing.len() as u64;
         if matches!(self.down, Down::Body(_)) {
-            (after(limits.idle_deadline), Outcome::IdleTimeout)
-        } else if self.up_over || self.up_failed || self.up.waits_for_target() {
-            (after(limits.response_deadline), Outcome::ResponseTimeout)
+            Outcome::IdleTimeout
+        } else if self.up_over || self.up_failed || self.up.waits_for_target() || waits_for_continue
+        {
+            Outcome::ResponseTimeout
         } else {
-            (after(limits.body_deadline), Outcome::BodyTimeout)
+            Outcome::BodyTimeout
         }
     }
 
-    /// Progress is looked for only when a deadline passes, so that traffic costs no timer.
+    fn moved_bytes(&self) -> u64 {
+        let down_bytes = match &self.down {
+            Down::Body(body) => body.moved_bytes(),
+            Down::Head(_) => 0,
+        };
+        self.up.moved_bytes() + down_bytes
+    }
+
+    fn begin_patience(&mut self, outcome: Outcome, since: Instant) {
+        self.patience.outcome = outcome;
+        self.patience.since = since;
+        self.patience.bytes = self.moved_bytes();
+    }
+
+    /// When the wait in force ends.
+    fn due(&self) -> Instant {
+        let limits = &self.local.limits;
+        let span = match self.patience.outcome {
+            Outcome::IdleTimeout => limits.idle_deadline,
+            Outcome::BodyTimeout => limits.body_deadline,
+            _ => limits.response_deadline,
+        };
+        self.patience.since + span
+    }
+
+    fn set_deadline(&mut self, deadline: &Deadline) {
+        self.patience.set = self.due();
+        deadline.set(self.patience.set);
+    }
+
+    /// A wait begins anew with another one, and with what it waits for: any byte, and of a request's
+    /// body so many. The deadline itself is moved only where it would pass too late, so that traffic
+    /// costs no timer.
     fn poll_deadline(&mut self, deadline: &Deadline, context: &mut Context<'_>) -> Poll<Finish> {
+        let outcome = self.awaited();
+        let least = match outcome {
+            Outcome::BodyTimeout => BODY_PROGRESS_BYTES,
+            _ => 1,
+        };
+        let now = self.local.ring.now();
+        if outcome != self.patience.outcome || self.moved_bytes() >= self.patience.bytes + least {
+            self.begin_patience(outcome, now);
+        }
+        if self.due() < self.patience.set {
+            self.set_deadline(deadline);
+        }
         while deadline.poll_passed(context).is_ready() {
-            let down_bytes = match &self.down {
-                Down::Body(body) => body.moved_bytes(),
-                Down::Head(_) => 0,
-            };
-            let moved = self.up.moved_bytes() + down_bytes;
-            let (due, outcome) = self.due();
-            let has_progress = match outcome {
-                Outcome::BodyTimeout => {
-                    self.up.moved_bytes() >= self.marked_bytes + BODY_PROGRESS_BYTES
+            if now >= self.due() {
+                // What is missing of the request must not look like an end to the backend.
+                if !self.up_over {
+                    self.upstream.socket.abort_on_close();
                 }
-                _ => moved > self.seen_bytes,
-            };
-            if self.local.ring.now() >= due {
-                if !has_progress {
-                    return Poll::Ready(self.failed(outcome));
-                }
-                self.since = self.local.ring.now();
-                self.seen_bytes = moved;
-                self.marked_bytes = self.up.moved_bytes();
+                return Poll::Ready(self.failed(outcome));
             }
-            deadline.set(self.due().0);
+            self.set_deadline(deadline);
         }
         Poll::Pending
     }

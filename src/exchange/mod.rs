@@ -394,11 +394,11 @@ async fn answer(
                 }
                 return Ok(client_goes_on);
             }
-            Finish::Upgraded => {
+            Finish::Upgraded(unsent) => {
                 // It counts for as long as it lives; a route that was replaced is not kept that long.
                 let _place = order.place.take();
                 drop(order);
-                let outcome = tunnel(local, end, upstream, deadline, lease).await;
+                let outcome = tunnel(local, end, upstream, Some(unsent), deadline, lease).await;
                 return Err(Ended::Over(outcome));
             }
             // Where asking twice is no harm.

@@ -5,7 +5,6 @@ use super::idle::Upstream;
 use super::upstream::{head_of, introduce};
 use super::{Session, Waited, wait};
 use crate::conn::listed::Listed;
-use crate::conn::send::send_all;
 use crate::conn::{Story, admit};
 use crate::dial::{Round, dial};
 use crate::http::h2c::FirstRequest;
@@ -72,7 +71,7 @@ pub async fn h2c(
     let lease = Lease::new(local, &route, Protocol::Http, Some(&host), slot);
     // A route that was replaced is not kept for as long as a tunnel may live.
     drop(route);
-    Ok(tunnel(local, end, upstream, deadline, lease).await)
+    Ok(tunnel(local, end, upstream, None, deadline, lease).await)
 }
 
 async fn read_more(local: &Local, end: &mut ClientEnd, deadline: &Deadline) -> Result<(), Outcome> {
@@ -91,37 +90,26 @@ async fn read_more(local: &Local, end: &mut ClientEnd, deadline: &Deadline) -> R
     }
 }
 
-/// From here on the connection is in another protocol, and everything is relayed.
+/// From here on the connection is in another protocol, and everything is relayed. First what is
+/// `unsent` of the backend's answer, where it has given one.
 pub async fn tunnel(
     local: &Rc<Local>,
     end: &mut ClientEnd,
     upstream: Upstream,
+    unsent: Option<Vec<u8>>,
     deadline: &Deadline,
     lease: Option<Box<Lease>>,
 ) -> Outcome {
     end.watch = None;
     let held = end.pending().to_vec();
     end.consume(held.len());
-    deadline.set(local.ring.now() + local.limits.response_deadline);
-    match deadline
-        .bound(send_all(local, &upstream.socket, &held))
-        .await
-    {
-        Some(Ok(())) => {}
-        Some(Err(_)) => return Outcome::BackendReset,
-        None => return Outcome::ResponseTimeout,
-    }
-    local
-        .metrics
-        .borrow_mut()
-        .count(Counter::BytesToBackend, held.len() as u64);
-    let client = end.socket.clone();
     let mut relay = Relay::new(
-        client,
+        end.socket.clone(),
         upstream.socket,
         upstream.backend,
         lease,
         local.ring.now(),
     );
+    relay.carry_first(held, unsent);
     relay.run(local, Protocol::Http, deadline).await.outcome
 }

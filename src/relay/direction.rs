@@ -91,6 +91,15 @@ impl Direction {
         }
     }
 
+    /// Gives these bytes before anything is read.
+    pub fn carry_first(&mut self, bytes: Vec<u8>) {
+        if !bytes.is_empty() {
+            let bytes = bytes.into_boxed_slice();
+            self.carried = Carried::Copied { bytes, given: 0 };
+            self.begun = true;
+        }
+    }
+
     pub fn ending(&self) -> Option<Ending> {
         self.ending
     }

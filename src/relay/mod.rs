@@ -123,6 +123,16 @@ impl Relay {
         }
     }
 
+    /// What was received before and goes first, to the backend and, where that has answered by now, to
+    /// the client.
+    pub fn carry_first(&mut self, to_backend: Vec<u8>, to_client: Option<Vec<u8>>) {
+        self.up.carry_first(to_backend);
+        if let Some(to_client) = to_client {
+            self.down.carry_first(to_client);
+            self.waiting_for_first_byte = None;
+        }
+    }
+
     /// Runs until it is known whether the backend answers, or `deadline` passes. Whatever comes out,
     /// [`Relay::run`] can go on from there: nothing was told to the client but the answer.
     pub async fn begin(&mut self, local: &Local, protocol: Protocol, deadline: &Deadline) -> Begun {
@@ -373,7 +383,7 @@ fn target_is_gone(direction: &Direction) -> bool {
 
 /// Whether the watched socket has failed. One whose directions have merely both ended has not;
 /// the spent watch then stays, so that it is not set again and again.
-fn failed(watch: &mut Option<Operation>, context: &mut Context<'_>) -> bool {
+pub(crate) fn failed(watch: &mut Option<Operation>, context: &mut Context<'_>) -> bool {
     const POLLERR: u32 = 0x008;
     let Some(operation) = watch else { return false };
     match Pin::new(operation).poll(context) {

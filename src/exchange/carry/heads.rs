@@ -182,28 +182,28 @@ impl Carry<'_> {
         is_over.then(|| self.answered())
     }
 
+    /// What the client does not take yet goes into the tunnel: answers to earlier requests may still
+    /// fill its socket, and a reset would destroy them.
     fn upgrade(&mut self, out: &mut Vec<u8>, rest: &[u8]) -> Finish {
         out.extend_from_slice(rest);
         self.client_told = true;
-        let mut mover = Mover::new(Framing::new(Length::None), false);
-        let begun = mover.begin(&self.client.socket, out);
-        let is_whole = begun.is_ok() && mover.is_over();
-        self.down = Down::Body(mover);
-        // The socket of a client that waits for this answer is empty.
-        match is_whole {
-            true => Finish::Upgraded,
-            false => Finish::CutOff(Outcome::ClientReset),
-        }
+        let sent = match self.client.socket.send(out) {
+            Ok(sent) => sent,
+            Err(error) if is_transient(&error) => 0,
+            Err(_) => return Finish::CutOff(Outcome::ClientReset),
+        };
+        let mut metrics = self.local.metrics.borrow_mut();
+        metrics.count(Counter::BytesToClient, sent as u64);
+        metrics.count(Counter::CopiedBytes, sent as u64);
+        Finish::Upgraded(out[sent..].to_vec())
     }
 
     fn note_head(&mut self) {
         let waited = self.order.head_complete.elapsed();
         let mut metrics = self.local.metrics.borrow_mut();
         metrics.record(Protocol::Http, Stage::Request, waited);
-        let waited = self.local.ring.now().saturating_duration_since(self.since);
+        let waited = self.local.ring.now().saturating_duration_since(self.sent);
         metrics.record(Protocol::Http, Stage::FirstByte, waited);
-        drop(metrics);
-        self.since = self.local.ring.now();
     }
 }
 
