@@ -205,7 +205,7 @@ fn start_connect(
     local: &Local,
     address: &Address,
     source: Option<ForeignSource>,
-) -> Result<(Socket, Operation), Failed> {
+) -> Result<(Socket, Operation<io::Result<()>>), Failed> {
     let address = SocketAddress::new(address)?;
     let socket = Socket::to_connect(&address, local.unpaced, local.looks_at_every_port)?;
     if let Some(source) = source {

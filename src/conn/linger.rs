@@ -3,12 +3,12 @@
 //! within an upload reads no answer before its end, so how much it still sends is no bound; time is.
 
 use crate::local::Local;
-use crate::ring::{Deadline, Operation};
+use crate::ring::{Deadline, Operation, Wait};
 use crate::sys::{Socket, is_transient};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 /// A client that neither sends nor takes anything for this long has what it will ever have. Two of
@@ -104,7 +104,7 @@ impl Linger<'_> {
 #[derive(Default)]
 pub struct Discard {
     /// For more to read, or for its turn.
-    wait: Option<Operation>,
+    wait: Option<Wait>,
     has_read: bool,
     is_over: bool,
 }
@@ -115,13 +115,11 @@ impl Discard {
         let mut reads_left = TURN_READS;
         while !self.is_over {
             if let Some(wait) = &mut self.wait {
-                if Pin::new(wait).poll(context).is_pending() {
-                    return Poll::Pending;
-                }
+                ready!(wait.poll(context));
                 self.wait = None;
             }
             if reads_left == 0 {
-                self.wait = Some(local.ring.stand_in_line(true));
+                self.wait = Some(Wait::InLine(local.ring.stand_in_line(true)));
                 continue;
             }
             let read = client.recv(&mut local.buffer.borrow_mut());
@@ -132,7 +130,7 @@ impl Discard {
                     self.has_read = true;
                 }
                 Err(error) if is_transient(&error) => {
-                    self.wait = Some(local.ring.readable(client));
+                    self.wait = Some(Wait::Event(local.ring.readable(client)));
                 }
                 Err(_) => self.is_over = true,
             }

@@ -9,12 +9,10 @@ use crate::http::Framing;
 use crate::local::Local;
 use crate::metrics::Counter;
 use crate::relay::pace::{Mode, Pace};
-use crate::ring::{ALONE, Operation};
+use crate::ring::{Turn, Wait, Waited};
 use crate::sniff::Refusal;
 use crate::sys::{Pipe, Socket, is_transient};
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 /// How the moving of a body ended.
@@ -48,10 +46,8 @@ pub struct Mover {
     framing: Framing,
     carried: Carried,
     pace: Pace,
-    wait: Option<Operation>,
+    wait: Option<Wait>,
     waits_for_target: bool,
-    /// The wait is that for its turn; the event has come.
-    in_line: bool,
     /// Whether it is worth reading before readiness is waited for.
     source_has_more: bool,
     /// A chunk was spliced to its end, and the line behind it was not looked at.
@@ -70,7 +66,6 @@ impl Mover {
             pace: Pace::new(),
             wait: None,
             waits_for_target: false,
-            in_line: false,
             source_has_more,
             at_line: false,
             moved_bytes: 0,
@@ -132,27 +127,32 @@ impl Mover {
         loop {
             let mut piece_bytes = local.limits.piece_bytes(false);
             if let Some(wait) = &mut self.wait {
-                // An error is not looked at: the next system call reports the socket's state.
-                let result = ready!(Pin::new(wait).poll(context)).unwrap_or(0);
+                let waited = ready!(wait.poll(context));
                 self.wait = None;
-                self.source_has_more |= !self.waits_for_target;
-                if std::mem::take(&mut self.in_line) {
-                    piece_bytes = local.limits.piece_bytes(result == ALONE);
-                } else if self.pace.mode() == Mode::Splice {
-                    self.in_line = true;
-                    self.wait = Some(local.ring.stand_in_line(self.pace.is_slow()));
-                    continue;
+                match waited {
+                    Waited::InLine(turn) => {
+                        piece_bytes = local.limits.piece_bytes(turn == Turn::Alone);
+                    }
+                    // What came is not looked at: the next system call reports the socket's state.
+                    Waited::Event(_) => {
+                        self.source_has_more |= !self.waits_for_target;
+                        if self.pace.mode() == Mode::Splice {
+                            let turn = local.ring.stand_in_line(self.pace.is_slow());
+                            self.wait = Some(Wait::InLine(turn));
+                            continue;
+                        }
+                    }
                 }
             }
             match self.turn(local, from, to, surplus, piece_bytes) {
                 Next::ReadSource => {
                     self.waits_for_target = false;
                     self.release(local);
-                    self.wait = Some(local.ring.readable(from));
+                    self.wait = Some(Wait::Event(local.ring.readable(from)));
                 }
                 Next::WriteTarget => {
                     self.waits_for_target = true;
-                    self.wait = Some(local.ring.writable(to));
+                    self.wait = Some(Wait::Event(local.ring.writable(to)));
                 }
                 Next::End(moved) => {
                     self.waits_for_target = false;

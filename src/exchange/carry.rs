@@ -22,9 +22,6 @@ use std::time::Instant;
 /// What at least must come of a request's body in each span of the body deadline.
 const BODY_PROGRESS_BYTES: u64 = 1024;
 
-const POLLERR: u32 = 0x008;
-const POLLHUP: u32 = 0x010;
-
 /// How one exchange ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finish {
@@ -295,10 +292,9 @@ impl<'s> Carry<'s> {
                 .watch
                 .get_or_insert_with(|| local.ring.readable(&client.socket));
             if let Poll::Ready(events) = Pin::new(watch).poll(context) {
-                let events = events.unwrap_or(POLLERR);
                 client.watch = None;
                 client.has_spoken = true;
-                if events & (POLLERR | POLLHUP) != 0 {
+                if events.has_ended() {
                     return Poll::Ready(Outcome::ClientReset);
                 }
             }

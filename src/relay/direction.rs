@@ -3,15 +3,11 @@
 
 use super::pace::{Mode, Pace};
 use crate::local::Local;
-use crate::ring::{ALONE, Operation, Readiness};
+use crate::ring::{Readiness, Turn, Wait, Waited};
 use crate::sys::{Pipe, Socket, is_transient};
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-/// There are bytes to read (poll(2)).
-const POLLIN: u32 = 0x001;
 /// After this many waits for the source, its readiness is taken as a stream of events. Arming one
 /// and cancelling it at the end costs about as much as two polls for one event each, and most
 /// connections wait no more than this.
@@ -50,14 +46,12 @@ pub struct Direction {
     pace: Pace,
     carried: Carried,
     /// A wait for one event, at the source or at the target, or in line.
-    wait: Option<Operation>,
+    wait: Option<Wait>,
     /// The source's events from now on, waited for when `wait` is empty.
     stream: Option<Readiness>,
     /// Waits for an empty source so far, as far as it matters.
     waits: u8,
     waits_for_target: bool,
-    /// The wait is that for its turn; the event has come.
-    in_line: bool,
     moved_bytes: u64,
     spliced_bytes: u64,
     begun: bool,
@@ -84,7 +78,6 @@ impl Direction {
             stream: None,
             waits: 0,
             waits_for_target: false,
-            in_line: false,
             moved_bytes: 0,
             spliced_bytes: 0,
             ending: None,
@@ -149,11 +142,11 @@ impl Direction {
                 Next::ReadMore => {
                     self.waits_for_target = false;
                     self.release(local);
-                    self.wait = Some(local.ring.readable(from));
+                    self.wait = Some(Wait::Event(local.ring.readable(from)));
                 }
                 Next::WriteTarget => {
                     self.waits_for_target = true;
-                    self.wait = Some(local.ring.writable(to));
+                    self.wait = Some(Wait::Event(local.ring.writable(to)));
                 }
                 Next::End(ending) => {
                     self.waits_for_target = false;
@@ -176,7 +169,7 @@ impl Direction {
     pub fn calm_down(&mut self, local: &Local, from: &Socket) {
         if self.wait.is_none() && self.stream.take().is_some() {
             self.waits = 0;
-            self.wait = Some(local.ring.readable(from));
+            self.wait = Some(Wait::Event(local.ring.readable(from)));
         }
     }
 
@@ -191,25 +184,28 @@ impl Direction {
     /// a pipe at a time.
     fn poll_wait(&mut self, local: &Local, context: &mut Context<'_>) -> Poll<usize> {
         while let Some(wait) = &mut self.wait {
-            // An error of a wait is not looked at: the next system call reports the socket's state.
-            let result = ready!(Pin::new(wait).poll(context)).unwrap_or(0);
+            let waited = ready!(wait.poll(context));
             self.wait = None;
-            if std::mem::take(&mut self.in_line) {
-                return Poll::Ready(local.limits.piece_bytes(result == ALONE));
+            match waited {
+                Waited::InLine(turn) => {
+                    return Poll::Ready(local.limits.piece_bytes(turn == Turn::Alone));
+                }
+                // A failure is not looked at: the next system call reports the socket's state.
+                Waited::Event(events) => {
+                    self.more_than_bytes = !self.waits_for_target && !events.is_only_bytes();
+                }
             }
-            self.more_than_bytes = !self.waits_for_target && result & !POLLIN != 0;
             if self.pace.mode() == Mode::Copy {
                 return Poll::Ready(local.limits.piece_bytes(false));
             }
-            self.in_line = true;
-            self.wait = Some(local.ring.stand_in_line(self.pace.is_slow()));
+            self.wait = Some(Wait::InLine(local.ring.stand_in_line(self.pace.is_slow())));
         }
         if let Some(stream) = &mut self.stream {
-            let events = ready!(stream.poll_events(context)).unwrap_or_else(|| {
+            let events = ready!(stream.poll_events(context));
+            self.more_than_bytes = events.is_none_or(|events| !events.is_only_bytes());
+            if events.is_none() {
                 self.stream = None;
-                !0
-            });
-            self.more_than_bytes = events & !POLLIN != 0;
+            }
         }
         Poll::Ready(local.limits.piece_bytes(false))
     }
@@ -229,7 +225,7 @@ impl Direction {
                 return;
             }
         }
-        self.wait = Some(local.ring.readable(from));
+        self.wait = Some(Wait::Event(local.ring.readable(from)));
     }
 
     /// Gives the pipe back, and drops what is carried, which is nothing while the source is waited for.

@@ -381,14 +381,12 @@ fn target_is_gone(direction: &Direction) -> bool {
     direction.ending().is_some_and(Ending::is_target_gone)
 }
 
-/// Whether the watched socket has failed. One whose directions have merely both ended has not;
-/// the spent watch then stays, so that it is not set again and again.
+/// Whether the watched socket has failed. A spent watch stays, so that it is not set again.
 pub(crate) fn failed(watch: &mut Option<Operation>, context: &mut Context<'_>) -> bool {
-    const POLLERR: u32 = 0x008;
     let Some(operation) = watch else { return false };
     match Pin::new(operation).poll(context) {
-        Poll::Ready(Ok(events)) => events & POLLERR != 0,
-        Poll::Ready(Err(_)) | Poll::Pending => false,
+        Poll::Ready(events) => events.has_failed(),
+        Poll::Pending => false,
     }
 }
 

@@ -7,16 +7,56 @@
 //!
 //! A place in it is an operation that the kernel never sees and that completes when it is called.
 
-use super::Ring;
-use super::operation::{Held, Operation, Waits};
+use super::operation::{Completed, Held, Operation, Waits};
+use super::{Events, Ring};
 use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 /// For how long the patient let others go first: ten times what a turn of a busy core takes.
 const PATIENCE: Duration = Duration::from_micros(500);
 
-/// The result of a place in line when nobody else wants the core.
-pub const ALONE: u32 = 1;
+/// The result of a place in line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Nobody else wants the core.
+    Alone,
+    AmongOthers,
+}
+
+impl Completed for Turn {
+    fn of(result: i32) -> Turn {
+        match result {
+            0 => Turn::AmongOthers,
+            _ => Turn::Alone,
+        }
+    }
+}
+
+/// What whoever moves bytes waits for.
+pub enum Wait {
+    Event(Operation),
+    /// Its turn, mostly because the event has come.
+    InLine(Operation<Turn>),
+}
+
+/// What came of a [`Wait`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waited {
+    Event(Events),
+    InLine(Turn),
+}
+
+impl Wait {
+    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Waited> {
+        match self {
+            Wait::Event(event) => Pin::new(event).poll(context).map(Waited::Event),
+            Wait::InLine(turn) => Pin::new(turn).poll(context).map(Waited::InLine),
+        }
+    }
+}
 
 /// Those who stand in line, by the time since when.
 #[derive(Default)]
@@ -48,9 +88,9 @@ impl Line {
 }
 
 impl Ring {
-    /// Completes when it is the turn of whoever stands here, with [`ALONE`] or 0; those before come
-    /// first, and who `is_patient` lets all others do so for half a millisecond.
-    pub fn stand_in_line(&self, is_patient: bool) -> Operation {
+    /// Completes when it is the turn of whoever stands here; those before come first, and who
+    /// `is_patient` lets all others do so for half a millisecond.
+    pub fn stand_in_line(&self, is_patient: bool) -> Operation<Turn> {
         let mut operations = self.0.operations.borrow_mut();
         let (key, user_data) = operations.insert(Held::Nothing, Waits::ForOne(None));
         let mut line = self.0.line.borrow_mut();
@@ -75,9 +115,8 @@ impl Ring {
         // Since the last turn in line nothing has come for others: at most the event for which this
         // one came here.
         let is_alone = self.0.told.take() <= 1 && self.0.line.borrow().is_empty();
-        let result = if is_alone { ALONE as i32 } else { 0 };
         let mut operations = self.0.operations.borrow_mut();
-        operations.complete(user_data, result, false);
+        operations.complete(user_data, i32::from(is_alone), false);
         true
     }
 }

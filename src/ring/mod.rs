@@ -15,6 +15,8 @@
 
 mod accept;
 mod deadline;
+mod events;
+mod half_closed;
 mod line;
 mod operation;
 mod probe;
@@ -23,27 +25,24 @@ mod wheel;
 
 pub use accept::Accepts;
 pub use deadline::Deadline;
-pub use line::ALONE;
-pub use operation::Operation;
+pub use events::Events;
+pub use line::{Turn, Wait, Waited};
+pub use operation::{Completed, Operation};
 pub use probe::{Features, RingError, probe};
 pub use readiness::Readiness;
 
 use crate::sys::{Socket, SocketAddress};
 use deadline::Deadlines;
+use events::Interest;
+use half_closed::HalfClosed;
 use io_uring::{EnterFlags, IoUring, opcode, squeue, types};
 use line::Line;
-use operation::{Held, Operations, Waits};
+use operation::{Completion, Held, Operations, Unasked, Waits};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Instant;
-
-/// Readable, or the peer has finished or failed.
-const READABLE: u32 = (libc::POLLIN | libc::POLLRDHUP) as u32;
-const WRITABLE: u32 = libc::POLLOUT as u32;
-/// No event is asked for; an error of the socket is reported all the same (poll(2)).
-const ERRORS_ONLY: u32 = 0;
 
 /// Handle on one core's ring; a clone is the same ring. Stays on its thread.
 #[derive(Clone)]
@@ -53,6 +52,7 @@ struct Inner {
     uring: RefCell<IoUring>,
     operations: RefCell<Operations>,
     deadlines: RefCell<Deadlines>,
+    half_closed: RefCell<HalfClosed>,
     line: RefCell<Line>,
     /// The last turn has told somebody something.
     was_busy: Cell<bool>,
@@ -61,6 +61,9 @@ struct Inner {
     features: Features,
     now: Cell<Instant>,
     stay_awake: Cell<bool>,
+    /// A test has the kernel take nothing until completions are reaped.
+    #[cfg(test)]
+    overflows: Cell<bool>,
 }
 
 impl Ring {
@@ -73,12 +76,15 @@ impl Ring {
             uring: RefCell::new(features.build(entries)?),
             operations: RefCell::new(Operations::with_capacity(2 * connections)),
             deadlines: RefCell::new(Deadlines::new(now, connections)),
+            half_closed: RefCell::new(HalfClosed::new().map_err(RingError::new)?),
             line: RefCell::default(),
             was_busy: Cell::new(false),
             told: Cell::new(0),
             features,
             now: Cell::new(now),
             stay_awake: Cell::new(false),
+            #[cfg(test)]
+            overflows: Cell::new(false),
         })))
     }
 
@@ -87,9 +93,11 @@ impl Ring {
         self.0.now.get()
     }
 
-    /// Operations that the kernel still has, of every kind but the ring's own timer.
+    /// Operations that the kernel still has, of every kind but the ring's own two.
     pub fn operations(&self) -> usize {
-        self.0.operations.borrow().len() - usize::from(self.0.deadlines.borrow().timer_is_armed())
+        let timers = usize::from(self.0.deadlines.borrow().timer_is_armed());
+        let polls = usize::from(self.0.half_closed.borrow().is_polled());
+        self.0.operations.borrow().len() - timers - polls
     }
 
     /// Deadlines that exist, set or not.
@@ -112,6 +120,7 @@ impl Ring {
     /// stands in line, and wakes the tasks concerned. Fails only when the ring itself is broken.
     pub fn turn(&self) -> io::Result<()> {
         self.arm_timer();
+        self.poll_half_closed();
         self.enter(usize::from(self.0.line.borrow().is_empty()))?;
         self.0.now.set(Instant::now());
         self.reap();
@@ -121,7 +130,7 @@ impl Ring {
 
     /// Completes when the socket can be read, or its peer has finished or failed.
     pub fn readable(&self, socket: &Socket) -> Operation {
-        self.poll_descriptor(socket.descriptor(), READABLE)
+        self.poll_descriptor(socket.descriptor(), Interest::READABLE)
     }
 
     /// The events of a socket that is waited for again and again; `None` on kernels that lack them.
@@ -131,21 +140,26 @@ impl Ring {
 
     /// Completes when the socket takes bytes again, or has failed.
     pub fn writable(&self, socket: &Socket) -> Operation {
-        self.poll_descriptor(socket.descriptor(), WRITABLE)
+        self.poll_descriptor(socket.descriptor(), Interest::WRITABLE)
     }
 
-    /// Completes when the socket has failed or both its directions have ended.
+    /// Completes when the peer has finished sending or failed, whatever there is to read before.
+    pub fn finished(&self, socket: &Socket) -> Operation {
+        self.poll_descriptor(socket.descriptor(), Interest::FINISHED)
+    }
+
+    /// Completes when the socket has failed, and not when its peer or both sides have finished.
     pub fn failed(&self, socket: &Socket) -> Operation {
-        self.poll_descriptor(socket.descriptor(), ERRORS_ONLY)
+        self.poll_descriptor(socket.descriptor(), Interest::FAILED)
     }
 
     /// Completes when a descriptor that is no socket, such as an eventfd, can be read.
     pub fn descriptor_readable(&self, descriptor: &Rc<OwnedFd>) -> Operation {
-        self.poll_descriptor(descriptor, READABLE)
+        self.poll_descriptor(descriptor, Interest::READABLE)
     }
 
     /// Connects; completes when the peer has accepted or refused.
-    pub fn connect(&self, socket: &Socket, address: SocketAddress) -> Operation {
+    pub fn connect(&self, socket: &Socket, address: SocketAddress) -> Operation<io::Result<()>> {
         let address = Box::new(address);
         let (pointer, length) = address.as_raw();
         let entry = opcode::Connect::new(types::Fd(socket.raw()), pointer, length).build();
@@ -163,9 +177,9 @@ impl Ring {
         Deadline::new(self)
     }
 
-    fn poll_descriptor(&self, descriptor: &Rc<OwnedFd>, events: u32) -> Operation {
-        let entry = opcode::PollAdd::new(types::Fd(descriptor.as_raw_fd()), events).build();
-        let held = Held::Descriptor(descriptor.clone());
+    fn poll_descriptor(&self, descriptor: &Rc<OwnedFd>, interest: Interest) -> Operation {
+        let entry = poll_entry(descriptor, interest);
+        let held = Held::Polled(descriptor.clone(), interest);
         Operation::new(self, self.start(entry, held, Waits::ForOne(None)))
     }
 
@@ -184,14 +198,27 @@ impl Ring {
             if pushed.is_ok() {
                 return;
             }
-            // The queue is full: hand it over early. Completions stay for the next turn.
-            if let Err(error) = self.enter(0) {
-                panic!("io_uring_enter failed while the submission queue was full: {error}");
+            // The queue is full: hand it over early. Before 5.19 the kernel takes nothing while
+            // completions overflow (EBUSY), so they are reaped; who is woken by them must run
+            // before the driver sleeps.
+            match self.enter(0) {
+                Ok(Entered::Submitted) => {}
+                Ok(Entered::NotNow) => {
+                    self.reap();
+                    self.stay_awake();
+                }
+                Err(error) => {
+                    panic!("io_uring_enter failed while the submission queue was full: {error}")
+                }
             }
         }
     }
 
-    fn enter(&self, wait_for: usize) -> io::Result<()> {
+    fn enter(&self, wait_for: usize) -> io::Result<Entered> {
+        #[cfg(test)]
+        if self.0.overflows.get() {
+            return Ok(Entered::NotNow);
+        }
         let mut uring = self.0.uring.borrow_mut();
         let queued = uring.submission().len();
         // SAFETY: the queue holds only entries from `push`; no signal mask or argument is passed.
@@ -204,7 +231,7 @@ impl Ring {
             )
         };
         match entered {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(Entered::Submitted),
             // EINTR: a signal; EAGAIN and EBUSY: the kernel is short of memory or has completions
             // that wait to be reaped. The turn goes on and the rest is submitted by the next.
             Err(error)
@@ -213,25 +240,36 @@ impl Ring {
                     Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)
                 ) =>
             {
-                Ok(())
+                Ok(Entered::NotNow)
             }
             Err(error) => Err(error),
         }
     }
 
     fn reap(&self) {
+        #[cfg(test)]
+        self.0.overflows.set(false);
         let mut uring = self.0.uring.borrow_mut();
         let mut operations = self.0.operations.borrow_mut();
+        let mut half_closed = self.0.half_closed.borrow_mut();
         let mut told = 0;
         for completion in uring.completion() {
-            let timer = operations.complete(
-                completion.user_data(),
-                completion.result(),
-                io_uring::cqueue::more(completion.flags()),
-            );
-            match timer {
-                Some(key) => self.0.deadlines.borrow_mut().timer_ended(key),
-                None => told += 1,
+            let user_data = completion.user_data();
+            let more = io_uring::cqueue::more(completion.flags());
+            match operations.complete(user_data, completion.result(), more) {
+                Completion::Told => told += 1,
+                Completion::Unasked(Unasked {
+                    descriptor,
+                    interest,
+                }) => half_closed.add(descriptor, user_data, interest),
+                Completion::Timer(key) => self.0.deadlines.borrow_mut().timer_ended(key),
+                Completion::HalfClosed => {
+                    half_closed.poll_ended();
+                    half_closed.take(|user_data, events| {
+                        told += 1;
+                        operations.complete(user_data, events as i32, false);
+                    });
+                }
             }
         }
         self.0.was_busy.set(told > 0);
@@ -252,15 +290,39 @@ impl Ring {
     fn arm_timer(&self) {
         let wanted = self.0.deadlines.borrow().timer_wanted();
         let Some((tick, wait)) = wanted else { return };
-        if let Some(late) = self.0.deadlines.borrow_mut().take_timer() {
+        let late = self.0.deadlines.borrow_mut().take_timer();
+        if let Some(late) = late {
             let user_data = self.0.operations.borrow().user_data(late);
             self.cancel(user_data);
         }
         let time = Box::new(types::Timespec::from(wait));
         let entry = opcode::Timeout::new(&raw const *time).build();
-        let key = self.start(entry, Held::Time(time), Waits::Timer);
+        let held = Held::Time(time);
+        let (key, user_data) = self.0.operations.borrow_mut().insert(held, Waits::Timer);
+        // Known before it is pushed, since that may reap it.
         self.0.deadlines.borrow_mut().timer_armed(key, tick);
+        self.push(entry.user_data(user_data));
     }
+
+    /// Keeps the epoll polled while any half-closed socket is waited for.
+    fn poll_half_closed(&self) {
+        let wanted = self.0.half_closed.borrow_mut().begin_poll();
+        if let Some(epoll) = wanted {
+            let entry = poll_entry(&epoll, Interest::READABLE);
+            self.start(entry, Held::Descriptor(epoll), Waits::HalfClosed);
+        }
+    }
+}
+
+/// Whether the kernel took what was queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entered {
+    Submitted,
+    NotNow,
+}
+
+fn poll_entry(descriptor: &Rc<OwnedFd>, interest: Interest) -> squeue::Entry {
+    opcode::PollAdd::new(types::Fd(descriptor.as_raw_fd()), interest.asked).build()
 }
 
 #[cfg(test)]

@@ -2,13 +2,15 @@
 //! waits for one result.
 
 use super::Ring;
+use super::events::{Events, Interest};
 use crate::sys::SocketAddress;
 use io_uring::types::Timespec;
 use slab::Slab;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -20,6 +22,10 @@ pub(super) const NOBODY: u64 = u64::MAX;
 #[allow(dead_code)]
 pub(super) enum Held {
     Descriptor(Rc<OwnedFd>),
+    /// Of a poll for one event.
+    Polled(Rc<OwnedFd>, Interest),
+    /// Of one that went over to the epoll for half-closed sockets; the ring has none of it.
+    HalfClosed(Rc<OwnedFd>, Interest),
     Address(Rc<OwnedFd>, Box<SocketAddress>),
     Time(Box<Timespec>),
     /// The kernel knows nothing of the operation.
@@ -42,6 +48,8 @@ pub(super) enum Waits {
     },
     /// The ring itself, for its timer.
     Timer,
+    /// The ring itself, for the epoll of half-closed sockets.
+    HalfClosed,
     /// Nobody any more; the flag says that results are descriptors, to be closed.
     Nobody { accepts: bool },
 }
@@ -101,6 +109,10 @@ impl Operations {
         &mut self.entries[key as usize].waits
     }
 
+    pub fn held(&self, key: u32) -> &Held {
+        &self.entries[key as usize].held
+    }
+
     /// Whether it waits for its turn only, and not for the kernel.
     pub fn is_in_line(&self, key: u32) -> bool {
         matches!(self.entries[key as usize].held, Held::Nothing)
@@ -111,10 +123,10 @@ impl Operations {
         drop(entry.held);
     }
 
-    /// Takes in one completion. Returns the key when it was the ring's timer.
-    pub fn complete(&mut self, user_data: u64, result: i32, more: bool) -> Option<u32> {
+    /// Takes in one completion, and says what the ring itself has to do about it.
+    pub fn complete(&mut self, user_data: u64, result: i32, more: bool) -> Completion {
         if user_data == NOBODY {
-            return None;
+            return Completion::Told;
         }
         let key = user_data as u32;
         debug_assert_eq!(
@@ -122,7 +134,11 @@ impl Operations {
             user_data,
             "a completion of an earlier operation"
         );
-        match self.waits(key) {
+        let entry = &mut self.entries[key as usize];
+        match &mut entry.waits {
+            Waits::ForOne(_) if let Some(unasked) = entry.held.goes_over(result) => {
+                return Completion::Unasked(unasked);
+            }
             Waits::ForOne(waker) => {
                 let waker = waker.take();
                 *self.waits(key) = Waits::Done(result);
@@ -151,7 +167,11 @@ impl Operations {
             }
             Waits::Timer => {
                 self.remove(key);
-                return Some(key);
+                return Completion::Timer(key);
+            }
+            Waits::HalfClosed => {
+                self.remove(key);
+                return Completion::HalfClosed;
             }
             Waits::Nobody { accepts } => {
                 if *accepts {
@@ -163,7 +183,47 @@ impl Operations {
             }
             Waits::Done(_) => unreachable!("an operation with one result completed twice"),
         }
-        None
+        Completion::Told
+    }
+}
+
+/// What a completion was about.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Completion {
+    /// Whoever waits knows.
+    Told,
+    /// A poll has reported what it was not asked for: the wait goes on elsewhere.
+    Unasked(Unasked),
+    /// The ring's timer, by its key.
+    Timer(u32),
+    HalfClosed,
+}
+
+/// Where a wait goes on.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unasked {
+    pub descriptor: RawFd,
+    pub interest: Interest,
+}
+
+impl Held {
+    /// Turns a poll that `result` does not end into a wait for a half-closed socket.
+    fn goes_over(&mut self, result: i32) -> Option<Unasked> {
+        let Held::Polled(descriptor, interest) = self else {
+            return None;
+        };
+        let interest = *interest;
+        // A negative result is an error, which ends the wait.
+        if result < 0 || result as u32 & interest.ends_with != 0 {
+            return None;
+        }
+        let descriptor = descriptor.clone();
+        let unasked = Unasked {
+            descriptor: descriptor.as_raw_fd(),
+            interest,
+        };
+        *self = Held::HalfClosed(descriptor, interest);
+        Some(unasked)
     }
 }
 
@@ -176,34 +236,50 @@ fn descriptor(result: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(result) })
 }
 
-/// A future for the one result of an operation. Dropped early, it cancels the operation; what the
-/// kernel still uses stays owned by the ring.
-#[must_use = "an operation that is not awaited is cancelled"]
-pub struct Operation {
-    ring: Ring,
-    key: u32,
+/// What the result of an operation means.
+pub trait Completed {
+    /// From what the system call would have returned; a negative value is the errno.
+    fn of(result: i32) -> Self;
 }
 
-impl Operation {
-    pub(super) fn new(ring: &Ring, key: u32) -> Operation {
-        Operation {
-            ring: ring.clone(),
-            key,
+impl Completed for io::Result<()> {
+    fn of(result: i32) -> io::Result<()> {
+        match result {
+            0.. => Ok(()),
+            _ => Err(io::Error::from_raw_os_error(-result)),
         }
     }
 }
 
-impl Future for Operation {
-    /// What the system call would have returned.
-    type Output = io::Result<u32>;
+/// A future for the one result of an operation. Dropped early, it cancels the operation; what the
+/// kernel still uses stays owned by the ring.
+#[must_use = "an operation that is not awaited is cancelled"]
+pub struct Operation<T = Events> {
+    ring: Ring,
+    key: u32,
+    result: PhantomData<T>,
+}
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<u32>> {
+impl<T> Operation<T> {
+    pub(super) fn new(ring: &Ring, key: u32) -> Operation<T> {
+        Operation {
+            ring: ring.clone(),
+            key,
+            result: PhantomData,
+        }
+    }
+}
+
+// It holds no `T`.
+impl<T> Unpin for Operation<T> {}
+
+impl<T: Completed> Future for Operation<T> {
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         let mut operations = self.ring.0.operations.borrow_mut();
         match operations.waits(self.key) {
-            Waits::Done(result) if *result < 0 => {
-                Poll::Ready(Err(io::Error::from_raw_os_error(-*result)))
-            }
-            Waits::Done(result) => Poll::Ready(Ok(*result as u32)),
+            Waits::Done(result) => Poll::Ready(T::of(*result)),
             Waits::ForOne(waker) => {
                 register(waker, context);
                 Poll::Pending
@@ -213,10 +289,17 @@ impl Future for Operation {
     }
 }
 
-impl Drop for Operation {
+impl<T> Drop for Operation<T> {
     fn drop(&mut self) {
         let mut operations = self.ring.0.operations.borrow_mut();
         if let Waits::Done(_) = operations.waits(self.key) {
+            operations.remove(self.key);
+            return;
+        }
+        let user_data = operations.user_data(self.key);
+        if let Held::HalfClosed(descriptor, _) = operations.held(self.key) {
+            let mut half_closed = self.ring.0.half_closed.borrow_mut();
+            half_closed.remove(descriptor.as_raw_fd(), user_data);
             operations.remove(self.key);
             return;
         }
@@ -224,7 +307,6 @@ impl Drop for Operation {
         if operations.is_in_line(self.key) {
             return;
         }
-        let user_data = operations.user_data(self.key);
         drop(operations);
         self.ring.cancel(user_data);
     }

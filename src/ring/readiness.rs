@@ -5,15 +5,13 @@
 //! before, and what came since is told by the next event. Until it has ended it stays armed
 //! while nobody waits, and remembers what happened.
 
+use super::Ring;
+use super::events::{Events, Interest};
 use super::operation::{Held, Waits, register};
-use super::{READABLE, Ring};
 use crate::sys::Socket;
 use io_uring::{opcode, types};
 use std::os::fd::AsRawFd;
 use std::task::{Context, Poll};
-
-/// Urgent data ends a read before the socket is empty, so its arrival has to be told apart.
-const EVENTS: u32 = READABLE;
 
 /// A socket's events. Dropped, it cancels its operation; what the kernel uses stays with the ring.
 pub struct Readiness {
@@ -28,9 +26,10 @@ impl Readiness {
             return None;
         }
         let descriptor = socket.descriptor();
-        let entry = opcode::PollAdd::new(types::Fd(descriptor.as_raw_fd()), EVENTS)
-            .multi(true)
-            .build();
+        let entry =
+            opcode::PollAdd::new(types::Fd(descriptor.as_raw_fd()), Interest::READABLE.asked)
+                .multi(true)
+                .build();
         let waits = Waits::ForEvents {
             waker: None,
             events: 0,
@@ -43,10 +42,10 @@ impl Readiness {
         })
     }
 
-    /// Everything that happened since the last answer, as poll(2) events. `None`: the kernel has
+    /// Everything that happened since the last answer. `None`: the kernel has
     /// ended the operation (it does so when its completion queue overflows) and the socket must be
     /// waited for anew.
-    pub fn poll_events(&mut self, context: &mut Context<'_>) -> Poll<Option<u32>> {
+    pub fn poll_events(&mut self, context: &mut Context<'_>) -> Poll<Option<Events>> {
         let mut operations = self.ring.0.operations.borrow_mut();
         let Waits::ForEvents {
             waker,
@@ -63,7 +62,7 @@ impl Readiness {
             register(waker, context);
             return Poll::Pending;
         }
-        Poll::Ready(Some(std::mem::take(events)))
+        Poll::Ready(Some(Events::of(std::mem::take(events))))
     }
 }
 

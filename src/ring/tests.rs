@@ -5,7 +5,7 @@ use crate::config::KernelVersion;
 use crate::sys::{Listener, wake_pair};
 use std::future::Future;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
@@ -71,7 +71,7 @@ fn accepts_connections_and_says_when_they_can_be_read() {
             let mut client = TcpStream::connect(address).unwrap();
             client.write_all(&[round]).unwrap();
             let socket = Socket::from_accepted(block_on(ring, accepts.next()).unwrap());
-            block_on(ring, ring.readable(&socket)).unwrap();
+            block_on(ring, ring.readable(&socket));
             let mut byte = [0];
             assert_eq!(socket.recv(&mut byte).unwrap(), 1);
             assert_eq!(byte[0], round);
@@ -190,7 +190,7 @@ fn another_thread_wakes_the_ring() {
             std::thread::sleep(Duration::from_millis(20));
             waker.wake();
         });
-        block_on(ring, ring.descriptor_readable(&descriptor)).unwrap();
+        block_on(ring, ring.descriptor_readable(&descriptor));
         crate::sys::WakeReader::take(&descriptor);
         thread.join().unwrap();
     });
@@ -206,9 +206,122 @@ fn more_operations_than_the_queue_holds_all_complete() {
             .collect();
         waker.wake();
         for operation in operations {
-            block_on(ring, operation).unwrap();
+            block_on(ring, operation);
         }
     });
+}
+
+/// Before 5.19 the kernel takes nothing while completions overflow: EBUSY, until they are reaped.
+#[test]
+fn what_completes_while_the_queue_is_full_is_reaped() {
+    on_every_kernel(|ring| {
+        let (waker, reader) = wake_pair().unwrap();
+        let descriptor = reader.into_descriptor();
+        waker.wake();
+        let mut operations = Vec::new();
+        for n in 0..1000 {
+            ring.0.overflows.set(n == 500);
+            operations.push(ring.descriptor_readable(&descriptor));
+        }
+        for operation in operations {
+            block_on(ring, operation);
+        }
+    });
+}
+
+/// A connection of which the far end is a plain one.
+fn connection(ring: &Ring) -> (Socket, TcpStream) {
+    let (listener, address) = listen();
+    let mut accepts = ring.accepts(listener);
+    let client = TcpStream::connect(address).unwrap();
+    // It is accepted once its first byte is there.
+    (&client).write_all(b"x").unwrap();
+    let socket = Socket::from_accepted(block_on(ring, accepts.next()).unwrap());
+    assert_eq!(socket.recv(&mut [0; 16]).unwrap(), 1);
+    (socket, client)
+}
+
+/// Whether the wait is not over within 50 ms, and the turns that took: few, for nobody was told.
+fn stays_quiet<T>(ring: &Ring, wait: &mut Operation<T>) -> bool
+where
+    T: Completed,
+{
+    let soon = ring.deadline();
+    soon.set(Instant::now() + Duration::from_millis(50));
+    let mut context = Context::from_waker(Waker::noop());
+    let mut turns = 0;
+    while soon.poll_passed(&context).is_pending() {
+        if Pin::new(&mut *wait).poll(&mut context).is_ready() {
+            return false;
+        }
+        ring.turn().unwrap();
+        turns += 1;
+    }
+    turns < 20
+}
+
+fn fill(socket: &Socket) -> usize {
+    let piece = [0; 65536];
+    std::iter::from_fn(|| socket.send(&piece).ok()).sum()
+}
+
+#[test]
+fn a_half_closed_peer_that_does_not_read_is_waited_for_in_peace() {
+    on_every_kernel(|ring| {
+        let (socket, mut client) = connection(ring);
+        client.shutdown(Shutdown::Write).unwrap();
+        assert!(block_on(ring, ring.readable(&socket)).peer_finished());
+        let mut unread = fill(&socket);
+        let mut room = ring.writable(&socket);
+        let mut failure = ring.failed(&socket);
+        assert!(stays_quiet(ring, &mut room) && stays_quiet(ring, &mut failure));
+        // One that is given up leaves the other as it is.
+        drop(ring.writable(&socket));
+        while unread > 0 {
+            unread -= client.read(&mut [0; 65536]).unwrap();
+        }
+        assert!(!block_on(ring, &mut room).has_ended());
+        drop(room);
+        assert!(socket.send(b"x").is_ok());
+        assert!(stays_quiet(ring, &mut failure));
+        reset(client);
+        assert!(block_on(ring, failure).has_failed());
+    });
+}
+
+#[test]
+fn a_failure_is_told_after_both_sides_have_finished() {
+    on_every_kernel(|ring| {
+        let (socket, client) = connection(ring);
+        // Neither what came nor the end behind it is read.
+        (&client).write_all(b"unread").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        // Its own end is behind more than the client takes.
+        fill(&socket);
+        socket.shutdown_write();
+        let mut failure = ring.failed(&socket);
+        assert!(stays_quiet(ring, &mut failure));
+        reset(client);
+        assert!(block_on(ring, failure).has_failed());
+    });
+}
+
+#[test]
+fn bytes_are_no_end() {
+    on_every_kernel(|ring| {
+        let (socket, client) = connection(ring);
+        let mut end = ring.finished(&socket);
+        (&client).write_all(b"unread").unwrap();
+        assert!(stays_quiet(ring, &mut end));
+        client.shutdown(Shutdown::Write).unwrap();
+        let events = block_on(ring, &mut end);
+        assert!(events.peer_finished() && !events.has_ended());
+    });
+}
+
+fn reset(client: TcpStream) {
+    let now = Some(Duration::ZERO);
+    socket2::SockRef::from(&client).set_linger(now).unwrap();
 }
 
 #[test]
@@ -227,7 +340,7 @@ fn a_stream_of_events_tells_each_change_and_leaves_nothing_behind() {
     for byte in b"abc" {
         let mut next = std::future::poll_fn(|context| stream.poll_events(context));
         let events = block_on(&ring, &mut next).unwrap();
-        assert_eq!(events & READABLE, libc::POLLIN as u32);
+        assert!(events.is_only_bytes());
         assert_eq!(socket.recv(&mut buffer).unwrap(), 1);
         assert_eq!(buffer[0], *byte);
         client.write_all(&[byte + 1]).unwrap();
@@ -236,7 +349,7 @@ fn a_stream_of_events_tells_each_change_and_leaves_nothing_behind() {
     drop(client);
     let mut next = std::future::poll_fn(|context| stream.poll_events(context));
     let events = block_on(&ring, &mut next).unwrap();
-    assert_ne!(events & libc::POLLRDHUP as u32, 0);
+    assert!(events.peer_finished());
     drop(next);
     drop(stream);
     drop(accepts);
@@ -248,8 +361,8 @@ fn a_stream_of_events_tells_each_change_and_leaves_nothing_behind() {
 fn who_stands_in_line_is_called_one_by_one() {
     on_every_kernel(|ring| {
         let mut context = Context::from_waker(Waker::noop());
-        let mut places: Vec<Operation> = (0..4).map(|_| ring.stand_in_line(false)).collect();
-        let mut called = |places: &mut Vec<Operation>| {
+        let mut places: Vec<Operation<Turn>> = (0..4).map(|_| ring.stand_in_line(false)).collect();
+        let mut called = |places: &mut Vec<Operation<Turn>>| {
             places.retain_mut(|place| Pin::new(place).poll(&mut context).is_pending());
             places.len()
         };
@@ -271,31 +384,31 @@ fn who_stands_in_line_is_called_one_by_one() {
 #[test]
 fn who_is_called_is_told_whether_anybody_else_wants_the_core() {
     on_every_kernel(|ring| {
-        let called = |mut place: Operation| {
+        let called = |mut place: Operation<Turn>| {
             assert!(ring.call_next());
-            block_on(ring, &mut place).unwrap()
+            block_on(ring, &mut place)
         };
         // What a descriptor that can be read at once is told.
         let event = || {
             let (end, mut other) = UnixStream::pair().unwrap();
             other.write_all(b"x").unwrap();
             let mut readable = ring.descriptor_readable(&Rc::new(end.into()));
-            block_on(ring, &mut readable).unwrap();
+            block_on(ring, &mut readable);
         };
-        assert_eq!(called(ring.stand_in_line(false)), ALONE);
+        assert_eq!(called(ring.stand_in_line(false)), Turn::Alone);
         // The event for which it came here.
         event();
-        assert_eq!(called(ring.stand_in_line(false)), ALONE);
+        assert_eq!(called(ring.stand_in_line(false)), Turn::Alone);
         let second = {
             let first = ring.stand_in_line(false);
             let second = ring.stand_in_line(false);
-            assert_eq!(called(first), 0);
+            assert_eq!(called(first), Turn::AmongOthers);
             second
         };
-        assert_eq!(called(second), ALONE);
+        assert_eq!(called(second), Turn::Alone);
         event();
         event();
-        assert_eq!(called(ring.stand_in_line(false)), 0);
-        assert_eq!(called(ring.stand_in_line(false)), ALONE);
+        assert_eq!(called(ring.stand_in_line(false)), Turn::AmongOthers);
+        assert_eq!(called(ring.stand_in_line(false)), Turn::Alone);
     });
 }

@@ -4,6 +4,7 @@
 
 mod address;
 mod congestion;
+mod epoll;
 #[cfg(test)]
 mod facts;
 mod limits;
@@ -16,6 +17,7 @@ mod wake;
 
 pub use address::SocketAddress;
 pub use congestion::Congestion;
+pub use epoll::EdgePoll;
 pub use limits::{Limited, raise_limit};
 pub use listener::{BindError, Listener};
 pub use own::own_addresses;

@@ -1,0 +1,114 @@
+//! Waits that io_uring's poll cannot keep: it reports POLLRDHUP unasked, so on a socket whose peer
+//! has finished sending, a wait for room or for a failure would complete at once, for ever. Such a
+//! wait goes over to one epoll of the core, which reports what it is asked for, and changes only
+//! (EPOLLET), so that POLLHUP, which it adds unasked once both directions have ended, comes once.
+//!
+//! The ring polls the epoll while anybody is in it. Nobody is on the usual road: a wait comes here
+//! only after its plain poll has completed with nothing that it asked for.
+
+use super::events::Interest;
+use crate::sys::EdgePoll;
+use hashbrown::HashMap;
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+use std::rc::Rc;
+
+/// One wait: the number of its operation, and what ends it.
+struct Waiting {
+    user_data: u64,
+    interest: Interest,
+}
+
+/// The waits of one core, by descriptor, since the epoll takes each once.
+pub(super) struct HalfClosed {
+    epoll: EdgePoll,
+    by_descriptor: HashMap<RawFd, Vec<Waiting>>,
+    /// The ring polls the epoll.
+    is_polled: bool,
+    /// Kept for its memory.
+    taken: Vec<(RawFd, u32)>,
+}
+
+impl HalfClosed {
+    pub fn new() -> io::Result<HalfClosed> {
+        Ok(HalfClosed {
+            epoll: EdgePoll::new()?,
+            by_descriptor: HashMap::new(),
+            is_polled: false,
+            taken: Vec::new(),
+        })
+    }
+
+    /// Takes a wait in. Where the kernel has no memory for it (ENOMEM, ENOSPC) it is told nothing,
+    /// and the deadline that every wait has ends it.
+    pub fn add(&mut self, descriptor: RawFd, user_data: u64, interest: Interest) {
+        let waiting = self.by_descriptor.entry(descriptor).or_default();
+        let is_known = !waiting.is_empty();
+        waiting.push(Waiting {
+            user_data,
+            interest,
+        });
+        let asked = asked(waiting);
+        if self.epoll.watch(descriptor, asked, is_known).is_err() && !is_known {
+            self.by_descriptor.remove(&descriptor);
+        }
+    }
+
+    /// Forgets a wait that nobody waits for any more.
+    pub fn remove(&mut self, descriptor: RawFd, user_data: u64) {
+        if let Some(waiting) = self.by_descriptor.get_mut(&descriptor) {
+            waiting.retain(|waiting| waiting.user_data != user_data);
+            self.forget_if_done(descriptor);
+        }
+    }
+
+    /// Calls `ends` with the operation and the events of each wait that is over.
+    pub fn take(&mut self, mut ends: impl FnMut(u64, u32)) {
+        let mut taken = std::mem::take(&mut self.taken);
+        while self.epoll.take(&mut taken) {}
+        for (descriptor, events) in taken.drain(..) {
+            let Some(waiting) = self.by_descriptor.get_mut(&descriptor) else {
+                continue;
+            };
+            waiting.retain(|waiting| {
+                let is_over = events & waiting.interest.ends_with != 0;
+                if is_over {
+                    ends(waiting.user_data, events);
+                }
+                !is_over
+            });
+            self.forget_if_done(descriptor);
+        }
+        self.taken = taken;
+    }
+
+    /// What the ring must poll now, if anything; it is taken for done.
+    pub fn begin_poll(&mut self) -> Option<Rc<OwnedFd>> {
+        if self.is_polled || self.by_descriptor.is_empty() {
+            return None;
+        }
+        self.is_polled = true;
+        Some(self.epoll.descriptor().clone())
+    }
+
+    pub fn poll_ended(&mut self) {
+        self.is_polled = false;
+    }
+
+    pub fn is_polled(&self) -> bool {
+        self.is_polled
+    }
+
+    fn forget_if_done(&mut self, descriptor: RawFd) {
+        if self.by_descriptor[&descriptor].is_empty() {
+            self.by_descriptor.remove(&descriptor);
+            self.epoll.forget(descriptor);
+        }
+    }
+}
+
+fn asked(waiting: &[Waiting]) -> u32 {
+    waiting
+        .iter()
+        .fold(0, |asked, waiting| asked | waiting.interest.asked)
+}
