@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use support::backend::Backend;
 use support::http::{Wire, reflecting, scripted};
 use support::proxy::{Options, Proxy};
 use support::{client, wait_until};
@@ -292,4 +293,145 @@ fn a_client_that_never_pauses_is_answered_in_order_and_costs_no_memory() {
     thread.join().expect("it has sent");
     let grown = proxy.resident_bytes().saturating_sub(before);
     assert!(grown < 4 << 20, "{grown}");
+}
+
+/// Takes the head of each request for all of it and answers with its first line, a little later: a body
+/// is the beginning of the next request.
+fn leaves_bodies_unread() -> Backend {
+    support::backend::raw(|stream| {
+        let mut wire = Wire::new(stream);
+        while let Ok(Some(head)) = wire.request_head() {
+            std::thread::sleep(Duration::from_millis(20));
+            wire.send(ok(head.head.lines().next().expect("a request line")));
+        }
+    })
+}
+
+const EVIL: &str = "GET /evil HTTP/1.1\r\nX: ";
+
+fn post(host: &str, body: &str) -> String {
+    let length = body.len();
+    format!("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+/// A body that was left unread is the beginning of a request, and that may only be its own client's,
+/// at the host that it asked.
+#[test]
+fn a_body_left_unread_meets_nobody_elses_request() {
+    let backend = leaves_bodies_unread();
+    let member = backend.member();
+    let proxy = Options::new()
+        .route("plain.test", &[&member])
+        .route("safe.test", &[&member, "@reuse=safe"])
+        .route("never.test", &[&member, "@reuse=never"])
+        .route("always.test", &[&member, "@reuse=always"])
+        .route("other.test", &[&member])
+        .start();
+    let poison = |host: &str| {
+        let mut evil = Wire::connect(proxy.http());
+        evil.send(post(host, EVIL));
+        assert_eq!(evil.response().text(), "POST / HTTP/1.1");
+        evil
+    };
+    for host in ["plain.test", "safe.test", "never.test"] {
+        let mut evil = poison(host);
+        for asked in [host, "other.test", "always.test"] {
+            let answer = Wire::connect(proxy.http()).get(asked, "/mine");
+            assert_eq!(answer.text(), "GET /mine HTTP/1.1", "{host} {asked}");
+        }
+        // Another host of the same backend is another matter for the same client, too.
+        let answer = evil.get("other.test", "/mine");
+        assert_eq!(answer.text(), "GET /mine HTTP/1.1", "{host}");
+        assert_eq!(evil.get(host, "/own").text(), "GET /evil HTTP/1.1");
+    }
+    // Who asks for it has it so, and nobody else.
+    let _evil = poison("always.test");
+    let answer = Wire::connect(proxy.http()).get("always.test", "/mine");
+    assert_eq!(answer.text(), "GET /evil HTTP/1.1");
+    let _evil = poison("always.test");
+    for host in ["plain.test", "never.test"] {
+        let answer = Wire::connect(proxy.http()).get(host, "/mine");
+        assert_eq!(answer.text(), "GET /mine HTTP/1.1", "{host}");
+    }
+}
+
+/// How many connections two clients need, one after the other, each with a POST and two GETs.
+#[test]
+fn the_option_says_who_shares_connections() {
+    for (option, body, want) in [
+        ("@reuse=always", "hi", 1),
+        ("@reuse=safe", "hi", 2),
+        ("@reuse=safe", "", 1),
+        ("@reuse=never", "", 2),
+    ] {
+        let backend = reflecting("A");
+        let proxy = Options::new()
+            .route("a.test", &[&backend.member(), option])
+            .start();
+        let mut wires = Vec::new();
+        for _ in 0..2 {
+            let mut wire = Wire::connect(proxy.http());
+            wire.send(post("a.test", body));
+            assert_eq!(wire.response().status(), 200);
+            for _ in 0..2 {
+                assert_eq!(wire.get("a.test", "/").status(), 200);
+            }
+            wires.push(wire);
+        }
+        assert_eq!(backend.accepted(), want, "{option} {body:?}");
+        assert_eq!(proxy.per_core("backends_idle"), [want as u64], "{option}");
+        // What is a client's own goes with it.
+        drop(wires);
+        let left = if want == 1 { 1 } else { 0 };
+        wait_until("they are closed", client::PATIENCE, || {
+            proxy.per_core("backends_idle") == [left]
+        });
+    }
+}
+
+/// A connection that waits for its client is none in use, and gives way to one that is.
+#[test]
+fn what_waits_for_its_client_keeps_nobody_from_a_backend() {
+    let backend = reflecting("A");
+    let member = format!("{} max=1", backend.member());
+    let proxy = Options::new().route("a.test", &[&member]).start();
+    let mut wires = [(); 3].map(|()| Wire::connect(proxy.http()));
+    for _ in 0..2 {
+        for wire in &mut wires {
+            wire.send(post("a.test", "hi"));
+            assert_eq!(wire.response().status(), 200);
+            assert_eq!(proxy.per_core("backends_idle"), [1]);
+        }
+    }
+    assert_eq!(backend.accepted(), 6);
+}
+
+/// The backend closes what was idle for as long as it said.
+#[test]
+fn a_connection_is_given_up_before_its_backend_closes_it() {
+    for (field, pauses_ms, want) in [
+        ("Keep-Alive: timeout=1, max=100\r\n", [700, 700], 3),
+        ("keep-alive: TIMEOUT = 1\r\n", [700, 700], 3),
+        ("Keep-Alive: timeout=0\r\n", [0, 0], 3),
+        ("Keep-Alive: timeout=3\r\n", [700, 700], 1),
+        (
+            "Keep-Alive: max=5\r\nKeep-Alive: timeout=x\r\n",
+            [700, 700],
+            1,
+        ),
+    ] {
+        let backend = scripted(move |_, _| {
+            let answer = format!("HTTP/1.1 200 OK\r\n{field}Content-Length: 2\r\n\r\nok");
+            Some(answer.into_bytes())
+        });
+        let proxy = Options::new().route("a.test", &[&backend.member()]).start();
+        let mut wire = Wire::connect(proxy.http());
+        for (request, pause_ms) in [("", 0), ("hi", pauses_ms[0]), ("hi", pauses_ms[1])] {
+            std::thread::sleep(Duration::from_millis(pause_ms));
+            wire.send(post("a.test", request));
+            let answer = wire.response();
+            assert_eq!((answer.status(), answer.field("keep-alive")), (200, None));
+        }
+        assert_eq!(backend.accepted(), want, "{field}");
+    }
 }

@@ -369,7 +369,7 @@ fn a_kept_connection_is_used_again_only_for_the_name_in_its_header() {
         ("a.test", "a.test 2"),
         ("b.test", "b.test 1"),
         ("b.test", "b.test 2"),
-        ("a.test", "a.test 1"),
+        ("a.test", "a.test 3"),
     ] {
         assert_eq!(wire.get(host, "/").text(), answer);
     }

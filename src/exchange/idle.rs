@@ -1,5 +1,9 @@
 //! The connections to backends that wait for their next request, one pool per core.
 //!
+//! Some are anybody's, some only of the client that had them before: those that know something of it,
+//! and, unless the host says otherwise, those that have carried a body, because a backend may have left
+//! it unread and takes it for the beginning of the next request.
+//!
 //! Only a connection on which everything was said and understood gets in: whoever takes it out
 //! finds it with nothing under way. Each keeps its readiness watch in the ring. A backend that
 //! closes, or speaks unasked, makes the watch complete, so that it is swept; whoever takes one out
@@ -10,10 +14,12 @@ use crate::dial::{Dialled, LiveBackend};
 use crate::local::Local;
 use crate::protocol::Protocol;
 use crate::ring::Operation;
-use crate::route::{Address, Backend, Delivery, Host, ProxyVersion};
+use crate::route::{Address, Backend, Chooser, Delivery, Host, Moment, Route};
 use crate::sys::Socket;
 use hashbrown::HashMap;
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
+use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -23,6 +29,12 @@ use std::time::{Duration, Instant};
 
 /// How often what is too old or was closed by its backend is looked for.
 const SWEEP: Duration = Duration::from_secs(1);
+
+/// How long before its backend closes an idle connection it is given up, at most half of the time there
+/// is: a request on its way meanwhile would be lost.
+const CLOSE_MARGIN: Duration = Duration::from_secs(1);
+/// Connections that one client may leave for itself; of the hosts that it asks in turn, the last ones.
+const OWNED_MAX: usize = 8;
 
 /// A connection to a backend, in use for one client.
 pub struct Upstream {
@@ -34,10 +46,12 @@ pub struct Upstream {
     /// Whether it has carried a request before.
     pub reused: bool,
     /// Whether it knows something of its client (a PROXY header, a source address, credentials of
-    /// the connection) and must never carry another's request.
+    /// the connection) or may hold a body of its, and must never carry another's request.
     pub is_bound: bool,
-    /// The name in the PROXY header that it began with, if that has any.
-    pub told_name: Option<Box<Host>>,
+    /// Whether it has carried a body, which may be unread.
+    pub has_carried_body: bool,
+    /// For how long the backend has said that it keeps the connection.
+    pub kept_for: Option<Duration>,
 }
 
 impl Upstream {
@@ -49,14 +63,41 @@ impl Upstream {
             address: dialled.address,
             watch: None,
             reused: false,
-            told_name: None,
+            has_carried_body: false,
+            kept_for: None,
         }
     }
 
-    /// Whether what it was told of its first request holds for one to this name, too.
-    pub fn may_be_asked_for(&self, name: Option<&Host>) -> bool {
-        let is_told = self.backend.delivery().proxy == Some(ProxyVersion::V2);
-        !is_told || self.told_name.as_deref() == name
+    /// How long it may wait for its next request.
+    fn idle_max(&self, local: &Local) -> Duration {
+        let most = local.limits.pool_idle_deadline;
+        let before_close = |span: Duration| span - CLOSE_MARGIN.min(span / 2);
+        self.kept_for
+            .map_or(most, |span| most.min(before_close(span)))
+    }
+}
+
+/// A client as the pool knows it. Its connections go with it.
+pub struct Owner<'l> {
+    local: &'l Local,
+    /// 0 until it has left one.
+    id: Cell<u64>,
+}
+
+impl<'l> Owner<'l> {
+    pub fn new(local: &'l Local) -> Owner<'l> {
+        Owner {
+            local,
+            id: Cell::new(0),
+        }
+    }
+}
+
+impl Drop for Owner<'_> {
+    fn drop(&mut self) {
+        if self.id.get() != 0 {
+            self.local.idle.borrow_mut().forget_owner(self.id.get());
+        }
     }
 }
 
@@ -66,15 +107,32 @@ struct Idle {
     backend: Arc<Backend>,
     address: Address,
     watch: Operation,
-    since: Instant,
+    until: Instant,
+    has_carried_body: bool,
+    kept_for: Option<Duration>,
 }
 
-/// One core's idle connections, by the slots of their backends.
+/// Left for one client, and for requests to one host.
+struct Owned {
+    host: u64,
+    idle: Idle,
+}
+
+#[derive(Default)]
+struct OfBackend {
+    shared: Vec<Idle>,
+    owned_count: usize,
+}
+
+/// One core's idle connections.
 #[derive(Default)]
 pub struct IdlePool {
-    by_slot: HashMap<u32, Vec<Idle>>,
+    by_slot: HashMap<u32, OfBackend>,
+    by_owner: HashMap<u64, Vec<Owned>>,
+    last_owner: u64,
     count: usize,
     keeper: Option<Waker>,
+    hasher: RandomState,
 }
 
 impl IdlePool {
@@ -87,18 +145,85 @@ impl IdlePool {
         self.count == 0
     }
 
-    /// Closes what is older than `age_max` at `now`, what its backend has closed, and what leads to a
-    /// backend that no route has any more.
-    fn sweep(&mut self, now: Instant, age_max: Duration) {
+    /// What tells the hosts apart that a client asks in turn.
+    pub fn host_key(&self, host: Option<&Host>) -> u64 {
+        self.hasher.hash_one(host)
+    }
+
+    /// Closes what has waited for long enough at `now`, what its backend has closed, and what leads to
+    /// a backend that no route has any more; when the core `is_draining`, all.
+    fn sweep(&mut self, now: Instant, is_draining: bool) {
+        let is_kept = |idle: &mut Idle| {
+            !is_draining
+                && now < idle.until
+                && idle.backend.has_route()
+                && is_quiet(&mut idle.watch)
+        };
         self.by_slot.retain(|_, idle| {
-            idle.retain_mut(|idle| {
-                now.saturating_duration_since(idle.since) < age_max
-                    && idle.backend.has_route()
-                    && is_quiet(&mut idle.watch)
-            });
-            !idle.is_empty()
+            idle.shared.retain_mut(is_kept);
+            idle.owned_count = 0;
+            !idle.shared.is_empty()
         });
-        self.count = self.by_slot.values().map(Vec::len).sum();
+        self.count = self.by_slot.values().map(|idle| idle.shared.len()).sum();
+        self.by_owner.retain(|_, owned| {
+            owned.retain_mut(|owned| is_kept(&mut owned.idle));
+            for owned in owned.iter() {
+                let slot = owned.idle.backend.slot();
+                self.by_slot.entry(slot).or_default().owned_count += 1;
+            }
+            self.count += owned.len();
+            !owned.is_empty()
+        });
+    }
+
+    fn owned_left(&mut self, slot: u32) {
+        self.count -= 1;
+        if let Some(idle) = self.by_slot.get_mut(&slot) {
+            idle.owned_count -= 1;
+        }
+    }
+
+    /// Closes some client's own connection to the backend.
+    fn drop_owned(&mut self, slot: u32) {
+        let is_meant = |owned: &Owned| owned.idle.backend.slot() == slot;
+        let found = self.by_owner.values_mut().find_map(|all| {
+            let at = all.iter().position(is_meant)?;
+            Some(all.remove(at))
+        });
+        if found.is_some() {
+            self.owned_left(slot);
+        }
+    }
+
+    fn forget_owner(&mut self, owner: u64) {
+        for owned in self.by_owner.remove(&owner).unwrap_or_default() {
+            self.owned_left(owned.idle.backend.slot());
+        }
+    }
+
+    fn take_owned(&mut self, owner: u64, host: u64, route: &Route) -> Option<Idle> {
+        let all = self.by_owner.get_mut(&owner)?;
+        let is_meant = |owned: &Owned| owned.host == host && route.has(owned.idle.backend.slot());
+        let at = all.iter().rposition(is_meant)?;
+        let idle = all.remove(at).idle;
+        self.owned_left(idle.backend.slot());
+        Some(idle)
+    }
+
+    fn put_owned(&mut self, owner: &Owner<'_>, host: u64, idle: Idle) {
+        if owner.id.get() == 0 {
+            self.last_owner += 1;
+            owner.id.set(self.last_owner);
+        }
+        let slot = idle.backend.slot();
+        let all = self.by_owner.entry(owner.id.get()).or_default();
+        all.push(Owned { host, idle });
+        let oldest = (all.len() > OWNED_MAX).then(|| all.remove(0));
+        self.by_slot.entry(slot).or_default().owned_count += 1;
+        self.count += 1;
+        if let Some(oldest) = oldest {
+            self.owned_left(oldest.idle.backend.slot());
+        }
     }
 }
 
@@ -108,42 +233,85 @@ fn is_quiet(watch: &mut Operation) -> bool {
     Pin::new(watch).poll(&mut nobody).is_pending()
 }
 
-/// The youngest idle connection to this backend that is still good. `None`, too, when the backend has
-/// `connections_max` in use.
+/// An idle connection that is the client's own, to a backend of the route that nothing speaks against.
+pub fn take_own(local: &Local, owner: &Owner<'_>, host: u64, route: &Route) -> Option<Upstream> {
+    if owner.id.get() == 0 {
+        return None;
+    }
+    let mut pool = local.idle.borrow_mut();
+    let now = Moment::of(local.ring.now());
+    loop {
+        let mut idle = pool.take_owned(owner.id.get(), host, route)?;
+        let index = route.index_of(idle.backend.slot())?;
+        let connections_max = route.share(index).connections_max;
+        if Chooser::may_answer(route, index, now)
+            && idle.is_good(local)
+            && let Some(live) = LiveBackend::open(idle.backend.clone(), connections_max)
+        {
+            return Some(idle.into_use(live, true));
+        }
+    }
+}
+
+/// A new connection is in use with a backend that may have `connections_max`: clients that wait are
+/// not to keep theirs beyond that.
+pub fn make_room(local: &Local, backend: &Backend, connections_max: Option<NonZeroU32>) {
+    let Some(max) = connections_max else {
+        return;
+    };
+    let mut pool = local.idle.borrow_mut();
+    let owned_count = pool
+        .by_slot
+        .get(&backend.slot())
+        .map_or(0, |idle| idle.owned_count);
+    if owned_count > 0 && owned_count + backend.vitals().live() as usize > max.get() as usize {
+        pool.drop_owned(backend.slot());
+    }
+}
+
+/// The youngest idle connection to this backend that is still good and anybody's; `may_hold_body`:
+/// or holds a body that may be unread. `None`, too, when the backend has `connections_max` in use.
 pub fn take(
     local: &Local,
     backend: &Arc<Backend>,
     connections_max: Option<NonZeroU32>,
+    may_hold_body: bool,
 ) -> Option<Upstream> {
     let mut pool = local.idle.borrow_mut();
     let slot = backend.slot();
     pool.by_slot.get(&slot)?;
     let live = LiveBackend::open(backend.clone(), connections_max)?;
     loop {
-        let idle = pool.by_slot.get_mut(&slot)?.pop()?;
+        let shared = &mut pool.by_slot.get_mut(&slot)?.shared;
+        let is_meant = |idle: &Idle| may_hold_body || !idle.has_carried_body;
+        let mut idle = shared.remove(shared.iter().rposition(is_meant)?);
         pool.count -= 1;
-        let Idle {
-            socket,
-            backend: _,
-            address,
-            mut watch,
-            since,
-        } = idle;
-        let age = local.ring.now().saturating_duration_since(since);
-        let is_young = age < local.limits.pool_idle_deadline;
+        if idle.is_good(local) {
+            return Some(idle.into_use(live, false));
+        }
+    }
+}
+
+impl Idle {
+    fn is_good(&mut self, local: &Local) -> bool {
         // The ring hears of a second response that came right behind the first only when the core
         // next waits, and by then it would be taken for the answer to this request.
-        let is_good = is_young && is_quiet(&mut watch) && socket.is_quiet();
-        if is_good && is_current(backend, &address) {
-            return Some(Upstream {
-                socket,
-                backend: live,
-                address,
-                watch: Some(watch),
-                reused: true,
-                is_bound: false,
-                told_name: None,
-            });
+        local.ring.now() < self.until
+            && is_quiet(&mut self.watch)
+            && self.socket.is_quiet()
+            && is_current(&self.backend, &self.address)
+    }
+
+    fn into_use(self, backend: LiveBackend, is_bound: bool) -> Upstream {
+        Upstream {
+            socket: self.socket,
+            backend,
+            address: self.address,
+            watch: Some(self.watch),
+            reused: true,
+            is_bound,
+            has_carried_body: self.has_carried_body,
+            kept_for: self.kept_for,
         }
     }
 }
@@ -154,20 +322,32 @@ fn is_current(backend: &Backend, address: &Address) -> bool {
     (0..count).any(|n| backend.address(Protocol::Http, n).as_ref() == Some(address))
 }
 
-/// Takes in a connection on which nothing is under way, or closes it where there is no room. Of a
-/// backend that may have `connections_max` at once no more than that are kept either.
-pub fn put(local: &Local, upstream: Upstream, connections_max: Option<NonZeroU32>) {
+/// Takes in a connection on which nothing is under way, one that is bound for its owner and the host
+/// of the request, or closes it where there is no room. Of a backend that may have `connections_max`
+/// at once no more than that are kept either.
+pub fn put(
+    local: &Local,
+    upstream: Upstream,
+    owner: &Owner<'_>,
+    host: u64,
+    connections_max: Option<NonZeroU32>,
+) {
     let limits = &local.limits;
     let mut pool = local.idle.borrow_mut();
     let slot = upstream.backend.backend().slot();
-    let alike = pool.by_slot.get(&slot).map_or(0, Vec::len);
+    let alike = pool
+        .by_slot
+        .get(&slot)
+        .map_or(0, |idle| idle.shared.len() + idle.owned_count);
     let per_backend = connections_max.map_or(limits.pool_per_backend, |max| {
         limits.pool_per_backend.min(max.get() as usize)
     });
     let has_room = alike < per_backend && pool.count < limits.pool_per_core;
-    if !has_room || upstream.is_bound || local.is_draining() {
+    let idle_max = upstream.idle_max(local);
+    if !has_room || idle_max.is_zero() || local.is_draining() {
         return;
     }
+    let is_bound = upstream.is_bound;
     let watch = upstream
         .watch
         .unwrap_or_else(|| local.ring.readable(&upstream.socket));
@@ -176,10 +356,16 @@ pub fn put(local: &Local, upstream: Upstream, connections_max: Option<NonZeroU32
         socket: upstream.socket,
         address: upstream.address,
         watch,
-        since: local.ring.now(),
+        until: local.ring.now() + idle_max,
+        has_carried_body: upstream.has_carried_body,
+        kept_for: upstream.kept_for,
     };
-    pool.by_slot.entry(slot).or_default().push(idle);
-    pool.count += 1;
+    if is_bound {
+        pool.put_owned(owner, host, idle);
+    } else {
+        pool.by_slot.entry(slot).or_default().shared.push(idle);
+        pool.count += 1;
+    }
     if let Some(keeper) = pool.keeper.take() {
         keeper.wake();
         local.ring.stay_awake();
@@ -201,10 +387,7 @@ pub async fn keep(local: Rc<Local>) {
         .await;
         deadline.set(local.ring.now() + SWEEP);
         deadline.passed().await;
-        let age_max = match local.is_draining() {
-            true => Duration::ZERO,
-            false => local.limits.pool_idle_deadline,
-        };
-        local.idle.borrow_mut().sweep(local.ring.now(), age_max);
+        let mut pool = local.idle.borrow_mut();
+        pool.sweep(local.ring.now(), local.is_draining());
     }
 }

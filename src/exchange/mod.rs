@@ -37,7 +37,7 @@ use crate::sniff::Refusal;
 use crate::sys::is_transient;
 use carry::{Carry, Finish};
 use client_end::ClientEnd;
-use idle::Upstream;
+use idle::Owner;
 use order::{Order, Understood, understand};
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -57,8 +57,8 @@ pub struct Session<'c> {
     hop: Cell<Option<Hop>>,
     /// The route of the last request and the backend that had it.
     last: Option<(u64, Arc<Backend>)>,
-    /// A backend's connection that is this client's alone.
-    bound: Option<Box<Upstream>>,
+    /// Of connections to backends that are this client's alone.
+    owner: Owner<'c>,
 }
 
 /// Serves a client that was just accepted to its end.
@@ -75,7 +75,7 @@ pub async fn serve(
         requests: 0,
         hop: Cell::new(None),
         last: None,
-        bound: None,
+        owner: Owner::new(local),
     };
     let mut end = ClientEnd::new(client.socket().clone(), Vec::new());
     if let Err(outcome) = admit::at_accept(local, client) {
@@ -335,7 +335,6 @@ async fn answer(
             );
             if let Some(outgoing) = outgoing.map_err(Ended::Refused)? {
                 plain = Some(std::mem::replace(&mut order.outgoing, outgoing));
-                upstream.told_name = order.name.clone();
             }
         }
         let _listed = local.lookup.as_ref().and_then(|_| {
@@ -384,13 +383,8 @@ async fn answer(
                 session.last = Some((order.route.id(), upstream.backend.backend().clone()));
                 if backend_goes_on {
                     upstream.reused = true;
-                    match upstream.is_bound {
-                        true => session.bound = Some(Box::new(upstream)),
-                        false => {
-                            let max = order.route.connections_max(upstream.backend.backend());
-                            idle::put(local, upstream, max);
-                        }
-                    }
+                    let max = order.route.connections_max(upstream.backend.backend());
+                    idle::put(local, upstream, &session.owner, order.host_key, max);
                 }
                 return Ok(client_goes_on);
             }

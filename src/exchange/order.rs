@@ -39,6 +39,10 @@ pub struct Order {
     pub expects_continue: bool,
     /// Whether the backend may leave the body unread and take it for a request.
     pub has_stray_body: bool,
+    /// Whether it has a body at all.
+    pub has_body: bool,
+    /// What tells its host from others.
+    pub host_key: u64,
     /// Whether the backend's connection is this client's alone from here on.
     pub binds_connection: bool,
     pub head_complete: Instant,
@@ -124,7 +128,8 @@ pub fn understand(
         || route.tells_names()
         || local.lookup.is_some()
         || Lease::is_wanted(&route);
-    let order = order(&head, outgoing, rest, route, place, head_complete, is_told);
+    let mut order = order(&head, outgoing, rest, route, place, head_complete, is_told);
+    order.host_key = local.idle.borrow().host_key(head.host.as_ref());
     Ok(Understood::Order(order, head.head_bytes + used))
 }
 
@@ -201,6 +206,8 @@ fn order(
         upgrade: head.upgrade,
         expects_continue: head.expects_continue,
         has_stray_body: head.has_stray_body(),
+        has_body: head.has_body(),
+        host_key: 0,
         binds_connection: head.binds_connection,
         head_complete,
         name: head.host.clone().filter(|_| is_told).map(Box::new),

@@ -13,7 +13,7 @@ use crate::metrics::Stage;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::ring::Deadline;
-use crate::route::{Choice, Chooser, Chosen, Host, Moment, Route};
+use crate::route::{Choice, Chooser, Chosen, Host, Moment, Reuse, Route};
 use crate::sniff::Head;
 use std::time::Instant;
 
@@ -54,23 +54,22 @@ pub async fn upstream(
     story: &mut Story,
 ) -> Result<Upstream, Outcome> {
     let route = &order.route;
-    let bound = session.bound.take();
-    if let Some(bound) = bound
-        && may_reuse
-        && bound.socket.is_quiet()
-        && route.has(bound.backend.backend().slot())
-        && bound.may_be_asked_for(order.name.as_deref())
-    {
-        return Ok(*bound);
+    if may_reuse && let Some(own) = idle::take_own(local, &session.owner, order.host_key, route) {
+        story.set_backend(own.backend.text(), 0);
+        return Ok(own);
     }
+    let reuse = route.reuse();
+    let may_share = may_reuse && reuse != Reuse::Never;
+    let may_hold_body = reuse == Reuse::Always;
     let round = match round {
         // One was tried and came to nothing.
         Some(round) => &mut **round,
         None => {
             let mut fresh = Round::new(local);
             if let Some(first) = first(local, session, route, &fresh) {
-                if may_reuse
-                    && let Some(upstream) = idle::take(local, &first.backend, first.connections_max)
+                if may_share
+                    && let Some(upstream) =
+                        idle::take(local, &first.backend, first.connections_max, may_hold_body)
                 {
                     story.set_backend(upstream.backend.text(), 0);
                     return Ok(upstream);
@@ -95,6 +94,8 @@ pub async fn upstream(
         .borrow_mut()
         .record(Protocol::Http, Stage::Connect, began.elapsed());
     story.set_backend(dialled.backend.text(), dialled.attempts);
+    let backend = dialled.backend.backend();
+    idle::make_room(local, backend, route.connections_max(backend));
     Ok(Upstream::fresh(dialled))
 }
 

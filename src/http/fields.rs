@@ -47,7 +47,9 @@ pub(super) enum Known {
     Te,
     Upgrade,
     Expect,
-    /// Keep-Alive and Proxy-Connection: of one connection, whether named in Connection or not.
+    /// Of one connection, whether named in Connection or not.
+    KeepAlive,
+    /// Proxy-Connection, likewise.
     HopByHop,
     Forwarded,
     ForwardedFor,
@@ -80,7 +82,7 @@ impl Known {
             9 if is("x-real-ip") => Known::RealIp,
             9 if is_alike(name, "x-real-ip") => Known::Lookalike,
             10 if is("connection") => Known::Connection,
-            10 if is("keep-alive") => Known::HopByHop,
+            10 if is("keep-alive") => Known::KeepAlive,
             10 if is_alike(name, "keep-alive") => Known::Lookalike,
             12 if is("max-forwards") => Known::MaxForwards,
             12 if is_alike(name, "max-forwards") => Known::Lookalike,

@@ -60,12 +60,15 @@ impl RequestHead<'_, '_> {
         self.method == b"HEAD"
     }
 
+    pub fn has_body(&self) -> bool {
+        !matches!(self.body, Length::None | Length::Bytes(0))
+    }
+
     /// Whether it has a body that its method gives no meaning to (RFC 9110 section 9.3), so that some
     /// servers leave it unread and take it for the next request.
     pub fn has_stray_body(&self) -> bool {
-        let has_body = !matches!(self.body, Length::None | Length::Bytes(0));
         let methods: [&[u8]; 5] = [b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE"];
-        has_body && methods.contains(&self.method)
+        self.has_body() && methods.contains(&self.method)
     }
 
     /// Whether each recipient counts it (RFC 9110 section 7.6.2).

@@ -5,8 +5,9 @@
 
 use super::Field;
 pub use super::fields::FieldRoom;
-use super::fields::{Known, Lengths, Options, binds_connection};
+use super::fields::{Known, Lengths, Options, binds_connection, tokens};
 use super::framing::Length;
+use std::time::Duration;
 
 /// Why a response cannot be passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub struct ResponseHead<'b, 's> {
     pub persistent: bool,
     /// Whether the backend's connection belongs to one client from now on.
     pub binds_connection: bool,
+    /// For how long the backend says that it keeps the connection for another request.
+    pub kept_for: Option<Duration>,
     pub head_bytes: usize,
     pub(super) options: Options,
 }
@@ -76,6 +79,7 @@ impl<'b, 's> ResponseHead<'b, 's> {
         let mut options = Options::default();
         let mut lengths = Lengths::default();
         let mut is_bound = false;
+        let mut kept_for = None;
         for field in fields {
             let sound = match Known::of(field.name) {
                 Known::Connection => {
@@ -84,6 +88,10 @@ impl<'b, 's> ResponseHead<'b, 's> {
                 }
                 Known::ContentLength => lengths.read_length(field.value),
                 Known::TransferEncoding => lengths.read_encoding(field.value),
+                Known::KeepAlive => {
+                    kept_for = timeout(field.value).or(kept_for);
+                    Ok(())
+                }
                 Known::Authentication => {
                     is_bound |= binds_connection(field.value);
                     Ok(())
@@ -114,6 +122,7 @@ impl<'b, 's> ResponseHead<'b, 's> {
                 && options.is_persistent(minor_version)
                 && body != Length::UntilClose,
             binds_connection: is_bound,
+            kept_for,
             head_bytes,
             options,
         }))
@@ -123,4 +132,15 @@ impl<'b, 's> ResponseHead<'b, 's> {
     pub fn is_interim(&self) -> bool {
         self.status < 200
     }
+}
+
+/// The parameter of a Keep-Alive field (RFC 2068 section 19.7.1.1), as Apache, Node and Tomcat say it.
+fn timeout(value: &[u8]) -> Option<Duration> {
+    let seconds = |token: &[u8]| {
+        let (name, seconds) = std::str::from_utf8(token).ok()?.split_once('=')?;
+        let is_timeout = name.trim().eq_ignore_ascii_case("timeout");
+        let seconds: u32 = seconds.trim().parse().ok().filter(|_| is_timeout)?;
+        Some(Duration::from_secs(seconds.into()))
+    };
+    tokens(value).find_map(seconds)
 }

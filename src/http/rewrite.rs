@@ -90,6 +90,7 @@ pub fn request(head: &RequestHead<'_, '_>, forwarding: &Forwarding, hop: &Hop, o
             | Known::ContentLength
             | Known::TransferEncoding
             | Known::Te
+            | Known::KeepAlive
             | Known::HopByHop
             | Known::Proxy
             | Known::Lookalike => false,
@@ -136,7 +137,7 @@ pub fn response(head: &ResponseHead<'_, '_>, persistence: Persistence, out: &mut
     let mut announced = head.body != Length::None || head.is_interim() || head.status == 204;
     for field in head.fields {
         let passes = match Known::of(field.name) {
-            Known::Connection | Known::Te | Known::HopByHop => false,
+            Known::Connection | Known::Te | Known::KeepAlive | Known::HopByHop => false,
             Known::TransferEncoding if announced => false,
             Known::ContentLength => !std::mem::replace(&mut announced, true),
             // 426 says which protocol is wanted (RFC 9110 section 15.5.22).

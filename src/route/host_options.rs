@@ -14,7 +14,7 @@ use super::share::whole_number;
 const MARK: char = '@';
 
 /// The options there are, as a message names them.
-const KNOWN: &str = "redirect, unknown, acme, balance, slow-start, queue, removal, max-connections, max-rate, check, check-path, check-status, check-name, check-interval, check-timeout, check-rise and check-fall";
+const KNOWN: &str = "redirect, unknown, acme, balance, slow-start, queue, removal, reuse, max-connections, max-rate, check, check-path, check-status, check-name, check-interval, check-timeout, check-rise and check-fall";
 
 /// Members that answer challenges; they are asked one after the other, so more help nobody.
 const ACME_MAX: usize = 64;
@@ -42,6 +42,8 @@ pub struct HostOptions {
     pub queue_max: Option<u32>,
     /// What becomes of live connections to a backend that leaves the host.
     pub removal: Option<Removal>,
+    /// Who may have a connection to a backend after the client that had it.
+    pub reuse: Option<Reuse>,
     /// Live connections of the host.
     pub connections_max: Option<NonZeroU32>,
     /// New connections of the host in a second.
@@ -80,6 +82,30 @@ impl fmt::Display for Removal {
             Removal::Keep => write!(out, "keep"),
             Removal::Drain(span) => write!(out, "drain={}", plain(*span)),
             Removal::Cut => write!(out, "cut"),
+        }
+    }
+}
+
+/// Who may have a connection to a backend after the client that had it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Reuse {
+    /// Nobody else.
+    Never,
+    /// Anybody, until it has carried a body, which a backend may have left unread.
+    #[default]
+    Safe,
+    /// Anybody.
+    Always,
+}
+
+impl Reuse {
+    const ALL: [Reuse; 3] = [Reuse::Never, Reuse::Safe, Reuse::Always];
+
+    fn name(self) -> &'static str {
+        match self {
+            Reuse::Never => "never",
+            Reuse::Safe => "safe",
+            Reuse::Always => "always",
         }
     }
 }
@@ -172,6 +198,11 @@ impl HostOptions {
                 let form = "removal=keep, removal=drain=30s or removal=cut";
                 self.removal = Some(Removal::parse(value).ok_or_else(|| want(form))?);
             }
+            ("reuse", value) => {
+                let named = Reuse::ALL.into_iter().find(|reuse| reuse.name() == value);
+                let form = "reuse=never, reuse=safe or reuse=always";
+                self.reuse = Some(named.ok_or_else(|| want(form))?);
+            }
             ("max-connections", _) => {
                 let form = "a number of connections, as in max-connections=1000";
                 self.connections_max = Some(number().ok_or_else(|| want(form))?);
@@ -220,6 +251,8 @@ impl HostOptions {
         said.extend(self.slow_start.map(|span| ("slow-start", plain(span))));
         said.extend(self.queue_max.map(|count| ("queue", count.to_string())));
         said.extend(self.removal.map(|removal| ("removal", removal.to_string())));
+        let reuse = |reuse: Reuse| ("reuse", reuse.name().to_owned());
+        said.extend(self.reuse.map(reuse));
         let count = |max: NonZeroU32| ("max-connections", max.to_string());
         said.extend(self.connections_max.map(count));
         said.extend(self.rate_max.map(|max| ("max-rate", max.to_string())));
@@ -272,6 +305,7 @@ mod tests {
             "@slow-start=90s",
             "@queue=0",
             "@removal=drain=1500ms",
+            "@reuse=never",
             "@max-connections=1000",
             "@max-rate=20",
             "@check=http",
@@ -295,6 +329,7 @@ mod tests {
                 "@slow-start=1m30s",
                 "@queue=0",
                 "@removal=drain=1s500ms",
+                "@reuse=never",
                 "@max-connections=1000",
                 "@max-rate=20",
                 "@check=http",
@@ -351,6 +386,7 @@ mod tests {
             "@queue=-1",
             "@removal=drain",
             "@removal=drain=0s",
+            "@reuse=often",
             "@max-connections=0",
             "@max-rate=many",
             "@check=icmp",

@@ -25,7 +25,9 @@ pub use health_check::{Check, CheckKind};
 #[doc(hidden)]
 pub use host::fuzz_host;
 pub use host::{Host, HostError};
-pub use host_options::{EntryError, HostOptions, Removal, as_option, check_entry, option_entry};
+pub use host_options::{
+    EntryError, HostOptions, Removal, Reuse, as_option, check_entry, option_entry,
+};
 pub use key::{Key, KeyError};
 pub use master::{Change, Layer, Master, Seen};
 pub use member::{Member, MemberAddress, MemberError};

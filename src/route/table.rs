@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::backend::Backend;
 use super::check_state::CheckState;
 use super::host::Host;
-use super::host_options::{HostOptions, Removal};
+use super::host_options::{HostOptions, Removal, Reuse};
 use super::key::Key;
 use super::master::Layer;
 use super::member_options::ProxyVersion;
@@ -149,6 +149,12 @@ impl Route {
     pub fn removal(&self) -> Removal {
         let options = self.options();
         options.map_or(Removal::Keep, |options| options.said.removal())
+    }
+
+    /// Who may have a connection to a backend after the client that had it.
+    pub fn reuse(&self) -> Reuse {
+        let said = self.options().and_then(|options| options.said.reuse);
+        said.unwrap_or_default()
     }
 
     /// Whether some backend is told what the client asked for (`proxy=v2`), so that the head has to

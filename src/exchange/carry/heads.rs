@@ -9,6 +9,7 @@ use crate::http::{Framing, Length};
 use crate::metrics::{Counter, Stage};
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
+use crate::route::Reuse;
 use crate::sys::is_transient;
 use std::future::Future;
 use std::pin::Pin;
@@ -145,7 +146,15 @@ impl Carry<'_> {
     ) -> Option<Finish> {
         self.note_head();
         self.order.outgoing = Vec::new();
-        self.upstream.is_bound |= head.binds_connection || self.order.binds_connection;
+        self.upstream.kept_for = head.kept_for.or(self.upstream.kept_for);
+        self.upstream.has_carried_body |= self.order.has_body;
+        // A backend may leave a body unread, and its beginning of a request would be somebody else's.
+        let is_own = match self.order.route.reuse() {
+            Reuse::Never => true,
+            Reuse::Safe => self.upstream.has_carried_body,
+            Reuse::Always => false,
+        };
+        self.upstream.is_bound |= is_own || head.binds_connection || self.order.binds_connection;
         // A request that is not over yet may never be: the client has its answer.
         self.client_goes_on = self.may_go_on
             && self.order.persistent
