@@ -9,6 +9,7 @@ use super::client_end::ClientEnd;
 use super::idle::Upstream;
 use super::order::Order;
 use crate::conn::linger::Discard;
+use crate::http::head_search::HeadSearch;
 use crate::lease::Lease;
 use crate::local::Local;
 use crate::metrics::Counter;
@@ -60,9 +61,26 @@ impl Finish {
 }
 
 enum Down {
-    /// Response heads are awaited; of the next one these bytes are there.
-    Head(Vec<u8>),
+    /// Response heads are awaited.
+    Head(HeldHead),
     Body(Mover),
+}
+
+/// What is there of the next head.
+#[derive(Default)]
+struct HeldHead {
+    bytes: Vec<u8>,
+    search: HeadSearch,
+}
+
+impl HeldHead {
+    /// `bytes` were read and are no whole head, or none that is to be answered yet.
+    fn behind(bytes: &[u8]) -> HeldHead {
+        HeldHead {
+            bytes: bytes.to_vec(),
+            search: HeadSearch::behind(bytes),
+        }
+    }
 }
 
 /// One request under way.
@@ -126,7 +144,7 @@ impl<'s> Carry<'s> {
             up_failed: false,
             discard: Discard::default(),
             interim: None,
-            down: Down::Head(Vec::new()),
+            down: Down::Head(HeldHead::default()),
             awaits_up: false,
             client_told: false,
             was_continued: false,

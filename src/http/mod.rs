@@ -10,6 +10,7 @@ pub mod forwarded;
 pub mod framing;
 mod fuzz;
 pub mod h2c;
+pub mod head_search;
 mod hpack;
 mod huffman;
 pub mod request;

@@ -1,7 +1,7 @@
 //! The heads that a response begins with: read, checked and written anew, interim ones (RFC 9110
 //! section 15.2) before the final one.
 
-use super::{Carry, Down, Finish};
+use super::{Carry, Down, Finish, HeldHead};
 use crate::exchange::body::{Moved, Mover};
 use crate::http::response::{FieldRoom, ResponseFault, ResponseHead};
 use crate::http::rewrite::{self, Persistence};
@@ -36,7 +36,7 @@ impl Carry<'_> {
                 unreachable!("heads come before the body")
             };
             let held = std::mem::take(held);
-            return Poll::Ready(self.heads(&held, false));
+            return Poll::Ready(self.heads(&held.bytes, false));
         }
         let local = self.local;
         let watch = self
@@ -59,14 +59,18 @@ impl Carry<'_> {
         let Down::Head(held) = &mut self.down else {
             unreachable!("heads come before the body")
         };
-        if held.is_empty() {
+        if held.bytes.is_empty() {
             let answer = self.heads(&buffer[..received], filled);
             return Poll::Ready(answer);
         }
-        held.extend_from_slice(&buffer[..received]);
+        held.bytes.extend_from_slice(&buffer[..received]);
+        let bytes_max = local.limits.response_head_bytes_max;
+        if !held.search.is_due(&held.bytes, bytes_max) {
+            return Poll::Ready(None);
+        }
         let held = std::mem::take(held);
         drop(buffer);
-        Poll::Ready(self.heads(&held, filled))
+        Poll::Ready(self.heads(&held.bytes, filled))
     }
 
     /// The backend has ended its stream or failed before its response began.
@@ -74,7 +78,7 @@ impl Carry<'_> {
         let Down::Head(held) = &self.down else {
             unreachable!("heads come before the body")
         };
-        if held.is_empty() && !self.client_told {
+        if held.bytes.is_empty() && !self.client_told {
             Finish::Unanswered { unsent: false }
         } else {
             self.failed(Outcome::BackendClosed)
@@ -93,7 +97,7 @@ impl Carry<'_> {
             let head = match ResponseHead::parse(rest, bytes_max, self.order.asked, &mut room) {
                 Ok(Some(head)) => head,
                 Ok(None) => {
-                    self.down = Down::Head(rest.to_vec());
+                    self.down = Down::Head(HeldHead::behind(rest));
                     return self.send_interim(&out);
                 }
                 Err(fault) => return Some(self.failed(outcome(fault))),
@@ -101,7 +105,7 @@ impl Carry<'_> {
             let is_early = !self.up_over && !self.up_failed;
             if head.status == 101 && self.order.upgrade && is_early {
                 self.awaits_up = true;
-                self.down = Down::Head(rest.to_vec());
+                self.down = Down::Head(HeldHead::behind(rest));
                 return self.send_interim(&out);
             }
             rest = &rest[head.head_bytes..];

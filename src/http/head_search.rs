@@ -1,0 +1,168 @@
+//! When a response head that comes in pieces is worth reading again. Reading begins at its first byte,
+//! so that doing it with every piece would cost the square of its length.
+
+use super::work;
+
+/// A head is read again when a fourth of it is new, too, so that one that breaks a rule is refused
+/// before its end, which may never come. The readings before the last then cost five times its length
+/// at most.
+const NEW_PART: usize = 4;
+
+/// What is known of the bytes of one head. It keeps positions only.
+#[derive(Debug, Default)]
+pub struct HeadSearch {
+    /// Bytes that were there at the last reading.
+    tried: usize,
+    /// Bytes that were looked at.
+    at: usize,
+    /// There was something other than the empty lines that may precede a head.
+    has_begun: bool,
+}
+
+impl HeadSearch {
+    /// `received` were read and are no whole head.
+    pub fn behind(received: &[u8]) -> HeadSearch {
+        let mut search = HeadSearch {
+            tried: received.len(),
+            ..HeadSearch::default()
+        };
+        search.finds_end(received);
+        search
+    }
+
+    /// Whether `received` is to be read: those of the last call, and more behind them. Always when the
+    /// head has ended, or is as long as it may be.
+    pub fn is_due(&mut self, received: &[u8], bytes_max: usize) -> bool {
+        self.finds_end(received)
+            || received.len() >= self.tried + self.tried / NEW_PART
+            || received.len() >= bytes_max
+    }
+
+    /// Whether an empty line came since the last call.
+    fn finds_end(&mut self, received: &[u8]) -> bool {
+        let begin = std::mem::replace(&mut self.at, received.len());
+        work::done(received.len() - begin);
+        (begin..received.len()).any(|at| {
+            let (before, byte) = (&received[..at], received[at]);
+            self.has_begun |= !matches!(byte, b'\r' | b'\n');
+            self.has_begun
+                && byte == b'\n'
+                && (before.ends_with(b"\n") || before.ends_with(b"\n\r"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::response::{Asked, FieldRoom, ResponseFault, ResponseHead};
+    use proptest::prelude::*;
+
+    const BYTES_MAX: usize = 65_536;
+
+    fn read(received: &[u8]) -> Result<Option<usize>, ResponseFault> {
+        work::done(received.len());
+        let asked = Asked {
+            is_head: false,
+            minor_version: 1,
+        };
+        let mut room = FieldRoom::new();
+        let head = ResponseHead::parse(received, BYTES_MAX, asked, &mut room)?;
+        Ok(head.map(|head| head.head_bytes))
+    }
+
+    /// What comes of bytes in pieces, and how many of them were there.
+    fn dribbled(bytes: &[u8], piece: usize) -> (Result<Option<usize>, ResponseFault>, usize) {
+        let mut search: Option<HeadSearch> = None;
+        let mut end = 0;
+        while end < bytes.len() {
+            end = bytes.len().min(end + piece);
+            let received = &bytes[..end];
+            let is_due = search
+                .as_mut()
+                .is_none_or(|search| search.is_due(received, BYTES_MAX));
+            if is_due {
+                match read(received) {
+                    Ok(None) => search = Some(HeadSearch::behind(received)),
+                    verdict => return (verdict, end),
+                }
+            }
+        }
+        (Ok(None), end)
+    }
+
+    const HEADS: [&str; 5] = [
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        "\r\n\n\r\nHTTP/1.1 200 OK\nX: y\n\nhello",
+        "HTTP/1.1 200\r\n\r\n",
+        "HTTP/1.1 103 Early\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+        "HTTP/1.0 302 Found\r\nLocation: /\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\n\r\n",
+    ];
+
+    #[test]
+    fn a_head_is_read_with_the_piece_that_ends_it() {
+        for head in HEADS.map(str::as_bytes) {
+            let found = read(head).expect("it is sound").expect("it is whole");
+            for piece in 1..=head.len() {
+                let (verdict, there) = dribbled(head, piece);
+                assert_eq!(verdict, Ok(Some(found)), "pieces of {piece}");
+                assert_eq!(there, head.len().min(found.div_ceil(piece) * piece));
+            }
+            for end in 0..found {
+                assert_eq!(dribbled(&head[..end], 1).0, Ok(None));
+            }
+        }
+    }
+
+    #[test]
+    fn the_work_is_that_of_the_bytes() {
+        let fields = "X: y\r\n".repeat(200);
+        for (what, head) in [
+            ("many fields", format!("HTTP/1.1 200 OK\r\n{fields}\r\n")),
+            (
+                "a long field",
+                format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "y".repeat(20_000)),
+            ),
+            (
+                "empty lines before",
+                format!("{}HTTP/1.1 200 OK\r\n\r\n", "\r\n".repeat(5_000)),
+            ),
+        ] {
+            for piece in [1, 2, 7] {
+                let steps = work::of(|| {
+                    assert_eq!(dribbled(head.as_bytes(), piece).0, Ok(Some(head.len())));
+                });
+                assert!(
+                    steps <= 12 * head.len(),
+                    "{what}: {steps} steps for {}",
+                    head.len()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_breaks_a_rule_is_refused_before_it_ends() {
+        let broken = b"HTTP/1.1 200 OK\r\nServer: s\r\nX : y\r\nDate: today\r\n";
+        for piece in 1..broken.len() {
+            assert_eq!(dribbled(broken, piece).0, Err(ResponseFault::Invalid));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_change_no_verdict(
+            head in "\r?\n?(HTTP/1\\.1 200 OK\r?\n)([A-C]{1,3}: ?[a-c]{0,5}\r?\n|[ -~]{0,9}\r?\n){0,4}\r?\n?",
+            piece in 1usize..20,
+        ) {
+            let (verdict, there) = dribbled(head.as_bytes(), piece);
+            match read(head.as_bytes()) {
+                Ok(whole) => prop_assert_eq!(verdict, Ok(whole)),
+                // It may not have come to a reading again.
+                Err(fault) => prop_assert!(
+                    verdict == Err(fault) || verdict == Ok(None) && there == head.len(),
+                ),
+            }
+        }
+    }
+}
