@@ -91,10 +91,17 @@ impl Listening {
 
     /// Before the socket is closed, which would reset what is queued on it: no new connections are
     /// heard, and those already under way are accepted.
+    /// Each costs a system call more, which nobody before pays.
     async fn take_the_last(mut self, serve: &mut impl FnMut(OwnedFd)) {
-        if let Err(error) = Listener::stop_taking(&self.listener) {
+        let address = self.address;
+        if let Err(error) = Listener::stop_taking(&self.listener, address) {
             tracing::warn!(address = %self.address, %error, "cannot shut out new connections before closing the listener; those in its queue may be reset");
         }
+        let serve = &mut |accepted: OwnedFd| {
+            // It fails on nothing but a socket that is none.
+            let _ = Listener::take_from_deaf(&accepted, address);
+            serve(accepted);
+        };
         let until = self.local.ring.deadline();
         until.set(self.local.ring.now() + LAST_ACCEPTS);
         while let Some(accepted) = until.bound(self.accepts.next()).await {

@@ -1,6 +1,8 @@
 //! Puts the process together: what is checked and bound before the first client, in which order,
 //! and how the threads come to know each other.
 
+mod ports;
+
 use crate::config::{BackendCongestion, Config, Limits, Machine};
 use crate::control::{Admin, Control, CoreReporter, Ended, LatencyDir, Reports, SignalEvents};
 use crate::core::{self, Bound, Command, CoreConfig, LOCKED_MEMORY_PER_CORE_BYTES, Mailbox};
@@ -11,9 +13,9 @@ use crate::reply::HttpAnswers;
 use crate::ring;
 use crate::route::{Table, Update};
 use crate::sync::{self, SyncConfig, SyncHandle};
-use crate::sys::{Congestion, Limited, Listener, Socket, own_addresses, raise_limit};
+use crate::sys::{Congestion, Limited, Socket, own_addresses, raise_limit};
+use ports::Ports;
 use std::error::Error;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -69,9 +71,12 @@ pub fn run(
         .as_deref()
         .map(LatencyDir::open)
         .transpose()?;
-    let admin = bind_admin(&config)?;
+    let Ports {
+        admin,
+        addresses,
+        sets: mut bound,
+    } = Ports::bind(&config)?;
     let admin_address = admin.as_ref().map(Admin::address).transpose()?;
-    let (addresses, mut bound) = bind(&config)?;
 
     let broadcast = Arc::new(Mutex::new(Broadcast::default()));
     let publisher = broadcast.clone();
@@ -171,17 +176,6 @@ pub fn run(
     Ok(ended)
 }
 
-fn bind_admin(config: &Config) -> io::Result<Option<Admin>> {
-    let Some(address) = config.admin else {
-        return Ok(None);
-    };
-    let mut admin = Admin::bind(address)?.with_hosts(config.admin_hosts.clone());
-    if config.debug_faults {
-        admin = admin.with_faults();
-    }
-    Ok(Some(admin))
-}
-
 /// Starts one core with the newest table, and makes sure that it hears of the next.
 fn start_core(
     index: usize,
@@ -202,31 +196,6 @@ fn start_core(
     )?;
     broadcast.mailboxes.push(mailbox.clone());
     Ok(mailbox)
-}
-
-/// One set of bound listeners per core, and the addresses they share.
-#[allow(clippy::type_complexity)]
-fn bind(config: &Config) -> Result<(Vec<(Protocol, SocketAddr)>, Vec<Vec<Bound>>), Box<dyn Error>> {
-    let mut addresses = Vec::new();
-    let mut sets: Vec<Vec<Bound>> = config.cores.iter().map(|_| Vec::new()).collect();
-    for wanted in &config.listeners {
-        let group = match Listener::bind_group(wanted.address, config.cores.len()) {
-            Ok(group) => group,
-            Err(error) if !wanted.required && error.lacks_family() => {
-                tracing::info!(address = %wanted.address, "this machine has no IPv6: listening on IPv4 alone");
-                continue;
-            }
-            Err(error) => return Err(error.into()),
-        };
-        addresses.push((wanted.protocol, group[0].address()));
-        for (set, listener) in sets.iter_mut().zip(group) {
-            set.push(Bound {
-                protocol: wanted.protocol,
-                listener,
-            });
-        }
-    }
-    Ok((addresses, sets))
 }
 
 /// How the descriptors of the process are shared out. Each connection and each pipe needs two; what

@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -147,8 +147,18 @@ fn slow_backend(pause: Duration) -> backend::Backend {
 
 #[test]
 fn a_drain_under_load_serves_every_connection_to_its_end() {
+    drain_under_load(Options::new());
+}
+
+/// As most run it: what shuts new connections out must need no capability.
+#[test]
+fn a_drain_without_privilege_serves_every_connection_to_its_end() {
+    drain_under_load(Options::new().without_capabilities(&["all"]));
+}
+
+fn drain_under_load(options: Options) {
     let backend = slow_backend(Duration::from_millis(150));
-    let mut proxy = Options::new()
+    let mut proxy = options
         .cores("0-1")
         .drain("20s")
         .route("a.test", &[&backend.member()])
@@ -269,17 +279,56 @@ fn a_second_instance_on_the_same_port_is_refused() {
         .cores("0-1")
         .route("a.test", &[&backend.member()])
         .start();
-    for (flag, address) in [("--http", proxy.http()), ("--https", proxy.https())] {
-        let address = address.to_string();
-        let second = Options::new().route("a.test", &[&backend.member()]);
-        let (status, said) = second.listen(flag, &address).start_and_fail();
-        assert_eq!(status.code(), Some(1), "{said}");
-        assert!(said.contains(&address), "{said}");
-        assert!(said.contains("second pointsman"), "{said}");
-    }
+    let pid = proxy.pid();
+    std::thread::scope(|scope| {
+        for (flag, address) in [
+            ("--http", proxy.http()),
+            ("--https", proxy.https()),
+            ("--admin", proxy.admin()),
+        ] {
+            let second = Options::new().route("a.test", &[&backend.member()]);
+            scope.spawn(move || {
+                let address = address.to_string();
+                let second = match flag {
+                    "--admin" => second.admin(&address),
+                    _ => second.listen(flag, &address),
+                };
+                let (status, said) = second.start_and_fail();
+                assert_eq!(status.code(), Some(1), "{said}");
+                let last = said.lines().last().expect("it says why");
+                assert!(last.contains(&address), "{said}");
+                assert!(
+                    last.contains(&format!("process {pid} (pointsman)")),
+                    "{said}"
+                );
+            });
+        }
+    });
     for _ in 0..20 {
         let response = client::http_get(proxy.http(), "a.test", "/").expect("an answer");
         assert_eq!(response.text(), "one");
+    }
+}
+
+/// As after a process that was killed: the kernel closes what its rings hold some time later.
+#[test]
+fn a_start_waits_for_a_port_that_is_about_to_be_free() {
+    let backend = backend::http("one");
+    for flag in ["--http", "--admin"] {
+        let holder = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = holder.local_addr().expect("it is bound");
+        let release = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(700));
+            drop(holder);
+        });
+        let options = Options::new().route("a.test", &[&backend.member()]);
+        let proxy = match flag {
+            "--admin" => options.admin(&address.to_string()).start(),
+            _ => options.listen(flag, &address.to_string()).start(),
+        };
+        release.join().expect("it only sleeps");
+        let line = proxy.wait_for_line("the address is taken", Duration::ZERO);
+        assert!(line.contains(&address.to_string()), "{line}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Listening sockets: one per core and address, all of one SO_REUSEPORT group, so that the
 //! kernel spreads connections and no core waits for another.
 
-use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -9,11 +9,16 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::socket::{set_defer_accept, set_least_ttl};
+
 /// How long the kernel keeps a silent connection to itself before it is accepted all the same
 /// (tcp(7), TCP_DEFER_ACCEPT; seconds, rounded by the kernel to SYN-ACK retransmissions). The
 /// shortest there is: a client that speaks at once saves the core one wake-up, one that stays
 /// silent meets the head deadline a second late.
 const DEFER_ACCEPT_S: i32 = 1;
+
+/// Systems send with 64, 128 or 255, and each router takes one away.
+const HIGHEST_TTL: i32 = 255;
 
 /// One bound socket, not yet listening, so that all can be bound before the first client is taken.
 #[derive(Debug)]
@@ -30,6 +35,11 @@ pub struct BindError {
 }
 
 impl BindError {
+    /// Whether somebody else has the address.
+    pub fn is_in_use(&self) -> bool {
+        self.cause.kind() == io::ErrorKind::AddrInUse
+    }
+
     /// Whether the machine does not have the address family at all.
     pub fn lacks_family(&self) -> bool {
         matches!(
@@ -110,26 +120,24 @@ impl Listener {
                 .with_interval((idle / 4).max(Duration::from_secs(1)))
                 .with_retries(4),
         )?;
-        super::socket::set_defer_accept(&socket, DEFER_ACCEPT_S)?;
+        set_defer_accept(&socket, DEFER_ACCEPT_S)?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         Ok(Rc::new(socket.into()))
     }
 
-    /// Makes a listening socket deaf to new connections while those already in the handshake or
-    /// in the queue can still be accepted: a classic BPF filter drops segments that carry SYN
-    /// (byte 13 of the TCP header, RFC 9293 section 3.1). The client's SYN is retransmitted a
-    /// second later, by when the group is closed.
-    pub fn stop_taking(listener: &OwnedFd) -> io::Result<()> {
-        const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
-        const JUMP_IF_SET: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
-        const RETURN: u16 = 0x06; // BPF_RET | BPF_K
-        const SYN: u32 = 0x02;
-        SockRef::from(listener).attach_filter(&[
-            SockFilter::new(LOAD_BYTE, 0, 0, 13),
-            SockFilter::new(JUMP_IF_SET, 0, 1, SYN),
-            SockFilter::new(RETURN, 0, 0, 0),
-            SockFilter::new(RETURN, 0, 0, u32::MAX),
-        ])
+    /// Makes a listening socket at `address` deaf to new connections while those already in the
+    /// handshake or in the queue can still be accepted, without any privilege: a SYN meets the least
+    /// TTL of the listener, what completes a handshake does not. A client's SYN is retransmitted a
+    /// second later, by when the group is closed. One that sends with the highest TTL of all from the
+    /// same network is still heard.
+    pub fn stop_taking(listener: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+        set_least_ttl(listener, address.is_ipv6(), HIGHEST_TTL)
+    }
+
+    /// Takes back what a connection inherited from a listener that has stopped taking. What came
+    /// before and was dropped is retransmitted.
+    pub fn take_from_deaf(accepted: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+        set_least_ttl(accepted, address.is_ipv6(), 0)
     }
 }
 
@@ -151,7 +159,8 @@ fn new_socket(address: SocketAddr) -> io::Result<Socket> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpStream;
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener, TcpStream};
 
     #[test]
     fn a_group_shares_one_port_and_a_second_group_is_refused() {
@@ -171,14 +180,33 @@ mod tests {
     }
 
     #[test]
-    fn a_deaf_listener_takes_no_new_connection() {
-        let listener = Listener::bind_group("127.0.0.1:0".parse().unwrap(), 1)
-            .unwrap()
-            .remove(0);
-        let address = listener.address();
-        let listening = listener.listen(16, Duration::from_secs(60)).unwrap();
-        Listener::stop_taking(&listening).unwrap();
-        let refused = TcpStream::connect_timeout(&address, Duration::from_millis(200));
-        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    fn a_deaf_listener_takes_what_is_in_its_queue_and_no_new_connection() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = Listener::bind_group(address.parse().unwrap(), 1).unwrap();
+            let listener = listener.into_iter().next().unwrap();
+            let address = listener.address();
+            let listening = listener.listen(16, Duration::from_secs(60)).unwrap();
+            // One has spoken and waits to be accepted, one is kept back by TCP_DEFER_ACCEPT.
+            let mut spoken = TcpStream::connect(address).unwrap();
+            spoken.write_all(b"early").unwrap();
+            let mut silent = TcpStream::connect(address).unwrap();
+            Listener::stop_taking(&listening, address).unwrap();
+            let refused = TcpStream::connect_timeout(&address, Duration::from_millis(200));
+            assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::TimedOut);
+            silent.write_all(b"early").unwrap();
+            let listening = TcpListener::from(Rc::into_inner(listening).unwrap());
+            for client in [&mut spoken, &mut silent] {
+                let (accepted, _) = listening.accept().unwrap();
+                let accepted = OwnedFd::from(accepted);
+                Listener::take_from_deaf(&accepted, address).unwrap();
+                client.write_all(b" and late").unwrap();
+                client.shutdown(Shutdown::Write).unwrap();
+                let mut heard = String::new();
+                TcpStream::from(accepted)
+                    .read_to_string(&mut heard)
+                    .unwrap();
+                assert_eq!(heard, "early and late", "{address}");
+            }
+        }
     }
 }

@@ -7,6 +7,7 @@ mod congestion;
 mod epoll;
 #[cfg(test)]
 mod facts;
+mod holder;
 mod limits;
 mod listener;
 mod own;
@@ -18,6 +19,7 @@ mod wake;
 pub use address::SocketAddress;
 pub use congestion::Congestion;
 pub use epoll::EdgePoll;
+pub use holder::Holder;
 pub use limits::{Limited, raise_limit};
 pub use listener::{BindError, Listener};
 pub use own::own_addresses;

@@ -174,12 +174,26 @@ pub(super) fn set_defer_accept(socket: &impl AsFd, seconds: i32) -> io::Result<(
     set_tcp_option(socket, libc::TCP_DEFER_ACCEPT, seconds)
 }
 
+/// Makes a socket drop what arrives with a TTL or hop limit below `least` (IP_MINTTL, Linux 2.6.34;
+/// IPV6_MINHOPCOUNT, 2.6.35; RFC 5082); 0 takes everything. Needs no privilege.
+pub(super) fn set_least_ttl(socket: &impl AsFd, is_ipv6: bool, least: i32) -> io::Result<()> {
+    let (level, name) = match is_ipv6 {
+        true => (libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT),
+        false => (libc::IPPROTO_IP, libc::IP_MINTTL),
+    };
+    set_option(socket, level, name, least)
+}
+
 fn set_tcp_option(socket: &impl AsFd, name: i32, value: i32) -> io::Result<()> {
+    set_option(socket, libc::IPPROTO_TCP, name, value)
+}
+
+fn set_option(socket: &impl AsFd, level: i32, name: i32, value: i32) -> io::Result<()> {
     // SAFETY: the kernel reads one int from a live local.
     check(unsafe {
         libc::setsockopt(
             socket.as_fd().as_raw_fd(),
-            libc::IPPROTO_TCP,
+            level,
             name,
             (&raw const value).cast(),
             size_of::<i32>() as libc::socklen_t,

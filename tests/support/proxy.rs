@@ -21,6 +21,7 @@ const LEAK_PATIENCE: Duration = Duration::from_secs(5);
 pub struct Options {
     cores: String,
     listeners: Vec<String>,
+    admin: String,
     rest: Vec<String>,
     environment: Vec<(String, String)>,
     file_limit: Option<u32>,
@@ -33,6 +34,7 @@ impl Options {
         Options {
             cores: String::from("0"),
             listeners: Vec::new(),
+            admin: String::from("127.0.0.1:0"),
             rest: Vec::new(),
             environment: Vec::new(),
             file_limit: None,
@@ -50,6 +52,12 @@ impl Options {
     /// One more listener; `flag` is `--https` or `--http`. The first one replaces the usual two.
     pub fn listen(mut self, flag: &str, address: &str) -> Options {
         self.listeners.extend([flag.to_owned(), address.to_owned()]);
+        self
+    }
+
+    /// As `--admin`.
+    pub fn admin(mut self, address: &str) -> Options {
+        self.admin = address.to_owned();
         self
     }
 
@@ -105,7 +113,7 @@ impl Options {
                 shell
             }
         };
-        command.args(["--cores", &self.cores, "--admin", "127.0.0.1:0"]);
+        command.args(["--cores", &self.cores, "--admin", &self.admin]);
         command.args(["--drain", &self.drain]);
         if self.listeners.is_empty() {
             command.args(["--https", "127.0.0.1:0", "--http", "127.0.0.1:0"]);

@@ -1,0 +1,117 @@
+//! Binds every address of the process, and waits a moment for one that somebody has just let go of.
+
+use crate::config::{Config, Listener as Wanted};
+use crate::control::Admin;
+use crate::core::Bound;
+use crate::protocol::Protocol;
+use crate::sys::{BindError, Holder, Listener};
+use std::error::Error;
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// How long the start waits for addresses that are taken, all together. A process that was killed has
+/// ended for its parent some milliseconds before the kernel closes its rings, and its listeners with
+/// them; a supervisor that starts the next one at once comes in between.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Everything that the process listens on.
+pub(super) struct Ports {
+    pub admin: Option<Admin>,
+    pub addresses: Vec<(Protocol, SocketAddr)>,
+    /// One per core.
+    pub sets: Vec<Vec<Bound>>,
+}
+
+impl Ports {
+    /// # Errors
+    /// With cause and remedy, and with the holder of an address that is taken.
+    pub fn bind(config: &Config) -> Result<Ports, Box<dyn Error>> {
+        let deadline = Instant::now() + PATIENCE;
+        let admin = config
+            .admin
+            .map(|address| bind_admin(config, address, deadline));
+        let mut ports = Ports {
+            admin: admin.transpose()?,
+            addresses: Vec::new(),
+            sets: config.cores.iter().map(|_| Vec::new()).collect(),
+        };
+        for wanted in &config.listeners {
+            ports.bind_group(wanted, config.cores.len(), deadline)?;
+        }
+        Ok(ports)
+    }
+
+    /// One listener per core.
+    fn bind_group(
+        &mut self,
+        wanted: &Wanted,
+        cores: usize,
+        deadline: Instant,
+    ) -> Result<(), Box<dyn Error>> {
+        let bind = || Listener::bind_group(wanted.address, cores);
+        let group = match patiently(wanted.address, deadline, BindError::is_in_use, bind) {
+            Err(error) if !wanted.required && error.lacks_family() => {
+                tracing::info!(address = %wanted.address, "this machine has no IPv6: listening on IPv4 alone");
+                return Ok(());
+            }
+            Err(error) if error.is_in_use() => return Err(named(&error, wanted.address)),
+            group => group?,
+        };
+        self.addresses.push((wanted.protocol, group[0].address()));
+        for (set, listener) in self.sets.iter_mut().zip(group) {
+            set.push(Bound {
+                protocol: wanted.protocol,
+                listener,
+            });
+        }
+        Ok(())
+    }
+}
+
+fn bind_admin(
+    config: &Config,
+    address: SocketAddr,
+    deadline: Instant,
+) -> Result<Admin, Box<dyn Error>> {
+    let is_in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+    let admin = match patiently(address, deadline, is_in_use, || Admin::bind(address)) {
+        Err(error) if is_in_use(&error) => return Err(named(&error, address)),
+        admin => admin?.with_hosts(config.admin_hosts.clone()),
+    };
+    Ok(match config.debug_faults {
+        true => admin.with_faults(),
+        false => admin,
+    })
+}
+
+/// Tries again while the address is in use, until the deadline.
+fn patiently<T, E>(
+    address: SocketAddr,
+    deadline: Instant,
+    is_in_use: impl Fn(&E) -> bool,
+    bind: impl Fn() -> Result<T, E>,
+) -> Result<T, E> {
+    let mut was_said = false;
+    loop {
+        match bind() {
+            Err(error) if is_in_use(&error) && Instant::now() < deadline => {}
+            result => return result,
+        }
+        if !was_said {
+            was_said = true;
+            tracing::warn!(
+                %address,
+                "the address is taken, as for a moment after the last process ended: trying for {} s",
+                PATIENCE.as_secs()
+            );
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn named(error: &dyn Error, address: SocketAddr) -> Box<dyn Error> {
+    format!("{error}; {}", Holder::of(address)).into()
+}
