@@ -429,7 +429,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "redis-hold",
         "DURATION",
         "10s",
-        "The loss of more than half of the hosts at once is not believed for this long, so that FLUSHALL before a reload does not turn clients away; 0s believes it",
+        "The loss of more than half of the hosts at once, or one by one within this time, is not believed for this long, so that FLUSHALL before a reload does not turn clients away; 0s believes it",
     ),
     many(
         "dns-server",

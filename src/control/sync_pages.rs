@@ -18,6 +18,9 @@ pub(super) fn json(status: &SyncStatus) -> Value {
         "rejected_keys": status.rejected_keys,
         "rejected_members": status.rejected_members,
         "holding": status.holding,
+        "snapshot_age_s": status.snapshot_age.map(|age| age.as_secs_f64()),
+        "snapshot_error": status.snapshot_error,
+        "routes_file_error": status.routes_file_error,
         "names_unresolved": status.names_unresolved,
         "names_failing": status.names_failing,
         "names_denied": status.names_denied,
@@ -51,6 +54,14 @@ pub(super) fn write_prometheus(out: &mut impl Write, status: &SyncStatus) -> fmt
         )?;
         writeln!(out, "pointsman_table_age_seconds {}", age.as_secs_f64())?;
     }
+    if let Some(age) = status.snapshot_age {
+        head(
+            out,
+            "snapshot_age_seconds",
+            "Since the snapshot was written, which is when something has changed.",
+        )?;
+        writeln!(out, "pointsman_snapshot_age_seconds {}", age.as_secs_f64())?;
+    }
     let gauges = [
         (
             "table_version",
@@ -81,6 +92,16 @@ pub(super) fn write_prometheus(out: &mut impl Write, status: &SyncStatus) -> fmt
             "holding",
             "1 while the removal of many hosts is held back.",
             status.holding.into(),
+        ),
+        (
+            "snapshot_write_failed",
+            "1 while the snapshot cannot be written.",
+            status.snapshot_error.is_some().into(),
+        ),
+        (
+            "routes_file_rejected",
+            "1 while the routes file is rejected and its old routes serve.",
+            status.routes_file_error.is_some().into(),
         ),
         (
             "names_unresolved",

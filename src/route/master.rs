@@ -153,16 +153,13 @@ impl Master {
                 .count()
     }
 
-    /// Removes what Redis no longer has, defaults included; says how many changes that made.
-    pub fn remove_unseen(&mut self, seen: &Seen) -> Vec<Change> {
-        let unseen: Vec<Key> = self
-            .table
-            .routes(Layer::Redis)
-            .map(|(key, _)| key)
-            .filter(|key| !seen.contains(key))
-            .collect();
-        let set = |key| self.set(key, Layer::Redis, None);
-        unseen.iter().map(set).collect()
+    /// What Redis no longer has, defaults included.
+    pub fn unseen(&self, seen: &Seen) -> Vec<(Key, Arc<Route>)> {
+        let routes = self.table.routes(Layer::Redis);
+        let unseen = routes.filter(|(key, _)| !seen.contains(key));
+        unseen
+            .map(|(key, route)| (key, Arc::clone(route)))
+            .collect()
     }
 
     /// The next version with everything set since the last one; `None` when nothing changed.

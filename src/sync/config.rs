@@ -37,9 +37,6 @@ pub(super) const COMPARISON_PAUSE: u32 = 9;
 /// Changed keys remembered by name. Beyond that everything is compared, which costs less.
 pub(super) const PENDING_KEYS_MAX: usize = 100_000;
 
-/// From this many hosts on, a comparison that would remove more than half of them is suspicious.
-pub(super) const HOLD_HOSTS_MIN: usize = 10;
-
 /// Rejected keys and members that are logged one by one, per batch; the rest is a count.
 pub(super) const REJECTIONS_LOGGED_MAX: usize = 10;
 

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use super::config::{CONNECT_DEADLINE, RedisConfig};
 use super::feed::Feed;
 use super::keys::Keyspace;
+use super::standing::{self, CLUSTER, Source};
 use super::status::Mode;
 use crate::protocol::Protocol;
 use crate::route::Key;
@@ -27,6 +28,8 @@ pub(super) enum Loss {
     /// No answer within this time.
     Silent(Duration),
     Closed,
+    /// It is a replica that does not hear its primary; the state of the link.
+    NoPrimary(String),
 }
 
 impl From<RedisError> for Loss {
@@ -41,6 +44,10 @@ impl fmt::Display for Loss {
             Loss::Redis(error) => error.fmt(out),
             Loss::Silent(after) => write!(out, "no answer within {after:?}"),
             Loss::Closed => write!(out, "the connection was closed"),
+            Loss::NoPrimary(state) => write!(
+                out,
+                "this Redis is a replica whose link to its primary is {state:?}, so what it has is not believed"
+            ),
         }
     }
 }
@@ -48,8 +55,14 @@ impl fmt::Display for Loss {
 impl Loss {
     /// What an operator can do about it.
     pub(super) fn remedy(&self) -> &'static str {
-        let Loss::Redis(error) = self else {
-            return "check that Redis runs and that the network lets it through";
+        let error = match self {
+            Loss::Redis(error) => error,
+            Loss::NoPrimary(_) => {
+                return "check that its primary runs and is reached from it (INFO replication), or connect to the primary";
+            }
+            Loss::Silent(_) | Loss::Closed => {
+                return "check that Redis runs and that the network lets it through";
+            }
         };
         match (error.kind(), error.code()) {
             (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS" | "NOAUTH")) => {
@@ -58,6 +71,7 @@ impl Loss {
             (_, Some("NOPERM")) => {
                 "grant the Redis user: +scan +smembers +hgetall +pttl +ping +client|tracking, on keys with the prefix"
             }
+            (_, Some("CLUSTERDOWN" | "MOVED" | "ASK" | "CROSSSLOT" | "TRYAGAIN")) => CLUSTER,
             (_, Some("LOADING" | "MASTERDOWN" | "READONLY")) => {
                 "none needed, Redis is getting ready"
             }
@@ -76,6 +90,8 @@ pub(super) struct Dialer {
 pub(super) struct Link {
     pub(super) connection: MultiplexedConnection,
     pub(super) mode: Mode,
+    pub(super) source: Source,
+    pub(super) is_cluster: bool,
     /// Reads the keyspace events, on a connection of its own.
     reader: Option<JoinHandle<()>>,
 }
@@ -128,9 +144,13 @@ impl Dialer {
         format!("{}/{}", info.addr(), info.redis_settings().db())
     }
 
-    /// Connects as [`Dialer::open`] does and reads a little with each command that is needed.
-    pub(super) async fn try_out(&self) -> Result<Mode, Loss> {
+    /// Connects as [`Dialer::open`] does and reads a little with each command that is needed. Says how
+    /// changes are noticed, and whether it is a node of a Cluster.
+    pub(super) async fn try_out(&self) -> Result<(Mode, bool), Loss> {
         let link = self.open(&Arc::default()).await?;
+        if let Source::Cut(state) = &link.source {
+            return Err(Loss::NoPrimary(state.clone()));
+        }
         let key = self.keyspace.raw(&Key::Default(Protocol::Tls));
         let mut commands = redis::pipe();
         commands
@@ -141,7 +161,7 @@ impl Dialer {
         let reading = commands.query_async::<Value>(&mut connection);
         let read = tokio::time::timeout(CONNECT_DEADLINE, reading).await;
         read.map_err(|_| Loss::Silent(CONNECT_DEADLINE))??;
-        Ok(link.mode)
+        Ok((link.mode, link.is_cluster))
     }
 
     /// Connects, logs in and asks for changes; from then on none is missed.
@@ -152,27 +172,47 @@ impl Dialer {
     }
 
     async fn open_unhurried(&self, feed: &Arc<Feed>) -> Result<Link, Loss> {
-        let mut connection = match self.connect(ProtocolVersion::RESP3, Some(feed)).await {
+        let (mut connection, refused) = match self.connect(ProtocolVersion::RESP3, Some(feed)).await
+        {
             Err(error) if is_hello_refused(&error) => {
                 let connection = self.connect(ProtocolVersion::RESP2, None).await?;
-                return self.with_keyspace_events(connection, feed, error).await;
+                (connection, Some(error))
             }
-            other => other?,
+            other => (other?, None),
         };
+        let refused = match refused {
+            None => self.track(&mut connection).await?,
+            refused => refused,
+        };
+        let (mode, reader) = match refused {
+            None => (Mode::Tracking, None),
+            Some(error) => {
+                self.with_keyspace_events(&mut connection, feed, error)
+                    .await
+            }
+        };
+        Ok(Link {
+            source: standing::source(&mut connection).await?,
+            is_cluster: standing::is_cluster(&mut connection).await?,
+            connection,
+            mode,
+            reader,
+        })
+    }
+
+    /// Asks for changes; gives back why the server does not tell this client of them.
+    async fn track(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<Option<RedisError>, RedisError> {
         let tracking: Result<Value, RedisError> = redis::cmd("CLIENT")
             .arg(&["TRACKING", "ON", "BCAST", "PREFIX", self.keyspace.prefix()])
-            .query_async(&mut connection)
+            .query_async(connection)
             .await;
         match tracking {
-            Ok(_) => Ok(Link {
-                connection,
-                mode: Mode::Tracking,
-                reader: None,
-            }),
-            Err(error) if matches!(error.code(), Some("ERR" | "NOPERM")) => {
-                self.with_keyspace_events(connection, feed, error).await
-            }
-            Err(error) => Err(error.into()),
+            Ok(_) => Ok(None),
+            Err(error) if matches!(error.code(), Some("ERR" | "NOPERM")) => Ok(Some(error)),
+            Err(error) => Err(error),
         }
     }
 
@@ -207,45 +247,38 @@ impl Dialer {
     /// The second best way, or else none: `refused` says why not tracking.
     async fn with_keyspace_events(
         &self,
-        mut connection: MultiplexedConnection,
+        connection: &mut MultiplexedConnection,
         feed: &Arc<Feed>,
         refused: RedisError,
-    ) -> Result<Link, Loss> {
+    ) -> (Mode, Option<JoinHandle<()>>) {
         let refused = refused.to_string();
         let asked: Result<HashMap<String, String>, RedisError> = redis::cmd("CONFIG")
             .arg(&["GET", "notify-keyspace-events"])
-            .query_async(&mut connection)
+            .query_async(connection)
             .await;
-        // A server that may not be asked may still send them.
-        let sent = asked.map_or(true, |reply| {
-            reply
-                .values()
-                .next()
-                .is_some_and(|flags| flags.contains('K'))
-        });
-        let reader = if sent {
-            self.subscribe(feed).await
-        } else {
-            None
+        let flags = asked
+            .ok()
+            .map(|reply| reply.into_values().next().unwrap_or_default());
+        let events = Events::of(flags.as_deref());
+        let reader = match events {
+            Events::None => None,
+            _ => self.subscribe(feed, events == Events::Unknown).await,
         };
-        let mode = if reader.is_some() {
-            Mode::Keyspace
-        } else {
-            Mode::Poll
+        let mode = match (&reader, events) {
+            (Some(_), Events::All) => Mode::Keyspace,
+            _ => Mode::Poll,
         };
         tracing::warn!(
             refused,
             mode = mode.name(),
-            "Redis does not track changes for this client; allow CLIENT TRACKING (Redis 6, +client|tracking) to have them at once"
+            events = events.said(),
+            "Redis does not track changes for this client; allow CLIENT TRACKING (Redis 6, +client|tracking) to have them at once, or set notify-keyspace-events to KA"
         );
-        Ok(Link {
-            connection,
-            mode,
-            reader,
-        })
+        (mode, reader)
     }
 
-    async fn subscribe(&self, feed: &Arc<Feed>) -> Option<JoinHandle<()>> {
+    /// `proves`: the first event is the proof that there are any.
+    async fn subscribe(&self, feed: &Arc<Feed>, proves: bool) -> Option<JoinHandle<()>> {
         let database = self.client.get_connection_info().redis_settings().db();
         let channel = format!("__keyspace@{database}__:");
         let client = self.speaking(ProtocolVersion::RESP2).ok()?;
@@ -258,11 +291,52 @@ impl Dialer {
             while let Some(message) = messages.next().await {
                 let raw = message.get_channel_name().strip_prefix(&channel);
                 if let Some(raw) = raw.filter(|raw| keyspace.covers(raw.as_bytes())) {
+                    if proves {
+                        feed.prove_events();
+                    }
                     feed.changed(raw.as_bytes().to_vec());
                 }
             }
             feed.set_lost();
         }))
+    }
+}
+
+/// Which keyspace events the server sends, by its `notify-keyspace-events`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Events {
+    /// For every command that changes a route.
+    All,
+    /// For some of them.
+    Some,
+    None,
+    /// This user may not ask.
+    Unknown,
+}
+
+impl Events {
+    fn of(flags: Option<&str>) -> Events {
+        let Some(flags) = flags else {
+            return Events::Unknown;
+        };
+        // Of sets, of hashes, of any type (DEL, RENAME, EXPIRE), and of keys that expire.
+        let classes = ['s', 'h', 'g', 'x'];
+        let sent = |class: &char| flags.contains(*class) || flags.contains('A');
+        match classes.iter().filter(|class| sent(class)).count() {
+            _ if !flags.contains('K') => Events::None,
+            4 => Events::All,
+            0 => Events::None,
+            _ => Events::Some,
+        }
+    }
+
+    fn said(self) -> &'static str {
+        match self {
+            Events::All => "all",
+            Events::Some => "some, so changes may come with the next comparison only",
+            Events::None => "none",
+            Events::Unknown => "unknown until the first comes: CONFIG is not granted",
+        }
     }
 }
 
@@ -292,4 +366,28 @@ fn is_hello_refused(error: &RedisError) -> bool {
         error.kind(),
         ErrorKind::RESP3NotSupported | ErrorKind::Server(ServerErrorKind::NoPerm)
     ) || error.code() == Some("NOPROTO")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_count_only_when_they_name_keys_and_cover_every_change() {
+        for (flags, events) in [
+            ("", Events::None),
+            ("K", Events::None),
+            ("AE", Events::None),
+            ("gshxE", Events::None),
+            ("K$lz", Events::None),
+            ("Ks", Events::Some),
+            ("gsxK", Events::Some),
+            ("AK", Events::All),
+            ("AKE", Events::All),
+            ("gshxK", Events::All),
+        ] {
+            assert_eq!(Events::of(Some(flags)), events, "{flags:?}");
+        }
+        assert_eq!(Events::of(None), Events::Unknown);
+    }
 }

@@ -2,6 +2,8 @@
 //! changes a thousand times before it is read is read once, and the last value wins.
 
 use std::collections::HashSet;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::Notify;
@@ -14,6 +16,8 @@ pub(super) struct Feed {
     pending: Mutex<Pending>,
     wake: Notify,
     lost: Notify,
+    /// An event has come whose like could not be known to come.
+    has_proof: AtomicBool,
 }
 
 #[derive(Default)]
@@ -45,6 +49,14 @@ impl Feed {
     /// The connection is gone.
     pub(super) fn set_lost(&self) {
         self.lost.notify_one();
+    }
+
+    pub(super) fn prove_events(&self) {
+        self.has_proof.store(true, Relaxed);
+    }
+
+    pub(super) fn has_proof(&self) -> bool {
+        self.has_proof.load(Relaxed)
     }
 
     pub(super) fn take(&self) -> Pending {

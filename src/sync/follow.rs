@@ -1,34 +1,41 @@
 //! Keeps the table what Redis has: ask for changes first, read everything, then read what changed.
 //! In this order nothing falls between. Every loss ends in reading everything again.
 
+mod compare;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisError, RedisResult, Value};
 
-use super::config::{
-    BACKOFF_MAX, BACKOFF_MIN, BATCH_KEYS, COMPARISON_PAUSE, HOLD_HOSTS_MIN, PAGE_KEYS, PUBLISH_GAP,
-    SyncConfig,
-};
+use super::config::{BACKOFF_MAX, BACKOFF_MIN, BATCH_KEYS, PUBLISH_GAP, SyncConfig};
 use super::connection::{Dialer, Link, Loss};
 use super::expiry::Expiry;
 use super::feed::Feed;
+use super::hold::Hold;
 use super::keys::Keyspace;
 use super::probe::Prober;
 use super::rejected::Rejected;
 use super::reply::{Answer, Faults, KeyFault, MEMBERS_MAX};
 use super::spellings::{Named, Spellings};
+use super::standing::{CLUSTER, Source};
 use super::status::{Mode, RedisState, Shared};
 use super::truth::{Backoff, Truth};
 use crate::route::{Key, Seen, as_option};
 
 /// Names, and the replies for them.
 type Answered = (Vec<Named>, std::vec::IntoIter<RedisResult<Value>>);
+
+#[derive(Default)]
+struct Said {
+    cluster: bool,
+    unknown: bool,
+}
 
 /// What is known about Redis beyond one connection.
 pub(super) struct Follower {
@@ -41,8 +48,10 @@ pub(super) struct Follower {
     spellings: Spellings,
     /// Whether Redis was read whole once. Before that not every spelling of a name may have been met.
     compared: bool,
-    /// Since when the removal of many hosts is held back.
-    held_since: Option<Instant>,
+    /// What of a loss of many hosts is not believed at once.
+    hold: Hold,
+    /// What the log says once and not with each connection.
+    said: Said,
     backoff: Backoff,
     /// When Redis last answered with data; the snapshot is for when it does not.
     last_answer: Rc<Cell<Instant>>,
@@ -59,14 +68,15 @@ impl Follower {
         Follower {
             truth,
             shared,
-            config,
             dialer,
             expiry: Expiry::default(),
             rejected: Rejected::default(),
             spellings: Spellings::default(),
             compared: false,
-            held_since: None,
+            hold: Hold::new(config.hold),
+            said: Said::default(),
             backoff: Backoff::new(BACKOFF_MIN, BACKOFF_MAX),
+            config,
             last_answer,
         }
     }
@@ -79,12 +89,17 @@ impl Follower {
             let Err(loss) = self.follow_once().await;
             self.shared.update(|status| status.redis = RedisState::Lost);
             let retry_in = self.backoff.next();
+            let serving = match self.truth.borrow().has_first_table() {
+                true => "the last known table",
+                false => "nothing yet",
+            };
             tracing::warn!(
                 redis = self.dialer.address(),
                 cause = loss.to_string(),
                 remedy = loss.remedy(),
                 ?retry_in,
-                "Redis lost, the last known table serves"
+                serving,
+                "Redis lost"
             );
             tokio::time::sleep(retry_in).await;
         }
@@ -94,6 +109,7 @@ impl Follower {
     async fn follow_once(&mut self) -> Result<Infallible, Loss> {
         let feed = Arc::new(Feed::default());
         let link = self.dialer.open(&feed).await?;
+        self.judge(&link)?;
         let mode = link.mode;
         self.shared.update(|status| {
             status.redis = RedisState::Loading;
@@ -109,6 +125,7 @@ impl Follower {
             connection: link.connection.clone(),
             ping: self.config.ping,
             timeout: self.config.ping_timeout,
+            asks_source: link.source != Source::Unknown,
             last_answer: Rc::clone(&self.last_answer),
             confirms: (mode == Mode::Tracking)
                 .then(|| (Rc::clone(&live), Arc::clone(&self.shared))),
@@ -120,6 +137,23 @@ impl Follower {
         }
     }
 
+    /// Says what is unusual about the server, and whether its data are to be believed.
+    fn judge(&mut self, link: &Link) -> Result<(), Loss> {
+        if link.is_cluster && !std::mem::replace(&mut self.said.cluster, true) {
+            let redis = self.dialer.address();
+            tracing::warn!(redis, "{CLUSTER}");
+        }
+        match &link.source {
+            Source::Sound => {}
+            Source::Cut(state) => return Err(Loss::NoPrimary(state.clone())),
+            Source::Unknown if std::mem::replace(&mut self.said.unknown, true) => {}
+            Source::Unknown => tracing::info!(
+                "the Redis user may give neither ROLE nor INFO, so a replica without link to its primary is believed; grant +role"
+            ),
+        }
+        Ok(())
+    }
+
     async fn keep_true(
         &mut self,
         link: &Link,
@@ -128,10 +162,11 @@ impl Follower {
     ) -> Result<Infallible, Loss> {
         let mut connection = link.connection.clone();
         let mut compare_at = Instant::now();
+        let mut is_proved = false;
         loop {
             let now = Instant::now();
             if now >= compare_at {
-                self.compare(&mut connection, feed).await?;
+                self.compare(&mut connection, feed, link).await?;
                 compare_at = self.next_comparison(now.elapsed());
                 if !live.replace(true) {
                     self.backoff.reset();
@@ -151,6 +186,11 @@ impl Follower {
                 () = tokio::time::sleep_until(next.into()) => {}
             }
             tokio::time::sleep_until((published + PUBLISH_GAP).into()).await;
+            if feed.has_proof() && !std::mem::replace(&mut is_proved, true) {
+                tracing::info!("keyspace events come, changes are noticed by them");
+                self.shared
+                    .update(|status| status.mode = Some(Mode::Keyspace));
+            }
             let pending = feed.take();
             if pending.all {
                 compare_at = Instant::now();
@@ -158,6 +198,10 @@ impl Follower {
             }
             self.read_changed(&mut connection, pending.keys, None)
                 .await?;
+            compare_at = self
+                .hold
+                .until()
+                .map_or(compare_at, |end| end.min(compare_at));
         }
     }
 
@@ -179,115 +223,6 @@ impl Follower {
             self.publish();
         }
         Ok(())
-    }
-
-    fn next_comparison(&self, took: Duration) -> Instant {
-        let pause = self.config.full_comparison.max(took * COMPARISON_PAUSE);
-        let regular = Instant::now() + pause;
-        let held = self.held_since.map(|since| since + self.config.hold);
-        held.map_or(regular, |held| held.min(regular))
-    }
-
-    /// Makes the table equal to all that Redis has.
-    async fn compare(
-        &mut self,
-        connection: &mut MultiplexedConnection,
-        feed: &Feed,
-    ) -> Result<(), Loss> {
-        let hosts_before = self.truth.borrow().master.redis_names();
-        let mut seen = Seen::default();
-        self.rejected.start_over();
-        let pattern = self.dialer.keyspace().pattern();
-        let mut cursor = Some(0u64);
-        let mut page = None;
-        let mut names = Vec::new();
-        let mut answered = Answered::default();
-        loop {
-            let batch = self
-                .spellings
-                .of(self.dialer.keyspace(), take_batch(&mut names));
-            // The next page is asked for while there is a batch left to ask for meanwhile.
-            let scan = cursor.take_if(|_| page.is_none() && names.len() <= BATCH_KEYS);
-            if batch.is_empty() && scan.is_none() && page.is_none() {
-                break;
-            }
-            let mut pipeline = redis::pipe();
-            if let Some(cursor) = scan {
-                let command = pipeline.cmd("SCAN").arg(cursor);
-                command.arg(&["MATCH", &pattern, "COUNT"]).arg(PAGE_KEYS);
-            }
-            ask(&mut pipeline, self.dialer.keyspace(), &batch);
-            // Redis answers one batch while another is filed.
-            let (replies, filed) = tokio::join!(query(&pipeline, connection), async {
-                tokio::task::yield_now().await;
-                self.file_all(std::mem::take(&mut answered), Some(&mut seen))?;
-                names.extend(self.names(page.take().unwrap_or_default()));
-                Ok::<(), Loss>(())
-            });
-            filed?;
-            let mut replies = replies?.into_iter();
-            self.last_answer.set(Instant::now());
-            if scan.is_some() {
-                let (next, keys): (u64, HashSet<Vec<u8>>) = next_reply(&mut replies)?;
-                cursor = Some(next).filter(|next| *next != 0);
-                page = Some(keys);
-            }
-            answered = (batch, replies);
-            if page.is_none() {
-                continue;
-            }
-            // What changed meanwhile may have been passed over by the scan, and need not wait for
-            // its end; but what was answered before must not be filed over it.
-            let pending = feed.take();
-            if pending.all {
-                feed.all_changed();
-            }
-            if !pending.keys.is_empty()
-                || self.expiry.next().is_some_and(|end| end <= Instant::now())
-            {
-                self.file_all(std::mem::take(&mut answered), Some(&mut seen))?;
-                self.read_changed(connection, pending.keys, Some(&mut seen))
-                    .await?;
-            }
-        }
-        self.file_all(answered, Some(&mut seen))?;
-        self.rejected.finish();
-        self.spellings.remove_unseen(&seen);
-        if self.may_remove(hosts_before, &seen) {
-            self.truth.borrow_mut().remove_unseen(&seen);
-        }
-        self.compared = true;
-        self.shared.confirm();
-        self.truth.borrow_mut().set_whole();
-        self.publish();
-        Ok(())
-    }
-
-    /// Whether what a comparison did not come by may go. More than half of the hosts at once is
-    /// more often an accident (FLUSHALL, a restart without data) than a wish.
-    fn may_remove(&mut self, hosts_before: usize, seen: &Seen) -> bool {
-        let removed = self.truth.borrow().master.unseen_count(seen);
-        let many = hosts_before >= HOLD_HOSTS_MIN && removed * 2 > hosts_before;
-        let now = Instant::now();
-        let (held_since, may) = match self.held_since {
-            _ if !many || self.config.hold.is_zero() => (None, true),
-            Some(since) if now >= since + self.config.hold => (None, true),
-            held => (Some(held.unwrap_or(now)), false),
-        };
-        if self.held_since.is_none() && !may {
-            let hold = self.config.hold;
-            tracing::warn!(
-                removed,
-                hosts_before,
-                ?hold,
-                "most hosts are gone from Redis at once; keeping them until it still says so after the hold"
-            );
-        } else if self.held_since.is_some() && may {
-            tracing::warn!(removed, "the hold is over, the table follows Redis");
-        }
-        self.held_since = held_since;
-        self.shared.update(|status| status.holding = !may);
-        may
     }
 
     fn publish(&mut self) {
@@ -374,10 +309,12 @@ impl Follower {
         }
         let garbled = faults.count();
         let (texts, beyond) = within_limit(&mut entries);
-        if is_known {
-            let found = exists.then_some(&*texts);
+        if is_known && exists {
+            self.hold.note_there(key);
             let mut truth = self.truth.borrow_mut();
-            truth.set_redis(key, found, &mut faults);
+            truth.set_redis(key, Some(&texts), &mut faults);
+        } else if is_known {
+            self.remove(key, now);
         }
         let nothing_left = exists && faults.count() - garbled == texts.len();
         if beyond > 0 {

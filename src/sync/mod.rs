@@ -8,6 +8,7 @@ mod expiry;
 mod feed;
 mod fixed;
 mod follow;
+mod hold;
 mod keys;
 mod names;
 mod probe;
@@ -17,6 +18,7 @@ mod resolve;
 mod settings;
 mod snapshot;
 mod spellings;
+mod standing;
 mod status;
 mod truth;
 mod watch;
@@ -107,8 +109,12 @@ pub fn try_redis(config: &RedisConfig) -> Result<String, String> {
         .map_err(|error| format!("no runtime: {error}; raise the limit of open files"))?;
     let mode = runtime.block_on(dialer.try_out());
     runtime.shutdown_timeout(LAST_WAIT);
-    let mode = mode.map_err(|loss| format!("{loss}; {}", loss.remedy()))?;
-    Ok(format!("answers; changes are noticed by {}", mode.name()))
+    let (mode, is_cluster) = mode.map_err(|loss| format!("{loss}; {}", loss.remedy()))?;
+    let said = format!("answers; changes are noticed by {}", mode.name());
+    Ok(match is_cluster {
+        true => format!("{said}; {}", standing::CLUSTER),
+        false => said,
+    })
 }
 
 /// Starts the thread. `publish` is called on it with every version of the table, in order.

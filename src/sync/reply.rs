@@ -55,6 +55,15 @@ impl Faults {
         }
     }
 
+    /// Says whose the last reason is.
+    pub(super) fn name_last(&mut self, name: impl FnOnce() -> String) {
+        if self.count <= REASONS_MAX
+            && let Some(last) = self.reasons.last_mut()
+        {
+            *last = format!("{}: {last}", name());
+        }
+    }
+
     pub(super) fn count(&self) -> usize {
         self.count
     }

@@ -2,20 +2,43 @@
 //! a temporary file and renamed: whoever reads finds the old one or the new one.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufReader, BufWriter, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::route::{Key, Layer, Table, check_entry};
+use super::reply::Faults;
+use crate::route::{Key, Layer, Table};
 
 const FORMAT: &str = "pointsman-snapshot-1";
+
+/// For its owner alone: members may be inside addresses, and whoever can write it can route.
+const MODE: u32 = 0o600;
+
+/// What a snapshot holds.
+pub(super) struct Snapshot {
+    pub(super) routes: Vec<(Key, Vec<String>)>,
+    pub(super) written: SystemTime,
+    /// What of it is no route; members and options are looked at when they are filed.
+    pub(super) faults: Faults,
+}
+
+impl Snapshot {
+    pub(super) fn age(&self) -> Duration {
+        self.written.elapsed().unwrap_or_default()
+    }
+}
 
 #[derive(Serialize)]
 struct Written<'a> {
     format: &'static str,
+    /// Seconds since 1970. In the file, because copies and restores change its own time.
+    written: u64,
     #[serde(serialize_with = "routes")]
     routes: &'a Table,
 }
@@ -23,7 +46,8 @@ struct Written<'a> {
 #[derive(Deserialize)]
 struct Read {
     format: String,
-    routes: BTreeMap<String, Vec<String>>,
+    written: Option<u64>,
+    routes: BTreeMap<String, Value>,
 }
 
 fn routes<S: Serializer>(table: &Table, out: S) -> Result<S::Ok, S::Error> {
@@ -43,9 +67,15 @@ pub(super) fn write(path: &Path, table: &Table) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}.tmp", std::process::id()));
     let written = (|| {
-        let mut out = BufWriter::new(File::create(&temporary)?);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(MODE);
+        let file = options.open(&temporary)?;
+        // One that an earlier process of the same number left has the mode that it had.
+        file.set_permissions(Permissions::from_mode(MODE))?;
+        let mut out = BufWriter::new(file);
         let content = Written {
             format: FORMAT,
+            written: UNIX_EPOCH.elapsed().unwrap_or_default().as_secs(),
             routes: table,
         };
         serde_json::to_writer(&mut out, &content)?;
@@ -61,8 +91,9 @@ pub(super) fn write(path: &Path, table: &Table) -> io::Result<()> {
     written
 }
 
-/// What the snapshot holds, checked whole.
-pub(super) fn read(path: &Path) -> Result<Vec<(Key, Vec<String>)>, String> {
+/// What the snapshot holds. A host that makes no sense, as one of a later version may, is left out
+/// and named; a file that does not make sense as a whole is an error.
+pub(super) fn read(path: &Path) -> Result<Snapshot, String> {
     let fault = |error: &dyn std::fmt::Display| {
         format!(
             "{}: {error}; the snapshot is ignored and written anew once Redis answers",
@@ -70,6 +101,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<(Key, Vec<String>)>, String> {
         )
     };
     let file = File::open(path).map_err(|error| fault(&error))?;
+    let modified = file.metadata().and_then(|metadata| metadata.modified());
     let read: Read =
         serde_json::from_reader(BufReader::new(file)).map_err(|error| fault(&error))?;
     if read.format != FORMAT {
@@ -78,16 +110,41 @@ pub(super) fn read(path: &Path) -> Result<Vec<(Key, Vec<String>)>, String> {
             read.format
         )));
     }
-    let mut routes = Vec::with_capacity(read.routes.len());
-    for (name, members) in read.routes {
-        let key = Key::parse(&name).map_err(|error| fault(&format!("{name:?}: {error}")))?;
-        for member in &members {
-            check_entry(member)
-                .map_err(|error| fault(&format!("{name:?}: {member:?}: {error}")))?;
-        }
-        routes.push((key, members));
+    let said = read
+        .written
+        .and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+    let mut snapshot = Snapshot {
+        routes: Vec::with_capacity(read.routes.len()),
+        written: said.or(modified.ok()).unwrap_or(UNIX_EPOCH),
+        faults: Faults::default(),
+    };
+    for (name, entries) in read.routes {
+        let key = match Key::parse(&name) {
+            Ok(key) => key,
+            Err(error) => {
+                snapshot.faults.note(|| format!("{name:?}: {error}"));
+                continue;
+            }
+        };
+        let Value::Array(entries) = entries else {
+            snapshot
+                .faults
+                .note(|| format!("{name:?}: no list of members"));
+            continue;
+        };
+        let texts = entries.into_iter().filter_map(|entry| match entry {
+            Value::String(text) => Some(text),
+            other => {
+                snapshot
+                    .faults
+                    .note(|| format!("{name:?}: {other} is no member"));
+                None
+            }
+        });
+        let texts = texts.collect();
+        snapshot.routes.push((key, texts));
     }
-    Ok(routes)
+    Ok(snapshot)
 }
 
 #[cfg(test)]
@@ -112,7 +169,13 @@ mod tests {
             master.set(&Key::parse(key).unwrap(), layer, Some(route));
         }
         write(&path, master.table()).unwrap();
-        let mut routes = read(&path).unwrap();
+        let snapshot = read(&path).unwrap();
+        assert!(snapshot.age() < Duration::from_secs(60) && snapshot.faults.count() == 0);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        let mut routes = snapshot.routes;
         routes.sort_by_key(|(key, _)| key.to_string());
         let keys: Vec<String> = routes.iter().map(|(key, _)| key.to_string()).collect();
         assert_eq!(keys, ["*.a.test", "a.test", "default:https"]);
@@ -121,14 +184,31 @@ mod tests {
         let whole = fs::read(&path).unwrap();
         for cut in [0, 1, whole.len() / 2, whole.len() - 3] {
             fs::write(&path, &whole[..cut]).unwrap();
-            assert!(read(&path).unwrap_err().contains("snapshot.json"), "{cut}");
+            assert!(
+                read(&path).err().unwrap().contains("snapshot.json"),
+                "{cut}"
+            );
         }
-        fs::write(
-            &path,
-            r#"{"format":"pointsman-snapshot-1","routes":{"a.test":["x:0"]}}"#,
-        )
-        .unwrap();
-        assert!(read(&path).unwrap_err().contains("x:0"));
+        // Without a time, as earlier versions wrote it, and with what only later ones may know.
+        let odd = r#"{"format":"pointsman-snapshot-1","later":1,"routes":{
+            "a b":["10.0.0.1"],"no.test":7,"a.test":["10.0.0.1",7,"x:0","@later=1"]}}"#;
+        fs::write(&path, odd).unwrap();
+        let snapshot = read(&path).unwrap();
+        assert!(snapshot.age() < Duration::from_secs(60));
+        let entries = ["10.0.0.1", "x:0", "@later=1"].map(String::from);
+        assert_eq!(
+            snapshot.routes,
+            [(Key::parse("a.test").unwrap(), entries.to_vec())]
+        );
+        let said = snapshot.faults.into_reasons().join("; ");
+        assert!(
+            ["\"a b\"", "\"no.test\"", "7 is no"]
+                .iter()
+                .all(|part| said.contains(part)),
+            "{said}"
+        );
+        fs::write(&path, odd.replace("snapshot-1", "snapshot-9")).unwrap();
+        assert!(read(&path).err().unwrap().contains("snapshot-9"));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

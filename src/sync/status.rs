@@ -1,7 +1,7 @@
 //! What other threads may know about the sync thread: its numbers, and that the first table is there.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::health::Tally;
 use crate::route::Roster;
@@ -74,6 +74,12 @@ pub struct SyncStatus {
     pub rejected_members: usize,
     /// Whether the removal of many hosts is held back at the moment.
     pub holding: bool,
+    /// Since the snapshot on disk was written; `None` when there is none.
+    pub snapshot_age: Option<Duration>,
+    /// Why it could not be written when that was last tried.
+    pub snapshot_error: Option<String>,
+    /// Why the routes file was rejected when it was last read; its old routes serve.
+    pub routes_file_error: Option<String>,
     /// DNS names that have no address to connect to.
     pub names_unresolved: usize,
     /// DNS names whose last question failed.
@@ -100,6 +106,7 @@ pub(super) struct Shared {
 struct Inner {
     status: SyncStatus,
     confirmed: Option<Instant>,
+    snapshot_written: Option<SystemTime>,
     ready: bool,
     ended: bool,
 }
@@ -109,6 +116,9 @@ impl Shared {
         let inner = self.lock();
         SyncStatus {
             table_age: inner.confirmed.map(|since| since.elapsed()),
+            snapshot_age: inner
+                .snapshot_written
+                .map(|written| written.elapsed().unwrap_or_default()),
             checks_good: self.tally.good(),
             checks_bad: self.tally.bad(),
             ..inner.status.clone()
@@ -119,9 +129,23 @@ impl Shared {
         change(&mut self.lock().status);
     }
 
-    /// The table is what Redis has, now.
+    /// The table is what Redis has, now; unless what Redis has is not believed.
     pub(super) fn confirm(&self) {
-        self.lock().confirmed = Some(Instant::now());
+        let mut inner = self.lock();
+        if !inner.status.holding {
+            inner.confirmed = Some(Instant::now());
+        }
+    }
+
+    /// The table is what Redis had so long ago, as far as nothing newer is known.
+    pub(super) fn confirm_past(&self, age: Duration) {
+        let past = Instant::now().checked_sub(age);
+        let mut inner = self.lock();
+        inner.confirmed = inner.confirmed.or(past);
+    }
+
+    pub(super) fn set_snapshot_written(&self, written: SystemTime) {
+        self.lock().snapshot_written = Some(written);
     }
 
     pub(super) fn set_ready(&self) {

@@ -10,13 +10,14 @@ use super::config::{FIRST_TABLE_WAIT, SyncConfig};
 use super::fixed::Routes;
 use super::names::Book;
 use super::reply::Faults;
+use super::snapshot::Snapshot;
 use super::status::Shared;
 use crate::health::Prober;
 use crate::protect::BackendPolicy;
 use crate::protocol::Protocol;
 use crate::route::{
     AskedAs, Change, HostOptions, Key, Layer, Master, Member, Registry, Route, RouteOptions, Seat,
-    Update, as_option,
+    Seen, Update, as_option,
 };
 
 /// Takes each new version of the table, on the sync thread.
@@ -35,8 +36,8 @@ pub(super) struct Truth {
     /// Since when there is a table to start with, whether or not its names have addresses.
     first_table: Option<Instant>,
     ready: bool,
-    /// Whether the Redis part is whole: compared with Redis once, or from a snapshot. Before that,
-    /// saving it would put a part in the place of a whole.
+    /// Whether the Redis part was compared with Redis once. Before that, saving it would put a part in
+    /// the place of a whole.
     whole: bool,
     /// Whether the Redis part changed since the last snapshot.
     unsaved: bool,
@@ -91,11 +92,23 @@ impl Truth {
         self.changes.count(change);
     }
 
-    /// Removes what a comparison did not come by.
-    pub(super) fn remove_unseen(&mut self, seen: &crate::route::Seen) {
-        for change in self.master.remove_unseen(seen) {
-            self.unsaved |= change != Change::None;
-            self.changes.count(change);
+    /// Removes what a comparison did not come by, and gives it back.
+    pub(super) fn remove_unseen(&mut self, seen: &Seen) -> Vec<(Key, Arc<Route>)> {
+        let unseen = self.master.unseen(seen);
+        for (key, _) in &unseen {
+            self.set_redis(key, None, &mut Faults::default());
+        }
+        unseen
+    }
+
+    /// Puts back what was removed, unless Redis has said something newer.
+    pub(super) fn put_back(&mut self, removed: Vec<(Key, Arc<Route>)>) {
+        for (key, route) in removed {
+            if self.master.get(&key, Layer::Redis).is_none() {
+                let change = self.master.set(&key, Layer::Redis, Some(route));
+                self.unsaved |= change != Change::None;
+                self.changes.count(change);
+            }
         }
     }
 
@@ -124,22 +137,33 @@ impl Truth {
     }
 
     /// Files what a snapshot holds as what Redis had. What Redis itself has said is newer.
-    pub(super) fn set_snapshot(&mut self, routes: &[(Key, Vec<String>)]) {
-        self.whole = true;
-        for (key, members) in routes {
+    pub(super) fn set_snapshot(&mut self, snapshot: Snapshot) {
+        let age = snapshot.age();
+        let mut faults = snapshot.faults;
+        for (key, members) in &snapshot.routes {
             if self.master.get(key, Layer::Redis).is_some() {
                 continue;
             }
-            // Where backends may be can have been changed since it was written.
-            let mut faults = Faults::default();
+            // What options there are and where backends may be can have changed since.
+            let before = faults.count();
             let members: Vec<&str> = members.iter().map(String::as_str).collect();
             let route = self.route_of(key, &members, &mut faults);
-            if faults.count() > 0 {
-                let (key, reasons) = (key.to_string(), faults.into_reasons().join("; "));
-                tracing::warn!(key, reasons, "skipped in the snapshot");
+            if faults.count() > before {
+                faults.name_last(|| key.to_string());
             }
             self.changes
                 .count(self.master.set(key, Layer::Redis, Some(route)));
+        }
+        self.shared.set_snapshot_written(snapshot.written);
+        self.shared.confirm_past(age);
+        if faults.count() > 0 {
+            let count = faults.count();
+            let reasons = faults.into_reasons().join("; ");
+            tracing::warn!(
+                count,
+                reasons,
+                "skipped in the snapshot, the rest of it serves"
+            );
         }
     }
 
@@ -209,6 +233,11 @@ impl Truth {
             self.ready = true;
             self.shared.set_ready();
         }
+    }
+
+    /// What was to be saved was not.
+    pub(super) fn set_unsaved(&mut self) {
+        self.unsaved = true;
     }
 
     /// Whether there is something to save; afterwards there is not.

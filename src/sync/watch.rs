@@ -3,14 +3,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 use super::config::{FIRST_TABLE_WAIT, SNAPSHOT_GAP, SyncConfig};
 use super::truth::Truth;
@@ -41,7 +43,9 @@ pub(super) struct Keeper {
     /// Whether the first table was sought elsewhere than in Redis.
     gave_up_waiting: bool,
     saved: Option<Instant>,
-    saving: Option<JoinHandle<()>>,
+    saving: Option<JoinHandle<io::Result<()>>>,
+    /// Why the snapshot could not be written, until it could: said once, tried again and again.
+    save_error: Option<String>,
 }
 
 impl Keeper {
@@ -52,6 +56,10 @@ impl Keeper {
         last_answer: Rc<Cell<Instant>>,
     ) -> Keeper {
         let routes_file = config.routes_file.as_deref().and_then(stamp);
+        let snapshot = config.snapshot.as_deref().and_then(stamp);
+        if let Some((written, ..)) = snapshot {
+            truth.borrow().shared.set_snapshot_written(written);
+        }
         Keeper {
             routes_file,
             routes_file_seen: routes_file,
@@ -63,6 +71,7 @@ impl Keeper {
             gave_up_waiting: false,
             saved: None,
             saving: None,
+            save_error: None,
         }
     }
 
@@ -112,29 +121,35 @@ impl Keeper {
     /// Saves what is not saved, and waits for it.
     pub(super) async fn finish(mut self) {
         if let Some(saving) = self.saving.take() {
-            // A panic there was reported by its hook; here it only means that nothing was saved.
-            let _ = saving.await;
+            let saved = saving.await;
+            self.note_saved(saved);
         }
-        if let Some(path) = &self.config.snapshot
+        let config = Rc::clone(&self.config);
+        if let Some(path) = &config.snapshot
             && self.truth.borrow_mut().take_unsaved()
         {
-            let truth = self.truth.borrow();
-            report(snapshot::write(path, truth.master.table()), path);
+            let written = snapshot::write(path, self.truth.borrow().master.table());
+            self.note_saved(Ok(written));
         }
     }
 
     fn load_static(&mut self) {
-        match fixed::load(&self.config) {
+        let mut truth = self.truth.borrow_mut();
+        let error = match fixed::load(&self.config) {
             Ok(routes) => {
-                let mut truth = self.truth.borrow_mut();
                 truth.set_static(&routes);
                 truth.publish();
                 tracing::info!(static_routes = routes.len(), "static routes read again");
+                None
             }
             Err(error) => {
                 tracing::error!(error, "static routes rejected, the old ones stay");
+                Some(error)
             }
-        }
+        };
+        truth
+            .shared
+            .update(|status| status.routes_file_error = error);
     }
 
     /// Redis is the first choice; when it says nothing for a while, what is at hand has to do.
@@ -148,12 +163,13 @@ impl Keeper {
         let snapshot = self.config.snapshot.as_deref().filter(|path| path.exists());
         if let Some(path) = snapshot {
             match snapshot::read(path) {
-                Ok(routes) => {
+                Ok(snapshot) => {
                     tracing::warn!(
-                        routes = routes.len(),
-                        "Redis does not answer, serving the snapshot"
+                        routes = snapshot.routes.len(),
+                        age = humantime::format_duration(whole_seconds(snapshot.age())).to_string(),
+                        "Redis does not answer or is not believed, serving the snapshot"
                     );
-                    truth.set_snapshot(&routes);
+                    truth.set_snapshot(snapshot);
                     truth.publish();
                     truth.set_first_table();
                     return;
@@ -175,15 +191,16 @@ impl Keeper {
         let Some(path) = self.config.snapshot.clone() else {
             return;
         };
-        let busy = self
-            .saving
-            .as_ref()
-            .is_some_and(|saving| !saving.is_finished());
+        if let Some(saving) = self.saving.take_if(|saving| saving.is_finished())
+            && let Some(saved) = saving.now_or_never()
+        {
+            self.note_saved(saved);
+        }
         let recent = self
             .saved
             .is_some_and(|saved| saved.elapsed() < SNAPSHOT_GAP);
         let mut truth = self.truth.borrow_mut();
-        if busy || recent || !truth.take_unsaved() {
+        if self.saving.is_some() || recent || !truth.take_unsaved() {
             return;
         }
         // What is set but not yet published belongs into it too, and is shared by this clone.
@@ -191,20 +208,49 @@ impl Keeper {
         let table = truth.master.table().clone();
         self.saved = Some(Instant::now());
         self.saving = Some(tokio::task::spawn_blocking(move || {
-            report(snapshot::write(&path, &table), &path);
+            snapshot::write(&path, &table)
         }));
+    }
+
+    /// What could not be saved stays to be saved.
+    fn note_saved(&mut self, saved: Result<io::Result<()>, JoinError>) {
+        let error = match saved {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            // The panic was reported by its hook.
+            Err(_) => Some(String::from("the thread that wrote it panicked")),
+        };
+        let mut truth = self.truth.borrow_mut();
+        let path = self.config.snapshot.as_deref().unwrap_or(Path::new(""));
+        let path = path.display().to_string();
+        match &error {
+            None => {
+                truth.shared.set_snapshot_written(SystemTime::now());
+                if self.save_error.is_some() {
+                    tracing::info!(path, "the snapshot is written again");
+                }
+            }
+            Some(error) => {
+                truth.set_unsaved();
+                if self.save_error.as_ref() != Some(error) {
+                    tracing::error!(
+                        error,
+                        path,
+                        "the snapshot cannot be written and is tried again; make its directory writable or change --snapshot"
+                    );
+                }
+            }
+        }
+        truth
+            .shared
+            .update(|status| status.snapshot_error = error.clone());
+        self.save_error = error;
     }
 }
 
-fn report(written: std::io::Result<()>, path: &Path) {
-    if let Err(error) = written {
-        let (error, path) = (error.to_string(), path.display().to_string());
-        tracing::error!(
-            error,
-            path,
-            "the snapshot cannot be written; make its directory writable or change --snapshot"
-        );
-    }
+/// As a log line has room for.
+pub(super) fn whole_seconds(span: Duration) -> Duration {
+    Duration::from_secs(span.as_secs())
 }
 
 fn stamp(path: &Path) -> Stamp {

@@ -56,6 +56,7 @@ impl Rig {
         // The first test sets it for all of them.
         let _ = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::TRACE)
+            .with_ansi(false)
             .with_writer(|| LogWriter)
             .try_init();
         let view = Arc::new(Mutex::new(Table::new()));
