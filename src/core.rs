@@ -125,6 +125,8 @@ pub fn start(
     let (waker, reader) = wake_pair().map_err(StartError::Io)?;
     let (sender, commands) = unbounded();
     let (started, starting) = bounded(1);
+    let mailbox = Mailbox::new(sender, waker);
+    let own_mailbox = mailbox.clone();
     std::thread::Builder::new()
         .name(format!("core-{index}"))
         .spawn(move || {
@@ -133,6 +135,7 @@ pub fn start(
                 processor,
                 commands,
                 reader,
+                mailbox: own_mailbox,
                 started,
             };
             let running = AssertUnwindSafe(|| seat.run(config, listeners, first_table));
@@ -144,7 +147,7 @@ pub fn start(
         })
         .map_err(StartError::Io)?;
     match starting.recv() {
-        Ok(Ok(())) => Ok(Mailbox::new(sender, waker)),
+        Ok(Ok(())) => Ok(mailbox),
         Ok(Err(error)) => Err(error),
         Err(_) => Err(StartError::Executor {
             processor,
@@ -166,6 +169,8 @@ struct Seat {
     processor: usize,
     commands: Receiver<Command>,
     reader: WakeReader,
+    /// For those of its tasks that other cores may wake.
+    mailbox: Mailbox,
     started: Sender<Result<(), StartError>>,
 }
 
@@ -238,6 +243,8 @@ impl Seat {
             chooser,
             config.room,
         );
+        let mailbox = self.mailbox.clone();
+        local.task_waker = Box::new(move |task| mailbox.task_waker(task));
         local.lookup = config.lookup.then(RefCell::default);
         local.unpaced = config.unpaced;
         local.looks_at_every_port = config.looks_at_every_port;
@@ -323,6 +330,7 @@ async fn read_mailbox(
                 Command::Lookup { source, reply } => {
                     let _ = reply.send(mailbox::lookup(&local, source));
                 }
+                Command::Wake(task) => local.wake_task(task),
                 Command::Drain => local.start_draining(),
                 Command::Cut { reply } => {
                     local.cut_all();

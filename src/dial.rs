@@ -2,6 +2,7 @@
 //! another backend while the head is still in hand.
 
 mod live;
+mod queue;
 mod round;
 mod source;
 
@@ -17,6 +18,7 @@ use crate::relay::failed;
 use crate::ring::{Deadline, Operation};
 use crate::route::{Address, Route};
 use crate::sys::{ForeignSource, Socket, SocketAddress};
+use queue::wait_for_place;
 use round::Next;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -24,10 +26,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
-
-/// How often those who wait for a backend to have room look again: the tick of deadlines. Whoever
-/// leaves may be on another core, which has other things to do than to wake them.
-const QUEUE_LOOK: Duration = Duration::from_millis(10);
 
 /// Whether the client has reset the connection is looked at from so far into an attempt on: most are
 /// over well before this, and a watch costs as much as a wait.
@@ -57,7 +55,9 @@ pub async fn dial(
         let (mut backend, address) = match round.next(local, route, protocol, client) {
             Next::Backend(backend, address) => (backend, address),
             Next::Full => {
-                wait_for_room(local, route, client, round, deadline).await?;
+                // Boxed, since hardly any connection ever waits.
+                let waiting = wait_for_place(local, route, protocol, client, round, deadline);
+                Box::pin(waiting).await?;
                 continue;
             }
             Next::Nothing => break,
@@ -122,32 +122,6 @@ pub async fn dial(
         }
     }
     Err(round.outcome(local))
-}
-
-/// Waits until a backend of the route may have another connection, in a queue of bounded length and
-/// for a bounded time.
-async fn wait_for_room(
-    local: &Local,
-    route: &Arc<Route>,
-    client: &Client,
-    round: &mut Round,
-    deadline: &Deadline,
-) -> Result<(), Outcome> {
-    let said = route.options().and_then(|options| options.said.queue_max);
-    let queue_max = said.unwrap_or(local.limits.queue_max);
-    let Some(_place) = Route::enter_queue(route, queue_max) else {
-        return Err(Outcome::BackendsFull);
-    };
-    local.count(Counter::Queued);
-    let ends = local.ring.now() + local.limits.queue_deadline;
-    while local.ring.now() < ends {
-        deadline.set(ends.min(local.ring.now() + QUEUE_LOOK));
-        deadline.passed().await;
-        if round.finds_room(local, route, client) {
-            return Ok(());
-        }
-    }
-    Err(Outcome::BackendsFull)
 }
 
 /// One attempt that came to nothing, and how the connection ends if it was the last.

@@ -100,6 +100,9 @@ pub struct Local {
     connection_id: Cell<u64>,
     draining: Cell<bool>,
     waiting_for_drain: RefCell<Vec<Waker>>,
+    /// Makes what other threads wake the callable task of this number with.
+    pub task_waker: Box<dyn Fn(usize) -> Waker>,
+    callable_tasks: RefCell<Slab<Option<Waker>>>,
     /// Clients between two requests, who have nothing to finish.
     idle_clients: RefCell<Slab<Waker>>,
 }
@@ -141,6 +144,8 @@ impl Local {
             warned: RefCell::default(),
             draining: Cell::new(false),
             waiting_for_drain: RefCell::new(Vec::new()),
+            task_waker: Box::new(|_| Waker::noop().clone()),
+            callable_tasks: RefCell::default(),
             idle_clients: RefCell::new(Slab::new()),
             limits,
             proxy,
@@ -175,6 +180,23 @@ impl Local {
         IdleClient {
             local: self,
             key: None,
+        }
+    }
+
+    /// Gives the task that asks a number, by which other threads may wake it.
+    pub fn callable_task(&self) -> CallableTask<'_> {
+        CallableTask {
+            local: self,
+            number: self.callable_tasks.borrow_mut().insert(None),
+        }
+    }
+
+    /// Another thread has something for this task. Who has had its number before is woken for nothing.
+    pub fn wake_task(&self, number: usize) {
+        let tasks = self.callable_tasks.borrow();
+        if let Some(waker) = tasks.get(number).and_then(Option::as_ref) {
+            waker.wake_by_ref();
+            self.ring.stay_awake();
         }
     }
 
@@ -295,5 +317,30 @@ impl Drop for IdleClient<'_> {
         if let Some(key) = self.key {
             self.local.idle_clients.borrow_mut().remove(key);
         }
+    }
+}
+
+/// A task that other threads may wake, for as long as this lives.
+pub struct CallableTask<'l> {
+    local: &'l Local,
+    number: usize,
+}
+
+impl CallableTask<'_> {
+    /// What they wake it with; the executor's own wakers must not leave their thread.
+    pub fn waker(&self) -> Waker {
+        (self.local.task_waker)(self.number)
+    }
+
+    /// To be called by the task before it looks whether what it waits for is there.
+    pub fn register(&self, context: &Context<'_>) {
+        let mut tasks = self.local.callable_tasks.borrow_mut();
+        tasks[self.number] = Some(context.waker().clone());
+    }
+}
+
+impl Drop for CallableTask<'_> {
+    fn drop(&mut self) {
+        self.local.callable_tasks.borrow_mut().remove(self.number);
     }
 }

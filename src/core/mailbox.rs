@@ -9,6 +9,7 @@ use crate::sys::Waker;
 use crossbeam_channel::Sender;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// What a core can be told.
@@ -27,6 +28,8 @@ pub enum Command {
         source: SocketAddr,
         reply: UnboundedSender<Vec<Found>>,
     },
+    /// Wake the task of this number; see [`Local::callable_task`].
+    Wake(usize),
     /// Accept nothing new.
     Drain,
     /// End now, whatever is still open, and give back what was measured.
@@ -77,6 +80,27 @@ impl Mailbox {
         if self.commands.send(command).is_ok() {
             self.waker.wake();
         }
+    }
+
+    /// Wakes the core's task of this number, from any thread.
+    pub(super) fn task_waker(&self, task: usize) -> task::Waker {
+        let mailbox = self.clone();
+        task::Waker::from(Arc::new(TaskWaker { mailbox, task }))
+    }
+}
+
+struct TaskWaker {
+    mailbox: Mailbox,
+    task: usize,
+}
+
+impl task::Wake for TaskWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.mailbox.send(Command::Wake(self.task));
     }
 }
 

@@ -27,6 +27,15 @@ impl LiveBackend {
         })
     }
 
+    /// One whose place was waited for, which counts it already.
+    pub(super) fn in_turn(backend: Arc<Backend>) -> LiveBackend {
+        LiveBackend {
+            backend,
+            waits: None,
+            is_trial: false,
+        }
+    }
+
     /// The connection is to find out whether the backend works again.
     pub(super) fn on_trial(mut self, is_trial: bool) -> LiveBackend {
         self.is_trial = is_trial;
@@ -104,11 +113,11 @@ impl LiveBackend {
 
 impl Drop for LiveBackend {
     fn drop(&mut self) {
-        let vitals = self.backend.vitals();
         if let Some(began) = self.waits {
+            let vitals = self.backend.vitals();
             vitals.waits_no_more(began, began, false);
         }
-        vitals.close();
+        self.backend.close();
     }
 }
 

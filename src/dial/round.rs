@@ -7,15 +7,18 @@ use crate::local::Local;
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
-use crate::route::{Address, Backend, Choice, Chooser, Chosen, Moment, Route, Wish};
+use crate::route::{Address, Backend, Choice, Chooser, Chosen, Moment, Route, Ticket, Wish};
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Instant;
 
 /// The backends of one route, one after the other.
 pub struct Round {
     /// Chosen already, and to be tried before any other.
     first: Option<Chosen>,
+    /// A place that was waited for, to be used before any other.
+    place: Option<LiveBackend>,
     slots: Vec<u32>,
     addresses: Vec<Address>,
     /// Backends with several addresses (DNS names), of which not all were tried.
@@ -56,6 +59,7 @@ impl Round {
     pub fn new(local: &Local) -> Round {
         Round {
             first: None,
+            place: None,
             slots: Vec::new(),
             addresses: Vec::new(),
             several: Vec::new(),
@@ -171,6 +175,37 @@ impl Round {
         self.worst
     }
 
+    /// Waits, under this number, for a place at those that the last choice found full; `true`: all
+    /// backends are down, so that one of them is as good as another.
+    pub(super) fn wait(
+        &self,
+        local: &Local,
+        route: &Route,
+        number: u64,
+        waker: Waker,
+    ) -> (Ticket, bool) {
+        let (full, is_last_resort) = local.chooser.borrow().full(route);
+        (Ticket::enter(number, full, waker), is_last_resort)
+    }
+
+    /// Whether the place that was waited for is worth taking; then it is tried next.
+    pub(super) fn takes_place(
+        &mut self,
+        local: &Local,
+        route: &Route,
+        backend: Arc<Backend>,
+        is_last_resort: bool,
+    ) -> bool {
+        let now = Moment::of(local.ring.now());
+        let live = LiveBackend::in_turn(backend);
+        self.place = match Chooser::takes_place(route, live.backend(), now) {
+            Some(is_trial) => Some(live.on_trial(is_trial)),
+            None if is_last_resort => Some(live),
+            None => None,
+        };
+        self.place.is_some()
+    }
+
     /// Whether there is another choice by now than to wait; what was chosen is tried next.
     pub(super) fn finds_room(&mut self, local: &Local, route: &Route, client: &Client) -> bool {
         match self.choose(local, route, client) {
@@ -193,24 +228,18 @@ impl Round {
         client: &Client,
     ) -> Next {
         loop {
-            let chosen = match self.first.take() {
-                Some(first) => first,
-                None => match self.choose(local, route, client) {
-                    Choice::Backend(chosen) => chosen,
+            let live = match (self.place.take(), self.first.take()) {
+                (Some(place), _) => Some(place),
+                (None, Some(first)) => open(first),
+                (None, None) => match self.choose(local, route, client) {
+                    Choice::Backend(chosen) => open(chosen),
                     Choice::Full => return Next::Full,
                     Choice::Nothing => break,
                 },
             };
-            let Chosen {
-                backend,
-                connections_max,
-                is_trial,
-                is_last_resort: _,
-            } = chosen;
-            // Another core may have taken the last place since it was chosen.
-            let Some(live) = LiveBackend::open(backend.clone(), connections_max) else {
-                continue;
-            };
+            let Some(live) = live else { continue };
+            let backend = live.backend().clone();
+            let connections_max = route.connections_max(&backend);
             self.slots.push(backend.slot());
             let count = backend.address_count();
             let first = if count > 1 {
@@ -230,7 +259,7 @@ impl Round {
             }
             if let Some(address) = address {
                 self.addresses.push(address.clone());
-                return Next::Backend(live.on_trial(is_trial), address);
+                return Next::Backend(live, address);
             }
         }
         while let Some(several) = self.several.last_mut() {
@@ -248,6 +277,12 @@ impl Round {
         }
         Next::Nothing
     }
+}
+
+/// `None` when another core has taken the last place since it was chosen.
+fn open(chosen: Chosen) -> Option<LiveBackend> {
+    let live = LiveBackend::open(chosen.backend, chosen.connections_max)?;
+    Some(live.on_trial(chosen.is_trial))
 }
 
 impl Several {

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use super::check_state::CheckState;
 use super::member::{Member, MemberAddress};
 use super::member_options::Delivery;
+use super::queue::Queue;
 use super::share::Share;
 use super::vitals::Vitals;
 use crate::protocol::Protocol;
@@ -33,6 +34,7 @@ pub struct Backend {
     /// The same in every process that has the same member; see [`Backend::identity`].
     identity: u64,
     vitals: Vitals,
+    queue: Queue,
     /// How many routes have it; counted by the registry.
     routes: AtomicU32,
     /// What DNS last said; stays empty for the other kinds. The resolver stores, cores load.
@@ -51,6 +53,7 @@ impl Backend {
             identity: fnv1a(text.as_bytes()),
             text: text.into(),
             vitals: Vitals::default(),
+            queue: Queue::default(),
             routes: AtomicU32::new(0),
             resolved: ArcSwap::new(Arc::clone(empty)),
             checks: Mutex::default(),
@@ -74,6 +77,18 @@ impl Backend {
     /// How it is doing.
     pub fn vitals(&self) -> &Vitals {
         &self.vitals
+    }
+
+    /// Those who wait for a place.
+    pub(super) fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// One connection less; its place goes to the one who has waited longest, if anybody waits.
+    pub fn close(&self) {
+        if self.vitals.close() {
+            self.queue.hand_out(&self.vitals);
+        }
     }
 
     /// Whether some route still has it, so that there may be new connections to it.

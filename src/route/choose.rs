@@ -7,6 +7,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::backend::Backend;
+use super::queue::Wanted;
 use super::table::Route;
 use super::vitals::{Admission, Moment};
 
@@ -96,6 +97,8 @@ pub struct Chooser {
     rng: fastrand::Rng,
     /// Made anew by each choice that goes over all backends; the memory stays.
     candidates: Vec<Candidate>,
+    /// Those that would be among them, had they room, by their indices; `true`: of the last resort.
+    full: (Vec<usize>, bool),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -124,7 +127,19 @@ impl Chooser {
             balance,
             rng: fastrand::Rng::with_seed(seed),
             candidates: Vec::new(),
+            full: (Vec::new(), false),
         }
+    }
+
+    /// Where a place is worth waiting for after a choice among the backends of the route came to
+    /// [`Choice::Full`], and whether all of them are down.
+    pub fn full(&self, route: &Route) -> (Vec<Wanted>, bool) {
+        let (full, is_last_resort) = &self.full;
+        let wanted = full.iter().filter_map(|index| {
+            let backend = Arc::clone(&route.backends()[*index]);
+            Some((backend, route.share(*index).connections_max?))
+        });
+        (wanted.collect(), *is_last_resort)
     }
 
     /// Whether the client's address has to be known.
@@ -144,7 +159,8 @@ impl Chooser {
             return chosen(route, index, Tier::Regular, false);
         }
         for tier in [Tier::Regular, Tier::Suspect, Tier::Backup, Tier::LastResort] {
-            let mut is_full = self.gather(route, wish, tier);
+            self.gather(route, wish, tier);
+            let mut is_full = !self.full.0.is_empty();
             while let Some(index) = self.pick(balance, route, wish) {
                 let vitals = route.backends()[index].vitals();
                 let needs_trial =
@@ -179,6 +195,21 @@ impl Chooser {
             && has_room(backend, route.share(index).connections_max)
     }
 
+    /// Whether a place that was waited for is still worth taking; as a trial, if that is `Some(true)`.
+    pub fn takes_place(route: &Route, backend: &Backend, now: Moment) -> Option<bool> {
+        let index = route.index_of(backend.slot())?;
+        let check = route.checks().get(index);
+        let vitals = backend.vitals();
+        match check.is_none_or(|check| check.is_up()) {
+            false => None,
+            true => match vitals.admission(now) {
+                Admission::Yes | Admission::Suspect => Some(false),
+                Admission::Trial => vitals.claim_trial(now).then_some(true),
+                Admission::No => None,
+            },
+        }
+    }
+
     fn balance_of(&self, route: &Route) -> Balance {
         let said = route.options().and_then(|options| options.said.balance);
         said.unwrap_or(self.balance)
@@ -208,10 +239,11 @@ impl Chooser {
         Some(if live(other) < live(one) { other } else { one })
     }
 
-    /// Collects the candidates of a tier. True: there would be some, had they room.
-    fn gather(&mut self, route: &Route, wish: &Wish<'_>, tier: Tier) -> bool {
+    /// Collects the candidates of a tier, and those that would be some, had they room.
+    fn gather(&mut self, route: &Route, wish: &Wish<'_>, tier: Tier) {
         self.candidates.clear();
-        let mut is_full = false;
+        self.full.0.clear();
+        self.full.1 = tier == Tier::LastResort;
         for (index, backend) in route.backends().iter().enumerate() {
             let share = route.share(index);
             let check = route.checks().get(index);
@@ -232,13 +264,12 @@ impl Chooser {
                 continue;
             }
             if !has_room(backend, share.connections_max) {
-                is_full = true;
+                self.full.0.push(index);
                 continue;
             }
             let weight = f64::from(share.weight) * slow_start(route, index, wish.now);
             self.candidates.push(Candidate { index, weight });
         }
-        is_full
     }
 
     /// One of the candidates; `None` when there is none.
@@ -347,7 +378,7 @@ fn chosen(route: &Route, index: usize, tier: Tier, is_trial: bool) -> Choice {
 }
 
 fn has_room(backend: &Backend, connections_max: Option<NonZeroU32>) -> bool {
-    connections_max.is_none_or(|max| backend.vitals().live() < max.get())
+    backend.vitals().has_room(connections_max)
 }
 
 /// Live connections for its weight, the one to come included.

@@ -85,10 +85,13 @@ const SUSPECT_AFTER_USUAL: u64 = 4;
 /// What a new answer counts for in the usual time: one part of so many.
 const USUAL_PARTS: u32 = 8;
 
+/// In the count of live connections: somebody waits for a place, to whom the next one belongs.
+const WAITED_FOR: u32 = 1 << 31;
+
 /// One backend's marks and counts.
 #[derive(Debug, Default)]
 pub struct Vitals {
-    /// Open or under way, of all cores.
+    /// Open or under way, of all cores, and [`WAITED_FOR`].
     live: AtomicU32,
     failures_in_a_row: AtomicU32,
     /// Its beginning (moment, 0: none) in the upper 32 bits in units of 16 ms, failures and
@@ -141,23 +144,52 @@ impl Condition {
 impl Vitals {
     /// Connections under way or open, of all cores.
     pub fn live(&self) -> u32 {
-        self.live.load(Relaxed)
+        self.live.load(Relaxed) & !WAITED_FOR
     }
 
-    /// Counts one connection more, unless there are `max` already.
+    /// Whether [`Vitals::open`] would count one more.
+    pub fn has_room(&self, max: Option<NonZeroU32>) -> bool {
+        let live = self.live.load(Relaxed);
+        max.is_none_or(|max| live & WAITED_FOR == 0 && live < max.get())
+    }
+
+    /// Counts one connection more, unless there are `max` already or somebody waits for a place.
     pub fn open(&self, max: Option<NonZeroU32>) -> bool {
         let Some(max) = max else {
             self.live.fetch_add(1, Relaxed);
             return true;
         };
-        let one_more = |live| (live < max.get()).then_some(live + 1);
+        let may = |live: u32| live & WAITED_FOR == 0 && live < max.get();
+        let one_more = |live| may(live).then_some(live + 1);
         self.live.fetch_update(Relaxed, Relaxed, one_more).is_ok()
     }
 
-    /// Takes back one [`Vitals::open`].
-    pub fn close(&self) {
+    /// As [`Vitals::open`], for one who has waited.
+    pub(super) fn open_in_turn(&self, max: NonZeroU32) -> bool {
+        let may = |live: u32| live & !WAITED_FOR < max.get();
+        let one_more = |live| may(live).then_some(live + 1);
+        self.live.fetch_update(Relaxed, Relaxed, one_more).is_ok()
+    }
+
+    /// Takes back one [`Vitals::open`]. True: somebody waits for the place.
+    pub(super) fn close(&self) -> bool {
         let before = self.live.fetch_sub(1, Relaxed);
-        debug_assert!(before > 0, "closed once per opened");
+        debug_assert!(before & !WAITED_FOR > 0, "closed once per opened");
+        before & WAITED_FOR != 0
+    }
+
+    /// Takes back one [`Vitals::open_in_turn`].
+    pub(super) fn close_in_turn(&self) {
+        self.close();
+    }
+
+    /// From here on places are given to those who wait alone, or to everybody again. Who closes a
+    /// connection later than this sees it, and who closed one before has made room by now.
+    pub(super) fn set_waited_for(&self, is_waited_for: bool) {
+        match is_waited_for {
+            true => self.live.fetch_or(WAITED_FOR, Relaxed),
+            false => self.live.fetch_and(!WAITED_FOR, Relaxed),
+        };
     }
 
     pub fn admission(&self, now: Moment) -> Admission {
