@@ -5,9 +5,11 @@
 
 pub(crate) mod admit;
 pub(crate) mod announce;
+mod contest;
 pub(crate) mod head;
 pub(crate) mod linger;
 pub(crate) mod listed;
+
 mod reach;
 pub(crate) mod send;
 mod story;

@@ -74,7 +74,7 @@ pub async fn dial(
         let attempts = round.begin_attempt();
         local.count(Counter::ConnectAttempts);
         let patience = match round.has_another(local, route) {
-            true => backend.patience(local),
+            true => backend.patience(local.limits.connect_deadline),
             false => local.limits.connect_deadline,
         };
         let ends = local.ring.now() + patience;

@@ -506,3 +506,87 @@ fn a_client_that_goes_on_behind_its_hello_keeps_nobody_from_its_backend() {
         assert_eq!(alike, 4, "{goes_on}");
     }
 }
+
+/// After a cold start all are slow, and the first that answers is the first that was asked: it has not
+/// failed, and nor have those that were asked later.
+#[test]
+fn a_slow_first_byte_is_no_failure_where_nobody_is_quicker() {
+    let slow = |name: &'static str| {
+        backend::raw(move |mut stream| {
+            let _ = stream.read(&mut [0; 4096]);
+            std::thread::sleep(Duration::from_millis(1500));
+            let _ = stream.write_all(name.as_bytes());
+        })
+    };
+    let backends = [slow("a"), slow("b"), slow("c")];
+    let members: Vec<String> = backends.iter().map(Backend::member).collect();
+    let first = format!("{} weight=9", members[0]);
+    let args = ["--balance", "first", "--first-byte-deadline", "400ms"];
+    let proxy = start(&[&first, &members[1], &members[2]], &args);
+    let (said, took) = say_hello(&proxy);
+    assert_eq!(said, b"a");
+    assert!((1400..2200).contains(&took.as_millis()), "{took:?}");
+    let asked: Vec<usize> = backends.iter().map(Backend::accepted).collect();
+    assert_eq!(asked, [1, 1, 1]);
+    assert_eq!(counter(&proxy, "backends_ejected"), 0);
+    let page = proxy.admin_page("/backends");
+    assert_eq!(page.matches("\"condition\": \"up\"").count(), 3, "{page}");
+}
+
+/// Also while the next one is still being connected to.
+#[test]
+fn a_late_answer_is_taken_whatever_is_tried_meanwhile() {
+    let slow = backend::raw(|mut stream| {
+        let _ = stream.read(&mut [0; 4096]);
+        std::thread::sleep(Duration::from_millis(800));
+        let _ = stream.write_all(b"slow");
+    });
+    let closing_late = backend::raw(|mut stream| {
+        let _ = stream.read(&mut [0; 4096]);
+        std::thread::sleep(Duration::from_millis(500));
+    });
+    let (_held, silent) = silent();
+    let first = format!("{} weight=9", slow.member());
+    for second in [silent.to_string(), closing_late.member()] {
+        let args = ["--balance", "first", "--first-byte-deadline", "200ms"];
+        let proxy = start(&[&first, &second], &args);
+        let (said, took) = say_hello(&proxy);
+        assert_eq!(said, b"slow");
+        assert!((700..1600).contains(&took.as_millis()), "{took:?}");
+    }
+}
+
+/// The reset is there before anything is sent, most of the time: it is looked for in a loop.
+#[test]
+fn a_backend_that_accepts_and_does_not_take_the_head_is_gone_round() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.set_nonblocking(true).expect("a socket");
+    let member = listener.local_addr().expect("it is bound").to_string();
+    let good = backend::echo("good");
+    let is_over = Arc::new(AtomicBool::new(false));
+    let over = is_over.clone();
+    let resetting = std::thread::spawn(move || {
+        while !over.load(Ordering::Relaxed) {
+            if let Ok((stream, _)) = listener.accept() {
+                let socket = socket2::SockRef::from(&stream);
+                let _ = socket.set_linger(Some(Duration::ZERO));
+            }
+        }
+    });
+    for option in ["", " proxy=v1"] {
+        let first = format!("{member}{option} weight=9");
+        let args = ["--balance", "first", "--eject-failures", "0"];
+        let proxy = start(&[&first, &good.member()], &args);
+        for _ in 0..100 {
+            let mut stream = client::connect(proxy.https());
+            let hello = Hello::named("a.test").record();
+            stream.write_all(&hello).expect("the proxy listens");
+            let mut said = [0; 4];
+            stream.read_exact(&mut said).expect("an answer");
+            assert_eq!(said, *b"good");
+        }
+        assert!(counter(&proxy, "went_round") + counter(&proxy, "connect_failures") >= 100);
+    }
+    is_over.store(true, Ordering::Relaxed);
+    resetting.join().expect("no panic");
+}

@@ -133,9 +133,14 @@ impl Typed {
         let duration = |name, range| self.value(name, |text| value::duration(text, range));
         let count = |name, range| self.value(name, |text| value::count(text, range));
         let bytes = |name, range| self.value(name, |text| value::bytes(text, range));
+        let connect_deadline = duration("connect-deadline", MILLISECOND..=HOUR)?;
+        let first_byte_deadline = self.optional("first-byte-deadline", |text| {
+            value::duration(text, MILLISECOND..=HOUR)
+        })?;
         Ok(Limits {
             head_deadline: duration("head-deadline", MILLISECOND..=HOUR)?,
-            connect_deadline: duration("connect-deadline", MILLISECOND..=HOUR)?,
+            connect_deadline,
+            first_byte_deadline: first_byte_deadline.unwrap_or(connect_deadline),
             connect_attempts: count("connect-attempts", 1..=16)?,
             backend_deadline: duration("backend-deadline", MILLISECOND..=HOUR)?,
             queue_max: count("queue", 0..=65_536)?,

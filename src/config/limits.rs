@@ -16,6 +16,9 @@ pub struct Limits {
     /// For one connect attempt; 3 s. One lost SYN is sent again after 1 s (RFC 6298 section 2.1),
     /// a second one after 3 s in all.
     pub connect_deadline: Duration,
+    /// For the first byte of a TLS backend that has the hello, before another one gets it, too; that of
+    /// `connect_deadline`, since a server that answers later than one may take to accept is as slow.
+    pub first_byte_deadline: Duration,
     /// Backends tried before the client is told that none is reachable; 3. With the deadline this
     /// bounds a client's wait to 9 s.
     pub connect_attempts: u32,
@@ -98,6 +101,7 @@ impl Default for Limits {
         Limits {
             head_deadline: Duration::from_secs(10),
             connect_deadline: Duration::from_secs(3),
+            first_byte_deadline: Duration::from_secs(3),
             connect_attempts: 3,
             backend_deadline: Duration::from_secs(9),
             queue_max: 128,

@@ -212,6 +212,12 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "For one attempt to connect to a backend; a lost SYN is sent again after 1 s, so this survives one",
     ),
     one(
+        "first-byte-deadline",
+        "DURATION",
+        "",
+        "For the first byte of a TLS backend that has the hello, before another one gets it, too; the first that answers has the client. Without it that of connect-deadline; longer where backends answer late, as after a cold start",
+    ),
+    one(
         "connect-attempts",
         "COUNT",
         "3",

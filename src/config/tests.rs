@@ -85,6 +85,9 @@ fn the_command_line_goes_before_environment_file_and_default() {
     assert_eq!(limits.backlog, 2);
     assert_eq!(limits.head_deadline, Duration::from_secs(3));
     assert_eq!(limits.connect_deadline, Limits::default().connect_deadline);
+    // One of them goes by another.
+    let limits = checked(&[&MINIMAL[..], &["--connect-deadline", "1s"]].concat(), &[]).limits;
+    assert_eq!(limits.first_byte_deadline, Duration::from_secs(1));
 }
 
 #[test]

@@ -4,10 +4,11 @@
 
 use super::Story;
 use super::announce::announce;
+use super::contest::{Asked, Contest, Meanwhile, Who};
 use super::listed::Listed;
-use super::send::send_all;
+use super::send::send_counting;
 use crate::client::Client;
-use crate::dial::{Round, dial};
+use crate::dial::{Dialled, LiveBackend, Round, dial};
 use crate::lease::Lease;
 use crate::local::Local;
 use crate::metrics::{Counter, Stage};
@@ -51,120 +52,141 @@ pub(super) async fn reach(
     place: &mut Option<Reached>,
 ) -> Result<(), Outcome> {
     let mut round = Round::new(local);
-    // Early data (RFC 8446 section 2.3) may have been acted upon, and must not be twice.
-    let is_tls = arrival.protocol == Protocol::Tls;
-    let may_go_round = is_tls && is_hello_alone(&arrival.received);
-    let mut is_last = false;
-    let mut since = local.ring.now();
-    loop {
-        let handed_over = hand_over(local, arrival, &mut round, deadline, story).await;
-        let reached = match (handed_over, &mut *place) {
-            // Only now is the one before given up.
-            (Ok(reached), _) => {
-                since = local.ring.now();
-                place.insert(reached)
-            }
-            // One that keeps silent is better than none: it is waited for again.
-            (Err(_), Some(silent)) => {
-                is_last = true;
-                silent
-            }
-            (Err(outcome), None) => return Err(outcome),
-        };
-        if !is_tls {
-            // Who speaks first is not known here: to have accepted is all that can be told.
-            reached.relay.accepted(local);
-            return Ok(());
+    let asked = match arrival.protocol {
+        Protocol::Tls => first_to_answer(local, arrival, round, deadline, story).await?,
+        // Who speaks first is not known here: to have accepted is all that can be told.
+        Protocol::Http | Protocol::Tcp => {
+            let mut asked = hand_over(local, arrival, &mut round, deadline, story).await?;
+            asked.reached.relay.accepted(local);
+            asked
         }
-        let has_another =
-            |round: &Round| may_go_round && !is_last && round.has_another(local, &arrival.route);
-        match reached
-            .answer(
-                local,
-                arrival.protocol,
-                &round,
-                since,
-                has_another,
-                deadline,
-            )
-            .await
-        {
-            Begun::Answered => {
-                round.answered(local, reached.relay.live().backend());
-                return Ok(());
+    };
+    story.set_backend(asked.reached.relay.live().text(), asked.attempts);
+    if let Some(id) = asked.id {
+        story.set_id(id);
+    }
+    *place = Some(asked.reached);
+    Ok(())
+}
+
+/// Gives the head to one backend after the other, each time the last one was too slow or has closed,
+/// until one of them answers. Those that keep silent stay, since the slowest that answers is better
+/// than none, and others may be no quicker.
+async fn first_to_answer(
+    local: &Rc<Local>,
+    arrival: &Arrival<'_>,
+    mut round: Round,
+    deadline: &Deadline,
+    story: &mut Story,
+) -> Result<Asked, Outcome> {
+    // Early data (RFC 8446 section 2.3) may have been acted upon, and must not be twice.
+    let mut may_go_on = is_hello_alone(&arrival.received);
+    let mut contest = Contest::default();
+    loop {
+        if contest.has_nobody() {
+            let handing_over = hand_over(local, arrival, &mut round, deadline, story);
+            match contest.meanwhile(local, handing_over).await {
+                Meanwhile::Done(Ok(asked)) => contest.enter(asked),
+                Meanwhile::Done(Err(outcome)) => {
+                    may_go_on = false;
+                    contest.fall_back().ok_or(outcome)?;
+                }
+                Meanwhile::Heard(who, begun) => match contest.settle(local, &mut round, who, begun)
+                {
+                    Some(asked) => return Ok(asked),
+                    None => continue,
+                },
             }
-            Begun::ClientWentOn => return Ok(()),
-            Begun::Silent if !has_another(&round) => {
-                *place = None;
-                return Err(Outcome::IdleTimeout);
-            }
-            Begun::Silent => {
-                round.unanswered(local, reached.relay.live(), Outcome::BackendTimeout);
-            }
-            Begun::Unanswered(_) if !has_another(&round) => return Ok(()),
-            Begun::Unanswered(outcome) => {
-                round.unanswered(local, reached.relay.live(), outcome);
-                reached.relay.give_up(local);
-                *place = None;
-            }
-            // No fault of its own.
-            Begun::Removed if has_another(&round) => {
-                local.count(Counter::WentRound);
-                reached.relay.give_up(local);
-                *place = None;
-            }
-            Begun::Removed => {
-                *place = None;
+        }
+        let route = &arrival.route;
+        let has_another = |round: &Round| may_go_on && round.has_another(local, route);
+        match contest.listen(local, &round, has_another, deadline).await {
+            None if !has_another(&round) => return Err(Outcome::IdleTimeout),
+            None => contest.goes_on(local, &mut round),
+            Some((Who::Current, Begun::Removed)) if contest.is_alone() && !has_another(&round) => {
                 return Err(Outcome::BackendRemoved);
             }
-        }
-    }
-}
-
-impl Reached {
-    /// Waits for the first byte: while another backend may have it, as long as a connect may take,
-    /// otherwise as long as a connection may be idle. It has had the head since `since`.
-    async fn answer(
-        &mut self,
-        local: &Local,
-        protocol: Protocol,
-        round: &Round,
-        since: Instant,
-        has_another: impl Fn(&Round) -> bool,
-        deadline: &Deadline,
-    ) -> Begun {
-        if has_another(round) {
-            let ends = local.ring.now() + self.relay.live().patience(local);
-            deadline.set(ends.min(round.ends()));
-            let begun = self.relay.begin(local, protocol, deadline).await;
-            if begun != Begun::Silent || has_another(round) {
-                return begun;
+            // The relay passes on how it has ended.
+            Some((Who::Current, Begun::Unanswered(_)))
+                if contest.is_alone() && !has_another(&round) =>
+            {
+                return Ok(contest.leave_it());
+            }
+            Some((who, begun)) => {
+                if let Some(asked) = contest.settle(local, &mut round, who, begun) {
+                    return Ok(asked);
+                }
+                if contest.has_nobody() && !has_another(&round) {
+                    may_go_on = false;
+                    contest.fall_back();
+                }
             }
         }
-        deadline.set(since + local.limits.idle_deadline);
-        self.relay.begin(local, protocol, deadline).await
     }
 }
 
-/// Connects to the next backend and gives it the head.
+/// Connects to the next backend and gives it the head; to another one when it does not take that.
 async fn hand_over(
     local: &Rc<Local>,
     arrival: &Arrival<'_>,
     round: &mut Round,
     deadline: &Deadline,
     story: &mut Story,
-) -> Result<Reached, Outcome> {
+) -> Result<Asked, Outcome> {
+    loop {
+        let routed = Instant::now();
+        let dialled = dial(
+            local,
+            &arrival.route,
+            arrival.protocol,
+            arrival.client,
+            round,
+            deadline,
+        )
+        .await?;
+        story.set_backend(dialled.backend.text(), dialled.attempts);
+        local
+            .metrics
+            .borrow_mut()
+            .record(arrival.protocol, Stage::Connect, routed.elapsed());
+        match give_head(local, arrival, dialled, deadline).await? {
+            Ok(asked) => return Ok(asked),
+            Err(NotTaken {
+                backend,
+                outcome,
+                has_any,
+            }) => {
+                // Nobody can have acted upon what nobody has, nor upon a hello.
+                let may_go_on = !has_any
+                    || arrival.protocol == Protocol::Tls && is_hello_alone(&arrival.received);
+                backend.failed(local, outcome);
+                if !may_go_on {
+                    return Err(outcome);
+                }
+                round.goes_on(local, &backend, outcome);
+            }
+        }
+    }
+}
+
+/// A backend that accepted and did not take the head.
+struct NotTaken {
+    backend: LiveBackend,
+    outcome: Outcome,
+    /// It may have a part of it.
+    has_any: bool,
+}
+
+/// Gives the head to a backend that was just connected, verbatim and before anything else.
+async fn give_head(
+    local: &Rc<Local>,
+    arrival: &Arrival<'_>,
+    dialled: Dialled,
+    deadline: &Deadline,
+) -> Result<Result<Asked, NotTaken>, Outcome> {
     let Arrival {
         client, protocol, ..
     } = *arrival;
-    let routed = Instant::now();
-    let dialled = dial(local, &arrival.route, protocol, client, round, deadline).await?;
-    story.set_backend(dialled.backend.text(), dialled.attempts);
-    let spent = routed.elapsed();
-    local
-        .metrics
-        .borrow_mut()
-        .record(protocol, Stage::Connect, spent);
     let head = arrival.told.as_deref();
     // Before the backend has a byte, so that it can ask as soon as it knows of the client.
     let listed = head.and_then(|head| {
@@ -185,21 +207,27 @@ async fn hand_over(
         dialled.backend.backend().slot(),
     );
     let announced = match dialled.backend.delivery().proxy {
-        Some(version) => {
-            let announced = announce(local, client, version, head, &arrival.received)?;
-            story.set_id(announced.id);
-            Some(announced.bytes)
-        }
+        Some(version) => Some(announce(local, client, version, head, &arrival.received)?),
         None => None,
     };
-    let outgoing = announced.as_deref().unwrap_or(&arrival.received);
-    // Verbatim, before anything else goes to the backend.
+    let outgoing = announced
+        .as_ref()
+        .map_or(&arrival.received, |announced| &announced.bytes);
     deadline.set(local.ring.now() + local.limits.head_deadline);
-    let sent = deadline
-        .bound(send_all(local, &dialled.socket, outgoing))
-        .await;
-    sent.ok_or(Outcome::BackendTimeout)?
-        .map_err(|_| Outcome::BackendUnreachable)?;
+    let mut sent_bytes = 0;
+    let sending = send_counting(local, &dialled.socket, outgoing, &mut sent_bytes);
+    let outcome = match deadline.bound(sending).await {
+        Some(Ok(())) => None,
+        Some(Err(_)) => Some(Outcome::BackendUnreachable),
+        None => Some(Outcome::BackendTimeout),
+    };
+    if let Some(outcome) = outcome {
+        return Ok(Err(NotTaken {
+            backend: dialled.backend,
+            outcome,
+            has_any: sent_bytes > 0,
+        }));
+    }
     let head_sent = Instant::now();
     let head_bytes = arrival.received.len();
     {
@@ -208,9 +236,15 @@ async fn hand_over(
         metrics.count(Counter::CopiedBytes, outgoing.len() as u64);
     }
     let socket = client.socket().clone();
-    Ok(Reached {
-        relay: Relay::new(socket, dialled.socket, dialled.backend, lease, head_sent),
-        _listed: listed,
-        head_bytes,
-    })
+    let backend = dialled.backend;
+    Ok(Ok(Asked {
+        reached: Reached {
+            relay: Relay::new(socket, dialled.socket, backend, lease, head_sent),
+            _listed: listed,
+            head_bytes,
+        },
+        since: local.ring.now(),
+        attempts: dialled.attempts,
+        id: announced.map(|announced| announced.id),
+    }))
 }

@@ -8,12 +8,25 @@ use std::io;
 ///
 /// # Errors
 /// The socket's.
-pub async fn send_all(local: &Local, to: &Socket, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match to.send(bytes) {
+pub async fn send_all(local: &Local, to: &Socket, bytes: &[u8]) -> io::Result<()> {
+    send_counting(local, to, bytes, &mut 0).await
+}
+
+/// As [`send_all`]; how much of it the socket has taken is in `sent_bytes` however it ends.
+///
+/// # Errors
+/// The socket's.
+pub async fn send_counting(
+    local: &Local,
+    to: &Socket,
+    bytes: &[u8],
+    sent_bytes: &mut usize,
+) -> io::Result<()> {
+    while *sent_bytes < bytes.len() {
+        match to.send(&bytes[*sent_bytes..]) {
             Ok(sent) => {
-                bytes = &bytes[sent..];
-                if !bytes.is_empty() {
+                *sent_bytes += sent;
+                if *sent_bytes < bytes.len() {
                     to.send_at_once();
                 }
             }

@@ -42,10 +42,9 @@ impl LiveBackend {
         self
     }
 
-    /// How long it may take to accept, and again to answer, where another may take its place. A trial
-    /// is not to cost its client more than it must.
-    pub fn patience(&self, local: &Local) -> Duration {
-        let deadline = local.limits.connect_deadline;
+    /// How long it may take to accept, and again to answer, where another may take its place: until
+    /// the `deadline` for it. A trial is not to cost its client more than it must.
+    pub fn patience(&self, deadline: Duration) -> Duration {
         match self.is_trial {
             true => deadline.min(self.backend.vitals().patience()),
             false => deadline,

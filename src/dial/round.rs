@@ -111,6 +111,16 @@ impl Round {
 
     /// A backend took what it was sent and gave no answer, so that another one is to have it.
     pub fn unanswered(&mut self, local: &Local, backend: &LiveBackend, outcome: Outcome) {
+        self.goes_on(local, backend, outcome);
+        self.unanswered.push(Unanswered {
+            backend: backend.backend().clone(),
+            outcome,
+            is_silent: backend.is_silent(local.ring.now()),
+        });
+    }
+
+    /// Another backend is to have what this one was sent, which may still answer.
+    pub fn goes_on(&mut self, local: &Local, backend: &LiveBackend, outcome: Outcome) {
         tracing::debug!(
             core = local.core,
             backend = backend.text(),
@@ -119,11 +129,6 @@ impl Round {
         );
         local.count(Counter::WentRound);
         self.worst = outcome;
-        self.unanswered.push(Unanswered {
-            backend: backend.backend().clone(),
-            outcome,
-            is_silent: backend.is_silent(local.ring.now()),
-        });
     }
 
     /// A backend has answered, so that those which did not are to blame and not what they were sent.

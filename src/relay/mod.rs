@@ -88,8 +88,6 @@ pub enum Begun {
     ClientWentOn,
     /// The backend has closed or reset without a byte, and the client knows nothing of it.
     Unanswered(Outcome),
-    /// The backend kept silent until the deadline.
-    Silent,
     /// The backend's lease has ended without a byte of it.
     Removed,
 }
@@ -133,16 +131,46 @@ impl Relay {
         }
     }
 
-    /// Runs until it is known whether the backend answers, or `deadline` passes. Whatever comes out,
-    /// [`Relay::run`] can go on from there: nothing was told to the client but the answer.
-    pub async fn begin(&mut self, local: &Local, protocol: Protocol, deadline: &Deadline) -> Begun {
-        let begun = poll_fn(|context| self.poll_begin(local, deadline, context)).await;
+    /// Ready when it is known whether the backend answers. Whatever comes out, [`Relay::run`] can go on
+    /// from there: nothing was told to the client but the answer.
+    pub fn poll_begin(
+        &mut self,
+        local: &Local,
+        protocol: Protocol,
+        context: &mut Context<'_>,
+    ) -> Poll<Begun> {
+        let up = self.up.poll(local, &self.client, &self.backend, context);
+        if up.is_ready() || self.up.moved_bytes() > 0 || self.up.waits_for_target() {
+            self.note_progress(local, protocol);
+            return Poll::Ready(Begun::ClientWentOn);
+        }
+        self.poll_answer(local, protocol, context)
+    }
+
+    /// As [`Relay::poll_begin`], where the client belongs to another backend unless this one answers
+    /// first: nothing is read from it.
+    pub fn poll_answer(
+        &mut self,
+        local: &Local,
+        protocol: Protocol,
+        context: &mut Context<'_>,
+    ) -> Poll<Begun> {
+        let down = self.down.poll(local, &self.backend, &self.client, context);
         self.note_progress(local, protocol);
-        if begun == Begun::Answered {
+        if self.down.moved_bytes() > 0 || self.down.waits_for_target() {
             // Also where the client has no room for it yet.
             self.note_first_byte(local, protocol);
+            return Poll::Ready(Begun::Answered);
         }
-        begun
+        match down {
+            Poll::Ready(Ending::Finished) => Poll::Ready(Begun::Unanswered(Outcome::BackendClosed)),
+            Poll::Ready(Ending::SourceFailed) => {
+                Poll::Ready(Begun::Unanswered(Outcome::BackendReset))
+            }
+            Poll::Ready(_) => Poll::Ready(Begun::ClientWentOn),
+            Poll::Pending if self.lease_ends(context) => Poll::Ready(Begun::Removed),
+            Poll::Pending => Poll::Pending,
+        }
     }
 
     /// The connection's place among those of its backend.
@@ -153,31 +181,6 @@ impl Relay {
     /// Nothing is to be learnt of the backend by what it says first.
     pub fn accepted(&mut self, local: &Local) {
         self.live.answered(local);
-    }
-
-    fn poll_begin(
-        &mut self,
-        local: &Local,
-        deadline: &Deadline,
-        context: &mut Context<'_>,
-    ) -> Poll<Begun> {
-        let up = self.up.poll(local, &self.client, &self.backend, context);
-        if up.is_ready() || self.up.moved_bytes() > 0 || self.up.waits_for_target() {
-            return Poll::Ready(Begun::ClientWentOn);
-        }
-        let down = self.down.poll(local, &self.backend, &self.client, context);
-        if self.down.moved_bytes() > 0 || self.down.waits_for_target() {
-            return Poll::Ready(Begun::Answered);
-        }
-        match down {
-            Poll::Ready(Ending::Finished) => Poll::Ready(Begun::Unanswered(Outcome::BackendClosed)),
-            Poll::Ready(Ending::SourceFailed) => {
-                Poll::Ready(Begun::Unanswered(Outcome::BackendReset))
-            }
-            Poll::Ready(_) => Poll::Ready(Begun::ClientWentOn),
-            Poll::Pending if self.lease_ends(context) => Poll::Ready(Begun::Removed),
-            Poll::Pending => deadline.poll_passed(context).map(|()| Begun::Silent),
-        }
     }
 
     /// Whether the backend has left and the connection ends for it.

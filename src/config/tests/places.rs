@@ -30,6 +30,7 @@ fn every_option_is_read_from_all_three_places() {
         ("backend-congestion", "reno"),
         ("head-deadline", "11s"),
         ("connect-deadline", "4s"),
+        ("first-byte-deadline", "5s"),
         ("connect-attempts", "4"),
         ("backend-deadline", "8s"),
         ("eject-failures", "4"),
