@@ -296,3 +296,44 @@ fn poison_in_redis_hurts_only_its_own_route() {
     );
     assert!(said.len() < 100_000, "{} bytes of log", said.len());
 }
+
+#[test]
+fn a_rejected_routes_file_and_a_snapshot_that_fails_are_seen_from_outside() {
+    let redis = RedisServer::start();
+    let good = backend::http("good");
+    add(&redis, "a.test", &good);
+    let directory = tempfile::tempdir().expect("a directory");
+    let routes = directory.path().join("routes.toml");
+    let snapshot = directory.path().join("later/snapshot");
+    let write = |member: &str| {
+        let text = format!("[routes]\n\"file.test\" = \"{member}\"\n");
+        std::fs::write(&routes, text).expect("a file");
+    };
+    write(&good.member());
+    let plain = |path: &std::path::Path| path.to_str().expect("plain text").to_owned();
+    let proxy = with_redis(&redis.url())
+        .args(&["--routes", &plain(&routes), "--snapshot", &plain(&snapshot)])
+        .start();
+    let seen = |what: &str, rejected: u8, failed: u8| {
+        wait_until(what, SOON, || {
+            let sync = proxy.status()["sync"].clone();
+            let metrics = proxy.admin_page("/metrics");
+            let gauge = |name: &str, value| metrics.contains(&format!("\n{name} {value}\n"));
+            sync["routes_file_error"].is_null() == (rejected == 0)
+                && sync["snapshot_error"].is_null() == (failed == 0)
+                && sync["snapshot_age_s"].is_null() == (failed == 1)
+                && metrics.contains("pointsman_snapshot_age_seconds ") == (failed == 0)
+                && gauge("pointsman_routes_file_rejected", rejected)
+                && gauge("pointsman_snapshot_write_failed", failed)
+        });
+    };
+    seen("the snapshot fails", 0, 1);
+    write("10.0.0.1:0");
+    seen("the file is rejected", 1, 1);
+    let error = proxy.status()["sync"]["routes_file_error"].to_string();
+    assert!(error.contains("routes.toml:2"), "{error}");
+    wait_for_answer(&proxy, "file.test", "good");
+    write(&good.member());
+    std::fs::create_dir(directory.path().join("later")).expect("a directory");
+    seen("all is well", 0, 0);
+}
