@@ -17,17 +17,20 @@ mod story;
 pub use story::Story;
 
 use crate::client::Client;
+use crate::drain::{CUT_PATIENCE, until_cut};
 use crate::exchange;
 use crate::lease::Lease;
 use crate::local::Local;
 use crate::metrics::Stage;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
+use crate::relay::pass_reset_on;
 use crate::reply;
 use crate::ring::Deadline;
 use crate::sys::Socket;
 use linger::linger;
 use reach::{Arrival, Reached, reach};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -41,7 +44,14 @@ pub async fn serve_http(local: Rc<Local>, client: Socket) {
     if Story::is_wanted() {
         let _ = client.peer();
     }
-    let outcome = exchange::serve(&local, &client, &deadline, accepted, &mut story).await;
+    let outcome = {
+        let serving = pin!(exchange::serve(
+            &local, &client, &deadline, accepted, &mut story
+        ));
+        until_cut(&local, &deadline, serving).await
+    };
+    let outcome = outcome.unwrap_or(Outcome::CutAtDrain);
+    cut(&local, &client, outcome, &deadline).await;
     end(&local, client, Protocol::Http, outcome, accepted, &story);
 }
 
@@ -67,23 +77,36 @@ pub async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) {
         &mut story,
         &mut reached,
     );
-    let connected = Box::pin(connecting).await;
+    let connected = until_cut(&local, &deadline, Box::pin(connecting).as_mut()).await;
     let outcome = match (connected, &mut reached) {
-        (Ok(()), Some(reached)) => {
-            let mut relayed = reached.relay.run(&local, protocol, &deadline).await;
-            relayed.bytes_to_backend += reached.head_bytes as u64;
-            story.set_relayed(relayed);
-            relayed.outcome
+        (Some(Ok(())), Some(reached)) => {
+            let relaying = pin!(reached.relay.run(&local, protocol, &deadline));
+            let relayed = until_cut(&local, &deadline, relaying).await;
+            relayed.map_or(Outcome::CutAtDrain, |mut relayed| {
+                relayed.bytes_to_backend += reached.head_bytes as u64;
+                story.set_relayed(relayed);
+                relayed.outcome
+            })
         }
-        (Ok(()), None) => unreachable!("a connection that goes on has reached a backend"),
-        (Err(outcome), _) => {
+        (Some(Ok(())), None) => unreachable!("a connection that goes on has reached a backend"),
+        (Some(Err(outcome)), _) => {
             let telling = farewell(&local, client.socket(), protocol, outcome, &deadline);
-            Box::pin(telling).await;
-            outcome
+            let told = until_cut(&local, &deadline, Box::pin(telling).as_mut()).await;
+            told.map_or(Outcome::CutAtDrain, |()| outcome)
         }
+        (None, _) => Outcome::CutAtDrain,
     };
     drop(reached);
+    cut(&local, &client, outcome, &deadline).await;
     end(&local, client, protocol, outcome, accepted, &story);
+}
+
+/// A client whose connection was cut gets a reset, behind what it was sent.
+async fn cut(local: &Local, client: &Client, outcome: Outcome, deadline: &Deadline) {
+    if outcome == Outcome::CutAtDrain {
+        let by = Some(local.ring.now() + CUT_PATIENCE);
+        Box::pin(pass_reset_on(local, client.socket(), deadline, by)).await;
+    }
 }
 
 /// Closes the client's connection and counts its one outcome.
@@ -200,7 +223,7 @@ mod tests {
     fn a_client_between_two_requests_is_small() {
         let bytes = http_task_bytes(serve_http);
         assert!(
-            bytes <= 800,
+            bytes <= 816,
             "the task of an HTTP client takes {bytes} bytes"
         );
     }
@@ -210,6 +233,6 @@ mod tests {
     #[test]
     fn an_idle_connection_is_small() {
         let bytes = task_bytes(serve);
-        assert!(bytes <= 560, "the task of a connection takes {bytes} bytes");
+        assert!(bytes <= 592, "the task of a connection takes {bytes} bytes");
     }
 }

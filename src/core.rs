@@ -42,10 +42,6 @@ const GLOMMIO_LOOK: Duration = Duration::from_secs(60);
 /// RLIMIT_MEMLOCK below which glommio refuses to make an executor, on any kernel. Those before 5.16
 /// start every process with 64 KiB.
 pub const LOCKED_MEMORY_PER_CORE_BYTES: u64 = 512 << 10;
-/// Silence after which an accepted connection is probed, so that a client that vanished does not
-/// hold its descriptors until the idle deadline.
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
-
 /// Connections of a core for which the ring's tables have room from the start; 200 MB of addresses,
 /// and of memory what is used. Beyond it the tables grow.
 const CONNECTIONS_SET_ASIDE_MAX: usize = 1 << 20;
@@ -261,7 +257,9 @@ fn spawn(task: impl Future<Output = ()> + 'static) {
 fn listen_all(local: &Rc<Local>, listeners: Vec<Bound>) -> io::Result<()> {
     for bound in listeners {
         let address = bound.listener.address();
-        let listener = bound.listener.listen(local.limits.backlog, KEEP_ALIVE)?;
+        let listener = bound
+            .listener
+            .listen(local.limits.backlog, local.limits.tcp_keep_alive)?;
         if let Some(unpaced) = local.unpaced.filter(|_| address.ip().is_loopback()) {
             unpaced.set_on(&listener)?;
         }
@@ -333,9 +331,12 @@ async fn read_mailbox(
                 Command::Wake(task) => local.wake_task(task),
                 Command::Drain => local.start_draining(),
                 Command::Cut { reply } => {
-                    local.cut_all();
-                    let _ = reply.send(mailbox::dump(&local, Box::default()));
-                    ended.set(true);
+                    let (local, ended) = (local.clone(), ended.clone());
+                    spawn(async move {
+                        local.cut_all().await;
+                        let _ = reply.send(mailbox::dump(&local, Box::default()));
+                        ended.set(true);
+                    });
                 }
                 Command::Panic => panic!("asked to panic by a test"),
             }

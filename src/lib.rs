@@ -14,7 +14,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | 3 threads | `run`, `check`, `demo`, `core`, `sync`, `health`, `control`, `log` |
-//! | 2 connection | `conn`, `exchange`, `client`, `listen`, `dial`, `relay`, `lease`, `local` |
+//! | 2 connection | `conn`, `exchange`, `client`, `listen`, `dial`, `relay`, `lease`, `drain`, `local` |
 //! | 1 kernel | `ring`, `sys`: the only unsafe code |
 //! | 0 pure | `due`, `sniff`, `http`, `route`, `lookup`, `reply`, `metrics`, `outcome`, `protocol`, `proxy_protocol`, `protect`, `config` |
 //!
@@ -30,6 +30,7 @@ pub mod control;
 pub mod core;
 pub mod demo;
 pub mod dial;
+pub mod drain;
 pub mod due;
 pub mod exchange;
 pub mod health;

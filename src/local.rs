@@ -2,6 +2,7 @@
 //! seen by another thread; borrows last for one expression and never across an await.
 
 use crate::config::{HttpSettings, Limits, ProxySettings};
+use crate::drain::Drain;
 use crate::exchange::IdlePool;
 use crate::lease::Leases;
 use crate::lookup::LookupTable;
@@ -98,13 +99,11 @@ pub struct Local {
     warned: RefCell<Vec<Outcome>>,
     /// The next one to give away.
     connection_id: Cell<u64>,
-    draining: Cell<bool>,
+    pub drain: Drain,
     waiting_for_drain: RefCell<Vec<Waker>>,
     /// Makes what other threads wake the callable task of this number with.
     pub task_waker: Box<dyn Fn(usize) -> Waker>,
     callable_tasks: RefCell<Slab<Option<Waker>>>,
-    /// Clients between two requests, who have nothing to finish.
-    idle_clients: RefCell<Slab<Waker>>,
 }
 
 impl Local {
@@ -142,11 +141,10 @@ impl Local {
             listening: Cell::new(0),
             live: Default::default(),
             warned: RefCell::default(),
-            draining: Cell::new(false),
+            drain: Drain::default(),
             waiting_for_drain: RefCell::new(Vec::new()),
             task_waker: Box::new(|_| Waker::noop().clone()),
             callable_tasks: RefCell::default(),
-            idle_clients: RefCell::new(Slab::new()),
             limits,
             proxy,
             connection_id: Cell::new(fastrand::u64(..)),
@@ -158,29 +156,11 @@ impl Local {
         self.live.iter().map(Cell::get).sum()
     }
 
-    /// Whether the process is stopping: nothing new is accepted.
-    pub fn is_draining(&self) -> bool {
-        self.draining.get()
-    }
-
-    /// Makes every accept loop of the core come to its end.
-    pub fn start_draining(&self) {
-        self.draining.set(true);
+    pub(crate) fn wake_accept_loops(&self) {
         for waker in self.waiting_for_drain.take() {
             waker.wake();
         }
-        for (_, waker) in self.idle_clients.borrow().iter() {
-            waker.wake_by_ref();
-        }
         self.ring.stay_awake();
-    }
-
-    /// To be asked by a client's task for as long as it waits between two requests.
-    pub fn idle_client(&self) -> IdleClient<'_> {
-        IdleClient {
-            local: self,
-            key: None,
-        }
     }
 
     /// Gives the task that asks a number, by which other threads may wake it.
@@ -220,7 +200,7 @@ impl Local {
     }
 
     /// Every connection that is still open ends here, by the end of the core.
-    pub fn cut_all(&self) {
+    pub(crate) fn count_as_cut(&self) {
         let mut metrics = self.metrics.borrow_mut();
         for protocol in Protocol::ALL {
             for _ in 0..self.live[protocol.index()].take() {
@@ -289,34 +269,6 @@ impl Local {
 
     pub fn count_pipe_refused(&self) {
         self.count(Counter::PipesRefused);
-    }
-}
-
-/// A client between two requests: woken when the core drains, and known as long as this lives.
-pub struct IdleClient<'l> {
-    local: &'l Local,
-    key: Option<usize>,
-}
-
-impl IdleClient<'_> {
-    /// Ready once the core drains.
-    pub fn poll_drain(&mut self, context: &Context<'_>) -> Poll<()> {
-        if self.local.is_draining() {
-            return Poll::Ready(());
-        }
-        if self.key.is_none() {
-            let mut clients = self.local.idle_clients.borrow_mut();
-            self.key = Some(clients.insert(context.waker().clone()));
-        }
-        Poll::Pending
-    }
-}
-
-impl Drop for IdleClient<'_> {
-    fn drop(&mut self) {
-        if let Some(key) = self.key {
-            self.local.idle_clients.borrow_mut().remove(key);
-        }
     }
 }
 

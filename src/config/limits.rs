@@ -35,6 +35,10 @@ pub struct Limits {
     /// Without a byte in either direction; 1 h. Longer than the keep-alives of usual tunnels; without
     /// it a vanished peer holds two descriptors for ever.
     pub idle_deadline: Duration,
+    /// Silence after which the kernel probes whether a client or a backend is still there, with a
+    /// quarter of it between probes; the fourth without an answer ends the connection. 60 s, found after
+    /// two minutes: most networks forget a silent connection after five or more. 0: no probes.
+    pub tcp_keep_alive: Duration,
     /// Of a TLS ClientHello with its record headers, bytes; 64 KiB. Four times the largest single
     /// record, several times what post-quantum clients send.
     pub hello_bytes_max: usize,
@@ -108,6 +112,7 @@ impl Default for Limits {
             queue_deadline: Duration::from_secs(1),
             eject: EjectRules::default(),
             idle_deadline: Duration::from_secs(60 * 60),
+            tcp_keep_alive: Duration::from_secs(60),
             hello_bytes_max: 64 * KIB,
             request_head_bytes_max: 32 * KIB,
             backlog: 4096,

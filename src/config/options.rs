@@ -272,10 +272,16 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "Without a byte in either direction the connection ends; longer than usual keep-alives, because a peer that vanished would hold two descriptors for ever",
     ),
     one(
+        "tcp-keep-alive",
+        "DURATION",
+        "60s",
+        "After so much silence the kernel probes whether a client or a backend is still there, in seconds; the fourth probe without an answer, a quarter of it apart, ends the connection. A peer that vanished is found after two minutes and not at the idle deadline; 0s: never",
+    ),
+    one(
         "drain",
         "DURATION",
         "30s",
-        "After SIGTERM or SIGINT open connections may finish for this long; the usual grace of service managers",
+        "After SIGTERM or SIGINT open connections may finish for this long; the usual grace of service managers. Idle HTTP clients are let go over its first half, relays and tunnels reset over its second, so that not all come back in the same moment",
     ),
     one(
         "hello-bytes-max",

@@ -7,7 +7,7 @@ use crate::local::Local;
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
-use crate::relay::Begun;
+use crate::relay::{Begun, PROBED_AFTER};
 use crate::ring::Deadline;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -115,7 +115,17 @@ impl Contest {
                 return heard;
             }
         }
-        deadline.set(since + local.limits.idle_deadline);
+        let ends = since + local.limits.idle_deadline;
+        let probed_at = ends.min(local.ring.now() + PROBED_AFTER);
+        deadline.set(probed_at);
+        let heard = poll_fn(|context| self.poll(local, deadline, context)).await;
+        if heard.is_some() || probed_at == ends {
+            return heard;
+        }
+        for one in self.current.iter_mut().chain(&mut self.silent) {
+            one.reached.relay.probe(local);
+        }
+        deadline.set(ends);
         poll_fn(|context| self.poll(local, deadline, context)).await
     }
 

@@ -17,8 +17,9 @@ use crate::protocol::Protocol;
 /// Between two looks at whether the last connection has ended. Each look wakes every core once.
 const LOOK: Duration = Duration::from_millis(25);
 
-/// How long the cores may take to end.
-const CUT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the cores may take to end. What they cut has half a second of it to acknowledge what it was
+/// sent.
+const CUT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How the process came to its end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -14,6 +14,7 @@ use crate::lease::Lease;
 use crate::local::Local;
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
+use crate::relay::PROBED_AFTER;
 use crate::ring::Deadline;
 use std::future::Future;
 use std::pin::Pin;
@@ -192,6 +193,11 @@ impl<'s> Carry<'s> {
         if let Poll::Ready(outcome) = self.poll_client(context) {
             return Poll::Ready(self.failed(outcome));
         }
+        let (drain, span) = (&self.local.drain, self.local.limits.drain);
+        if drain.asks_exchange(self.order.head_complete, span) {
+            self.upstream.socket.abort_on_close();
+            return Poll::Ready(self.failed(Outcome::CutAtDrain));
+        }
         if let Some(lease) = self.lease
             && lease.poll_end(context).is_ready()
         {
@@ -361,7 +367,12 @@ impl<'s> Carry<'s> {
     }
 
     fn set_deadline(&mut self, deadline: &Deadline) {
-        self.patience.set = self.due();
+        let probed_at = match self.upstream.is_probed {
+            true => None,
+            false => Some(self.local.ring.now() + PROBED_AFTER),
+        };
+        let due = self.due();
+        self.patience.set = probed_at.map_or(due, |probed_at| due.min(probed_at));
         deadline.set(self.patience.set);
     }
 
@@ -388,6 +399,10 @@ impl<'s> Carry<'s> {
                     self.upstream.socket.abort_on_close();
                 }
                 return Poll::Ready(self.failed(outcome));
+            }
+            if !std::mem::replace(&mut self.upstream.is_probed, true) {
+                let keep_alive = self.local.limits.tcp_keep_alive;
+                self.upstream.socket.probe_when_silent(keep_alive);
             }
             self.set_deadline(deadline);
         }

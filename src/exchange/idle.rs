@@ -52,6 +52,8 @@ pub struct Upstream {
     pub has_carried_body: bool,
     /// For how long the backend has said that it keeps the connection.
     pub kept_for: Option<Duration>,
+    /// A backend that vanishes is noticed.
+    pub is_probed: bool,
 }
 
 impl Upstream {
@@ -65,6 +67,7 @@ impl Upstream {
             reused: false,
             has_carried_body: false,
             kept_for: None,
+            is_probed: false,
         }
     }
 
@@ -110,6 +113,7 @@ struct Idle {
     until: Instant,
     has_carried_body: bool,
     kept_for: Option<Duration>,
+    is_probed: bool,
 }
 
 /// Left for one client, and for requests to one host.
@@ -151,9 +155,13 @@ impl IdlePool {
     }
 
     /// Closes what has waited for long enough at `now`, what its backend has closed, and what leads to
-    /// a backend that no route has any more; when the core `is_draining`, all.
-    fn sweep(&mut self, now: Instant, is_draining: bool) {
+    /// a backend that no route has any more; when the core `is_draining`, all. The others are probed
+    /// from now on.
+    fn sweep(&mut self, now: Instant, is_draining: bool, keep_alive: Duration) {
         let is_kept = |idle: &mut Idle| {
+            if !std::mem::replace(&mut idle.is_probed, true) {
+                idle.socket.probe_when_silent(keep_alive);
+            }
             !is_draining
                 && now < idle.until
                 && idle.backend.has_route()
@@ -312,6 +320,7 @@ impl Idle {
             is_bound,
             has_carried_body: self.has_carried_body,
             kept_for: self.kept_for,
+            is_probed: self.is_probed,
         }
     }
 }
@@ -359,6 +368,7 @@ pub fn put(
         until: local.ring.now() + idle_max,
         has_carried_body: upstream.has_carried_body,
         kept_for: upstream.kept_for,
+        is_probed: upstream.is_probed,
     };
     if is_bound {
         pool.put_owned(owner, host, idle);
@@ -388,6 +398,7 @@ pub async fn keep(local: Rc<Local>) {
         deadline.set(local.ring.now() + SWEEP);
         deadline.passed().await;
         let mut pool = local.idle.borrow_mut();
-        pool.sweep(local.ring.now(), local.is_draining());
+        let keep_alive = local.limits.tcp_keep_alive;
+        pool.sweep(local.ring.now(), local.is_draining(), keep_alive);
     }
 }

@@ -277,15 +277,15 @@ async fn wait(local: &Local, end: &mut ClientEnd, deadline: &Deadline, may_drain
     let watch = end
         .watch
         .get_or_insert_with(|| local.ring.readable(&end.socket));
-    let mut idle = may_drain.then(|| local.idle_client());
     let waited = poll_fn(|context| {
         if Pin::new(&mut *watch).poll(context).is_ready() {
             return Poll::Ready(Waited::Readable);
         }
-        if let Some(idle) = &mut idle
-            && idle.poll_drain(context).is_ready()
-        {
-            return Poll::Ready(Waited::Draining);
+        if may_drain && let Some(leaves) = local.idle_leaves_at(deadline) {
+            if local.ring.now() >= leaves {
+                return Poll::Ready(Waited::Draining);
+            }
+            deadline.set_no_later(leaves);
         }
         deadline.poll_passed(context).map(|()| Waited::TooLong)
     })

@@ -32,6 +32,9 @@ const CALM_AFTER: Duration = Duration::from_secs(1);
 /// reset would go unseen until something is written to it. Most connections are over well before
 /// this; the others get a watch for errors.
 const HALF_CLOSED_GRACE: Duration = Duration::from_secs(1);
+/// A backend's connection that lives for this long gets keep-alive probes. Four system calls, 2 µs, that
+/// most connections of a busy proxy are over without.
+pub(crate) const PROBED_AFTER: Duration = Duration::from_millis(200);
 /// How soon it is first looked whether a peer has acknowledged the last bytes before a reset is
 /// passed on to it. Each look waits twice as long as the one before, up to the maximum.
 const FLUSH_STEP: Duration = Duration::from_millis(20);
@@ -77,6 +80,8 @@ pub struct Relay {
     backend_told: bool,
     /// The same of the backend's.
     client_told: bool,
+    /// A backend that vanishes is noticed.
+    is_probed: bool,
 }
 
 /// What has become of a connection whose head has been sent.
@@ -118,6 +123,7 @@ impl Relay {
             client_gone: false,
             backend_told: false,
             client_told: false,
+            is_probed: false,
         }
     }
 
@@ -183,6 +189,21 @@ impl Relay {
         self.live.answered(local);
     }
 
+    /// When to look first at what ends then.
+    fn with_probes(&self, local: &Local, ends: Instant) -> Instant {
+        match self.is_probed {
+            true => ends,
+            false => ends.min(local.ring.now() + PROBED_AFTER),
+        }
+    }
+
+    /// From now on it is noticed when the backend vanishes.
+    pub fn probe(&mut self, local: &Local) {
+        if !std::mem::replace(&mut self.is_probed, true) {
+            self.backend.probe_when_silent(local.limits.tcp_keep_alive);
+        }
+    }
+
     /// Whether the backend has left and the connection ends for it.
     fn lease_ends(&self, context: &Context<'_>) -> bool {
         let lease = self.lease.as_ref();
@@ -197,7 +218,7 @@ impl Relay {
 
     /// Runs until the connection has ended; `deadline` is the connection's own, free for use here.
     pub async fn run(&mut self, local: &Local, protocol: Protocol, deadline: &Deadline) -> Relayed {
-        deadline.set(local.ring.now() + local.limits.idle_deadline);
+        deadline.set(self.with_probes(local, local.ring.now() + local.limits.idle_deadline));
         let outcome = poll_fn(|context| self.poll(local, protocol, deadline, context)).await;
         self.up.abandon(local);
         self.down.abandon(local);
@@ -218,6 +239,12 @@ impl Relay {
                 let by = Some(local.ring.now() + REMOVAL_PATIENCE);
                 Box::pin(pass_reset_on(local, &self.client, deadline, by)).await;
             }
+            Outcome::IdleTimeout => {
+                self.backend.abort_on_close();
+                self.client.abort_on_close();
+            }
+            // The client's end is the business of who has asked.
+            Outcome::CutAtDrain => self.backend.abort_on_close(),
             _ => {}
         }
         self.count(local);
@@ -277,6 +304,9 @@ impl Relay {
         if self.lease_ends(context) {
             return Poll::Ready(Outcome::BackendRemoved);
         }
+        if local.drain.asks_relays() {
+            return Poll::Ready(Outcome::CutAtDrain);
+        }
         self.poll_deadline(local, deadline, context)
     }
 
@@ -298,6 +328,7 @@ impl Relay {
             deadline.set(idle_until.min(local.ring.now() + CALM_AFTER));
         }
         while deadline.poll_passed(context).is_ready() {
+            self.probe(local);
             let (patience, ending) = if self.client_gone {
                 (FLUSH_PATIENCE, Outcome::ClientReset)
             } else {
@@ -395,7 +426,14 @@ pub(crate) fn failed(watch: &mut Option<Operation>, context: &mut Context<'_>) -
 
 /// Lets the peer have what it was sent, for as long as it keeps acknowledging or until `by`, then
 /// resets it.
-async fn pass_reset_on(local: &Local, to: &Socket, deadline: &Deadline, by: Option<Instant>) {
+pub(crate) async fn pass_reset_on(
+    local: &Local,
+    to: &Socket,
+    deadline: &Deadline,
+    by: Option<Instant>,
+) {
+    // Also when the wait itself is cut short.
+    to.abort_on_close();
     let mut left = to.unacknowledged();
     let mut step = FLUSH_STEP;
     let mut patience_ends = by.unwrap_or(local.ring.now() + FLUSH_PATIENCE);
@@ -418,7 +456,6 @@ async fn pass_reset_on(local: &Local, to: &Socket, deadline: &Deadline, by: Opti
         left = now_left;
         step = (step * 2).min(FLUSH_STEP_MAX);
     }
-    to.abort_on_close();
 }
 
 #[cfg(test)]

@@ -55,6 +55,12 @@ impl Deadlines {
         });
     }
 
+    /// Wakes everybody who waits for a deadline, which does not pass for that.
+    pub fn wake_waiting(&self) {
+        let wakers = self.states.iter().filter_map(|state| state.waker.as_ref());
+        wakers.for_each(Waker::wake_by_ref);
+    }
+
     /// The tick and the wait for which a timer must be armed, unless the armed one is early enough.
     pub fn timer_wanted(&self) -> Option<(u64, Duration)> {
         let next = self.wheel.next_tick()?;
@@ -120,6 +126,25 @@ impl Deadline {
         let tick = deadlines.tick_at_or_after(at);
         deadlines.wheel.set(self.key, tick);
         deadlines.states[self.key as usize].passed = false;
+    }
+
+    /// As [`Deadline::set`], unless it passes before that.
+    pub fn set_no_later(&self, at: Instant) {
+        let deadlines = self.ring.0.deadlines.borrow();
+        let tick = deadlines.tick_at_or_after(at);
+        let is_set = deadlines.wheel.tick_of(self.key);
+        let passed = deadlines.states[self.key as usize].passed;
+        drop(deadlines);
+        if !passed && is_set.is_none_or(|set| tick < set) {
+            self.set(at);
+        }
+    }
+
+    /// A number from 0 to 1, another for each deadline of the ring; those of any that were made one after
+    /// the other are spread evenly (multiples of the golden ratio).
+    pub fn spread(&self) -> f64 {
+        const GOLDEN: u32 = 0x9e37_79b9;
+        f64::from(self.key.wrapping_mul(GOLDEN)) / f64::from(u32::MAX)
     }
 
     /// Ready once it has passed; registers the task otherwise.

@@ -110,6 +110,12 @@ impl Ring {
         self.0.stay_awake.set(true);
     }
 
+    /// Wakes every task that waits for a deadline, so that it looks around.
+    pub fn wake_waiting(&self) {
+        self.0.deadlines.borrow().wake_waiting();
+        self.stay_awake();
+    }
+
     /// Whether somebody said [`Ring::stay_awake`] since the last call. While so, the driver lets
     /// the tasks run instead of taking a turn.
     pub fn take_stay_awake(&self) -> bool {

@@ -68,6 +68,12 @@ impl Wheel {
         self.link(key);
     }
 
+    /// When it expires; `None` while it is set to nothing.
+    pub fn tick_of(&self, key: u32) -> Option<u64> {
+        let entry = &self.entries[key as usize];
+        entry.place.map(|_| entry.at_tick)
+    }
+
     /// Takes a deadline out.
     pub fn remove(&mut self, key: u32) {
         self.unlink(key);

@@ -109,17 +109,13 @@ impl Listener {
     }
 
     /// Starts to take connections. What accepted sockets inherit is set here once instead of per
-    /// connection: TCP_NODELAY, and keep-alive probes after `keep_alive` of silence.
+    /// connection: TCP_NODELAY, and keep-alive probes after `keep_alive` of silence; zero: none.
     pub fn listen(self, backlog: u32, keep_alive: Duration) -> io::Result<Rc<OwnedFd>> {
         let socket = self.socket;
         socket.set_tcp_nodelay(true)?;
-        let idle = keep_alive.max(Duration::from_secs(1));
-        socket.set_tcp_keepalive(
-            &socket2::TcpKeepalive::new()
-                .with_time(idle)
-                .with_interval((idle / 4).max(Duration::from_secs(1)))
-                .with_retries(4),
-        )?;
+        if !keep_alive.is_zero() {
+            super::socket::set_keep_alive(&socket, keep_alive)?;
+        }
         set_defer_accept(&socket, DEFER_ACCEPT_S)?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         Ok(Rc::new(socket.into()))

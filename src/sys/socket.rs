@@ -9,6 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// ip(7), Linux 6.3; not in libc.
 const IP_LOCAL_PORT_RANGE: i32 = 51;
@@ -94,6 +95,13 @@ impl Socket {
         let _ = self.set_option(libc::IPPROTO_TCP, libc::TCP_NODELAY, &1i32);
     }
 
+    /// See [`set_keep_alive`]. A unix socket needs none, and one that has failed says so elsewhere.
+    pub fn probe_when_silent(&self, silence: Duration) {
+        if !silence.is_zero() {
+            let _ = set_keep_alive(self, silence);
+        }
+    }
+
     /// Sends the end of stream behind everything sent so far. A peer that is gone already is no
     /// error: the other direction reports it.
     pub fn shutdown_write(&self) {
@@ -167,6 +175,18 @@ impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// Has the kernel probe a peer after so much silence, and thrice more, each a quarter of it apart (tcp(7),
+/// SO_KEEPALIVE). The kernel counts in seconds. Four system calls.
+pub(super) fn set_keep_alive(socket: &impl AsFd, silence: Duration) -> io::Result<()> {
+    let second = Duration::from_secs(1);
+    socket2::SockRef::from(socket).set_tcp_keepalive(
+        &socket2::TcpKeepalive::new()
+            .with_time(silence.max(second))
+            .with_interval((silence / 4).max(second))
+            .with_retries(4),
+    )
 }
 
 /// Lets the kernel keep a connection to itself until its first bytes are there (TCP_DEFER_ACCEPT).

@@ -40,6 +40,7 @@ fn every_option_is_read_from_all_three_places() {
         ("queue", "64"),
         ("queue-deadline", "2s"),
         ("idle-deadline", "2h"),
+        ("tcp-keep-alive", "61s"),
         ("drain", "31s"),
         ("hello-bytes-max", "32KiB"),
         ("request-head-bytes-max", "16KiB"),
