@@ -18,7 +18,6 @@ use crate::relay::failed;
 use crate::ring::{Deadline, Operation};
 use crate::route::{Address, Route};
 use crate::sys::{ForeignSource, Socket, SocketAddress};
-use queue::wait_for_place;
 use round::Next;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -55,9 +54,9 @@ pub async fn dial(
         let (mut backend, address) = match round.next(local, route, protocol, client) {
             Next::Backend(backend, address) => (backend, address),
             Next::Full => {
-                // Boxed, since hardly any connection ever waits.
-                let waiting = wait_for_place(local, route, protocol, client, round, deadline);
-                Box::pin(waiting).await?;
+                round
+                    .wait_for_place(local, route, protocol, client, deadline)
+                    .await?;
                 continue;
             }
             Next::Nothing => break,

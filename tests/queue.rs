@@ -206,3 +206,28 @@ fn who_waits_takes_what_comes_instead_of_a_place() {
     reset(served);
     assert_eq!(waiting.response().status(), 200);
 }
+
+/// What has answered one request answers the next, instead of being connected to anew for each that
+/// has waited.
+#[test]
+fn who_has_waited_uses_the_connection_that_became_free() {
+    let backend = support::http::scripted(|_, _| {
+        std::thread::sleep(Duration::from_millis(20));
+        Some(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec())
+    });
+    let member = format!("{} max=1", backend.member());
+    let proxy = Options::new()
+        .route("a.test", &[&member])
+        .args(&["--queue-deadline", "10s"])
+        .start();
+    std::thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| {
+                let answer = client::http_get(proxy.http(), "a.test", "/");
+                assert_eq!(answer.expect("an answer").status, 200);
+            });
+        }
+    });
+    assert!(queued(&proxy) > 0);
+    assert_eq!(backend.accepted(), 1);
+}

@@ -2,11 +2,13 @@
 //! backend may accept and still come to nothing.
 
 use super::live::{self, LiveBackend};
+use super::queue::wait_for_place;
 use crate::client::Client;
 use crate::local::Local;
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
+use crate::ring::Deadline;
 use crate::route::{Address, Backend, Choice, Chooser, Chosen, Moment, Route, Ticket, Wish};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -178,6 +180,40 @@ impl Round {
             local.warn_once(self.worst, backend.text());
         }
         self.worst
+    }
+
+    /// Waits for a place, or for whatever else is to be tried next, where the choice has come to
+    /// [`Choice::Full`].
+    ///
+    /// # Errors
+    /// [`Outcome::BackendsFull`], [`Outcome::ClientReset`].
+    pub async fn wait_for_place(
+        &mut self,
+        local: &Local,
+        route: &Arc<Route>,
+        protocol: Protocol,
+        client: &Client,
+        deadline: &Deadline,
+    ) -> Result<(), Outcome> {
+        // Boxed, since hardly any connection ever waits.
+        Box::pin(wait_for_place(
+            local, route, protocol, client, self, deadline,
+        ))
+        .await
+    }
+
+    /// Offers the place that was waited for to `user`, who gives it back where it has no use for it.
+    pub fn use_place<T>(
+        &mut self,
+        user: impl FnOnce(LiveBackend) -> Result<T, LiveBackend>,
+    ) -> Option<T> {
+        match user(self.place.take()?) {
+            Ok(used) => Some(used),
+            Err(place) => {
+                self.place = Some(place);
+                None
+            }
+        }
     }
 
     /// Waits, under this number, for a place at those that the last choice found full; `true`: all

@@ -285,17 +285,31 @@ pub fn take(
     connections_max: Option<NonZeroU32>,
     may_hold_body: bool,
 ) -> Option<Upstream> {
-    let mut pool = local.idle.borrow_mut();
-    let slot = backend.slot();
-    pool.by_slot.get(&slot)?;
+    local.idle.borrow().by_slot.get(&backend.slot())?;
     let live = LiveBackend::open(backend.clone(), connections_max)?;
+    take_for(local, live, may_hold_body).ok()
+}
+
+/// As [`take`], for one that is counted by `live` already, which comes back where there is none.
+pub fn take_for(
+    local: &Local,
+    live: LiveBackend,
+    may_hold_body: bool,
+) -> Result<Upstream, LiveBackend> {
+    let mut pool = local.idle.borrow_mut();
+    let is_meant = |idle: &Idle| may_hold_body || !idle.has_carried_body;
     loop {
-        let shared = &mut pool.by_slot.get_mut(&slot)?.shared;
-        let is_meant = |idle: &Idle| may_hold_body || !idle.has_carried_body;
-        let mut idle = shared.remove(shared.iter().rposition(is_meant)?);
+        let alike = pool.by_slot.get_mut(&live.backend().slot());
+        let youngest = alike.and_then(|alike| {
+            let shared = &mut alike.shared;
+            Some(shared.remove(shared.iter().rposition(is_meant)?))
+        });
+        let Some(mut idle) = youngest else {
+            return Err(live);
+        };
         pool.count -= 1;
         if idle.is_good(local) {
-            return Some(idle.into_use(live, false));
+            return Ok(idle.into_use(live, false));
         }
     }
 }

@@ -45,28 +45,41 @@ pub async fn h2c(
     local.count(Counter::Requests);
     let mut round = Round::new(local);
     let client = session.client;
-    let dialled = dial(local, &route, Protocol::Http, client, &mut round, deadline).await?;
-    story.set_backend(dialled.backend.text(), dialled.attempts);
-    let upstream = Upstream::fresh(dialled);
-    let received = end.pending();
-    if let Some(bytes) = introduce(
-        local,
-        session.client,
-        &upstream,
-        Some(&host),
-        received,
-        story,
-    )? {
-        *end = ClientEnd::new(end.socket.clone(), bytes);
-    }
-    let _listed = Listed::new(
-        local,
-        session.client,
-        &upstream.socket,
-        &upstream.backend,
-        &head_of(Some(&host)),
-        session.accepted,
-    );
+    let (upstream, _listed) = loop {
+        let dialled = dial(local, &route, Protocol::Http, client, &mut round, deadline).await?;
+        story.set_backend(dialled.backend.text(), dialled.attempts);
+        let upstream = Upstream::fresh(dialled);
+        let listed = Listed::new(
+            local,
+            client,
+            &upstream.socket,
+            &upstream.backend,
+            &head_of(Some(&host)),
+            session.accepted,
+        );
+        let received = end.pending();
+        let introduced = introduce(local, client, &upstream, Some(&host), received, story)?;
+        let first = introduced.as_deref().unwrap_or(received);
+        match upstream.socket.send(first) {
+            Ok(sent_bytes) => {
+                let mut metrics = local.metrics.borrow_mut();
+                metrics.count(Counter::BytesToBackend, sent_bytes as u64);
+                metrics.count(Counter::CopiedBytes, sent_bytes as u64);
+                *end = ClientEnd::new(end.socket.clone(), first[sent_bytes..].to_vec());
+                break (upstream, listed);
+            }
+            Err(error) if is_transient(&error) => {
+                *end = ClientEnd::new(end.socket.clone(), first.to_vec());
+                break (upstream, listed);
+            }
+            // It has had none of it.
+            Err(_) => {
+                let outcome = Outcome::BackendUnreachable;
+                upstream.backend.failed(local, outcome);
+                round.goes_on(local, &upstream.backend, outcome);
+            }
+        }
+    };
     let slot = upstream.backend.backend().slot();
     let lease = Lease::new(local, &route, Protocol::Http, Some(&host), slot);
     // A route that was replaced is not kept for as long as a tunnel may live.

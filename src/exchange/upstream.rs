@@ -66,15 +66,27 @@ pub async fn upstream(
         Some(round) => &mut **round,
         None => {
             let mut fresh = Round::new(local);
-            if let Some(first) = first(local, session, route, &fresh) {
-                if may_share
-                    && let Some(upstream) =
-                        idle::take(local, &first.backend, first.connections_max, may_hold_body)
-                {
-                    story.set_backend(upstream.backend.text(), 0);
-                    return Ok(upstream);
+            let idle = match first(local, session, route, &fresh) {
+                Choice::Backend(first) => {
+                    let idle =
+                        || idle::take(local, &first.backend, first.connections_max, may_hold_body);
+                    let idle = may_share.then(idle).flatten();
+                    fresh.begin_with(first);
+                    idle
                 }
-                fresh.begin_with(first);
+                Choice::Full => {
+                    fresh
+                        .wait_for_place(local, route, Protocol::Http, session.client, deadline)
+                        .await?;
+                    // Whose place it was has mostly left its connection behind.
+                    let idle = |live| idle::take_for(local, live, may_hold_body);
+                    fresh.use_place(|live| if may_share { idle(live) } else { Err(live) })
+                }
+                Choice::Nothing => None,
+            };
+            if let Some(upstream) = idle {
+                story.set_backend(upstream.backend.text(), 0);
+                return Ok(upstream);
             }
             &mut **round.insert(Box::new(fresh))
         }
@@ -101,20 +113,17 @@ pub async fn upstream(
 
 /// The backend to begin with: that of the client's last request, while the route and the backend's
 /// health are what they were, or a new choice. Without one, [`dial`] says why.
-fn first(local: &Local, session: &mut Session<'_>, route: &Route, round: &Round) -> Option<Chosen> {
+fn first(local: &Local, session: &mut Session<'_>, route: &Route, round: &Round) -> Choice {
     if let Some((id, last)) = session.last.take()
         && id == route.id()
         && Chooser::is_still_good(route, &last, Moment::of(local.ring.now()))
     {
-        return Some(Chosen {
+        return Choice::Backend(Chosen {
             connections_max: route.connections_max(&last),
             backend: last,
             is_trial: false,
             is_last_resort: false,
         });
     }
-    match round.choose(local, route, session.client) {
-        Choice::Backend(chosen) => Some(chosen),
-        Choice::Full | Choice::Nothing => None,
-    }
+    round.choose(local, route, session.client)
 }
