@@ -15,6 +15,10 @@ pub enum Outcome {
     BackendReset,
     /// No byte moved in either direction for the idle deadline.
     IdleTimeout,
+    /// One side had finished, and the other sent no byte for the half-closed deadline.
+    HalfClosedTimeout,
+    /// The client finished sending while its answer was awaited, and that ends requests here.
+    ClientFinished,
     /// The backend has left the host, whose option `removal` ends its connections.
     BackendRemoved,
     /// Still open when the drain deadline passed; cut by the stopping proxy.
@@ -78,11 +82,13 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const PLAIN: [Outcome; 32] = [
+    const PLAIN: [Outcome; 34] = [
         Outcome::Relayed,
         Outcome::ClientReset,
         Outcome::BackendReset,
         Outcome::IdleTimeout,
+        Outcome::HalfClosedTimeout,
+        Outcome::ClientFinished,
         Outcome::BackendRemoved,
         Outcome::CutAtDrain,
         Outcome::ClientLeft,
@@ -141,6 +147,8 @@ impl Outcome {
             Outcome::ClientReset => "client_reset",
             Outcome::BackendReset => "backend_reset",
             Outcome::IdleTimeout => "idle_timeout",
+            Outcome::HalfClosedTimeout => "half_closed_timeout",
+            Outcome::ClientFinished => "client_finished",
             Outcome::BackendRemoved => "backend_removed",
             Outcome::CutAtDrain => "cut_at_drain",
             Outcome::ClientLeft => "client_left",
@@ -194,6 +202,12 @@ impl Outcome {
             }
             Outcome::IdleTimeout => {
                 "no byte moved for the idle deadline; raise idle-deadline if such long silence is normal here"
+            }
+            Outcome::HalfClosedTimeout => {
+                "one side had finished sending, and no byte of the other came for the half-closed deadline; usual for clients that have left, otherwise raise half-closed-deadline"
+            }
+            Outcome::ClientFinished => {
+                "the client finished sending before it had its whole answer, and client-finished is abort; usual for clients that leave, set client-finished=wait if they still read"
             }
             Outcome::BackendRemoved => {
                 "the backend left the host, and its option removal ends connections then; set removal=keep, or a longer drain=, if they are to go on"

@@ -86,6 +86,8 @@ fn tls_answer(outcome: Outcome) -> Option<Box<[u8]>> {
         | Outcome::ClientReset
         | Outcome::BackendReset
         | Outcome::IdleTimeout
+        | Outcome::HalfClosedTimeout
+        | Outcome::ClientFinished
         | Outcome::CutAtDrain
         | Outcome::KeepAliveTimeout
         | Outcome::BodyTimeout
@@ -186,7 +188,9 @@ fn http_answer(outcome: Outcome, settings: &HttpSettings) -> Option<Box<[u8]>> {
             "408 Request Timeout",
             "The body of the request came too slowly.",
         ),
-        Outcome::ResponseTimeout => ("504 Gateway Timeout", "The backend did not answer in time."),
+        Outcome::ResponseTimeout | Outcome::HalfClosedTimeout => {
+            ("504 Gateway Timeout", "The backend did not answer in time.")
+        }
         Outcome::BackendRemoved => (
             "502 Bad Gateway",
             "The backend of this request was taken out of service.",
@@ -208,6 +212,7 @@ fn http_answer(outcome: Outcome, settings: &HttpSettings) -> Option<Box<[u8]>> {
         | Outcome::HealthCheck
         | Outcome::Relayed
         | Outcome::ClientReset
+        | Outcome::ClientFinished
         | Outcome::BackendReset
         | Outcome::IdleTimeout
         | Outcome::KeepAliveTimeout

@@ -154,6 +154,7 @@ impl Typed {
             idle_deadline: duration("idle-deadline", MILLISECOND..=30 * DAY)?,
             // The kernel takes 32,767 s at most.
             tcp_keep_alive: duration("tcp-keep-alive", Duration::ZERO..=9 * HOUR)?,
+            half_closed_deadline: duration("half-closed-deadline", MILLISECOND..=30 * DAY)?,
             // Below a kibibyte no real hello fits; above a mebibyte one connection's head costs
             // more than thousands of others.
             hello_bytes_max: bytes("hello-bytes-max", KIB..=MIB)?,

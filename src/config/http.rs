@@ -9,6 +9,7 @@ use super::error::{ConfigError, Fault};
 use super::typed::Typed;
 use super::value;
 use crate::http::Forwarding;
+use crate::route::ClientFinished;
 
 /// Largest page of one's own in bytes: it is sent at once, from memory.
 const PAGE_BYTES_MAX: u64 = 256 * 1024;
@@ -28,6 +29,8 @@ pub struct HttpSettings {
     pub hides_outcome: bool,
     /// HTML instead of the usual sentence, by status.
     pub pages: Vec<(u16, Arc<[u8]>)>,
+    /// What becomes of a request whose client finishes first, where the host does not say.
+    pub client_finished: ClientFinished,
     /// Whether an unknown host is told 404 instead of 421.
     pub unknown_is_404: bool,
 }
@@ -53,6 +56,9 @@ impl Typed {
             h2c: yes_no("h2c")?,
             hides_outcome: !yes_no("outcome-header")?,
             pages: self.all("error-page", page)?,
+            client_finished: self.value("client-finished", |text| {
+                value::word(text, &ClientFinished::WORDS)
+            })?,
             unknown_is_404: self.value("unknown-host", |text| {
                 value::word(text, &[("421", false), ("404", true)])
             })?,
@@ -122,7 +128,7 @@ pub(super) mod tests {
     use super::*;
 
     /// A value of each option of HTTP that is not its default.
-    pub(in crate::config) const HTTP_VALUES: [(&str, &str); 14] = [
+    pub(in crate::config) const HTTP_VALUES: [(&str, &str); 15] = [
         ("keep-alive-deadline", "61s"),
         ("body-deadline", "31s"),
         ("response-deadline", "62s"),
@@ -130,6 +136,7 @@ pub(super) mod tests {
         ("requests-per-connection-max", "9"),
         ("pool-per-backend", "8"),
         ("pool-per-core", "9"),
+        ("client-finished", "abort"),
         ("pool-idle-deadline", "29s"),
         ("forwarded", "x-real-ip,forwarded"),
         ("trusted-from", "10.0.0.0/8"),

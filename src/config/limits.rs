@@ -39,6 +39,8 @@ pub struct Limits {
     /// quarter of it between probes; the fourth without an answer ends the connection. 60 s, found after
     /// two minutes: most networks forget a silent connection after five or more. 0: no probes.
     pub tcp_keep_alive: Duration,
+    /// Without a byte of one side once the other has finished; 60 s. As long as a response may take.
+    pub half_closed_deadline: Duration,
     /// Of a TLS ClientHello with its record headers, bytes; 64 KiB. Four times the largest single
     /// record, several times what post-quantum clients send.
     pub hello_bytes_max: usize,
@@ -113,6 +115,7 @@ impl Default for Limits {
             eject: EjectRules::default(),
             idle_deadline: Duration::from_secs(60 * 60),
             tcp_keep_alive: Duration::from_secs(60),
+            half_closed_deadline: Duration::from_secs(60),
             hello_bytes_max: 64 * KIB,
             request_head_bytes_max: 32 * KIB,
             backlog: 4096,

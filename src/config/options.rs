@@ -278,6 +278,18 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "After so much silence the kernel probes whether a client or a backend is still there, in seconds; the fourth probe without an answer, a quarter of it apart, ends the connection. A peer that vanished is found after two minutes and not at the idle deadline; 0s: never",
     ),
     one(
+        "half-closed-deadline",
+        "DURATION",
+        "60s",
+        "Once one side has finished sending, the connection ends after so long without a byte of the other: an HTTP client that waits for its answer, a relay, a tunnel. Who has left looks like who still reads; as long as a response may take",
+    ),
+    one(
+        "client-finished",
+        "WORD",
+        "wait",
+        "What becomes of a request whose HTTP client finishes sending before it has its answer: wait, since it may still read, or abort at once, since most have left; hosts may say otherwise",
+    ),
+    one(
         "drain",
         "DURATION",
         "30s",

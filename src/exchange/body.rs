@@ -280,11 +280,13 @@ impl Mover {
                 // The end of the stream will still be there when what is held was given on, and after
                 // a failure there is one, too. Or else the pipe is full.
                 Ok(0) | Err(_) if held > 0 => return Ok(true),
-                Ok(0) => return Err(self.at_end_of_stream()),
-                Ok(received) => received,
-                // There is nothing, or urgent data, which splice(2) does not get past and a read does.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) => return Err(after_read_error(&error)),
+                Ok(received) if received > 0 => received,
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                    return Err(after_read_error(&error));
+                }
+                // There is nothing, or urgent data, which splice(2) does not get past and a read does;
+                // it says 0 there once the end of the stream is in.
+                _ => return Ok(false),
             };
             let is_short = pipe.is_short_fill(received, most);
             self.source_has_more = !is_short;

@@ -15,10 +15,11 @@ use crate::local::Local;
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
 use crate::relay::PROBED_AFTER;
-use crate::ring::Deadline;
+use crate::ring::{Deadline, Events, Operation};
+use crate::route::ClientFinished;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 /// What at least must come of a request's body in each span of the body deadline.
@@ -108,6 +109,11 @@ pub struct Carry<'s> {
     was_continued: bool,
     client_goes_on: bool,
     backend_goes_on: bool,
+    /// Since when the client is known to have finished sending.
+    client_finished: Option<Instant>,
+    /// Completes when a client that is not read from has failed, or has finished where that is not
+    /// known yet.
+    gone_watch: Option<Operation>,
     /// When the backend had been sent the request, or as much of it as there was.
     sent: Instant,
     patience: Patience,
@@ -151,6 +157,8 @@ impl<'s> Carry<'s> {
             was_continued: false,
             client_goes_on: false,
             backend_goes_on: false,
+            client_finished: None,
+            gone_watch: None,
             sent: local.ring.now(),
             patience: Patience {
                 outcome: Outcome::ResponseTimeout,
@@ -243,6 +251,7 @@ impl<'s> Carry<'s> {
         match moved {
             Moved::Whole => {
                 self.up_over = true;
+                self.gone_watch = None;
                 self.sent = Instant::now();
                 Poll::Pending
             }
@@ -305,25 +314,72 @@ impl<'s> Carry<'s> {
         }))
     }
 
-    /// Ready when the client has gone while it is waited for the backend. One that has finished
-    /// sending may still be reading; that it has gone then shows when it is written to, since a watch
-    /// for errors alone would complete at once for it.
+    /// Ready when the client has gone while it is waited for the backend, or has finished and that
+    /// ends its request. A client that has finished sending may still be reading: whether it is, only
+    /// what it is sent can tell, which a client that has left answers with a reset.
     fn poll_client(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
+        if !self.up_over {
+            // Nobody reads from the client while its request is stuck.
+            if !self.up.waits_for_target() || !ready!(self.poll_gone(context)).has_ended() {
+                return Poll::Pending;
+            }
+            // What is missing must not look like an end to the backend.
+            self.upstream.socket.abort_on_close();
+            return Poll::Ready(Outcome::ClientReset);
+        }
         let client = &mut *self.client;
-        if self.up_over && !client.has_spoken {
+        if !client.has_spoken {
             let local = self.local;
             let watch = client
                 .watch
                 .get_or_insert_with(|| local.ring.readable(&client.socket));
-            if let Poll::Ready(events) = Pin::new(watch).poll(context) {
-                client.watch = None;
-                client.has_spoken = true;
-                if events.has_ended() {
-                    return Poll::Ready(Outcome::ClientReset);
-                }
+            let events = ready!(Pin::new(watch).poll(context));
+            client.watch = None;
+            client.has_spoken = true;
+            if let Some(outcome) = self.client_ended(events) {
+                return Poll::Ready(outcome);
             }
         }
-        Poll::Pending
+        // What it has said is left unread, so the end behind it has to be told apart.
+        loop {
+            let events = ready!(self.poll_gone(context));
+            if let Some(outcome) = self.client_ended(events) {
+                return Poll::Ready(outcome);
+            }
+        }
+    }
+
+    /// Ready when the client has failed; also when it has finished, unless that is known or its
+    /// request is not over yet.
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Events> {
+        let (ring, socket) = (&self.local.ring, &self.client.socket);
+        let awaits_end = self.up_over && self.client_finished.is_none();
+        let watch = self.gone_watch.get_or_insert_with(|| match awaits_end {
+            true => ring.finished(socket),
+            false => ring.failed(socket),
+        });
+        let events = ready!(Pin::new(watch).poll(context));
+        self.gone_watch = None;
+        Poll::Ready(events)
+    }
+
+    /// Takes note of what has become of the client; how the connection ends, if it does.
+    fn client_ended(&mut self, events: Events) -> Option<Outcome> {
+        if events.has_ended() {
+            return Some(Outcome::ClientReset);
+        }
+        if !events.peer_finished() || self.client_finished.is_some() {
+            return None;
+        }
+        self.client_finished = Some(self.local.ring.now());
+        let said = self.order.route.options();
+        let said = said.and_then(|options| options.said.client_finished);
+        let finished = said.unwrap_or(self.local.http.client_finished);
+        (finished == ClientFinished::Abort).then(|| {
+            // An end of stream would be left unread by a backend that is at work.
+            self.upstream.socket.abort_on_close();
+            Outcome::ClientFinished
+        })
     }
 
     /// What is waited for, as how the connection ends when that does not come.
@@ -363,7 +419,15 @@ impl<'s> Carry<'s> {
             Outcome::BodyTimeout => limits.body_deadline,
             _ => limits.response_deadline,
         };
-        self.patience.since + span
+        let due = self.patience.since + span;
+        self.half_closed_due()
+            .map_or(due, |half_closed| half_closed.min(due))
+    }
+
+    /// When a client that has finished sending has waited long enough for a byte.
+    fn half_closed_due(&self) -> Option<Instant> {
+        let since = self.client_finished?.max(self.patience.since);
+        Some(since + self.local.limits.half_closed_deadline)
     }
 
     fn set_deadline(&mut self, deadline: &Deadline) {
@@ -398,7 +462,11 @@ impl<'s> Carry<'s> {
                 if !self.up_over {
                     self.upstream.socket.abort_on_close();
                 }
-                return Poll::Ready(self.failed(outcome));
+                let is_half_closed = self.half_closed_due().is_some_and(|due| now >= due);
+                return Poll::Ready(self.failed(match is_half_closed {
+                    true => Outcome::HalfClosedTimeout,
+                    false => outcome,
+                }));
             }
             if !std::mem::replace(&mut self.upstream.is_probed, true) {
                 let keep_alive = self.local.limits.tcp_keep_alive;

@@ -340,17 +340,17 @@ impl Direction {
             unreachable!("copied bytes are given before the next read")
         };
         match pipe.fill_from(from, most) {
-            Ok(0) => Err(Next::End(Ending::Finished)),
-            Ok(received) => {
+            Ok(received) if received > 0 => {
                 let is_short = pipe.is_short_fill(received, most);
                 self.pace.filled(received, is_short);
                 Ok(is_short)
             }
-            // There is nothing, or urgent data, which splice(2) does not get past and a read does.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.copy(local, from, to).map(|()| false)
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                Err(after_read_error(&error))
             }
-            Err(error) => Err(after_read_error(&error)),
+            // There is nothing, or urgent data, which splice(2) does not get past and a read does; it
+            // says 0 there once the end of the stream is in.
+            _ => self.copy(local, from, to).map(|()| false),
         }
     }
 }

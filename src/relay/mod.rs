@@ -7,8 +7,10 @@
 mod direction;
 pub(crate) mod pace;
 mod pool;
+mod reset;
 
 pub use pool::PipePool;
+pub(crate) use reset::pass_reset_on;
 
 use crate::dial::LiveBackend;
 use crate::lease::Lease;
@@ -19,6 +21,7 @@ use crate::protocol::Protocol;
 use crate::ring::{Deadline, Operation};
 use crate::sys::Socket;
 use direction::{Direction, Ending};
+use reset::flush_patience;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -35,13 +38,6 @@ const HALF_CLOSED_GRACE: Duration = Duration::from_secs(1);
 /// A backend's connection that lives for this long gets keep-alive probes. Four system calls, 2 µs, that
 /// most connections of a busy proxy are over without.
 pub(crate) const PROBED_AFTER: Duration = Duration::from_millis(200);
-/// How soon it is first looked whether a peer has acknowledged the last bytes before a reset is
-/// passed on to it. Each look waits twice as long as the one before, up to the maximum.
-const FLUSH_STEP: Duration = Duration::from_millis(20);
-const FLUSH_STEP_MAX: Duration = Duration::from_secs(1);
-/// A peer that takes none of the last bytes for this long gets the reset all the same. A phone may
-/// be without network for many seconds; a normal close would have its tail wait longer than this.
-const FLUSH_PATIENCE: Duration = Duration::from_secs(30);
 /// What a client gets in all when it is its backend that has left: the operator wants an end.
 const REMOVAL_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -73,6 +69,7 @@ pub struct Relay {
     last_moved: Instant,
     /// A direction waits for changes, and the deadline has been set to look after it.
     busy: bool,
+    /// One of the sides has finished, and the silence of the other counts from then on.
     half_closed: bool,
     /// The client has failed, and what it had sent before is still being given to the backend.
     client_gone: bool,
@@ -232,6 +229,14 @@ impl Relay {
             Outcome::ClientReset if !target_is_gone(&self.up) => {
                 Box::pin(pass_reset_on(local, &self.backend, deadline, None)).await;
             }
+            // Who waits for an end that has not come must not take this for it.
+            Outcome::HalfClosedTimeout => {
+                let waits = match self.up.ending() {
+                    Some(_) => &self.client,
+                    None => &self.backend,
+                };
+                Box::pin(pass_reset_on(local, waits, deadline, None)).await;
+            }
             // A reset for both: an end of stream would be taken for the regular end of whatever has
             // no framing of its own, and by many for that of a TLS stream too.
             Outcome::BackendRemoved => {
@@ -297,7 +302,7 @@ impl Relay {
             }
             if !self.client_gone {
                 self.client_gone = true;
-                deadline.set(local.ring.now() + FLUSH_PATIENCE);
+                deadline.set(local.ring.now() + flush_patience(local));
             }
         }
         // Behind the directions, so that what the backend has sent is given to a client that takes it.
@@ -319,8 +324,10 @@ impl Relay {
     ) -> Poll<Outcome> {
         let one_has_ended = self.up.ending().is_some() || self.down.ending().is_some();
         if one_has_ended && !self.half_closed {
+            let now = local.ring.now();
             self.half_closed = true;
-            deadline.set(local.ring.now() + HALF_CLOSED_GRACE);
+            self.last_moved = now;
+            deadline.set(now + HALF_CLOSED_GRACE.min(local.limits.half_closed_deadline));
         }
         if !self.busy && (self.up.is_busy() || self.down.is_busy()) {
             self.busy = true;
@@ -329,12 +336,7 @@ impl Relay {
         }
         while deadline.poll_passed(context).is_ready() {
             self.probe(local);
-            let (patience, ending) = if self.client_gone {
-                (FLUSH_PATIENCE, Outcome::ClientReset)
-            } else {
-                (local.limits.idle_deadline, Outcome::IdleTimeout)
-            };
-            let idle_until = self.last_moved + patience;
+            let (idle_until, ending) = self.idle_until(local);
             if local.ring.now() >= idle_until {
                 return Poll::Ready(ending);
             }
@@ -361,6 +363,22 @@ impl Relay {
             let _ = failed(&mut self.backend_watch, context);
         }
         Poll::Pending
+    }
+
+    /// How long nothing may move from now on, and how the connection ends then.
+    fn idle_until(&self, local: &Local) -> (Instant, Outcome) {
+        let limits = &local.limits;
+        if self.client_gone {
+            let until = self.last_moved + flush_patience(local);
+            return (until, Outcome::ClientReset);
+        }
+        let (patience, ending) = match self.half_closed {
+            true if limits.half_closed_deadline < limits.idle_deadline => {
+                (limits.half_closed_deadline, Outcome::HalfClosedTimeout)
+            }
+            _ => (limits.idle_deadline, Outcome::IdleTimeout),
+        };
+        (self.last_moved + patience, ending)
     }
 
     fn note_progress(&mut self, local: &Local, protocol: Protocol) {
@@ -421,40 +439,6 @@ pub(crate) fn failed(watch: &mut Option<Operation>, context: &mut Context<'_>) -
     match Pin::new(operation).poll(context) {
         Poll::Ready(events) => events.has_failed(),
         Poll::Pending => false,
-    }
-}
-
-/// Lets the peer have what it was sent, for as long as it keeps acknowledging or until `by`, then
-/// resets it.
-pub(crate) async fn pass_reset_on(
-    local: &Local,
-    to: &Socket,
-    deadline: &Deadline,
-    by: Option<Instant>,
-) {
-    // Also when the wait itself is cut short.
-    to.abort_on_close();
-    let mut left = to.unacknowledged();
-    let mut step = FLUSH_STEP;
-    let mut patience_ends = by.unwrap_or(local.ring.now() + FLUSH_PATIENCE);
-    let mut watch = (left > 0).then(|| local.ring.failed(to));
-    while left > 0 && local.ring.now() < patience_ends {
-        deadline.set(local.ring.now() + step);
-        let gone = poll_fn(|context| {
-            if failed(&mut watch, context) {
-                return Poll::Ready(true);
-            }
-            deadline.poll_passed(context).map(|()| false)
-        });
-        if gone.await {
-            break;
-        }
-        let now_left = to.unacknowledged();
-        if now_left < left && by.is_none() {
-            patience_ends = local.ring.now() + FLUSH_PATIENCE;
-        }
-        left = now_left;
-        step = (step * 2).min(FLUSH_STEP_MAX);
     }
 }
 

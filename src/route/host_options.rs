@@ -14,7 +14,7 @@ use super::share::whole_number;
 const MARK: char = '@';
 
 /// The options there are, as a message names them.
-const KNOWN: &str = "redirect, unknown, acme, balance, slow-start, queue, removal, reuse, max-connections, max-rate, check, check-path, check-status, check-name, check-interval, check-timeout, check-rise and check-fall";
+const KNOWN: &str = "redirect, unknown, acme, balance, slow-start, queue, removal, reuse, client-finished, max-connections, max-rate, check, check-path, check-status, check-name, check-interval, check-timeout, check-rise and check-fall";
 
 /// Members that answer challenges; they are asked one after the other, so more help nobody.
 const ACME_MAX: usize = 64;
@@ -44,6 +44,8 @@ pub struct HostOptions {
     pub removal: Option<Removal>,
     /// Who may have a connection to a backend after the client that had it.
     pub reuse: Option<Reuse>,
+    /// What becomes of a request whose client finishes first; `None`: as everywhere.
+    pub client_finished: Option<ClientFinished>,
     /// Live connections of the host.
     pub connections_max: Option<NonZeroU32>,
     /// New connections of the host in a second.
@@ -106,6 +108,35 @@ impl Reuse {
             Reuse::Never => "never",
             Reuse::Safe => "safe",
             Reuse::Always => "always",
+        }
+    }
+}
+
+/// What becomes of a request whose HTTP client finishes sending before it has its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ClientFinished {
+    /// It goes on, since the client may still read.
+    #[default]
+    Wait,
+    /// It ends at once.
+    Abort,
+}
+
+impl ClientFinished {
+    pub const WORDS: [(&str, ClientFinished); 2] = [
+        ("wait", ClientFinished::Wait),
+        ("abort", ClientFinished::Abort),
+    ];
+
+    fn parse(text: &str) -> Option<ClientFinished> {
+        let known = Self::WORDS.iter().find(|(word, _)| *word == text);
+        known.map(|(_, value)| *value)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            ClientFinished::Wait => "wait",
+            ClientFinished::Abort => "abort",
         }
     }
 }
@@ -203,6 +234,11 @@ impl HostOptions {
                 let form = "reuse=never, reuse=safe or reuse=always";
                 self.reuse = Some(named.ok_or_else(|| want(form))?);
             }
+            ("client-finished", value) => {
+                let form = "client-finished=wait or client-finished=abort";
+                let known = ClientFinished::parse(value);
+                self.client_finished = Some(known.ok_or_else(|| want(form))?);
+            }
             ("max-connections", _) => {
                 let form = "a number of connections, as in max-connections=1000";
                 self.connections_max = Some(number().ok_or_else(|| want(form))?);
@@ -253,6 +289,8 @@ impl HostOptions {
         said.extend(self.removal.map(|removal| ("removal", removal.to_string())));
         let reuse = |reuse: Reuse| ("reuse", reuse.name().to_owned());
         said.extend(self.reuse.map(reuse));
+        let word = |finished: ClientFinished| ("client-finished", finished.name().to_owned());
+        said.extend(self.client_finished.map(word));
         let count = |max: NonZeroU32| ("max-connections", max.to_string());
         said.extend(self.connections_max.map(count));
         said.extend(self.rate_max.map(|max| ("max-rate", max.to_string())));
@@ -306,6 +344,7 @@ mod tests {
             "@queue=0",
             "@removal=drain=1500ms",
             "@reuse=never",
+            "@client-finished=abort",
             "@max-connections=1000",
             "@max-rate=20",
             "@check=http",
@@ -330,6 +369,7 @@ mod tests {
                 "@queue=0",
                 "@removal=drain=1s500ms",
                 "@reuse=never",
+                "@client-finished=abort",
                 "@max-connections=1000",
                 "@max-rate=20",
                 "@check=http",
@@ -385,6 +425,7 @@ mod tests {
             "@queue=70000",
             "@queue=-1",
             "@removal=drain",
+            "@client-finished=go-on",
             "@removal=drain=0s",
             "@reuse=often",
             "@max-connections=0",

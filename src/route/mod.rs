@@ -27,7 +27,7 @@ pub use health_check::{Check, CheckKind};
 pub use host::fuzz_host;
 pub use host::{Host, HostError};
 pub use host_options::{
-    EntryError, HostOptions, Removal, Reuse, as_option, check_entry, option_entry,
+    ClientFinished, EntryError, HostOptions, Removal, Reuse, as_option, check_entry, option_entry,
 };
 pub use key::{Key, KeyError};
 pub use master::{Change, Layer, Master, Seen};

@@ -41,6 +41,7 @@ fn every_option_is_read_from_all_three_places() {
         ("queue-deadline", "2s"),
         ("idle-deadline", "2h"),
         ("tcp-keep-alive", "61s"),
+        ("half-closed-deadline", "70s"),
         ("drain", "31s"),
         ("hello-bytes-max", "32KiB"),
         ("request-head-bytes-max", "16KiB"),
