@@ -53,11 +53,11 @@ impl Listening {
             local
                 .until_drain(self.accept_while_there_is_room(&mut serve))
                 .await;
-            if local.room.is_full() {
+            if local.is_full() {
                 self.begin_episode("the limit of open files leaves no room for more connections");
                 self.take_accepted(&mut serve).await;
             }
-            while local.room.is_full() && !local.is_draining() {
+            while local.is_full() && !local.is_draining() {
                 self.rest(PAUSE).await;
             }
         }
@@ -65,7 +65,7 @@ impl Listening {
     }
 
     async fn accept_while_there_is_room(&mut self, serve: &mut impl FnMut(OwnedFd)) {
-        while !self.local.room.is_full() {
+        while !self.local.is_full() {
             let one_by_one = self.local.room.is_tight(self.local.limits.backlog);
             if one_by_one != self.accepts.one_by_one() {
                 self.take_accepted(serve).await;

@@ -1,6 +1,10 @@
 //! What belongs to one core and is shared by its connections. Nothing in here is ever locked or
 //! seen by another thread; borrows last for one expression and never across an await.
 
+mod room;
+
+pub use room::{IdleCount, Room};
+
 use crate::config::{HttpSettings, Limits, ProxySettings};
 use crate::drain::Drain;
 use crate::exchange::IdlePool;
@@ -8,7 +12,6 @@ use crate::lease::Leases;
 use crate::lookup::LookupTable;
 use crate::metrics::{CoreMetrics, Counter};
 use crate::outcome::Outcome;
-use crate::protect::{ClientLimits, HostLimits, LimitSettings};
 use crate::protocol::Protocol;
 use crate::relay::PipePool;
 use crate::reply::HttpAnswers;
@@ -19,53 +22,13 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
 
 use slab::Slab;
 
 /// Bytes of the buffer that all connections of a core copy through. It stays in the cache of the
 /// core; four times the usual TLS record, so that one read empties most sockets.
 const BUFFER_BYTES: usize = 64 * 1024;
-
-/// How many connections the process may hold, shared by all cores: each needs two descriptors, and
-/// a connection is better left in the backlog than accepted without one for its backend.
-#[derive(Debug)]
-pub struct Room {
-    connections: AtomicUsize,
-    connections_max: usize,
-    /// `None` without a limit.
-    pub client_limits: Option<ClientLimits>,
-    pub host_limits: HostLimits,
-}
-
-impl Room {
-    pub fn new(connections_max: usize, limits: &LimitSettings) -> Room {
-        Room {
-            connections: AtomicUsize::new(0),
-            connections_max,
-            client_limits: ClientLimits::new(limits, connections_max, Instant::now()),
-            host_limits: HostLimits::new(connections_max),
-        }
-    }
-
-    pub fn is_full(&self) -> bool {
-        self.connections.load(Ordering::Relaxed) >= self.connections_max
-    }
-
-    /// Whether all connections that may wait in a backlog of `backlog` could be too many, or more
-    /// than half of the room is taken.
-    pub fn is_tight(&self, backlog: u32) -> bool {
-        let taken = self.connections.load(Ordering::Relaxed);
-        let left = self.connections_max.saturating_sub(taken);
-        left <= (backlog as usize).max(self.connections_max / 2)
-    }
-
-    pub fn connections_max(&self) -> usize {
-        self.connections_max
-    }
-}
 
 /// The state of one core.
 pub struct Local {
@@ -132,7 +95,7 @@ impl Local {
             scratch: RefCell::new(Vec::with_capacity(BUFFER_BYTES)),
             http,
             answers,
-            idle: RefCell::default(),
+            idle: RefCell::new(IdlePool::new(room.idle_count(core))),
             leases: Leases::default(),
             room,
             lookup: None,
@@ -149,6 +112,17 @@ impl Local {
             proxy,
             connection_id: Cell::new(fastrand::u64(..)),
         }
+    }
+
+    /// Whether there is no room for another client. Connections that wait for a request give way
+    /// first; those of other cores with their next sweep.
+    pub fn is_full(&self) -> bool {
+        while self.room.is_full() {
+            if !self.idle.borrow_mut().drop_one() {
+                return true;
+            }
+        }
+        false
     }
 
     /// Connections accepted and not yet ended.
@@ -204,7 +178,7 @@ impl Local {
         let mut metrics = self.metrics.borrow_mut();
         for protocol in Protocol::ALL {
             for _ in 0..self.live[protocol.index()].take() {
-                self.room.connections.fetch_sub(1, Ordering::Relaxed);
+                self.room.end();
                 metrics.outcome(protocol, Outcome::CutAtDrain);
             }
         }
@@ -214,7 +188,7 @@ impl Local {
     pub fn connection_begins(&self, protocol: Protocol) {
         let live = &self.live[protocol.index()];
         live.set(live.get() + 1);
-        self.room.connections.fetch_add(1, Ordering::Relaxed);
+        self.room.begin();
         self.metrics.borrow_mut().count(Counter::Accepted, 1);
     }
 
@@ -222,7 +196,7 @@ impl Local {
     pub fn connection_ends(&self, protocol: Protocol, outcome: Outcome) {
         let live = &self.live[protocol.index()];
         live.set(live.get() - 1);
-        self.room.connections.fetch_sub(1, Ordering::Relaxed);
+        self.room.end();
         self.metrics.borrow_mut().outcome(protocol, outcome);
     }
 

@@ -111,7 +111,12 @@ pub fn run(
     }
 
     let shares = Shares::of(open_files, config.cores.len(), config.limits.pipes_per_core);
-    let room = Arc::new(Room::new(shares.connections_max, &config.client_limits));
+    let room = Arc::new(Room::new(
+        shares.descriptors,
+        config.cores.len(),
+        config.limits.pool_per_core,
+        &config.client_limits,
+    ));
     tracing::info!(
         cores = ?config.cores,
         kernel = %features,
@@ -202,7 +207,8 @@ fn start_core(
 /// is open at this moment and what the cores and the other threads are going to open stays out of
 /// the count.
 struct Shares {
-    connections_max: usize,
+    /// For clients, backends and idle connections.
+    descriptors: usize,
     pipes_per_core: usize,
 }
 
@@ -215,9 +221,8 @@ impl Shares {
             .unwrap_or(usize::MAX)
             .saturating_sub(taken);
         let pipes_per_core = (free / PIPES_SHARE / 2 / cores).min(pipes_per_core_max);
-        let for_connections = free - pipes_per_core * cores * 2;
         Shares {
-            connections_max: (for_connections / 2).max(1),
+            descriptors: free - pipes_per_core * cores * 2,
             pipes_per_core,
         }
     }

@@ -14,6 +14,7 @@ use socket2::{Domain, Socket, Type};
 use support::backend;
 use support::client::{self, Cut, Hello, Response};
 use support::flow::{Flow, Received};
+use support::http::Wire;
 use support::netns::Namespace;
 use support::process::Process;
 use support::proxy::{Options, Proxy};
@@ -74,6 +75,39 @@ fn without_descriptors_clients_wait_and_nobody_is_turned_away() {
     proxy.wait_for_outcome("http", "relayed", 10 + CLIENTS as u64);
     assert_eq!(proxy.outcome("http", "out_of_resources"), 0);
     assert_eq!(ask(&mut client::connect(proxy.http())), "one");
+}
+
+/// Connections that wait for a request give way to clients and their backends, on whatever core they
+/// are, to however many backends.
+#[test]
+fn without_descriptors_the_idle_pool_gives_way() {
+    const CLIENTS: usize = 40;
+    const BACKENDS: usize = 6;
+    for cores in ["0", "0-1"] {
+        let backends: Vec<_> = (0..BACKENDS).map(|_| backend::http("one")).collect();
+        let mut options = Options::new().cores(cores).file_limit(256);
+        for (n, backend) in backends.iter().enumerate() {
+            options = options.route(&format!("w{n}.test"), &[&backend.member()]);
+        }
+        let proxy = options.start();
+        let mut clients: Vec<_> = (0..CLIENTS).map(|_| Wire::connect(proxy.http())).collect();
+        for n in 0..BACKENDS {
+            // All at once, so that each needs a connection of its own.
+            for client in &mut clients {
+                client.send(format!("GET / HTTP/1.1\r\nHost: w{n}.test\r\n\r\n"));
+            }
+            for client in &mut clients {
+                let response = client.response();
+                assert_eq!(response.status(), 200, "w{n}.test, cores {cores}");
+            }
+        }
+        // As many connections to backends were made as descriptors do not allow to keep.
+        let made: usize = backends.iter().map(backend::Backend::accepted).sum();
+        assert!(made > 100, "{made}");
+        let idle: u64 = proxy.per_core("backends_idle").iter().sum();
+        assert!(idle > 0 && (2 * CLIENTS + idle as usize) < 200, "{idle}");
+        drop(clients);
+    }
 }
 
 /// Its body ends with the connection.

@@ -11,7 +11,7 @@
 //! for the response to the next request.
 
 use crate::dial::{Dialled, LiveBackend};
-use crate::local::Local;
+use crate::local::{IdleCount, Local};
 use crate::protocol::Protocol;
 use crate::ring::Operation;
 use crate::route::{Address, Backend, Chooser, Delivery, Host, Moment, Route};
@@ -129,24 +129,34 @@ struct OfBackend {
 }
 
 /// One core's idle connections.
-#[derive(Default)]
 pub struct IdlePool {
     by_slot: HashMap<u32, OfBackend>,
     by_owner: HashMap<u64, Vec<Owned>>,
     last_owner: u64,
-    count: usize,
+    count: IdleCount,
     keeper: Option<Waker>,
     hasher: RandomState,
 }
 
 impl IdlePool {
+    pub fn new(count: IdleCount) -> IdlePool {
+        IdlePool {
+            by_slot: HashMap::new(),
+            by_owner: HashMap::new(),
+            last_owner: 0,
+            count,
+            keeper: None,
+            hasher: RandomState::new(),
+        }
+    }
+
     /// How many connections wait.
     pub fn len(&self) -> usize {
-        self.count
+        self.count.get()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.len() == 0
     }
 
     /// What tells the hosts apart that a client asks in turn.
@@ -172,20 +182,21 @@ impl IdlePool {
             idle.owned_count = 0;
             !idle.shared.is_empty()
         });
-        self.count = self.by_slot.values().map(|idle| idle.shared.len()).sum();
+        let mut count: usize = self.by_slot.values().map(|idle| idle.shared.len()).sum();
         self.by_owner.retain(|_, owned| {
             owned.retain_mut(|owned| is_kept(&mut owned.idle));
             for owned in owned.iter() {
                 let slot = owned.idle.backend.slot();
                 self.by_slot.entry(slot).or_default().owned_count += 1;
             }
-            self.count += owned.len();
+            count += owned.len();
             !owned.is_empty()
         });
+        self.count.set(count);
     }
 
     fn owned_left(&mut self, slot: u32) {
-        self.count -= 1;
+        self.count.set(self.len() - 1);
         if let Some(idle) = self.by_slot.get_mut(&slot) {
             idle.owned_count -= 1;
         }
@@ -201,6 +212,22 @@ impl IdlePool {
         if found.is_some() {
             self.owned_left(slot);
         }
+    }
+
+    /// Closes one that has waited for long, of some backend; false: there is none.
+    pub fn drop_one(&mut self) -> bool {
+        let mut backends = self.by_slot.iter_mut();
+        if let Some((_, idle)) = backends.find(|(_, idle)| !idle.shared.is_empty()) {
+            idle.shared.remove(0);
+            self.count.set(self.len() - 1);
+            return true;
+        }
+        let owned = self.by_owner.values_mut().find(|all| !all.is_empty());
+        let Some(owned) = owned.map(|all| all.remove(0)) else {
+            return false;
+        };
+        self.owned_left(owned.idle.backend.slot());
+        true
     }
 
     fn forget_owner(&mut self, owner: u64) {
@@ -228,7 +255,7 @@ impl IdlePool {
         all.push(Owned { host, idle });
         let oldest = (all.len() > OWNED_MAX).then(|| all.remove(0));
         self.by_slot.entry(slot).or_default().owned_count += 1;
-        self.count += 1;
+        self.count.set(self.len() + 1);
         if let Some(oldest) = oldest {
             self.owned_left(oldest.idle.backend.slot());
         }
@@ -307,7 +334,7 @@ pub fn take_for(
         let Some(mut idle) = youngest else {
             return Err(live);
         };
-        pool.count -= 1;
+        pool.count.set(pool.len() - 1);
         if idle.is_good(local) {
             return Ok(idle.into_use(live, false));
         }
@@ -365,9 +392,13 @@ pub fn put(
     let per_backend = connections_max.map_or(limits.pool_per_backend, |max| {
         limits.pool_per_backend.min(max.get() as usize)
     });
-    let has_room = alike < per_backend && pool.count < limits.pool_per_core;
+    let has_room = alike < per_backend && pool.len() < limits.pool_per_core;
     let idle_max = upstream.idle_max(local);
     if !has_room || idle_max.is_zero() || local.is_draining() {
+        return;
+    }
+    // An older one goes rather than this, which was just of use.
+    if !local.room.has_idle_room() && !pool.drop_one() {
         return;
     }
     let is_bound = upstream.is_bound;
@@ -388,7 +419,7 @@ pub fn put(
         pool.put_owned(owner, host, idle);
     } else {
         pool.by_slot.entry(slot).or_default().shared.push(idle);
-        pool.count += 1;
+        pool.count.set(pool.len() + 1);
     }
     if let Some(keeper) = pool.keeper.take() {
         keeper.wake();
@@ -414,5 +445,6 @@ pub async fn keep(local: Rc<Local>) {
         let mut pool = local.idle.borrow_mut();
         let keep_alive = local.limits.tcp_keep_alive;
         pool.sweep(local.ring.now(), local.is_draining(), keep_alive);
+        while local.room.has_too_many_idle() && pool.drop_one() {}
     }
 }
