@@ -64,10 +64,10 @@ pub(super) async fn is_cluster(connection: &mut MultiplexedConnection) -> Result
     }
 }
 
-/// Whether this is an answer of the server about this one command. What it says of itself as a whole
-/// (LOADING, MASTERDOWN) is about the connection.
+/// Whether the server, or a balancer in front of it, answered but not this. In whatever words: what is
+/// wrong with it as a whole shows with the commands that are needed.
 fn is_refused(error: &RedisError) -> bool {
-    matches!(error.code(), Some("NOPERM" | "ERR")) || error.kind() == redis::ErrorKind::Parse
+    error.code().is_some() || error.kind() == redis::ErrorKind::Parse
 }
 
 /// `master`, or `slave` with host, port and the state of the link: connect, connecting, handshake,
