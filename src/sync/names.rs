@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::config::{FAILING_LOOKUPS_MAX, LOOKUPS_MAX};
+use super::config::{FAILING_LOOKUPS_MAX, LOOKUPS_MAX, RENEWALS_MAX, RENEWALS_TURN};
 use crate::due::{DueQueue, Ticket};
 use crate::protect::{BackendPolicy, Denied};
 use crate::route::{Backend, MemberAddress};
@@ -28,6 +28,8 @@ pub(super) struct Book {
     /// Look-ups under way, of those expected to be answered and of those that fail.
     asking: usize,
     asking_failing: usize,
+    /// Since when answered names are counted that are asked for again, and how many.
+    turn: Option<(Instant, usize)>,
     counts: Counts,
     ttl_min: Duration,
     ttl_max: Duration,
@@ -104,6 +106,7 @@ impl Book {
             waiting: Default::default(),
             asking: 0,
             asking_failing: 0,
+            turn: None,
             counts: Counts::default(),
             ttl_min,
             ttl_max: ttl_max.max(ttl_min),
@@ -147,7 +150,11 @@ impl Book {
     /// has any more are forgotten when it would be their turn.
     pub(super) fn ask(&mut self, now: Instant) -> Option<Question> {
         loop {
-            let open = self.open_classes();
+            let open = self.open_classes().filter(|class| match class {
+                Class::Answered => self.next_turn().is_none_or(|next| next <= now),
+                Class::New | Class::Failing => true,
+            });
+            let open: Vec<Class> = open.collect();
             let name = open
                 .into_iter()
                 .find_map(|class| self.waiting[class as usize].pop_due(now))?;
@@ -160,6 +167,12 @@ impl Book {
                 continue;
             }
             let is_patient = entry.class == Class::Failing;
+            if entry.class == Class::Answered {
+                self.turn = match self.turn {
+                    Some((since, count)) if now < since + RENEWALS_TURN => Some((since, count + 1)),
+                    _ => Some((now, 1)),
+                };
+            }
             *self.share(is_patient) += 1;
             return Some(Question { name, is_patient });
         }
@@ -167,12 +180,23 @@ impl Book {
 
     /// When the next name is due whose share has room.
     pub(super) fn next(&self) -> Option<Instant> {
-        let open = self.open_classes().into_iter();
-        open.filter_map(|class| self.waiting[class as usize].next_due())
-            .min()
+        let due = |class| {
+            let due = self.waiting[class as usize].next_due()?;
+            Some(match class {
+                Class::Answered => self.next_turn().map_or(due, |turn| turn.max(due)),
+                Class::New | Class::Failing => due,
+            })
+        };
+        self.open_classes().filter_map(due).min()
     }
 
-    fn open_classes(&self) -> impl IntoIterator<Item = Class> + use<> {
+    /// Before when no answered name is asked for again, if this turn has had its share of them.
+    fn next_turn(&self) -> Option<Instant> {
+        let (since, _) = self.turn.filter(|(_, count)| *count >= RENEWALS_MAX)?;
+        Some(since + RENEWALS_TURN)
+    }
+
+    fn open_classes(&self) -> impl Iterator<Item = Class> + use<> {
         let expected = (self.asking < LOOKUPS_MAX).then_some([Class::New, Class::Answered]);
         let failing = (self.asking_failing < FAILING_LOOKUPS_MAX).then_some(Class::Failing);
         expected.into_iter().flatten().chain(failing)

@@ -175,13 +175,39 @@ fn dead_names_take_nothing_from_the_living() {
     assert_eq!(book.counts().unresolved, dead.len());
     // When all of the living are due again they are asked for at once, beside the dead.
     now += 10 * SECOND;
-    assert_eq!(due(&mut book, now).len(), LOOKUPS_MAX);
+    assert_eq!(due(&mut book, now).len(), RENEWALS_MAX);
     for question in &under_way {
         book.fail(question, now);
     }
     let next = due(&mut book, now);
     assert_eq!(next.len(), FAILING_LOOKUPS_MAX);
     assert!(next.iter().all(|question| question.is_patient));
+}
+
+#[test]
+fn renewing_has_its_bounds_however_many_names_are_due() {
+    let start = Instant::now();
+    let mut registry = Registry::new();
+    let mut book = book(300 * SECOND);
+    let kept = adopt(&mut book, &mut registry, "a", 3000, start);
+    let file_due = |book: &mut Book, now: Instant| {
+        let mut count = 0;
+        while let Some(question) = book.ask(now) {
+            book.answer(&question, vec![ip("10.0.0.1")], SECOND, now);
+            count += 1;
+        }
+        count
+    };
+    assert_eq!(file_due(&mut book, start), 3000, "the first time is free");
+    let mut now = start + 100 * SECOND;
+    let end = now + SECOND;
+    let mut asked = 0;
+    while now < end {
+        asked += file_due(&mut book, now);
+        now = book.next().unwrap();
+    }
+    assert_eq!(asked, 1000);
+    drop(kept);
 }
 
 #[test]
