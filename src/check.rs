@@ -1,5 +1,5 @@
 //! `pointsman check`: what would keep this configuration from running well on this machine, one
-//! line per item with cause and remedy. Reads, asks and tries; changes and binds nothing.
+//! line per item with cause and remedy. Reads, asks and tries; changes nothing, and takes no port.
 
 mod machine;
 mod routing;
@@ -7,12 +7,13 @@ mod source;
 mod trials;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::config::{Config, ConfigError, KernelVersion};
-use crate::protect::BackendPolicy;
-use crate::route::Member;
+use crate::config::{Config, ConfigErrors, KernelVersion, Refused};
+use crate::preflight;
 use crate::sync::SyncConfig;
+use crate::sys::{BindError, Listener};
 use machine::Proc;
 use routing::{Routing, Run};
 use source::Wanted;
@@ -23,8 +24,10 @@ pub enum Verdict {
     Ok,
     /// Runs, but not as well as it could or not for long.
     Warn,
-    /// Does not run.
+    /// Does not run here.
     Fail,
+    /// Does not run anywhere: the configuration is wrong.
+    Refused,
 }
 
 /// One line of the report.
@@ -56,6 +59,13 @@ impl Item {
         }
     }
 
+    fn refused(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Item {
+        Item {
+            verdict: Verdict::Refused,
+            ..Item::fail(name, found, remedy)
+        }
+    }
+
     fn fail(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Item {
         Item {
             verdict: Verdict::Fail,
@@ -70,7 +80,7 @@ impl fmt::Display for Item {
         let verdict = match self.verdict {
             Verdict::Ok => "ok",
             Verdict::Warn => "warn",
-            Verdict::Fail => "FAIL",
+            Verdict::Fail | Verdict::Refused => "FAIL",
         };
         write!(out, "{verdict:<5} {:<14} {}", self.name, self.found)?;
         if !self.remedy.is_empty() {
@@ -88,17 +98,24 @@ pub struct Report {
 
 impl Report {
     /// The report about a configuration that never came to be.
-    pub fn of_refused(error: &ConfigError) -> Report {
-        let found = format!("{}: {}", error.place, error.problem);
+    pub fn of_refused(errors: &ConfigErrors) -> Report {
+        let items = errors.iter().map(|error| {
+            let found = format!("{}: {}", error.place, error.problem);
+            Item::refused("configuration", found, error.remedy.clone())
+        });
         Report {
-            items: vec![Item::fail("configuration", found, error.remedy.clone())],
+            items: items.collect(),
         }
     }
 
-    /// 1 when any item failed.
+    /// As that of a start: 2 when the configuration is wrong, 1 when something else is in the way.
     pub fn exit_code(&self) -> u8 {
-        let failed = |item: &Item| item.verdict == Verdict::Fail;
-        self.items.iter().any(failed).into()
+        let is = |verdict| self.items.iter().any(|item| item.verdict == verdict);
+        match () {
+            () if is(Verdict::Refused) => 2,
+            () if is(Verdict::Fail) => 1,
+            () => 0,
+        }
     }
 }
 
@@ -110,14 +127,14 @@ impl fmt::Display for Report {
     }
 }
 
-type RoutesFile = dyn Fn(&Path, &BackendPolicy, &mut Wanted) -> Result<String, String>;
-
 /// What is tried out. `Ok` says what was found, `Err` cause and remedy in one text. Those that read
 /// routes note which foreign sources the routes want.
 struct Trials<'a> {
     ring: &'a dyn Fn(Option<KernelVersion>) -> Result<String, String>,
     redis: &'a dyn Fn(&SyncConfig, &mut Wanted) -> Result<String, String>,
-    routes_file: &'a RoutesFile,
+    routes: &'a dyn Fn(&Config, &mut Wanted) -> Result<String, String>,
+    address: &'a dyn Fn(SocketAddr) -> Result<(), BindError>,
+    threads: &'a dyn Fn(&Config) -> Result<(), String>,
     run: &'a Run<'a>,
 }
 
@@ -126,7 +143,9 @@ pub fn check(config: &Config) -> Report {
     let trials = Trials {
         ring: &trials::ring,
         redis: &trials::redis,
-        routes_file: &trials::routes_file,
+        routes: &trials::routes,
+        address: &Listener::try_address,
+        threads: &preflight::try_threads,
         run: &trials::run,
     };
     check_below(Path::new("/"), config, &trials)
@@ -145,34 +164,37 @@ fn check_below(root: &Path, config: &Config, trials: &Trials<'_>) -> Report {
             ),
         ),
         machine.kernel(),
-        trial("io_uring", (trials.ring)(config.kernel_mask)),
+        of_trial("io_uring", (trials.ring)(config.kernel_mask)),
         machine.seccomp(),
-        machine.open_files(),
+        machine.open_files(config),
+        of_trial(
+            "threads",
+            (trials.threads)(config).map(|()| String::from("enough")),
+        ),
         machine.locked_memory(config),
         machine.backlog(config),
         machine.pipes(config),
         machine.ports(config),
         machine.local_ports(config),
-        machine.ipv6(config),
+        addresses(config, trials.address),
     ];
-    let mut wanted = Wanted::default();
-    for (_, member) in &config.sync.static_routes {
-        if let Ok(member) = Member::parse(member) {
-            wanted.add(&member);
-        }
+    if let Err(Refused(error)) = preflight::congestion(&config.backend_congestion) {
+        items.push(Item::refused("congestion", error, ""));
     }
     if let Some(path) = &config.latency_dir {
-        items.push(directory("latency-dir", path));
+        items.push(directory("latency-dir", path, Verdict::Refused));
     }
     if let Some(path) = &config.sync.snapshot {
         let parent = path.parent().filter(|parent| *parent != Path::new(""));
-        items.push(directory("snapshot", parent.unwrap_or(Path::new("."))));
+        let parent = parent.unwrap_or(Path::new("."));
+        // What cannot be saved is said in the log; it serves all the same.
+        items.push(directory("snapshot", parent, Verdict::Warn));
     }
-    if let Some(path) = &config.sync.routes_file {
-        items.push(trial(
-            "routes",
-            (trials.routes_file)(path, &config.sync.backend_policy, &mut wanted),
-        ));
+    let mut wanted = Wanted::default();
+    match (trials.routes)(config, &mut wanted) {
+        Ok(found) if config.sync.routes_file.is_some() => items.push(Item::ok("routes", found)),
+        Ok(_) => {}
+        Err(error) => items.push(Item::refused("routes", error, "")),
     }
     if config.sync.redis.is_some() {
         items.push(redis(
@@ -184,7 +206,7 @@ fn check_below(root: &Path, config: &Config, trials: &Trials<'_>) -> Report {
     Report { items }
 }
 
-fn trial(name: &'static str, result: Result<String, String>) -> Item {
+fn of_trial(name: &'static str, result: Result<String, String>) -> Item {
     match result {
         Ok(found) => Item::ok(name, found),
         // The text has its remedy already.
@@ -197,18 +219,44 @@ fn redis(config: &Config, result: Result<String, String>) -> Item {
     let sync = &config.sync;
     let other_source =
         sync.snapshot.is_some() || sync.routes_file.is_some() || !sync.static_routes.is_empty();
-    let mut item = trial("redis", result);
+    let mut item = of_trial("redis", result);
     if item.verdict == Verdict::Fail && other_source {
         item.verdict = Verdict::Warn;
     }
     item
 }
 
-fn directory(name: &'static str, path: &Path) -> Item {
+/// Whether the start can listen where it is told to.
+fn addresses(config: &Config, bind: &dyn Fn(SocketAddr) -> Result<(), BindError>) -> Item {
+    const NAME: &str = "addresses";
+    let listeners = config.listeners.iter();
+    let wanted = listeners.map(|listener| (listener.address, listener.required));
+    let mut is_v4_alone = false;
+    for (address, is_required) in wanted.chain(config.admin.map(|address| (address, true))) {
+        match bind(address) {
+            Ok(()) => {}
+            Err(error) if !is_required && error.lacks_family() => is_v4_alone = true,
+            Err(error) => return Item::fail(NAME, error.to_string(), ""),
+        }
+    }
+    if is_v4_alone {
+        return Item::warn(
+            NAME,
+            "this machine has no IPv6; :PORT listens on IPv4 only",
+            "enable IPv6, or write 0.0.0.0:PORT to say that it is meant",
+        );
+    }
+    Item::ok(NAME, "this machine has them")
+}
+
+fn directory(name: &'static str, path: &Path, otherwise: Verdict) -> Item {
+    let bad = |found: String, remedy: &str| Item {
+        verdict: otherwise,
+        ..Item::fail(name, found, remedy)
+    };
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => Item::ok(name, path.display().to_string()),
-        Ok(_) => Item::fail(
-            name,
+        Ok(_) => bad(
             format!("{} is no directory", path.display()),
             "name a directory",
         ),
@@ -217,10 +265,9 @@ fn directory(name: &'static str, path: &Path) -> Item {
             format!("{} does not exist", path.display()),
             "make it, and let the user that runs pointsman write into it",
         ),
-        Err(error) => Item::fail(
-            name,
+        Err(error) => bad(
             format!("{} cannot be looked at: {error}", path.display()),
-            "let this user read it",
+            "name another, or let this user read it",
         ),
     }
 }

@@ -13,7 +13,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 3 threads | `run`, `check`, `demo`, `core`, `sync`, `health`, `control`, `log` |
+//! | 3 threads | `run`, `check`, `preflight`, `demo`, `core`, `sync`, `health`, `control`, `log` |
 //! | 2 connection | `conn`, `exchange`, `client`, `listen`, `dial`, `relay`, `lease`, `drain`, `local` |
 //! | 1 kernel | `ring`, `sys`: the only unsafe code |
 //! | 0 pure | `due`, `sniff`, `http`, `route`, `lookup`, `reply`, `metrics`, `outcome`, `protocol`, `proxy_protocol`, `protect`, `config` |
@@ -42,6 +42,7 @@ pub mod log;
 pub mod lookup;
 pub mod metrics;
 pub mod outcome;
+pub mod preflight;
 pub mod protect;
 pub mod protocol;
 pub mod proxy_protocol;

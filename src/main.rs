@@ -1,13 +1,14 @@
 //! The `pointsman` command: reads the configuration, then runs, checks or demonstrates.
 
 use mimalloc::MiMalloc;
-use pointsman::config::{Action, ConfigError, LogLevel, ReadError, Typed, read};
+use pointsman::config::{Action, ConfigErrors, LogLevel, Refused, Typed, read};
 use pointsman::control::SignalEvents;
 use pointsman::demo::Demo;
 use pointsman::log::{Log, failure_line, print_line};
 use pointsman::protocol::Protocol;
 use pointsman::{check, run};
 use std::error::Error;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -25,18 +26,20 @@ fn main() -> ExitCode {
     match start() {
         Ok(code) => code,
         Err(error) => {
-            if let Some(ReadError::CommandLine(said)) = error.downcast_ref::<ReadError>() {
+            if let Some(said) = error.downcast_ref::<clap::Error>() {
                 let _ = said.print();
                 return ExitCode::from(said.exit_code() as u8);
             }
-            print_line(&format!("pointsman: {error}"));
+            for line in error.to_string().lines() {
+                print_line(&format!("pointsman: {line}"));
+            }
             exit_code(&*error)
         }
     }
 }
 
 fn exit_code(error: &(dyn Error + 'static)) -> ExitCode {
-    let of_configuration = error.is::<ReadError>() || error.is::<ConfigError>();
+    let of_configuration = error.is::<ConfigErrors>() || error.is::<Refused>();
     ExitCode::from(match of_configuration {
         true => WRONG_CONFIGURATION,
         false => CANNOT_START,
@@ -61,13 +64,14 @@ fn start() -> Result<ExitCode, Box<dyn Error>> {
                 }
                 Err(error) => check::Report::of_refused(&error),
             };
-            print!("{report}");
+            print_out(&report.to_string())?;
             Ok(ExitCode::from(report.exit_code()))
         }
         Action::Demo => {
             let demo = Demo::start(&mut typed)?;
             serve(&typed, signals, |listeners| {
-                println!("{}", demo.instructions(listeners));
+                // Who does not want to read it may still want the demo.
+                let _ = print_out(&format!("{}\n", demo.instructions(listeners)));
             })
         }
     }
@@ -90,4 +94,14 @@ fn serve(
             Ok(exit_code(&*error))
         }
     }
+}
+
+/// Writes to standard output, which may be full or closed.
+fn print_out(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.map_err(|error| {
+        let text = format!("standard output cannot be written: {error}; send it elsewhere");
+        io::Error::new(error.kind(), text)
+    })
 }

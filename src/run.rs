@@ -3,19 +3,21 @@
 
 mod ports;
 
-use crate::config::{BackendCongestion, Config, Limits, Machine};
+use crate::config::{Config, Limits, Machine, Refused};
 use crate::control::{Admin, Control, CoreReporter, Ended, LatencyDir, Reports, SignalEvents};
 use crate::core::{self, Bound, Command, CoreConfig, LOCKED_MEMORY_PER_CORE_BYTES, Mailbox};
 use crate::local::Room;
 use crate::log::{self, Log};
+use crate::preflight;
 use crate::protocol::Protocol;
 use crate::reply::HttpAnswers;
 use crate::ring;
 use crate::route::{Table, Update};
 use crate::sync::{self, SyncConfig, SyncHandle};
-use crate::sys::{Congestion, Limited, Socket, own_addresses, raise_limit};
+use crate::sys::{Limited, Socket, own_addresses, raise_limit};
 use ports::Ports;
 use std::error::Error;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -58,6 +60,9 @@ pub fn run(
     on_ready: impl FnOnce(&[(Protocol, SocketAddr)]),
 ) -> Result<Ended, Box<dyn Error>> {
     let open_files = raise_limit(Limited::OpenFiles, 0)?;
+    preflight::try_descriptors(&config, open_files)?;
+    preflight::try_threads(&config)?;
+    let unpaced = preflight::congestion(&config.backend_congestion)?;
     let lockable = raise_limit(
         Limited::LockedMemory,
         LOCKED_MEMORY_PER_CORE_BYTES * config.cores.len() as u64,
@@ -70,7 +75,8 @@ pub fn run(
         .latency_dir
         .as_deref()
         .map(LatencyDir::open)
-        .transpose()?;
+        .transpose()
+        .map_err(|error| Refused(error.to_string()))?;
     let Ports {
         admin,
         addresses,
@@ -90,7 +96,8 @@ pub fn run(
     sync_config.backend_policy = sync_config
         .backend_policy
         .with_listeners(addresses.clone(), own_addresses()?);
-    let sync = Arc::new(sync::start(sync_config, Box::new(publish))?);
+    let sync = sync::start(sync_config, Box::new(publish)).map_err(of_start)?;
+    let sync = Arc::new(sync);
     let reloading = sync.clone();
     let control = Control {
         drain: config.limits.drain,
@@ -150,7 +157,7 @@ pub fn run(
         features,
         room,
         lookup: config.lookup,
-        unpaced: congestion(&config.backend_congestion)?,
+        unpaced,
         looks_at_every_port: Socket::can_look_at_every_port(config.kernel_mask),
     };
     let mut mailboxes = Vec::new();
@@ -179,6 +186,14 @@ pub fn run(
     let ended = control.join();
     sync.stop();
     Ok(ended)
+}
+
+/// Whose fault it is: wrong routes are the operator's.
+fn of_start(error: io::Error) -> Box<dyn Error> {
+    match error.kind() {
+        io::ErrorKind::InvalidInput => Refused(error.to_string()).into(),
+        _ => error.into(),
+    }
 }
 
 /// Starts one core with the newest table, and makes sure that it hears of the next.
@@ -225,19 +240,6 @@ impl Shares {
             descriptors: free - pipes_per_core * cores * 2,
             pipes_per_core,
         }
-    }
-}
-
-/// What is asked for, as far as it differs from what every socket begins with.
-fn congestion(wanted: &BackendCongestion) -> Result<Option<Congestion>, String> {
-    match wanted {
-        BackendCongestion::Auto => Ok(Congestion::unpaced_if_system_paces()),
-        BackendCongestion::System => Ok(None),
-        BackendCongestion::Named(name) => Congestion::named(name).map(Some).map_err(|error| {
-            format!(
-                "--backend-congestion {name}: {error}; choose from sysctl net.ipv4.tcp_allowed_congestion_control, or load its module and give the process CAP_NET_ADMIN"
-            )
-        }),
     }
 }
 

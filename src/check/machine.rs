@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::Item;
 use crate::config::{Config, KernelVersion};
 use crate::core::LOCKED_MEMORY_PER_CORE_BYTES;
+use crate::preflight;
 
 /// The oldest kernel whose io_uring has what the ring needs.
 const KERNEL_MIN: KernelVersion = KernelVersion::new(5, 8);
@@ -130,11 +131,14 @@ impl Proc {
     }
 
     /// The process raises its soft limit to the hard one by itself.
-    pub fn open_files(&self) -> Item {
+    pub fn open_files(&self, config: &Config) -> Item {
         const NAME: &str = "open files";
         let Some((_, hard)) = self.limit("Max open files") else {
             return unknown(NAME, "self/limits");
         };
+        if let Err(error) = preflight::try_descriptors(config, hard) {
+            return Item::fail(NAME, error, "");
+        }
         let found = format!(
             "limit {hard}, room for {} connections",
             hard / DESCRIPTORS_PER_CONNECTION
@@ -278,37 +282,6 @@ impl Proc {
                 NAME,
                 format!("{found}; listening port {port} is among them and may be taken at a start"),
                 format!("add {port} to net.ipv4.ip_local_reserved_ports"),
-            ),
-        }
-    }
-
-    pub fn ipv6(&self, config: &Config) -> Item {
-        const NAME: &str = "ipv6";
-        let mut listeners = config.listeners.iter();
-        let wanted = listeners.clone().any(|listener| listener.address.is_ipv6());
-        let disabled = self.sysctl("net/ipv6/conf/all/disable_ipv6") == Some(1);
-        let there = self.root.join("net/if_inet6").exists() && !disabled;
-        if !wanted || there {
-            return Item::ok(
-                NAME,
-                if there {
-                    "there"
-                } else {
-                    "neither there nor asked for"
-                },
-            );
-        }
-        let required = listeners.find(|listener| listener.address.is_ipv6() && listener.required);
-        match required {
-            Some(listener) => Item::fail(
-                NAME,
-                format!("{} cannot be listened on without IPv6", listener.address),
-                "enable IPv6 or listen on IPv4 only",
-            ),
-            None => Item::warn(
-                NAME,
-                "not there; :PORT listens on IPv4 only",
-                "enable IPv6, or write 0.0.0.0:PORT to say that it is meant",
             ),
         }
     }

@@ -27,8 +27,6 @@ fn machine() -> tempfile::TempDir {
         ("sys/net/ipv4/ip_unprivileged_port_start", "1024\n"),
         ("sys/net/ipv4/ip_local_port_range", "32768\t60999\n"),
         ("sys/net/ipv4/ip_local_reserved_ports", "\n"),
-        ("sys/net/ipv6/conf/all/disable_ipv6", "0\n"),
-        ("net/if_inet6", ""),
     ] {
         set(&root, path, text);
     }
@@ -60,7 +58,9 @@ fn config(arguments: &[&str]) -> Config {
 const FINE: Trials<'_> = Trials {
     ring: &|_| Ok(String::from("there")),
     redis: &|_, _| Ok(String::from("answers")),
-    routes_file: &|_, _, _| Ok(String::from("3 routes")),
+    routes: &|_, _| Ok(String::from("3 routes")),
+    address: &|_| Ok(()),
+    threads: &|_| Ok(()),
     run: &|command| Err(command.join(" ")),
 };
 
@@ -129,45 +129,70 @@ fn each_shortcoming_is_found_and_has_a_remedy() {
             "local ports",
             Warn,
         ),
-        ("sys/net/ipv6/conf/all/disable_ipv6", "1", &[], "ipv6", Warn),
         (
-            "sys/net/ipv6/conf/all/disable_ipv6",
-            "1",
-            &["--http", "[::1]:0"],
-            "ipv6",
+            "self/limits",
+            "Max open files 20 20 files\n",
+            &[],
+            "open files",
             Fail,
         ),
         ("net/ignored", "", &["--http", ":80"], "low ports", Fail),
-        (
-            "net/ignored",
-            "",
-            &["--latency-dir", "/nonexistent"],
-            "latency-dir",
-            Warn,
-        ),
-        (
-            "net/ignored",
-            "",
-            &["--latency-dir", "/dev/null"],
-            "latency-dir",
-            Fail,
-        ),
-        (
-            "net/ignored",
-            "",
-            &["--snapshot", "/nonexistent/s"],
-            "snapshot",
-            Warn,
-        ),
     ] {
         let root = machine();
         set(&root, path, text);
         let report = check_below(root.path(), &config(arguments), &FINE);
         let item = item(&report, name);
         assert_eq!(item.verdict, verdict, "{path} {arguments:?}\n{report}");
-        assert!(!item.remedy.is_empty(), "{report}");
+        assert!(item.to_string().contains("; "), "{report}");
         assert_eq!(report.exit_code(), u8::from(verdict == Fail), "{report}");
     }
+}
+
+#[test]
+fn directories_are_looked_at() {
+    use Verdict::{Refused, Warn};
+    let root = machine();
+    let own = tempfile::tempdir().unwrap();
+    let file = own.path().join("file");
+    fs::write(&file, "").unwrap();
+    let (missing, below_file) = (own.path().join("missing"), file.join("s"));
+    for (option, path, verdict, code) in [
+        ("latency-dir", own.path(), Verdict::Ok, 0),
+        ("latency-dir", &missing, Warn, 0),
+        ("latency-dir", &file, Refused, 2),
+        ("latency-dir", &below_file, Refused, 2),
+        ("snapshot", &own.path().join("s"), Verdict::Ok, 0),
+        ("snapshot", &missing.join("s"), Warn, 0),
+        ("snapshot", &below_file, Warn, 0),
+    ] {
+        let arguments = [&format!("--{option}"), path.to_str().unwrap()];
+        let report = check_below(root.path(), &config(&arguments), &FINE);
+        assert_eq!(item(&report, option).verdict, verdict, "{path:?}\n{report}");
+        assert_eq!(report.exit_code(), code, "{report}");
+    }
+}
+
+#[test]
+fn an_address_that_the_machine_lacks_is_fatal_unless_it_is_the_other_half() {
+    let root = machine();
+    let bind = |address: SocketAddr| match address.is_ipv6() {
+        false => Ok(()),
+        true => Err(BindError {
+            address,
+            cause: std::io::Error::from_raw_os_error(libc::EAFNOSUPPORT),
+        }),
+    };
+    let no_v6 = Trials {
+        address: &bind,
+        ..FINE
+    };
+    let verdict = |arguments: &[&str]| {
+        let report = check_below(root.path(), &config(arguments), &no_v6);
+        (item(&report, "addresses").verdict, report.exit_code())
+    };
+    assert_eq!(verdict(&[]), (Verdict::Warn, 0));
+    assert_eq!(verdict(&["--http", "[::1]:0"]), (Verdict::Fail, 1));
+    assert_eq!(verdict(&["--admin", "[::1]:0"]), (Verdict::Fail, 1));
 }
 
 #[test]
@@ -221,6 +246,15 @@ fn trials_that_fail_say_why() {
     only_redis.sync.static_routes.clear();
     let report = check_below(root.path(), &only_redis, &trials);
     assert_eq!(item(&report, "redis").verdict, Verdict::Fail);
+    let trials = Trials {
+        routes: &|_, _| Err(String::from("f:3: no members; add one")),
+        threads: &|_| Err(String::from("none left; raise the limit")),
+        ..FINE
+    };
+    let report = check_below(root.path(), &config(&[]), &trials);
+    assert_eq!(item(&report, "threads").verdict, Verdict::Fail);
+    assert_eq!(item(&report, "routes").verdict, Verdict::Refused);
+    assert_eq!(report.exit_code(), 2, "the configuration comes first");
 }
 
 #[test]
@@ -236,7 +270,7 @@ fn a_refused_configuration_is_a_report_too() {
         allowed_cores: vec![0],
     };
     let report = Report::of_refused(&typed.check(&machine).unwrap_err());
-    assert_eq!(report.exit_code(), 1);
+    assert_eq!(report.exit_code(), 2);
     assert!(
         report
             .to_string()

@@ -1,4 +1,4 @@
-//! What is tried out rather than read: a ring, Redis, the routes file.
+//! What is tried out rather than read: a ring, Redis, the static routes.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::source::Wanted;
-use crate::config::KernelVersion;
-use crate::protect::BackendPolicy;
+use crate::config::{Config, KernelVersion};
 use crate::ring;
 use crate::route::{Layer, Member, Table};
 use crate::sync::{self, Mode, RedisState, SyncConfig};
+use crate::sys::own_addresses;
 
 /// Given to Redis to be read whole; an operator waits for it.
 const REDIS_DEADLINE: Duration = Duration::from_secs(10);
@@ -24,20 +24,20 @@ pub(super) fn ring(mask: Option<KernelVersion>) -> Result<String, String> {
         .map_err(|error| error.to_string())
 }
 
-pub(super) fn routes_file(
-    path: &Path,
-    policy: &BackendPolicy,
-    wanted: &mut Wanted,
-) -> Result<String, String> {
-    let only_file = SyncConfig {
-        routes_file: Some(path.to_owned()),
-        backend_policy: policy.clone(),
-        ..SyncConfig::default()
-    };
-    let members = sync::check(&only_file).map_err(|error| error.to_string())?;
+/// Reads the static routes as the start does: where the proxy listens no backend may be.
+pub(super) fn routes(config: &Config, wanted: &mut Wanted) -> Result<String, String> {
+    let listeners = config.listeners.iter();
+    let listeners = listeners.map(|listener| (listener.protocol, listener.address));
+    let local = own_addresses().map_err(|error| error.to_string())?;
+    let mut of_start = SyncConfig::from(&config.sync);
+    of_start.backend_policy = of_start
+        .backend_policy
+        .with_listeners(listeners.collect(), local);
+    let members = sync::check(&of_start).map_err(|error| error.to_string())?;
     for member in members.iter().filter_map(|text| Member::parse(text).ok()) {
         wanted.add(&member);
     }
+    let path = config.sync.routes_file.as_deref().unwrap_or(Path::new(""));
     Ok(path.display().to_string())
 }
 
@@ -113,10 +113,12 @@ fn redis_within(
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
     use std::io::Write;
     use std::net::TcpListener;
 
     use super::*;
+    use crate::config::{Machine, read};
     use crate::sync::RedisConfig;
 
     #[test]
@@ -124,24 +126,32 @@ mod tests {
         assert!(ring(None).unwrap().contains("multishot_accept="));
     }
 
+    fn config(file: &tempfile::NamedTempFile) -> Config {
+        let arguments = ["pointsman", "--http", "127.0.0.1:81", "--routes"];
+        let arguments = arguments.iter().map(OsString::from);
+        let path = file.path().as_os_str().to_owned();
+        let (_, typed) = read(arguments.chain([path]), []).unwrap();
+        let machine = Machine {
+            allowed_cores: vec![0],
+        };
+        typed.check(&machine).unwrap()
+    }
+
     #[test]
     fn a_routes_file_with_a_fault_is_named() {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(b"[routes]\n\"a.test\" = \"127.0.0.1:0\"\n")
-            .unwrap();
-        let error = routes_file(
-            file.path(),
-            &BackendPolicy::default(),
-            &mut Wanted::default(),
-        )
-        .unwrap_err();
-        assert!(error.contains(":2: "), "{error}");
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(b"[routes]\n\"a.test\" = \"127.0.0.1:1 source=client\"\n")
-            .unwrap();
-        let mut wanted = Wanted::default();
-        assert!(routes_file(file.path(), &BackendPolicy::default(), &mut wanted).is_ok());
-        assert_ne!(wanted, Wanted::default());
+        for (member, said) in [
+            ("127.0.0.1:0", ":2: "),
+            ("127.0.0.1:81", "is where this proxy listens"),
+            ("127.0.0.1:1 source=client", ""),
+        ] {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            write!(file, "[routes]\n\"a.test\" = \"{member}\"\n").unwrap();
+            let mut wanted = Wanted::default();
+            match routes(&config(&file), &mut wanted) {
+                Err(error) => assert!(!said.is_empty() && error.contains(said), "{error}"),
+                Ok(_) => assert!(said.is_empty() && wanted != Wanted::default(), "{member}"),
+            }
+        }
     }
 
     #[test]

@@ -1,20 +1,23 @@
-//! The second stage: what was typed → a complete configuration, or the first thing wrong with it.
+//! The second stage: what was typed → a complete configuration, or all that is wrong with it.
 
+mod collect;
 mod unwrap;
 
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::error::{ConfigError, Fault};
-use super::options::{OptionSpec, option};
+use super::error::{ConfigError, ConfigErrors, Fault};
 use super::proxy_settings;
-use super::typed::{Typed, TypedValue};
+use super::typed::Typed;
 use super::value;
 use super::{
     Config, KernelVersion, Limits, Listener, LogFormat, LogLevel, LogSettings, ProxySettings,
     RedisUrl, SyncSettings,
 };
+pub(super) use collect::Checker;
+
 use crate::protect::{BackendPolicy, LimitSettings};
 use crate::protocol::Protocol;
 use crate::route::{Balance, EjectRules, Key, KeyError, Member, as_option, check_entry};
@@ -35,12 +38,23 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Typed {
     /// Checks every value and puts the defaults in.
-    pub fn check(&self, machine: &Machine) -> Result<Config, ConfigError> {
-        let listeners = if self.unwrap {
-            self.check_unwrap()?;
+    ///
+    /// # Errors
+    /// All that is wrong, with what was found when it was read.
+    pub fn check(&self, machine: &Machine) -> Result<Config, ConfigErrors> {
+        let checker = Checker::new(self);
+        let config = checker.config(machine);
+        checker.finish(config)
+    }
+}
+
+impl Checker<'_> {
+    fn config(&self, machine: &Machine) -> Result<Config, ConfigError> {
+        let listeners = if self.typed.unwrap {
+            self.check_unwrap();
             self.listeners_of(&[("listen", Protocol::Tcp)])?
         } else {
-            self.refuse_those_of_unwrap()?;
+            self.refuse_those_of_unwrap();
             self.listeners_of(&[("https", Protocol::Tls), ("http", Protocol::Http)])?
         };
         let config = Config {
@@ -63,25 +77,21 @@ impl Typed {
             debug_faults: self.value("debug-faults", yes_or_no)?,
             listeners,
         };
-        if config.lookup && config.admin.is_none() {
-            return Err(self.fault_at(
-                "lookup",
-                Fault::new(
-                    "nobody can ask without an admin endpoint",
-                    "add --admin ADDR, or leave --lookup out",
-                ),
-            ));
+        if config.lookup && !self.is_set("admin") {
+            let fault = Fault::new(
+                "nobody can ask without an admin endpoint",
+                "add --admin ADDR, or leave --lookup out",
+            );
+            self.note("lookup", fault);
         }
         if let Some(admin) = config.admin {
             let taken = |listener: &Listener| admin.port() != 0 && listener.address == admin;
             if config.listeners.iter().any(taken) {
-                return Err(self.fault_at(
-                    "admin",
-                    Fault::new(
-                        format!("{admin} is already listened on for clients"),
-                        "give the admin endpoint a port of its own",
-                    ),
-                ));
+                let fault = Fault::new(
+                    format!("{admin} is already listened on for clients"),
+                    "give the admin endpoint a port of its own",
+                );
+                self.note("admin", fault);
             }
         }
         Ok(config)
@@ -97,13 +107,12 @@ impl Typed {
             for (address, required) in addresses.into_iter().flatten() {
                 let twice = |other: &Listener| address.port() != 0 && other.address == address;
                 if listeners.iter().any(twice) {
-                    return Err(self.fault_at(
-                        name,
-                        Fault::new(
-                            format!("{address} is listened on twice"),
-                            "name each address once",
-                        ),
-                    ));
+                    let fault = Fault::new(
+                        format!("{address} is listened on twice"),
+                        "name each address once",
+                    );
+                    self.note(name, fault);
+                    continue;
                 }
                 listeners.push(Listener {
                     protocol,
@@ -112,27 +121,26 @@ impl Typed {
                 });
             }
         }
-        if listeners.is_empty() && self.unwrap {
-            return Err(Fault::new(
-                "there is nothing to listen on",
-                "add --listen ADDR, like --listen :8443",
-            )
-            .at("listen"));
-        }
-        if listeners.is_empty() {
-            return Err(Fault::new(
-                "there is nothing to listen on",
-                "add --https ADDR, --http ADDR or both, like --https :443",
-            )
-            .at("https, http"));
-        }
+        let names: Vec<&str> = options.iter().map(|(name, _)| *name).collect();
+        let remedy = if self.typed.unwrap {
+            "add --listen ADDR, like --listen :8443"
+        } else {
+            "add --https ADDR, --http ADDR or both, like --https :443"
+        };
+        self.require_one_of(&names, Fault::new("there is nothing to listen on", remedy));
         Ok(listeners)
     }
 
     fn limits(&self) -> Result<Limits, ConfigError> {
-        let duration = |name, range| self.value(name, |text| value::duration(text, range));
-        let count = |name, range| self.value(name, |text| value::count(text, range));
-        let bytes = |name, range| self.value(name, |text| value::bytes(text, range));
+        let duration = |name, range: RangeInclusive<Duration>| {
+            self.value(name, |text| value::duration(text, range.clone()))
+        };
+        let count = |name, range: RangeInclusive<u32>| {
+            self.value(name, |text| value::count(text, range.clone()))
+        };
+        let bytes = |name, range: RangeInclusive<usize>| {
+            self.value(name, |text| value::bytes(text, range.clone()))
+        };
         let connect_deadline = duration("connect-deadline", MILLISECOND..=HOUR)?;
         let first_byte_deadline = self.optional("first-byte-deadline", |text| {
             value::duration(text, MILLISECOND..=HOUR)
@@ -190,12 +198,13 @@ impl Typed {
             client_rate_max: limit("max-rate-per-client", 1_000_000)?,
             exempt: self.all("limit-exempt", proxy_settings::network)?,
         };
-        if !settings.exempt.is_empty() && !settings.has_client_limits() {
+        let limits = ["max-connections-per-client", "max-rate-per-client"];
+        if self.is_set("limit-exempt") && !limits.iter().any(|name| self.is_set(name)) {
             let fault = Fault::new(
                 "there is no limit to be exempt from",
                 "add --max-connections-per-client or --max-rate-per-client, or leave limit-exempt out",
             );
-            return Err(self.fault_at("limit-exempt", fault));
+            self.note("limit-exempt", fault);
         }
         Ok(settings)
     }
@@ -209,25 +218,25 @@ impl Typed {
             })?,
             ja4: self.value("proxy-ja4", |text| value::word(text, &YES_NO))?,
         };
-        if settings.from.is_empty() && self.first(listed("proxy-in")).is_some() {
-            return Err(self.fault_at(
-                "proxy-in",
-                Fault::new(
-                    "nobody may send PROXY headers",
-                    "name the senders with --proxy-from, or leave proxy-in out",
-                ),
-            ));
+        if self.is_set("proxy-in") && !self.is_set("proxy-from") {
+            let fault = Fault::new(
+                "nobody may send PROXY headers",
+                "name the senders with --proxy-from, or leave proxy-in out",
+            );
+            self.note("proxy-in", fault);
         }
         Ok(settings)
     }
 
     fn sync_settings(&self) -> Result<SyncSettings, ConfigError> {
-        let duration = |name, range| self.value(name, |text| value::duration(text, range));
+        let duration = |name, range: RangeInclusive<Duration>| {
+            self.value(name, |text| value::duration(text, range.clone()))
+        };
         let settings = SyncSettings {
             redis: self.optional("redis", RedisUrl::parse)?,
             redis_ca: self.optional("redis-ca", path)?,
             redis_prefix: self.value("redis-prefix", redis_prefix)?,
-            static_routes: if self.unwrap {
+            static_routes: if self.typed.unwrap {
                 self.all("to", unwrap::route)?
             } else {
                 let routes = self.all("route", static_route)?;
@@ -244,14 +253,13 @@ impl Typed {
             dns_ttl_max: duration("dns-ttl-max", 100 * MILLISECOND..=DAY)?,
             backend_policy: BackendPolicy::new(self.all("backend-allow", proxy_settings::network)?),
         };
-        if settings.dns_ttl_min > settings.dns_ttl_max {
-            return Err(self.fault_at(
-                "dns-ttl-min",
-                Fault::new(
-                    "is longer than dns-ttl-max",
-                    "shorten it or lengthen dns-ttl-max",
-                ),
-            ));
+        let ttl_bounds = ["dns-ttl-min", "dns-ttl-max"];
+        if settings.dns_ttl_min > settings.dns_ttl_max && self.are_right(&ttl_bounds) {
+            let fault = Fault::new(
+                "is longer than dns-ttl-max",
+                "shorten it or lengthen dns-ttl-max",
+            );
+            self.note("dns-ttl-min", fault);
         }
         for (host, entry) in &settings.static_routes {
             let denied = match Member::parse(entry) {
@@ -265,18 +273,15 @@ impl Typed {
                     format!("{host}={entry}: no backend may be at {}", denied.address()),
                     denied.remedy(),
                 );
-                return Err(self.fault_at(if self.unwrap { "to" } else { "route" }, fault));
+                self.note(if self.typed.unwrap { "to" } else { "route" }, fault);
             }
         }
-        if settings.redis.is_none()
-            && settings.static_routes.is_empty()
-            && settings.routes_file.is_none()
-        {
-            return Err(Fault::new(
+        if !self.typed.unwrap {
+            let fault = Fault::new(
                 "there is nowhere to take routes from",
                 "add --redis URL, --route HOST=MEMBER or --routes FILE",
-            )
-            .at("redis, route, routes"));
+            );
+            self.require_one_of(&["redis", "route", "routes"], fault);
         }
         Ok(settings)
     }
@@ -296,61 +301,6 @@ impl Typed {
             format: self.value("log-format", |text| value::word(text, &FORMATS))?,
         })
     }
-
-    /// The value of an option that has a default.
-    pub(super) fn value<T>(
-        &self,
-        name: &'static str,
-        parse: impl FnOnce(&str) -> Result<T, Fault>,
-    ) -> Result<T, ConfigError> {
-        let spec = listed(name);
-        match self.first(spec) {
-            Some(typed) => parse(&typed.text).map_err(|fault| fault.at(typed.origin.place(spec))),
-            None => parse(spec.default).map_err(|fault| fault.at(spec.name)),
-        }
-    }
-
-    /// The value of an option that may be missing.
-    pub(super) fn optional<T>(
-        &self,
-        name: &'static str,
-        parse: impl FnOnce(&str) -> Result<T, Fault>,
-    ) -> Result<Option<T>, ConfigError> {
-        let spec = listed(name);
-        self.first(spec)
-            .map(|typed| parse(&typed.text).map_err(|fault| fault.at(typed.origin.place(spec))))
-            .transpose()
-    }
-
-    /// The values of a repeatable option.
-    pub(super) fn all<T>(
-        &self,
-        name: &'static str,
-        parse: impl Fn(&str) -> Result<T, Fault>,
-    ) -> Result<Vec<T>, ConfigError> {
-        let spec = listed(name);
-        let typed = self.values.get(name).into_iter().flatten();
-        typed
-            .map(|typed| parse(&typed.text).map_err(|fault| fault.at(typed.origin.place(spec))))
-            .collect()
-    }
-
-    fn first(&self, spec: &OptionSpec) -> Option<&TypedValue> {
-        self.values.get(spec.name)?.first()
-    }
-
-    /// A fault that shows only beside other options.
-    fn fault_at(&self, name: &'static str, fault: Fault) -> ConfigError {
-        let spec = listed(name);
-        match self.first(spec) {
-            Some(typed) => fault.at(typed.origin.place(spec)),
-            None => fault.at(spec.name),
-        }
-    }
-}
-
-fn listed(name: &'static str) -> &'static OptionSpec {
-    option(name).expect("only listed options are checked")
 }
 
 fn path(text: &str) -> Result<PathBuf, Fault> {

@@ -7,75 +7,87 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Fault, Origin};
-use super::options::option;
+use super::names;
+use super::options::{OptionSpec, option};
 use super::typed::TypedValue;
 
-/// Reads the options in `text`, which came from `path`.
+/// Reads the options in `text`, which came from `path`; what is wrong with one of them goes to
+/// `faults`.
+///
+/// # Errors
+/// It is no TOML, so that nothing in it is known.
 pub(super) fn read(
     path: &Path,
     text: &str,
+    faults: &mut Vec<ConfigError>,
 ) -> Result<BTreeMap<&'static str, Vec<TypedValue>>, ConfigError> {
     let line = |offset: usize| {
         let before = &text.as_bytes()[..offset.min(text.len())];
         before.iter().filter(|byte| **byte == b'\n').count() + 1
     };
-    let place = |offset: usize| format!("{}:{}", path.display(), line(offset));
     let table = DeTable::parse(text).map_err(|error| {
         let offset = error.span().map_or(0, |span| span.start);
         // The whole error would quote the line, which may hold the password of Redis.
         let problem = error.message().replace('\n', ", ");
-        Fault::new(format!("not TOML: {problem}"), "correct the line").at(place(offset))
+        let fault = Fault::new(format!("not TOML: {problem}"), "correct the line");
+        fault.in_file(path, line(offset))
     })?;
     let mut settings = BTreeMap::new();
     for (key, value) in table.get_ref() {
-        let at_key = place(key.span().start);
-        let name = key.get_ref().as_ref();
-        let Some(spec) = option(name) else {
-            let dashed = name.replace('_', "-");
-            let remedy = match option(&dashed) {
-                Some(meant) => format!("write {}", meant.name),
-                None => String::from("correct or remove it; pointsman --help lists all options"),
-            };
-            return Err(Fault::new(format!("there is no option {name:?}"), remedy).at(at_key));
-        };
-        if spec.name == "config" {
-            return Err(Fault::new(
-                "a file cannot name another file",
-                "remove it and put all options into one file",
-            )
-            .at(at_key));
-        }
-        let origin = |offset: usize| Origin::File {
-            path: path.to_owned(),
-            line: line(offset),
-        };
-        let one = |value: &toml::Spanned<DeValue<'_>>| {
-            let origin = origin(value.span().start);
-            match scalar(value.get_ref()) {
-                Some(text) => Ok(TypedValue { text, origin }),
-                None => Err(Fault::new(
-                    "the value is neither a text nor a whole number",
-                    format!("write {} = \"...\"", spec.name),
-                )
-                .at(origin.place(spec))),
+        let at_key = |fault: Fault| fault.in_file(path, line(key.span().start));
+        let spec = match known(key.get_ref(), value.get_ref()) {
+            Ok(spec) => spec,
+            Err(fault) => {
+                faults.push(at_key(fault));
+                continue;
             }
         };
-        let values = match value.get_ref() {
-            DeValue::Array(values) if spec.repeatable => {
-                values.iter().map(one).collect::<Result<Vec<_>, _>>()?
-            }
+        let as_text = || format!("write {} = \"...\"", spec.name);
+        let list = match value.get_ref() {
+            DeValue::Array(list) if spec.repeatable => list.iter().collect(),
             DeValue::Array(_) => {
-                return Err(Fault::new(
-                    "takes one value, not a list",
-                    format!("write {} = \"...\"", spec.name),
-                )
-                .at(at_key));
+                faults.push(at_key(Fault::new("takes one value, not a list", as_text())));
+                continue;
             }
-            _ => vec![one(value)?],
+            _ => vec![value],
         };
-        settings.insert(spec.name, values);
+        let values: &mut Vec<TypedValue> = settings.entry(spec.name).or_default();
+        for value in list {
+            let origin = Origin::File {
+                path: path.to_owned(),
+                line: line(value.span().start),
+            };
+            match scalar(value.get_ref()) {
+                Some(text) => values.push(TypedValue { text, origin }),
+                None => {
+                    let fault =
+                        Fault::new("the value is neither a text nor a whole number", as_text());
+                    faults.push(fault.of(spec, &origin));
+                }
+            }
+        }
     }
     Ok(settings)
+}
+
+/// The option of a key.
+fn known(name: &str, value: &DeValue<'_>) -> Result<&'static OptionSpec, Fault> {
+    match option(name) {
+        Some(spec) if spec.name == "config" => Err(Fault::new(
+            "a file cannot name another file",
+            "remove it and put all options into one file",
+        )),
+        Some(spec) => Ok(spec),
+        None => {
+            let remedy = match value {
+                DeValue::Table(_) => String::from(
+                    "remove the line in brackets, options stand alone and have no sections",
+                ),
+                _ => names::remedy_for_key(name),
+            };
+            Err(Fault::new(format!("there is no option {name:?}"), remedy))
+        }
+    }
 }
 
 fn scalar(value: &DeValue<'_>) -> Option<String> {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::check::Checker;
 use super::error::{ConfigError, Fault};
-use super::typed::Typed;
 use super::value;
 use crate::http::Forwarding;
 use crate::route::ClientFinished;
@@ -43,7 +43,7 @@ impl HttpSettings {
     }
 }
 
-impl Typed {
+impl Checker<'_> {
     pub(super) fn http_settings(&self) -> Result<HttpSettings, ConfigError> {
         let yes_no = |name| {
             self.value(name, |text| {
@@ -142,7 +142,10 @@ pub(super) mod tests {
         ("trusted-from", "10.0.0.0/8"),
         ("h2c", "yes"),
         ("outcome-header", "no"),
-        ("error-page", "502=/etc/hostname"),
+        (
+            "error-page",
+            concat!("502=", env!("CARGO_MANIFEST_DIR"), "/LICENSE"),
+        ),
         ("unknown-host", "404"),
     ];
 
@@ -183,7 +186,9 @@ pub(super) mod tests {
         std::fs::write(file.path(), "<p>away</p>").unwrap();
         let text = format!("502={}", file.path().display());
         assert_eq!(page(&text).unwrap(), (502, (*b"<p>away</p>").into()));
-        for wrong in ["502", "200=/etc/hostname", "502=/no/such/file", "x=y"] {
+        let other_status = text.replace("502=", "200=");
+        let no_file = format!("{text}.missing");
+        for wrong in ["502", &other_status, &no_file, "x=y"] {
             assert!(page(wrong).is_err(), "{wrong:?}");
         }
     }

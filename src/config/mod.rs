@@ -8,6 +8,7 @@ mod error;
 mod file;
 mod http;
 mod limits;
+mod names;
 mod options;
 mod proxy_settings;
 mod sync_settings;
@@ -15,12 +16,12 @@ mod typed;
 mod value;
 
 pub use check::Machine;
-pub use error::{ConfigError, Origin};
+pub use error::{ConfigError, ConfigErrors, Origin, Refused};
 pub use http::HttpSettings;
 pub use limits::Limits;
 pub use proxy_settings::ProxySettings;
 pub use sync_settings::{RedisUrl, SyncSettings};
-pub use typed::{Action, ReadError, Typed, read};
+pub use typed::{Action, Typed, read};
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -8,7 +8,8 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use super::*;
-use crate::config::{Action, ReadError, read};
+use crate::config::options::option;
+use crate::config::{Action, read};
 
 const MINIMAL: [&str; 4] = ["--https", "127.0.0.1:0", "--route", "a.test=127.0.0.1:1"];
 
@@ -18,7 +19,7 @@ fn machine() -> Machine {
     }
 }
 
-fn typed(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Typed, ReadError> {
+fn typed(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Typed, clap::Error> {
     let arguments = ["pointsman"].iter().chain(arguments).map(OsString::from);
     let environment = environment
         .iter()
@@ -155,13 +156,13 @@ fn unknown_names_are_refused_wherever_they_are() {
     );
     let variable = complaint(&MINIMAL, &[("POINTSMAN_DRIAN", "1s")]);
     assert!(
-        variable.starts_with("POINTSMAN_DRIAN: there is no such option;"),
+        variable.starts_with("POINTSMAN_DRIAN: there is no such option; write POINTSMAN_DRAIN"),
         "{variable}"
     );
     for (text, expected) in [
         (
             "drian = \"1s\"",
-            ":1: there is no option \"drian\"; correct",
+            ":1: there is no option \"drian\"; write drain",
         ),
         (
             "\nhead_deadline = \"1s\"",
@@ -169,7 +170,7 @@ fn unknown_names_are_refused_wherever_they_are() {
         ),
         (
             "[limits]\ndrain = \"1s\"",
-            ":1: there is no option \"limits\"; correct",
+            ":1: there is no option \"limits\"; remove the line in brackets",
         ),
         ("config = \"x\"", ":1: a file cannot name another file;"),
         ("drain = [\"1s\"]", ":1: takes one value, not a list;"),
@@ -182,11 +183,117 @@ fn unknown_names_are_refused_wherever_they_are() {
         let got = complaint(&[&MINIMAL[..], &["--config", name(&file)]].concat(), &[]);
         assert!(got.contains(expected), "{got}\nfor {text:?}");
     }
-    let missing = complaint(&["--config", "/nonexistent/pointsman.toml"], &[]);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pointsman.toml");
+    let path = path.to_str().unwrap();
+    let missing = complaint(&["--config", path], &[]);
     assert!(
-        missing.starts_with("--config: /nonexistent/pointsman.toml cannot be read:"),
+        missing.starts_with(&format!("--config: {path} cannot be read:")),
         "{missing}"
     );
+    assert_eq!(
+        missing.lines().count(),
+        1,
+        "what it may hold is not missing"
+    );
+    let subcommand = complaint(&["chekc"], &[]);
+    assert!(subcommand.contains("'check'"), "{subcommand}");
+}
+
+#[test]
+fn all_that_is_wrong_is_told_in_the_order_of_its_places() {
+    let file = file(
+        "queue = \"many\"\nhttps = [\"127.0.0.1:x\", \"127.0.0.1:1\"]\nbaklog = 5\n\
+         drain = [\"1s\"]\nbacklog = 0\nlookup = \"yes\"\ndns-ttl-min = \"1h\"\n\
+         head-deadline = 1.5\nredis = \"http://h\"\nbalance = \"best\"\n",
+    );
+    let arguments = ["--config", name(&file), "--ring-entries", "100"];
+    let environment = [("POINTSMAN_DRIAN", "1s"), ("POINTSMAN_QUEUE_DEADLINE", "1")];
+    let complaint = complaint(&arguments, &environment);
+    let told: Vec<&str> = complaint.lines().collect();
+    let of_file = [
+        ":1: queue: \"many\" is no whole number;",
+        ":2: https: \"127.0.0.1:x\" is no address;",
+        ":3: there is no option \"baklog\"; write backlog",
+        ":4: takes one value, not a list;",
+        ":5: backlog: \"0\" is out of bounds;",
+        ":6: lookup: nobody can ask",
+        ":7: dns-ttl-min: is longer than dns-ttl-max;",
+        ":8: head-deadline: the value is neither",
+        ":9: redis: ",
+        ":10: balance: \"best\" is not known;",
+    ];
+    let expected = [
+        "--ring-entries: 100",
+        "POINTSMAN_DRIAN: ",
+        "POINTSMAN_QUEUE_DEADLINE: ",
+    ];
+    for (line, expected) in told.iter().zip(expected) {
+        assert!(line.starts_with(expected), "{complaint}");
+    }
+    for (line, expected) in told[expected.len()..].iter().zip(of_file) {
+        let expected = format!("{}{expected}", name(&file));
+        assert!(line.starts_with(&expected), "{line}\n is not {expected}");
+    }
+    assert_eq!(told.len(), expected.len() + of_file.len(), "{complaint}");
+}
+
+#[test]
+fn what_follows_from_a_fault_is_no_fault_of_its_own() {
+    for (arguments, told) in [
+        (&["--https", "x", "--route", "a"][..], 2),
+        (
+            &[
+                "--https",
+                ":1",
+                "--route",
+                "a=b",
+                "--lookup=yes",
+                "--admin=x",
+            ],
+            1,
+        ),
+        (
+            &[
+                "--https",
+                ":1",
+                "--routes=/r",
+                "--dns-ttl-max=x",
+                "--dns-ttl-min=1h",
+            ],
+            1,
+        ),
+        (
+            &[
+                "--https",
+                ":1",
+                "--redis=x",
+                "--proxy-in=optional",
+                "--proxy-from=x",
+            ],
+            2,
+        ),
+        (
+            &[
+                "--https",
+                ":1",
+                "--redis=x",
+                "--limit-exempt=::1",
+                "--max-rate-per-client=x",
+            ],
+            2,
+        ),
+        (&["unwrap", "--listen=x", "--to=x", "--proxy-from=x"], 3),
+        (&["unwrap"], 3),
+        (&[], 2),
+    ] {
+        let complaint = complaint(arguments, &[]);
+        assert_eq!(
+            complaint.lines().count(),
+            told,
+            "{arguments:?}\n{complaint}"
+        );
+    }
 }
 
 #[test]
@@ -348,12 +455,12 @@ fn subcommands_take_options_on_either_side() {
 #[test]
 fn help_and_version_are_no_complaints() {
     for flag in ["--help", "--version"] {
-        let Err(ReadError::CommandLine(error)) = typed(&[flag], &[]) else {
+        let Err(error) = typed(&[flag], &[]) else {
             panic!("{flag} is not answered");
         };
         assert_eq!(error.exit_code(), 0);
     }
-    let Err(ReadError::CommandLine(error)) = typed(&["--help"], &[]) else {
+    let Err(error) = typed(&["--help"], &[]) else {
         panic!("--help is not answered");
     };
     let help = error.to_string();

@@ -4,12 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
-use std::path::Path;
+use std::path::PathBuf;
 
 use super::command::command;
 use super::error::{ConfigError, Fault, Origin};
 use super::file;
+use super::names;
 use super::options::{ENVIRONMENT_PREFIX, ENVIRONMENT_SEPARATOR, OPTIONS, option};
 
 /// What the process is asked to do.
@@ -34,42 +34,23 @@ pub struct Typed {
     pub(super) values: BTreeMap<&'static str, Vec<TypedValue>>,
     /// Whether it is the receiving end that is configured.
     pub(super) unwrap: bool,
+    /// What was wrong already when it was read.
+    pub(super) faults: Vec<ConfigError>,
+    /// Whether a file was named that could not be read, so that much may be missing here.
+    pub(super) lacks_file: bool,
 }
 
-/// Why nothing can be started.
-#[derive(Debug)]
-pub enum ReadError {
-    /// Help or version was asked for, or the command line is wrong; it knows its text, its stream
-    /// and its exit status.
-    CommandLine(clap::Error),
-    Config(ConfigError),
-}
-
-impl fmt::Display for ReadError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ReadError::CommandLine(error) => error.fmt(out),
-            ReadError::Config(error) => error.fmt(out),
-        }
-    }
-}
-
-impl std::error::Error for ReadError {}
-
-impl From<ConfigError> for ReadError {
-    fn from(error: ConfigError) -> ReadError {
-        ReadError::Config(error)
-    }
-}
-
-/// Reads the command line (program name first), the environment and the file they name.
+/// Reads the command line (program name first), the environment and the file they name. What is wrong
+/// with the latter two, [`Typed::check`] tells together with all else.
+///
+/// # Errors
+/// Help or version was asked for, or the command line is wrong; it knows its text, its stream and
+/// its exit status.
 pub fn read(
     arguments: impl IntoIterator<Item = OsString>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<(Action, Typed), ReadError> {
-    let matches = command()
-        .try_get_matches_from(arguments)
-        .map_err(ReadError::CommandLine)?;
+) -> Result<(Action, Typed), clap::Error> {
+    let matches = command().try_get_matches_from(arguments)?;
     let action = match matches.subcommand_name() {
         Some("demo") => Action::Demo,
         Some("check") => Action::Check,
@@ -86,21 +67,9 @@ pub fn read(
             typed.values.insert(spec.name, values.collect());
         }
     }
-    typed.fill(from_environment(environment)?);
-    if let Some(config) = typed.values.get("config").and_then(|values| values.first()) {
-        let place = config
-            .origin
-            .place(option("config").expect("config is listed"));
-        let path = Path::new(&config.text);
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Fault::new(
-                format!("{} cannot be read: {error}", path.display()),
-                "name a file that exists and may be read, or leave the option out",
-            )
-            .at(place)
-        })?;
-        typed.fill(file::read(path, &text)?);
-    }
+    let from_environment = from_environment(environment, &mut typed.faults);
+    typed.fill(from_environment);
+    typed.read_file();
     typed.unwrap = match action {
         Action::Unwrap => true,
         Action::Check => typed.is_set("to") || typed.is_set("listen"),
@@ -110,6 +79,27 @@ pub fn read(
 }
 
 impl Typed {
+    fn read_file(&mut self) {
+        let Some(config) = self.values.get("config").and_then(|values| values.first()) else {
+            return;
+        };
+        let path = PathBuf::from(&config.text);
+        let read = std::fs::read_to_string(&path).map_err(|error| {
+            let fault = Fault::new(
+                format!("{} cannot be read: {error}", path.display()),
+                "name a file that exists and may be read, or leave the option out",
+            );
+            fault.of(option("config").expect("config is listed"), &config.origin)
+        });
+        match read.and_then(|text| file::read(&path, &text, &mut self.faults)) {
+            Ok(values) => self.fill(values),
+            Err(error) => {
+                self.faults.push(error);
+                self.lacks_file = true;
+            }
+        }
+    }
+
     /// Takes from `lower` the options that are not set yet.
     fn fill(&mut self, lower: BTreeMap<&'static str, Vec<TypedValue>>) {
         for (name, values) in lower {
@@ -140,7 +130,8 @@ impl Typed {
 
 fn from_environment(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<BTreeMap<&'static str, Vec<TypedValue>>, ConfigError> {
+    faults: &mut Vec<ConfigError>,
+) -> BTreeMap<&'static str, Vec<TypedValue>> {
     let mut settings = BTreeMap::new();
     for (name, value) in environment {
         let Some(name) = name
@@ -150,19 +141,16 @@ fn from_environment(
             continue;
         };
         let Some(spec) = OPTIONS.iter().find(|spec| spec.environment_name() == name) else {
-            if is_kubernetes_service_variable(name) {
-                continue;
+            if !names::is_of_kubernetes(name, &value.to_string_lossy()) {
+                let fault = Fault::new("there is no such option", names::remedy_for_variable(name));
+                faults.push(fault.of_variable(name));
             }
-            return Err(Fault::new(
-                "there is no such option",
-                "correct the name or unset the variable; pointsman --help lists all names",
-            )
-            .at(name));
+            continue;
         };
         let Some(value) = value.to_str() else {
-            return Err(
-                Fault::new("the value is not UTF-8", "write it in UTF-8 or unset it").at(name),
-            );
+            let fault = Fault::new("the value is not UTF-8", "write it in UTF-8 or unset it");
+            faults.push(fault.of_variable(name));
+            continue;
         };
         let texts: Vec<&str> = if spec.repeatable {
             value.split(ENVIRONMENT_SEPARATOR).map(str::trim).collect()
@@ -182,12 +170,5 @@ fn from_environment(
             settings.insert(spec.name, values);
         }
     }
-    Ok(settings)
-}
-
-/// Kubernetes sets these in every pod beside a service called `pointsman`; no option has such a
-/// name.
-fn is_kubernetes_service_variable(name: &str) -> bool {
-    let rest = &name[ENVIRONMENT_PREFIX.len()..];
-    rest.starts_with("SERVICE_") || rest == "PORT" || rest.starts_with("PORT_")
+    settings
 }

@@ -103,6 +103,14 @@ impl Listener {
         Ok(group)
     }
 
+    /// Whether a socket can be bound to the address, with any port: whether this machine has it.
+    pub fn try_address(address: SocketAddr) -> Result<(), BindError> {
+        let failed = |cause| BindError { address, cause };
+        let any_port = SocketAddr::new(address.ip(), 0);
+        let socket = new_socket(address).map_err(failed)?;
+        socket.bind(&any_port.into()).map_err(failed)
+    }
+
     /// The bound address, with its real port.
     pub fn address(&self) -> SocketAddr {
         self.address

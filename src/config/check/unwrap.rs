@@ -1,6 +1,6 @@
 //! The options of `pointsman unwrap`, the receiving end: one route, whatever the bytes are.
 
-use super::{ConfigError, Fault, Typed};
+use super::{Checker, Fault};
 use crate::route::{Member, MemberAddress};
 
 /// What has no meaning for a receiving end, which looks for no name.
@@ -18,42 +18,34 @@ const OF_ROUTING: [&str; 8] = [
 /// What has a meaning for a receiving end only.
 const OF_UNWRAP: [&str; 2] = ["listen", "to"];
 
-impl Typed {
-    pub(super) fn check_unwrap(&self) -> Result<(), ConfigError> {
-        if let Some(name) = OF_ROUTING.iter().find(|name| self.is_set(name)) {
+impl Checker<'_> {
+    pub(super) fn check_unwrap(&self) {
+        for name in OF_ROUTING.iter().filter(|name| self.is_set(name)) {
             let fault = Fault::new(
                 "unwrap takes off a header that has to be there, looks for no name and has no routes",
                 "leave it out; unwrap takes --listen, --proxy-from and --to",
             );
-            return Err(self.fault_at(name, fault));
+            self.note(name, fault);
         }
-        if !self.is_set("to") {
-            return Err(Fault::new(
-                "there is no server to connect to",
-                "add --to ADDR, like --to 127.0.0.1:443",
-            )
-            .at("to"));
-        }
-        if !self.is_set("proxy-from") {
-            return Err(Fault::new(
-                "nobody may say whose connection it is",
-                "name the proxies in front, like --proxy-from 10.0.0.5",
-            )
-            .at("proxy-from"));
-        }
-        Ok(())
+        let fault = Fault::new(
+            "there is no server to connect to",
+            "add --to ADDR, like --to 127.0.0.1:443",
+        );
+        self.require_one_of(&["to"], fault);
+        let fault = Fault::new(
+            "nobody may say whose connection it is",
+            "name the proxies in front, like --proxy-from 10.0.0.5",
+        );
+        self.require_one_of(&["proxy-from"], fault);
     }
 
-    pub(super) fn refuse_those_of_unwrap(&self) -> Result<(), ConfigError> {
-        match OF_UNWRAP.iter().find(|name| self.is_set(name)) {
-            None => Ok(()),
-            Some(name) => {
-                let fault = Fault::new(
-                    "belongs to the receiving end",
-                    "write `pointsman unwrap`, or leave it out",
-                );
-                Err(self.fault_at(name, fault))
-            }
+    pub(super) fn refuse_those_of_unwrap(&self) {
+        for name in OF_UNWRAP.iter().filter(|name| self.is_set(name)) {
+            let fault = Fault::new(
+                "belongs to the receiving end",
+                "write `pointsman unwrap`, or leave it out",
+            );
+            self.note(name, fault);
         }
     }
 }

@@ -14,6 +14,7 @@ fn every_option_is_read_from_all_three_places() {
         ("routes", "/r"),
         ("cores", "0"),
         ("admin", "127.0.0.1:3"),
+        ("admin-host", "admin.test"),
         ("lookup", "yes"),
         ("latency-dir", "/l"),
         ("log", "warn"),
