@@ -5,6 +5,7 @@
 //! glommio's own reactor is not used for waiting (see `kernel-notes.md`); its executor runs the
 //! tasks. The driver yields to them, and takes the next turn of the ring when all have run.
 
+mod failure;
 mod mailbox;
 
 pub use mailbox::{Command, CoreStatus, Dumped, Mailbox};
@@ -22,14 +23,17 @@ use crate::route::{Balance, Chooser, Table};
 use crate::sys::{Congestion, Listener, Socket, WakeReader, wake_pair};
 use core_affinity::CoreId;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use failure::{Failure, OnFailure};
+use futures_util::FutureExt;
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
-use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// glommio reserves this for storage I/O, of which there is none.
@@ -116,17 +120,20 @@ pub fn start(
     config: CoreConfig,
     listeners: Vec<Bound>,
     first_table: Table,
-    on_failure: Box<dyn FnOnce(String) + Send>,
+    on_failure: OnFailure,
 ) -> Result<Mailbox, StartError> {
+    let is_gone = Arc::new(AtomicBool::new(false));
     let (waker, reader) = wake_pair().map_err(StartError::Io)?;
     let (sender, commands) = unbounded();
     let (started, starting) = bounded(1);
-    let mailbox = Mailbox::new(sender, waker);
+    let mailbox = Mailbox::new(sender, waker, is_gone.clone());
     let own_mailbox = mailbox.clone();
     std::thread::Builder::new()
         .name(format!("core-{index}"))
         .spawn(move || {
+            let failure = Rc::new(Failure::new(on_failure, is_gone));
             let seat = Seat {
+                failure: failure.clone(),
                 index,
                 processor,
                 commands,
@@ -135,10 +142,8 @@ pub fn start(
                 started,
             };
             let running = AssertUnwindSafe(|| seat.run(config, listeners, first_table));
-            // The listeners are closed by now, so the kernel spreads new connections over the
-            // other cores until the process has ended.
             if let Err(panic) = std::panic::catch_unwind(running) {
-                on_failure(said(&*panic));
+                failure.core_is_gone(&*panic);
             }
         })
         .map_err(StartError::Io)?;
@@ -152,15 +157,9 @@ pub fn start(
     }
 }
 
-/// What a panic said.
-fn said(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without words".to_owned())
-}
-
 /// What the thread of one core starts with.
 struct Seat {
+    failure: Rc<Failure>,
     index: usize,
     processor: usize,
     commands: Receiver<Command>,
@@ -206,20 +205,21 @@ impl Seat {
                     return;
                 }
             };
-            if let Err(error) = listen_all(&local, listeners) {
+            if let Err(error) = listen_all(&local, &self.failure, listeners) {
                 let _ = self.started.send(Err(StartError::Io(error)));
                 return;
             }
             let _ = self.started.send(Ok(()));
-            spawn(exchange::keep_idle(local.clone()));
-            spawn(lease::keep(local.clone()));
+            let guard = Guard::new(&local, &self.failure);
+            guard.spawn(exchange::keep_idle(local.clone()));
+            guard.spawn(lease::keep(local.clone()));
             let ended = Rc::new(Cell::new(false));
-            spawn(read_mailbox(
-                local.clone(),
-                self.commands,
-                self.reader,
-                ended.clone(),
-            ));
+            obey(Rc::new(Obeying {
+                guard,
+                commands: self.commands,
+                descriptor: self.reader.into_descriptor(),
+                ended: ended.clone(),
+            }));
             drive(&local.ring, &ended).await;
         });
     }
@@ -249,12 +249,44 @@ impl Seat {
     }
 }
 
-/// Spawned tasks run at once up to their first wait, and from then on when the ring wakes them.
-fn spawn(task: impl Future<Output = ()> + 'static) {
-    glommio::spawn_local(task).detach();
+/// Keeps the panic of a task from ending its core.
+#[derive(Clone)]
+struct Guard(Rc<Guarded>);
+
+struct Guarded {
+    local: Rc<Local>,
+    failure: Rc<Failure>,
 }
 
-fn listen_all(local: &Rc<Local>, listeners: Vec<Bound>) -> io::Result<()> {
+impl Guard {
+    fn new(local: &Rc<Local>, failure: &Rc<Failure>) -> Guard {
+        Guard(Rc::new(Guarded {
+            local: local.clone(),
+            failure: failure.clone(),
+        }))
+    }
+
+    /// Spawned tasks run at once up to their first wait, and from then on when the ring wakes them.
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.spawn_then(task, || {});
+    }
+
+    /// Does `then` when the task has panicked.
+    fn spawn_then(&self, task: impl Future<Output = ()> + 'static, then: impl FnOnce() + 'static) {
+        let Guard(guarded) = self.clone();
+        let task = AssertUnwindSafe(task).catch_unwind().map(move |ended| {
+            if let Err(panic) = ended {
+                guarded.failure.report(&*panic);
+                guarded.local.start_draining();
+                then();
+            }
+        });
+        glommio::spawn_local(task).detach();
+    }
+}
+
+fn listen_all(local: &Rc<Local>, failure: &Rc<Failure>, listeners: Vec<Bound>) -> io::Result<()> {
+    let guard = Guard::new(local, failure);
     for bound in listeners {
         let address = bound.listener.address();
         let listener = bound
@@ -263,22 +295,24 @@ fn listen_all(local: &Rc<Local>, listeners: Vec<Bound>) -> io::Result<()> {
         if let Some(unpaced) = local.unpaced.filter(|_| address.ip().is_loopback()) {
             unpaced.set_on(&listener)?;
         }
+        failure.listens(&listener);
         let listening = Listening::new(local.clone(), listener, address);
-        let serving = local.clone();
+        let serving = guard.clone();
         let serve = move |client: Socket, protocol| {
             // Counted before its task first runs: a core that has accepted it is not idle, and has
             // that much less room.
-            serving.connection_begins(protocol);
+            let local = serving.0.local.clone();
+            local.connection_begins(protocol);
             match protocol {
-                Protocol::Http => spawn(conn::serve_http(serving.clone(), client)),
+                Protocol::Http => serving.spawn(conn::serve_http(local, client)),
                 Protocol::Tls | Protocol::Tcp => {
-                    spawn(conn::serve(serving.clone(), client, protocol))
+                    serving.spawn(conn::serve(local, client, protocol))
                 }
             }
         };
         local.listening.set(local.listening.get() + 1);
         let local = local.clone();
-        spawn(async move {
+        guard.spawn(async move {
             listening.run(bound.protocol, serve).await;
             local.listening.set(local.listening.get() - 1);
         });
@@ -303,36 +337,45 @@ async fn drive(ring: &Ring, ended: &Cell<bool>) {
     }
 }
 
-/// Obeys the other threads, until the core has nothing left to do.
-async fn read_mailbox(
-    local: Rc<Local>,
+/// What it takes to obey the other threads.
+struct Obeying {
+    guard: Guard,
     commands: Receiver<Command>,
-    reader: WakeReader,
+    descriptor: Rc<OwnedFd>,
     ended: Rc<Cell<bool>>,
-) {
-    let descriptor = reader.into_descriptor();
+}
+
+/// Obeys the other threads, also after a command that made it panic.
+fn obey(obeying: Rc<Obeying>) {
+    let again = obeying.clone();
+    let guard = obeying.guard.clone();
+    guard.spawn_then(read_mailbox(obeying), || obey(again));
+}
+
+async fn read_mailbox(obeying: Rc<Obeying>) {
+    let local = &obeying.guard.0.local;
     loop {
-        WakeReader::take(&descriptor);
-        for command in commands.try_iter() {
+        WakeReader::take(&obeying.descriptor);
+        for command in obeying.commands.try_iter() {
             match command {
                 Command::Table(update) => {
                     local.table.borrow_mut().apply(&update);
-                    local.leases.follow(&local, &update);
+                    local.leases.follow(local, &update);
                 }
                 Command::Dump { fresh, reply } => {
-                    let _ = reply.send(mailbox::dump(&local, fresh));
+                    let _ = reply.send(mailbox::dump(local, fresh));
                 }
                 Command::Status { reply } => {
-                    let _ = reply.send(mailbox::status(&local));
+                    let _ = reply.send(mailbox::status(local));
                 }
                 Command::Lookup { source, reply } => {
-                    let _ = reply.send(mailbox::lookup(&local, source));
+                    let _ = reply.send(mailbox::lookup(local, source));
                 }
                 Command::Wake(task) => local.wake_task(task),
                 Command::Drain => local.start_draining(),
                 Command::Cut { reply } => {
-                    let (local, ended) = (local.clone(), ended.clone());
-                    spawn(async move {
+                    let (local, ended) = (local.clone(), obeying.ended.clone());
+                    obeying.guard.spawn(async move {
                         local.cut_all().await;
                         let _ = reply.send(mailbox::dump(&local, Box::default()));
                         ended.set(true);
@@ -341,6 +384,6 @@ async fn read_mailbox(
                 Command::Panic => panic!("asked to panic by a test"),
             }
         }
-        let _ = local.ring.descriptor_readable(&descriptor).await;
+        let _ = local.ring.descriptor_readable(&obeying.descriptor).await;
     }
 }

@@ -389,8 +389,47 @@ fn the_routes_file_is_read_again_on_sighup_and_a_bad_one_changes_nothing() {
 fn post(proxy: &Proxy, path: &str) -> Answer {
     let mut stream = client::connect(proxy.admin());
     write!(stream, "POST {path} HTTP/1.0\r\n\r\n").expect("it listens");
-    stream.shutdown(Shutdown::Write).expect("connected");
     Answer::read(&mut stream)
+}
+
+/// Whoever comes while the process ends is served or refused, and none is accepted and dropped.
+#[test]
+fn clients_that_come_while_a_core_has_panicked_are_served_or_refused() {
+    let backend = backend::http("one");
+    let mut proxy = Options::new()
+        .cores("0-1")
+        .route("a.test", &[&backend.member()])
+        .args(&["--debug-faults", "yes"])
+        .start();
+    let http = proxy.http();
+    let served = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                loop {
+                    let connected = TcpStream::connect_timeout(&http, Duration::from_secs(10));
+                    let mut stream = match connected {
+                        Ok(stream) => stream,
+                        Err(error) => {
+                            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+                            return;
+                        }
+                    };
+                    let ask = b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+                    stream.write_all(ask).expect("it is read");
+                    let answer = Response::read(&mut stream).expect("an answer");
+                    assert_eq!(answer.text(), "one");
+                    served.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        post(&proxy, "/debug/panic/0");
+    });
+    assert!(served.load(Ordering::Relaxed) > 8);
+    let status = proxy.wait_for_exit(client::PATIENCE).expect("it ends");
+    assert_eq!(status.code(), Some(1));
+    assert!(proxy.stderr().contains("asked to panic by a test"));
 }
 
 /// The process ends for its supervisor; no client is left waiting on a core that is gone.
@@ -413,7 +452,7 @@ fn a_core_that_panics_ends_the_process() {
         backend.accepted() == 20
     });
     let refused = post(&proxy, "/debug/panic/7");
-    assert!(refused.bytes.starts_with(b"HTTP/1.1 404 "), "{refused:?}");
+    assert!(refused.bytes.starts_with(b"HTTP/1.0 404 "), "{refused:?}");
     let asked = Instant::now();
     post(&proxy, "/debug/panic/1");
     let status = proxy.wait_for_exit(client::PATIENCE).expect("it ends");
@@ -431,7 +470,7 @@ fn a_core_that_panics_ends_the_process() {
 fn without_debug_faults_nobody_can_make_a_core_panic() {
     let proxy = Options::new().route("a.test", &["127.0.0.1:1"]).start();
     let refused = post(&proxy, "/debug/panic/0");
-    assert!(refused.bytes.starts_with(b"HTTP/1.1 405 "), "{refused:?}");
+    assert!(refused.bytes.starts_with(b"HTTP/1.0 405 "), "{refused:?}");
     assert_eq!(proxy.live(), 0);
 }
 

@@ -14,7 +14,7 @@ use crate::metrics::CoreMetrics;
 /// The running cores, by number. Every request is sent and not waited for; an answer comes through
 /// the channel, or never when the core has died. Requests to one core are served in order.
 pub trait Cores: Send + Sync {
-    /// The number of each core, in an order that does not change.
+    /// The number of each core that is not gone, in an order that does not change.
     fn numbers(&self) -> Vec<usize>;
     /// The core takes `fresh` in place of what it recorded so far and sends that back.
     fn dump(&self, core: usize, fresh: Box<CoreMetrics>, reply: UnboundedSender<Dumped>);
@@ -33,7 +33,9 @@ pub trait Cores: Send + Sync {
 /// The real cores, numbered by position.
 impl Cores for Vec<Mailbox> {
     fn numbers(&self) -> Vec<usize> {
-        (0..self.len()).collect()
+        (0..self.len())
+            .filter(|core| !self[*core].is_gone())
+            .collect()
     }
 
     fn dump(&self, core: usize, fresh: Box<CoreMetrics>, reply: UnboundedSender<Dumped>) {

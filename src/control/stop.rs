@@ -21,6 +21,10 @@ const LOOK: Duration = Duration::from_millis(25);
 /// sent.
 const CUT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// After a core has failed: as long as listeners need to take what is in their queues, and a little for
+/// those that came in last.
+const FAILURE_DRAIN: Duration = Duration::from_millis(1500);
+
 /// How the process came to its end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ended {
@@ -106,15 +110,27 @@ impl<'a> Stop<'a> {
         self.end(open, 0).await
     }
 
-    /// A core is gone: the others are stopped at once, for a supervisor to start all of them again.
+    /// A core has failed: all are stopped, for a supervisor to start them again, as soon as nobody is in
+    /// the queue of a listener.
     pub async fn core_failed(&mut self, core: usize, cause: &str) -> Ended {
         tracing::error!(
             core,
             cause,
             "a core failed; the process ends, start it again"
         );
-        let live = self.look().await.live;
-        let ended = self.cut(live, live, "a core failed").await;
+        self.shared.draining.set(true);
+        let cores = self.shared.cores();
+        for core in cores.numbers() {
+            cores.drain(core);
+        }
+        let ends = Instant::now() + FAILURE_DRAIN;
+        let mut look = self.look().await;
+        let open = look.live;
+        while !look.done && Instant::now() < ends {
+            tokio::time::sleep(LOOK).await;
+            look = self.look().await;
+        }
+        let ended = self.cut(open, look.live, "a core failed").await;
         Ended {
             failed: true,
             ..ended

@@ -9,6 +9,7 @@ use crate::sys::Waker;
 use crossbeam_channel::Sender;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -68,11 +69,25 @@ pub struct CoreStatus {
 pub struct Mailbox {
     commands: Sender<Command>,
     waker: Waker,
+    is_gone: Arc<AtomicBool>,
 }
 
 impl Mailbox {
-    pub(super) fn new(commands: Sender<Command>, waker: Waker) -> Mailbox {
-        Mailbox { commands, waker }
+    pub(super) fn new(
+        commands: Sender<Command>,
+        waker: Waker,
+        is_gone: Arc<AtomicBool>,
+    ) -> Mailbox {
+        Mailbox {
+            commands,
+            waker,
+            is_gone,
+        }
+    }
+
+    /// Whether the core will never answer again.
+    pub fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::Acquire)
     }
 
     /// Delivers the command and wakes the core. A core that has ended takes no notice.

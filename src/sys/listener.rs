@@ -116,6 +116,13 @@ impl Listener {
         self.address
     }
 
+    /// Makes it take no more connections and leave its group, whoever else has the file. What is in its
+    /// queue is reset.
+    pub fn shut(listener: &OwnedFd) {
+        // One that does not listen any more is shut.
+        let _ = socket2::SockRef::from(listener).shutdown(std::net::Shutdown::Both);
+    }
+
     /// Starts to take connections. What accepted sockets inherit is set here once instead of per
     /// connection: TCP_NODELAY, and keep-alive probes after `keep_alive` of silence; zero: none.
     pub fn listen(self, backlog: u32, keep_alive: Duration) -> io::Result<Rc<OwnedFd>> {
