@@ -6,6 +6,7 @@
 pub(crate) mod admit;
 pub(crate) mod announce;
 mod contest;
+pub(crate) mod failure;
 pub(crate) mod head;
 pub(crate) mod linger;
 pub(crate) mod listed;
@@ -14,6 +15,7 @@ mod reach;
 pub(crate) mod send;
 mod story;
 
+pub use failure::FailureLog;
 pub use story::Story;
 
 use crate::client::Client;
@@ -84,7 +86,7 @@ pub async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) {
             let relayed = until_cut(&local, &deadline, relaying).await;
             relayed.map_or(Outcome::CutAtDrain, |mut relayed| {
                 relayed.bytes_to_backend += reached.head_bytes as u64;
-                story.set_relayed(relayed);
+                story.add_bytes(relayed.bytes_to_backend, relayed.bytes_to_client);
                 relayed.outcome
             })
         }

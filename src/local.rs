@@ -6,6 +6,7 @@ mod room;
 pub use room::{IdleCount, Room};
 
 use crate::config::{HttpSettings, Limits, ProxySettings};
+use crate::conn::FailureLog;
 use crate::drain::Drain;
 use crate::exchange::IdlePool;
 use crate::lease::Leases;
@@ -58,6 +59,8 @@ pub struct Local {
     pub listening: Cell<usize>,
     /// Per protocol.
     live: [Cell<usize>; Protocol::ALL.len()],
+    /// What was said of backends that failed their clients.
+    pub failures: RefCell<FailureLog>,
     /// What was warned of and is not to fill the log; the counts go on.
     warned: RefCell<Vec<Outcome>>,
     /// The next one to give away.
@@ -103,6 +106,7 @@ impl Local {
             looks_at_every_port: false,
             listening: Cell::new(0),
             live: Default::default(),
+            failures: RefCell::default(),
             warned: RefCell::default(),
             drain: Drain::default(),
             waiting_for_drain: RefCell::new(Vec::new()),

@@ -17,10 +17,7 @@ pub(crate) async fn read_head(
     client: &Client,
     protocol: Protocol,
 ) -> Result<(Head, Vec<u8>), Outcome> {
-    let limits = HeadLimits {
-        hello_bytes_max: local.limits.hello_bytes_max,
-        request_head_bytes_max: local.limits.request_head_bytes_max,
-    };
+    let limits = head_limits(local);
     // One byte beyond the limit is enough to see that it is exceeded; what lies behind a head
     // that fits stays in the socket for the relay.
     let bytes_max = 1 + match protocol {
@@ -171,5 +168,12 @@ impl Front {
         // looks no further than its own limit.
         *self = Front::Passed;
         Ok(true)
+    }
+}
+
+pub(super) fn head_limits(local: &Local) -> HeadLimits {
+    HeadLimits {
+        hello_bytes_max: local.limits.hello_bytes_max,
+        request_head_bytes_max: local.limits.request_head_bytes_max,
     }
 }

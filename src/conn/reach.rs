@@ -5,6 +5,8 @@
 use super::Story;
 use super::announce::announce;
 use super::contest::{Asked, Contest, Meanwhile, Who};
+use super::failure;
+use super::head::head_limits;
 use super::listed::Listed;
 use super::send::send_counting;
 use crate::client::Client;
@@ -17,7 +19,7 @@ use crate::protocol::Protocol;
 use crate::relay::{Begun, Relay};
 use crate::ring::Deadline;
 use crate::route::Route;
-use crate::sniff::{Head, is_hello_alone};
+use crate::sniff::{Head, Sniff, Sniffer, is_hello_alone};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -56,7 +58,9 @@ pub(super) async fn reach(
         Protocol::Tls => first_to_answer(local, arrival, round, deadline, story).await?,
         // Who speaks first is not known here: to have accepted is all that can be told.
         Protocol::Http | Protocol::Tcp => {
-            let mut asked = hand_over(local, arrival, &mut round, deadline, story).await?;
+            let handed_over = hand_over(local, arrival, &mut round, deadline, story).await;
+            let mut asked =
+                handed_over.map_err(|outcome| fail(local, arrival, outcome, &round, story))?;
             asked.reached.relay.accepted(local);
             asked
         }
@@ -89,7 +93,9 @@ async fn first_to_answer(
                 Meanwhile::Done(Ok(asked)) => contest.enter(asked),
                 Meanwhile::Done(Err(outcome)) => {
                     may_go_on = false;
-                    contest.fall_back().ok_or(outcome)?;
+                    contest
+                        .fall_back()
+                        .ok_or_else(|| fail(local, arrival, outcome, &round, story))?;
                 }
                 Meanwhile::Heard(who, begun) => match contest.settle(local, &mut round, who, begun)
                 {
@@ -123,6 +129,28 @@ async fn first_to_answer(
             }
         }
     }
+}
+
+/// No backend is left: the log says which was the last.
+fn fail(
+    local: &Local,
+    arrival: &Arrival<'_>,
+    outcome: Outcome,
+    round: &Round,
+    story: &mut Story,
+) -> Outcome {
+    let (slot, attempts) = round.last_tried();
+    let backend = failure::backend_text(&arrival.route, slot);
+    story.set_backend(backend.unwrap_or_default(), attempts);
+    // Kept only where somebody is to be told of it, and read again here.
+    let host = || {
+        let mut sniffer = Sniffer::new(arrival.protocol, head_limits(local));
+        match sniffer.advance(&arrival.received) {
+            Sniff::Found(head) => head.name.map(|name| name.to_string()),
+            _ => None,
+        }
+    };
+    failure::note(local, outcome, host, backend, attempts)
 }
 
 /// Connects to the next backend and gives it the head; to another one when it does not take that.

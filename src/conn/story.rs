@@ -4,7 +4,6 @@ use crate::client::Client;
 use crate::local::Local;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
-use crate::relay::Relayed;
 use crate::route::Host;
 use crate::sniff::Head;
 use std::rc::Rc;
@@ -25,7 +24,8 @@ struct Details {
     backend: Box<str>,
     attempts: u32,
     requests: u32,
-    relayed: Option<Relayed>,
+    to_backend_bytes: u64,
+    to_client_bytes: u64,
 }
 
 impl Story {
@@ -50,18 +50,19 @@ impl Story {
         }
     }
 
-    /// The host of the last request; nothing where it was not asked for.
+    /// The host of the last request, known or not. Which backend had the one before says nothing of
+    /// this one.
     pub fn set_request(&mut self, name: Option<&Host>) {
         let Some(details) = self.details() else {
             return;
         };
         details.requests += 1;
-        if let Some(name) = name {
-            details.head = Some(Rc::new(Head {
-                name: Some(name.clone()),
-                ..Head::default()
-            }));
-        }
+        details.backend = Box::default();
+        details.attempts = 0;
+        details.head = Some(Rc::new(Head {
+            name: name.cloned(),
+            ..Head::default()
+        }));
     }
 
     /// The last backend; no attempts when the connection to it was there already.
@@ -72,9 +73,11 @@ impl Story {
         }
     }
 
-    pub(super) fn set_relayed(&mut self, relayed: Relayed) {
+    /// What was moved, on top of what was before.
+    pub fn add_bytes(&mut self, to_backend: u64, to_client: u64) {
         if let Some(details) = self.details() {
-            details.relayed = Some(relayed);
+            details.to_backend_bytes += to_backend;
+            details.to_client_bytes += to_client;
         }
     }
 
@@ -107,8 +110,8 @@ impl Story {
             backend = backend.unwrap_or("-"),
             attempts = details.attempts,
             requests = details.requests,
-            to_backend_bytes = details.relayed.map_or(0, |relayed| relayed.bytes_to_backend),
-            to_client_bytes = details.relayed.map_or(0, |relayed| relayed.bytes_to_client),
+            to_backend_bytes = details.to_backend_bytes,
+            to_client_bytes = details.to_client_bytes,
             lifetime_us = accepted.elapsed().as_micros() as u64,
             "{}", outcome.name()
         );

@@ -152,6 +152,11 @@ impl Round {
             && (self.attempts == 0 || local.ring.now() < self.ends)
     }
 
+    /// The backend that was tried last, by its slot, and how many attempts there were.
+    pub fn last_tried(&self) -> (Option<u32>, u32) {
+        (self.slots.last().copied(), self.attempts)
+    }
+
     /// When it is too late for another attempt.
     pub fn ends(&self) -> Instant {
         self.ends

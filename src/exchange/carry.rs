@@ -104,6 +104,8 @@ pub struct Carry<'s> {
     down: Down,
     /// The held head is 101, and the protocol changes only behind the request.
     awaits_up: bool,
+    /// What the client got besides the response: interim ones, and what came with 101.
+    beside_bytes: u64,
     client_told: bool,
     /// The backend has asked for the body, so that it will read it.
     was_continued: bool,
@@ -153,6 +155,7 @@ impl<'s> Carry<'s> {
             interim: None,
             down: Down::Head(HeldHead::default()),
             awaits_up: false,
+            beside_bytes: 0,
             client_told: false,
             was_continued: false,
             client_goes_on: false,
@@ -220,13 +223,17 @@ impl<'s> Carry<'s> {
     }
 
     /// Gives back what it holds, and counts. Nothing is polled behind it.
-    pub fn finish(mut self) {
+    /// Gives back how many bytes went to the backend and to the client.
+    pub fn finish(mut self) -> (u64, u64) {
         self.up.finish(self.local, Counter::BytesToBackend);
         // What is left of the request is still under way, and closing upon it would be a reset.
         self.client.has_spoken |= !self.up_over;
+        let mut to_client = self.beside_bytes;
         if let Down::Body(mut body) = self.down {
             body.finish(self.local, Counter::BytesToClient);
+            to_client += body.moved_bytes();
         }
+        (self.up.moved_bytes(), to_client)
     }
 
     fn poll_up(&mut self, context: &mut Context<'_>) -> Poll<Finish> {

@@ -18,12 +18,12 @@ mod upstream;
 pub use idle::{IdlePool, keep as keep_idle};
 
 use crate::client::Client;
-use crate::conn::admit;
 use crate::conn::head::{left, read_front};
 use crate::conn::linger::linger;
 use crate::conn::listed::Listed;
 use crate::conn::send::send_all;
 use crate::conn::{Story, farewell};
+use crate::conn::{admit, failure};
 use crate::http::{Hop, RequestReader};
 use crate::lease::Lease;
 use crate::local::Local;
@@ -38,6 +38,7 @@ use crate::sys::is_transient;
 use carry::{Carry, Finish};
 use client_end::ClientEnd;
 use idle::Owner;
+use idle::Upstream;
 use order::{Order, Understood, understand};
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -90,12 +91,13 @@ pub async fn serve(
         }
     }
     loop {
-        let order = match next_order(local, &session, &mut end, deadline).await {
+        let order = match next_order(local, &session, &mut end, deadline, story).await {
             Ok(Next::Order(order)) => order,
             Ok(Next::Answer(answer, goes_on)) => {
                 session.requests += 1;
                 deadline.set(local.ring.now() + local.limits.response_deadline);
                 let sending = Box::pin(send_all(local, &end.socket, &answer));
+                story.add_bytes(0, answer.len() as u64);
                 let Some(Ok(())) = deadline.bound(sending).await else {
                     return Outcome::ClientReset;
                 };
@@ -120,7 +122,6 @@ pub async fn serve(
             Err(outcome) => return refuse(local, &end, outcome, deadline).await,
         };
         session.requests += 1;
-        story.set_request(order.name.as_deref());
         let answered = answer(local, &mut session, &mut end, order, deadline, story);
         match Box::pin(answered).await {
             Ok(true) => {}
@@ -175,6 +176,7 @@ async fn next_order(
     session: &Session<'_>,
     end: &mut ClientEnd,
     deadline: &Deadline,
+    story: &mut Story,
 ) -> Result<Next, Outcome> {
     let mut reader = RequestReader::new(local.limits.request_head_bytes_max);
     let mut has_begun = !end.pending().is_empty();
@@ -189,7 +191,7 @@ async fn next_order(
         deadline.set(local.ring.now() + local.limits.keep_alive_deadline);
     }
     if has_begun {
-        let understood = understand(local, session, &mut reader, end.pending());
+        let understood = understand(local, session, &mut reader, end.pending(), story);
         if let Some(next) = take_in(end, understood?) {
             return Ok(next);
         }
@@ -217,7 +219,7 @@ async fn next_order(
         // A request that came in one piece, as most do, is never copied before it is written anew.
         let understood = if end.pending().is_empty() {
             let received = &buffer[..received];
-            let understood = understand(local, session, &mut reader, received);
+            let understood = understand(local, session, &mut reader, received, story);
             let used = match &understood {
                 Ok(Understood::Order(_, used) | Understood::Answer(_, used, _)) => *used,
                 Ok(Understood::More) => 0,
@@ -228,7 +230,7 @@ async fn next_order(
             understood.map(Understood::without_use)
         } else {
             end.push(&buffer[..received]);
-            understand(local, session, &mut reader, end.pending())
+            understand(local, session, &mut reader, end.pending(), story)
         };
         // Who may not introduce a client, and does, is told apart from who speaks no HTTP.
         let understood = match understood {
@@ -294,6 +296,19 @@ async fn wait(local: &Local, end: &mut ClientEnd, deadline: &Deadline, may_drain
         end.watch = None;
     }
     waited
+}
+
+/// The client is to be told, and the log says of which backend.
+fn failed(
+    local: &Local,
+    outcome: Outcome,
+    order: &Order,
+    upstream: &Upstream,
+    attempts: u32,
+) -> Ended {
+    let backend = Some(upstream.backend.text());
+    let outcome = failure::note(local, outcome, || order.host_text(), backend, attempts);
+    Ended::Refused(outcome)
 }
 
 /// Has one request answered. `false`: the connection ends with this answer.
@@ -368,13 +383,16 @@ async fn answer(
             Some(finish) => finish,
             None => poll_fn(|context| carry.poll(deadline, context)).await,
         };
-        carry.finish();
+        let (to_backend, to_client) = carry.finish();
+        story.add_bytes(to_backend, to_client);
         if finish.is_answer() {
             upstream.backend.answered(local);
             if let Some(round) = &mut round {
                 round.answered(local, upstream.backend.backend());
             }
         }
+        // None where an idle connection was there.
+        let attempts = round.as_ref().map_or(0, |round| round.last_tried().1);
         match finish {
             Finish::Answered {
                 client_goes_on,
@@ -392,7 +410,8 @@ async fn answer(
                 // It counts for as long as it lives; a route that was replaced is not kept that long.
                 let _place = order.place.take();
                 drop(order);
-                let outcome = tunnel(local, end, upstream, Some(unsent), deadline, lease).await;
+                let outcome =
+                    tunnel(local, end, upstream, Some(unsent), deadline, lease, story).await;
                 return Err(Ended::Over(outcome));
             }
             // Where asking twice is no harm.
@@ -409,12 +428,26 @@ async fn answer(
                         .as_mut()
                         .filter(|round| round.has_another(local, &order.route));
                     let Some(round) = another else {
-                        return Err(Ended::Refused(Outcome::BackendClosed));
+                        return Err(failed(
+                            local,
+                            Outcome::BackendClosed,
+                            &order,
+                            &upstream,
+                            attempts,
+                        ));
                     };
                     round.unanswered(local, &upstream.backend, Outcome::BackendClosed);
                 }
             }
-            Finish::Unanswered { .. } => return Err(Ended::Refused(Outcome::BackendClosed)),
+            Finish::Unanswered { .. } => {
+                return Err(failed(
+                    local,
+                    Outcome::BackendClosed,
+                    &order,
+                    &upstream,
+                    attempts,
+                ));
+            }
             Finish::Removed if is_whole && order.idempotent => {
                 order.route = match local.route(Protocol::Http, order.name.as_deref()) {
                     Ok(route) => route,
@@ -424,7 +457,9 @@ async fn answer(
                 round = None;
             }
             Finish::Removed => return Err(Ended::Refused(Outcome::BackendRemoved)),
-            Finish::Refused(outcome) => return Err(Ended::Refused(outcome)),
+            Finish::Refused(outcome) => {
+                return Err(failed(local, outcome, &order, &upstream, attempts));
+            }
             Finish::CutOff(outcome) => {
                 // A client that reads until the end must not take this for it.
                 end.socket.abort_on_close();

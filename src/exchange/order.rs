@@ -52,6 +52,17 @@ pub struct Order {
     pub place: Option<Held>,
 }
 
+impl Order {
+    /// The host as it stands in the head, which is there until it is answered.
+    pub fn host_text(&self) -> Option<String> {
+        const HOST: &[u8] = b"\r\nHost: ";
+        let head = &self.outgoing;
+        let begin = head.windows(HOST.len()).position(|part| part == HOST)? + HOST.len();
+        let length = head[begin..].iter().position(|byte| *byte == b'\r')?;
+        Some(String::from_utf8_lossy(&head[begin..begin + length]).into_owned())
+    }
+}
+
 /// What the bytes received so far amount to.
 pub enum Understood {
     More,
@@ -79,6 +90,7 @@ pub fn understand(
     session: &Session<'_>,
     reader: &mut RequestReader,
     received: &[u8],
+    story: &mut Story,
 ) -> Result<Understood, Outcome> {
     let mut room = FieldRoom::new();
     let head = match reader.advance(received, &mut room) {
@@ -87,6 +99,7 @@ pub fn understand(
         Reading::Refused(refusal) => return Err(Outcome::Refused(refusal)),
     };
     let head_complete = Instant::now();
+    story.set_request(head.host.as_ref());
     let route = local.route(Protocol::Http, head.host.as_ref())?;
     let spent = head_complete.elapsed();
     {

@@ -5,7 +5,7 @@ use super::idle::Upstream;
 use super::upstream::{head_of, introduce};
 use super::{Session, Waited, wait};
 use crate::conn::listed::Listed;
-use crate::conn::{Story, admit};
+use crate::conn::{Story, admit, failure};
 use crate::dial::{Round, dial};
 use crate::http::h2c::FirstRequest;
 use crate::lease::Lease;
@@ -38,15 +38,19 @@ pub async fn h2c(
     };
     let route = local.route(Protocol::Http, Some(&host))?;
     let _place = admit::to_host(local, &route, Protocol::Http, Some(&host))?;
-    if Story::is_wanted() {
-        story.set_request(Some(&host));
-    }
+    story.set_request(Some(&host));
     session.requests = 1;
     local.count(Counter::Requests);
     let mut round = Round::new(local);
     let client = session.client;
     let (upstream, _listed) = loop {
-        let dialled = dial(local, &route, Protocol::Http, client, &mut round, deadline).await?;
+        let dialled = dial(local, &route, Protocol::Http, client, &mut round, deadline).await;
+        let dialled = dialled.map_err(|outcome| {
+            let (slot, attempts) = round.last_tried();
+            let backend = failure::backend_text(&route, slot);
+            story.set_backend(backend.unwrap_or_default(), attempts);
+            failure::note(local, outcome, || Some(host.to_string()), backend, attempts)
+        })?;
         story.set_backend(dialled.backend.text(), dialled.attempts);
         let upstream = Upstream::fresh(dialled);
         let listed = Listed::new(
@@ -65,6 +69,7 @@ pub async fn h2c(
                 let mut metrics = local.metrics.borrow_mut();
                 metrics.count(Counter::BytesToBackend, sent_bytes as u64);
                 metrics.count(Counter::CopiedBytes, sent_bytes as u64);
+                story.add_bytes(sent_bytes as u64, 0);
                 *end = ClientEnd::new(end.socket.clone(), first[sent_bytes..].to_vec());
                 break (upstream, listed);
             }
@@ -84,7 +89,7 @@ pub async fn h2c(
     let lease = Lease::new(local, &route, Protocol::Http, Some(&host), slot);
     // A route that was replaced is not kept for as long as a tunnel may live.
     drop(route);
-    Ok(tunnel(local, end, upstream, None, deadline, lease).await)
+    Ok(tunnel(local, end, upstream, None, deadline, lease, story).await)
 }
 
 async fn read_more(local: &Local, end: &mut ClientEnd, deadline: &Deadline) -> Result<(), Outcome> {
@@ -112,6 +117,7 @@ pub async fn tunnel(
     unsent: Option<Vec<u8>>,
     deadline: &Deadline,
     lease: Option<Box<Lease>>,
+    story: &mut Story,
 ) -> Outcome {
     end.watch = None;
     let held = end.pending().to_vec();
@@ -124,5 +130,7 @@ pub async fn tunnel(
         local.ring.now(),
     );
     relay.carry_first(held, unsent);
-    relay.run(local, Protocol::Http, deadline).await.outcome
+    let relayed = relay.run(local, Protocol::Http, deadline).await;
+    story.add_bytes(relayed.bytes_to_backend, relayed.bytes_to_client);
+    relayed.outcome
 }

@@ -7,6 +7,7 @@ use super::order::Order;
 use crate::client::Client;
 use crate::conn::Story;
 use crate::conn::announce::announce;
+use crate::conn::failure;
 use crate::dial::{Round, dial};
 use crate::local::Local;
 use crate::metrics::Stage;
@@ -100,7 +101,13 @@ pub async fn upstream(
         round,
         deadline,
     )
-    .await?;
+    .await;
+    let dialled = dialled.map_err(|outcome| {
+        let (slot, attempts) = round.last_tried();
+        let backend = failure::backend_text(route, slot);
+        story.set_backend(backend.unwrap_or_default(), attempts);
+        failure::note(local, outcome, || order.host_text(), backend, attempts)
+    })?;
     local
         .metrics
         .borrow_mut()

@@ -97,7 +97,7 @@ impl Follower {
                 redis = self.dialer.address(),
                 cause = loss.to_string(),
                 remedy = loss.remedy(),
-                ?retry_in,
+                retry_in_ms = retry_in.as_millis() as u64,
                 serving,
                 "Redis lost"
             );

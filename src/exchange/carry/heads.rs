@@ -135,6 +135,7 @@ impl Carry<'_> {
         if mover.begin(&self.client.socket, out).is_err() {
             return Some(Finish::CutOff(Outcome::ClientReset));
         }
+        self.beside_bytes += out.len() as u64;
         if !mover.is_over() {
             self.interim = Some(mover);
         }
@@ -208,6 +209,7 @@ impl Carry<'_> {
         let mut metrics = self.local.metrics.borrow_mut();
         metrics.count(Counter::BytesToClient, sent as u64);
         metrics.count(Counter::CopiedBytes, sent as u64);
+        self.beside_bytes += sent as u64;
         Finish::Upgraded(out[sent..].to_vec())
     }
 

@@ -193,7 +193,7 @@ impl Follower {
         tracing::warn!(
             removed = removed + back.len(),
             hosts_before = hosts + back.len(),
-            ?hold,
+            hold_s = hold.as_secs_f64(),
             "most hosts are gone from Redis at once; keeping them until it still says so after the hold"
         );
         self.truth.borrow_mut().put_back(back);
