@@ -388,7 +388,7 @@ fn the_routes_file_is_read_again_on_sighup_and_a_bad_one_changes_nothing() {
 
 fn post(proxy: &Proxy, path: &str) -> Answer {
     let mut stream = client::connect(proxy.admin());
-    write!(stream, "POST {path} HTTP/1.0\r\n\r\n").expect("it listens");
+    write!(stream, "POST {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("it listens");
     Answer::read(&mut stream)
 }
 

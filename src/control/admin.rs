@@ -143,6 +143,8 @@ async fn answer(shared: Rc<Shared>, rules: Rc<Rules>, client: TcpStream) -> io::
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
         .keep_alive(false)
+        // Who asks with `nc -N` has finished sending and still reads.
+        .half_close(true)
         .title_case_headers(true)
         .serve_connection(TokioIo::new(client), service);
     // What hyper does not understand it has answered as well, so the end is the same.

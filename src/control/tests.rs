@@ -284,6 +284,23 @@ fn clients_that_are_slow_in_any_way_are_in_nobodys_way() {
 }
 
 #[test]
+fn a_client_that_has_finished_sending_gets_its_page() {
+    let running = start(SOON, None);
+    // The page has to wait for a core that does not answer.
+    running.cores.stall(5, true);
+    let mut client = TcpStream::connect(running.admin).unwrap();
+    client.set_read_timeout(Some(SOON)).unwrap();
+    client
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut page = String::new();
+    client.read_to_string(&mut page).unwrap();
+    assert!(page.starts_with("HTTP/1.1 200"), "{page}");
+    assert!(page.contains("pointsman_uptime_seconds"), "{page}");
+}
+
+#[test]
 fn more_connections_than_it_has_places_for_are_served_after_the_head_deadline() {
     let running = start(SOON, None);
     let _silent: Vec<_> = (0..40)
