@@ -99,7 +99,8 @@ impl Local {
         self.drain.is_cutting.set(true);
         self.ring.wake_waiting();
         let deadline = self.ring.deadline();
-        let ends = self.ring.now() + CUT_PATIENCE + 2 * CUT_LOOK;
+        // So much longer that every one of them has said how it ended.
+        let ends = self.ring.now() + 2 * CUT_PATIENCE;
         while self.live() > 0 && self.ring.now() < ends {
             deadline.set(self.ring.now() + CUT_LOOK);
             deadline.passed().await;

@@ -7,6 +7,7 @@
 pub mod backend;
 pub mod client;
 pub mod dns;
+pub mod ends;
 pub mod flow;
 pub mod http;
 pub mod netns;
