@@ -26,6 +26,8 @@ struct Details {
     requests: u32,
     to_backend_bytes: u64,
     to_client_bytes: u64,
+    /// That the backend's response breaks.
+    rule: Option<&'static str>,
 }
 
 impl Story {
@@ -73,6 +75,13 @@ impl Story {
         }
     }
 
+    /// Which rule the last response breaks, if it does.
+    pub fn set_rule(&mut self, rule: Option<&'static str>) {
+        if let Some(details) = self.details() {
+            details.rule = rule;
+        }
+    }
+
     /// What was moved, on top of what was before.
     pub fn add_bytes(&mut self, to_backend: u64, to_client: u64) {
         if let Some(details) = self.details() {
@@ -109,6 +118,7 @@ impl Story {
             ech = head.is_some_and(|head| head.ech),
             backend = backend.unwrap_or("-"),
             attempts = details.attempts,
+            rule = details.rule,
             requests = details.requests,
             to_backend_bytes = details.to_backend_bytes,
             to_client_bytes = details.to_client_bytes,

@@ -5,7 +5,7 @@
 //! in bulk also in line; nothing is held while the source is waited for.
 
 use super::run::{LINE_BYTES, Run};
-use crate::http::Framing;
+use crate::http::{Chunks, Framing};
 use crate::local::Local;
 use crate::metrics::Counter;
 use crate::relay::pace::{Mode, Pace};
@@ -52,6 +52,9 @@ pub struct Mover {
     source_has_more: bool,
     /// A chunk was spliced to its end, and the line behind it was not looked at.
     at_line: bool,
+    /// How a response is read; `None`: a request, which is held to the letter.
+    chunks: Option<Chunks>,
+    was_mended: bool,
     moved_bytes: u64,
     spliced_bytes: u64,
 }
@@ -68,9 +71,48 @@ impl Mover {
             waits_for_target: false,
             source_has_more,
             at_line: false,
+            chunks: None,
+            was_mended: false,
             moved_bytes: 0,
             spliced_bytes: 0,
         }
+    }
+
+    /// As [`Mover::new`], of a response, which is read kindly and given on in proper form.
+    pub fn of_response(framing: Framing, source_has_more: bool, chunks: Chunks) -> Mover {
+        Mover {
+            chunks: Some(chunks),
+            ..Mover::new(framing, source_has_more)
+        }
+    }
+
+    /// Whether it broke a rule and was written anew.
+    pub fn was_mended(&self) -> bool {
+        self.was_mended
+    }
+
+    /// Takes in the next bytes of the source. How many of them belong to the message, and what the target
+    /// is to have in their place, if that is something else.
+    ///
+    /// # Errors
+    /// The rule that they break.
+    pub fn take_in(&mut self, bytes: &[u8]) -> Result<(usize, Option<Vec<u8>>), Refusal> {
+        let chunks = match self.chunks {
+            None => return self.framing.feed(bytes).map(|used| (used, None)),
+            Some(Chunks::DataOnly) => Chunks::DataOnly,
+            Some(Chunks::Whole) => {
+                let mut strict = self.framing.clone();
+                if let Ok(used) = strict.feed(bytes) {
+                    self.framing = strict;
+                    return Ok((used, None));
+                }
+                self.was_mended = true;
+                Chunks::Whole
+            }
+        };
+        let mut mended = Vec::with_capacity(bytes.len());
+        let used = self.framing.mend(bytes, chunks, &mut mended)?;
+        Ok((used, Some(mended)))
     }
 
     /// Gives the target the first bytes of the message, head included; keeps a copy of what it does
@@ -253,11 +295,12 @@ impl Mover {
         };
         self.pace.read(received);
         self.source_has_more = received == buffer.len();
-        let (ours, behind) = match self.framing.feed(&buffer[..received]) {
-            Ok(used) => buffer[..received].split_at(used),
+        let (used, mended) = match self.take_in(&buffer[..received]) {
+            Ok(taken) => taken,
             Err(refusal) => return Err(Next::End(Moved::Broken(refusal))),
         };
-        surplus.extend_from_slice(behind);
+        surplus.extend_from_slice(&buffer[used..received]);
+        let ours = mended.as_deref().unwrap_or(&buffer[..used]);
         match self.begin(to, ours) {
             Ok(sent) if sent < ours.len() => Err(Next::WriteTarget),
             Ok(_) => Ok(()),
@@ -292,7 +335,10 @@ impl Mover {
             self.source_has_more = !is_short;
             self.pace.filled(received, is_short);
             run.pass(&mut self.framing, received);
-            self.at_line = self.framing.opaque_bytes() == 0 && !self.framing.is_done();
+            // Where chunks are left out their lines are read instead.
+            self.at_line = self.framing.opaque_bytes() == 0
+                && !self.framing.is_done()
+                && self.chunks != Some(Chunks::DataOnly);
             let is_full = held + received >= piece_bytes - piece_bytes / 4;
             if is_short || is_full || !self.at_line {
                 return Ok(true);

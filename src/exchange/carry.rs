@@ -116,6 +116,8 @@ pub struct Carry<'s> {
     /// Completes when a client that is not read from has failed, or has finished where that is not
     /// known yet.
     gone_watch: Option<Operation>,
+    /// The rule that the response breaks.
+    pub rule: Option<&'static str>,
     /// When the backend had been sent the request, or as much of it as there was.
     sent: Instant,
     patience: Patience,
@@ -162,6 +164,7 @@ impl<'s> Carry<'s> {
             backend_goes_on: false,
             client_finished: None,
             gone_watch: None,
+            rule: None,
             sent: local.ring.now(),
             patience: Patience {
                 outcome: Outcome::ResponseTimeout,
@@ -312,12 +315,15 @@ impl<'s> Carry<'s> {
         let Poll::Ready(moved) = moved else {
             return Poll::Pending;
         };
-        self.backend_goes_on &= surplus.is_empty();
+        self.backend_goes_on &= surplus.is_empty() && !body.was_mended();
         Poll::Ready(Some(match moved {
             Moved::Whole => self.answered(),
             Moved::TargetFailed => Finish::CutOff(Outcome::ClientReset),
             Moved::CutOff | Moved::SourceFailed => Finish::CutOff(Outcome::BackendReset),
-            Moved::Broken(_) => Finish::CutOff(Outcome::ResponseInvalid),
+            Moved::Broken(refusal) => {
+                self.rule = Some(refusal.name());
+                Finish::CutOff(Outcome::ResponseInvalid)
+            }
         }))
     }
 

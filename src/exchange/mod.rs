@@ -383,6 +383,7 @@ async fn answer(
             Some(finish) => finish,
             None => poll_fn(|context| carry.poll(deadline, context)).await,
         };
+        story.set_rule(carry.rule);
         let (to_backend, to_client) = carry.finish();
         story.add_bytes(to_backend, to_client);
         if finish.is_answer() {

@@ -223,6 +223,19 @@ impl Lengths {
         Ok(())
     }
 
+    /// Whether there are both, of which the encoding counts (RFC 9112 section 6.3, rule 3).
+    pub(super) fn has_both(self) -> bool {
+        self.chunked && self.length.is_some()
+    }
+
+    /// As [`Lengths::finish`], where the encoding counts and the length is dropped.
+    pub(super) fn finish_kindly(self) -> Option<Length> {
+        match (self.length, self.chunked) {
+            (_, true) => Some(Length::Chunked),
+            (length, false) => length.map(Length::Bytes),
+        }
+    }
+
     /// `None` when the head says nothing about it.
     pub(super) fn finish(self) -> Result<Option<Length>, LengthFault> {
         match (self.length, self.chunked) {

@@ -3,7 +3,14 @@
 //! names the runs that it need not see, which may be spliced.
 //!
 //! Bytes are forwarded as they came once they were understood, chunk lines and trailers included:
-//! every line is held to one strict form, so that there is nothing to read differently.
+//! every line is held to one strict form, so that there is nothing to read differently. Responses
+//! are read more kindly: see [`Framing::mend`].
+
+mod mend;
+
+pub use mend::Chunks;
+#[doc(hidden)]
+pub use mend::fuzz_mended;
 
 use super::fields::{NO_TRAILER_BYTES_MAX, is_no_trailer};
 use crate::sniff::Refusal;
@@ -41,13 +48,29 @@ enum Place {
     Done,
     Counted(u64),
     UntilClose,
-    Size { size: u64, digits: u8 },
-    Extension { size: u64, bytes: u16 },
-    SizeEnd { size: u64 },
+    Size {
+        size: u64,
+        digits: u8,
+    },
+    Extension {
+        size: u64,
+        bytes: u16,
+    },
+    /// Behind a size; in responses only.
+    Blanks {
+        size: u64,
+        bytes: u16,
+    },
+    SizeEnd {
+        size: u64,
+    },
     Data(u64),
     DataCr,
     DataLf,
-    Trailers { line: Line, bytes: u16 },
+    Trailers {
+        line: Line,
+        bytes: u16,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -152,6 +175,9 @@ impl Framing {
                 },
                 _ => return Err(Refusal::ChunkExtension),
             },
+            Place::Blanks { size, .. } if byte == b';' => Place::Extension { size, bytes: 0 },
+            Place::Blanks { size, .. } if byte == b'\r' => Place::SizeEnd { size },
+            Place::Blanks { .. } => return Err(Refusal::ChunkSize),
             Place::SizeEnd { size } => match (byte, size) {
                 (b'\n', 0) => Place::Trailers {
                     line: Line::Begin,

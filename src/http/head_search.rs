@@ -145,7 +145,7 @@ mod tests {
     fn what_breaks_a_rule_is_refused_before_it_ends() {
         let broken = b"HTTP/1.1 200 OK\r\nServer: s\r\nX : y\r\nDate: today\r\n";
         for piece in 1..broken.len() {
-            assert_eq!(dribbled(broken, piece).0, Err(ResponseFault::Invalid));
+            assert_eq!(dribbled(broken, piece).0, Err(ResponseFault::FieldName));
         }
     }
 

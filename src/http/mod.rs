@@ -22,9 +22,9 @@ mod work;
 mod tests;
 
 pub use forwarded::{Forwarding, Hop};
+pub use framing::{Chunks, Framing, Length};
 #[doc(hidden)]
-pub use framing::fuzz_framing;
-pub use framing::{Framing, Length};
+pub use framing::{fuzz_framing, fuzz_mended};
 #[doc(hidden)]
 pub use fuzz::fuzz_request;
 #[doc(hidden)]

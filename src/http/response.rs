@@ -1,21 +1,77 @@
 //! The head of a response: bytes → what it says, more needed, or what is wrong with it.
 //!
 //! A backend is trusted to answer its own client and nothing else: a response whose end two
-//! readers could see at different places is refused as a request would be.
+//! readers could see at different places is refused as a request would be. What is clear although it
+//! breaks a rule, as some servers write it, is understood, written anew, and the last on its connection.
 
 use super::Field;
 pub use super::fields::FieldRoom;
-use super::fields::{Known, Lengths, Options, binds_connection, tokens};
-use super::framing::Length;
+use super::fields::{Known, LengthFault, Lengths, Options, binds_connection, tokens};
+use super::framing::{Chunks, Length};
 use std::time::Duration;
 
 /// Why a response cannot be passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResponseFault {
-    /// Its head breaks a rule, or where it ends is ambiguous.
-    Invalid,
+    /// Its first line is none of HTTP/1.
+    StatusLine,
+    /// Its status is below 100 or above 999.
+    Status,
+    /// A line of its head is no field.
+    FieldName,
+    FieldValue,
+    /// A Content-Length is no number.
+    ContentLength,
+    ContentLengthsDiffer,
+    /// A Transfer-Encoding is neither chunked nor identity, or said twice.
+    TransferEncoding,
+    /// A field that says where it ends goes on in a second line.
+    FoldedLength,
+    /// 101 to a request that asked for no other protocol.
+    Unasked,
     /// Its head does not end within the limit.
     TooLarge,
+}
+
+impl ResponseFault {
+    /// The rule as the log names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ResponseFault::StatusLine => "status_line",
+            ResponseFault::Status => "status",
+            ResponseFault::FieldName => "header_name",
+            ResponseFault::FieldValue => "header_value",
+            ResponseFault::ContentLength => "content_length",
+            ResponseFault::ContentLengthsDiffer => "content_lengths_differ",
+            ResponseFault::TransferEncoding => "transfer_encoding",
+            ResponseFault::FoldedLength => "folded_length",
+            ResponseFault::Unasked => "unasked_upgrade",
+            ResponseFault::TooLarge => "head_too_large",
+        }
+    }
+}
+
+impl From<LengthFault> for ResponseFault {
+    fn from(fault: LengthFault) -> ResponseFault {
+        match fault {
+            LengthFault::Number => ResponseFault::ContentLength,
+            LengthFault::Differ => ResponseFault::ContentLengthsDiffer,
+            LengthFault::Both | LengthFault::Encoding => ResponseFault::TransferEncoding,
+        }
+    }
+}
+
+impl From<httparse::Error> for ResponseFault {
+    fn from(error: httparse::Error) -> ResponseFault {
+        match error {
+            httparse::Error::HeaderName => ResponseFault::FieldName,
+            httparse::Error::HeaderValue | httparse::Error::NewLine => ResponseFault::FieldValue,
+            httparse::Error::TooManyHeaders => ResponseFault::TooLarge,
+            httparse::Error::Status | httparse::Error::Token | httparse::Error::Version => {
+                ResponseFault::StatusLine
+            }
+        }
+    }
 }
 
 /// What the request was, as far as its response depends on it.
@@ -32,6 +88,10 @@ pub struct ResponseHead<'b, 's> {
     pub reason: &'b str,
     pub fields: &'s [Field<'b>],
     pub body: Length,
+    /// What the client is told of its length: also that of a body which is not sent.
+    pub announced: Length,
+    /// What the client gets of its chunks.
+    pub chunks: Chunks,
     /// Whether the backend is ready for another request on the connection.
     pub persistent: bool,
     /// Whether the backend's connection belongs to one client from now on.
@@ -40,6 +100,19 @@ pub struct ResponseHead<'b, 's> {
     pub kept_for: Option<Duration>,
     pub head_bytes: usize,
     pub(super) options: Options,
+    /// Some field goes on in a second line.
+    pub(super) is_folded: bool,
+}
+
+/// What the fields of a head say that matters here.
+#[derive(Default)]
+struct Said {
+    options: Options,
+    lengths: Lengths,
+    is_bound: bool,
+    kept_for: Option<Duration>,
+    /// It breaks a rule and is clear all the same.
+    is_odd: bool,
 }
 
 impl<'b, 's> ResponseHead<'b, 's> {
@@ -54,62 +127,55 @@ impl<'b, 's> ResponseHead<'b, 's> {
         room: &'s mut FieldRoom<'b>,
     ) -> Result<Option<ResponseHead<'b, 's>>, ResponseFault> {
         let within = &received[..received.len().min(bytes_max)];
-        let mut response = httparse::Response::new(&mut room.usual);
+        let FieldRoom { usual, many } = room;
+        let mut response = httparse::Response::new(usual);
         let mut parsed = response.parse(within);
-        if parsed == Err(httparse::Error::TooManyHeaders) {
-            response = httparse::Response::new(FieldRoom::for_many(&mut room.many));
-            parsed = response.parse(within);
+        let mut is_folded = false;
+        if let Err(httparse::Error::TooManyHeaders | httparse::Error::HeaderName) = parsed {
+            // A field for each line, as far as the limit goes.
+            let lines = within.iter().filter(|byte| **byte == b'\n').count();
+            many.resize(lines + 1, httparse::EMPTY_HEADER);
+            let unfolded = httparse::Response::new(&mut many.clone()).parse(within);
+            is_folded = unfolded == Err(httparse::Error::HeaderName);
+            response = httparse::Response::new(many);
+            parsed = Self::folded().parse_response(&mut response, within);
         }
         let head_bytes = match parsed {
             Ok(httparse::Status::Complete(bytes)) => bytes,
             Ok(httparse::Status::Partial) if received.len() < bytes_max => return Ok(None),
-            Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
-                return Err(ResponseFault::TooLarge);
-            }
-            Err(_) => return Err(ResponseFault::Invalid),
+            Ok(httparse::Status::Partial) => return Err(ResponseFault::TooLarge),
+            Err(error) => return Err(error.into()),
         };
         let (Some(status), Some(minor_version)) = (response.code, response.version) else {
-            return Err(ResponseFault::Invalid);
+            return Err(ResponseFault::StatusLine);
         };
-        if !(100..=599).contains(&status) {
-            return Err(ResponseFault::Invalid);
+        if !(100..=999).contains(&status) {
+            return Err(ResponseFault::Status);
         }
         let reason = response.reason.unwrap_or("");
         let fields: &'s [Field<'b>] = response.headers;
-        let mut options = Options::default();
-        let mut lengths = Lengths::default();
-        let mut is_bound = false;
-        let mut kept_for = None;
-        for field in fields {
-            let sound = match Known::of(field.name) {
-                Known::Connection => {
-                    options.read(field.value);
-                    Ok(())
-                }
-                Known::ContentLength => lengths.read_length(field.value),
-                Known::TransferEncoding => lengths.read_encoding(field.value),
-                Known::KeepAlive => {
-                    kept_for = timeout(field.value).or(kept_for);
-                    Ok(())
-                }
-                Known::Authentication => {
-                    is_bound |= binds_connection(field.value);
-                    Ok(())
-                }
-                _ => Ok(()),
-            };
-            sound.map_err(|_| ResponseFault::Invalid)?;
-        }
-        let said = lengths.finish().map_err(|_| ResponseFault::Invalid)?;
-        let body = match said {
-            // RFC 9112 section 6.3, rules 1 and 2.
-            _ if asked.is_head || status < 200 || status == 204 || status == 304 => Length::None,
-            // Neither side of an HTTP/1.0 message knows chunks.
-            Some(Length::Chunked) if minor_version == 0 || asked.minor_version == 0 => {
-                return Err(ResponseFault::Invalid);
-            }
-            Some(length) => length,
-            None => Length::UntilClose,
+        let Said {
+            options,
+            lengths,
+            is_bound,
+            kept_for,
+            mut is_odd,
+        } = Self::said(fields)?;
+        is_odd |= is_folded || lengths.has_both();
+        let said = lengths.finish_kindly().unwrap_or(Length::UntilClose);
+        is_odd |= said == Length::Chunked && minor_version == 0;
+        // RFC 9112 section 6.3, rules 1 and 2.
+        let is_bare = asked.is_head || status < 200 || status == 204 || status == 304;
+        let body = if is_bare { Length::None } else { said };
+        let chunks = match (said, asked.minor_version) {
+            // Which knows none.
+            (Length::Chunked, 0) => Chunks::DataOnly,
+            _ => Chunks::Whole,
+        };
+        let announced = match chunks {
+            _ if status < 200 || status == 204 => Length::None,
+            Chunks::DataOnly => Length::UntilClose,
+            Chunks::Whole => said,
         };
         // To a request of HTTP/1.0 only a promise in words is one.
         let promised = asked.minor_version > 0 || options.keep_alive;
@@ -118,14 +184,60 @@ impl<'b, 's> ResponseHead<'b, 's> {
             reason,
             fields,
             body,
+            announced,
+            chunks,
             persistent: promised
                 && options.is_persistent(minor_version)
-                && body != Length::UntilClose,
+                && body != Length::UntilClose
+                && !is_odd,
             binds_connection: is_bound,
             kept_for,
             head_bytes,
             options,
+            is_folded,
         }))
+    }
+
+    /// Lines that go on are read, too (RFC 9112 section 5.2).
+    fn folded() -> httparse::ParserConfig {
+        let mut config = httparse::ParserConfig::default();
+        config.allow_obsolete_multiline_headers_in_responses(true);
+        config
+    }
+
+    fn said(fields: &[Field<'_>]) -> Result<Said, ResponseFault> {
+        let mut said = Said::default();
+        for field in fields {
+            let known = Known::of(field.name);
+            match known {
+                Known::ContentLength | Known::TransferEncoding if field.value.contains(&b'\n') => {
+                    return Err(ResponseFault::FoldedLength);
+                }
+                Known::Connection => said.options.read(field.value),
+                Known::ContentLength => {
+                    for length in tokens(field.value) {
+                        said.lengths.read_length(length)?;
+                    }
+                    said.is_odd |= field.value.contains(&b',');
+                }
+                Known::TransferEncoding
+                    if field.value.trim_ascii().eq_ignore_ascii_case(b"identity") =>
+                {
+                    said.is_odd = true;
+                }
+                Known::TransferEncoding => said.lengths.read_encoding(field.value)?,
+                Known::KeepAlive => said.kept_for = timeout(field.value).or(said.kept_for),
+                Known::Authentication => said.is_bound |= binds_connection(field.value),
+                _ => {}
+            }
+        }
+        Ok(said)
+    }
+
+    /// Whether the body is as long as the connection, for the client.
+    pub fn ends_with_stream(&self) -> bool {
+        self.body == Length::UntilClose
+            || self.body != Length::None && self.chunks == Chunks::DataOnly
     }
 
     /// Whether another response to the same request follows.

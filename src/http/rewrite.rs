@@ -133,22 +133,21 @@ pub fn response(head: &ResponseHead<'_, '_>, persistence: Persistence, out: &mut
     out.extend_from_slice(head.reason.as_bytes());
     out.extend_from_slice(b"\r\n");
     let upgrading = persistence == Persistence::Upgrade;
-    // Of a response without body the length is that of the one that GET would have got.
-    let mut announced = head.body != Length::None || head.is_interim() || head.status == 204;
     for field in head.fields {
         let passes = match Known::of(field.name) {
             Known::Connection | Known::Te | Known::KeepAlive | Known::HopByHop => false,
-            Known::TransferEncoding if announced => false,
-            Known::ContentLength => !std::mem::replace(&mut announced, true),
+            Known::TransferEncoding | Known::ContentLength => false,
             // 426 says which protocol is wanted (RFC 9110 section 15.5.22).
             Known::Upgrade => upgrading || head.status == 426,
             _ => ends_elsewhere(head.fields, head.options, field),
         };
-        if passes {
+        if passes && head.is_folded {
+            line(out, field.name, &joined(field.value));
+        } else if passes {
             line(out, field.name, field.value);
         }
     }
-    length(head.body, out);
+    length(head.announced, out);
     out.extend_from_slice(match persistence {
         Persistence::Default => b"".as_slice(),
         Persistence::KeepAlive => b"Connection: keep-alive\r\n",
@@ -156,6 +155,13 @@ pub fn response(head: &ResponseHead<'_, '_>, persistence: Persistence, out: &mut
         Persistence::Upgrade => b"Connection: upgrade\r\n",
     });
     out.extend_from_slice(b"\r\n");
+}
+
+/// The lines of a value as one, a blank between them (RFC 9112 section 5.2).
+fn joined(value: &[u8]) -> Vec<u8> {
+    let lines = value.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let lines: Vec<&[u8]> = lines.filter(|line| !line.is_empty()).collect();
+    lines.join(&b' ')
 }
 
 fn ends_elsewhere(fields: &[Field<'_>], options: Options, field: &Field<'_>) -> bool {

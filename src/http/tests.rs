@@ -8,6 +8,7 @@ use crate::sniff::Refusal;
 use proptest::prelude::*;
 
 mod passing;
+mod responses;
 
 const BYTES_MAX: usize = 32_768;
 
@@ -205,8 +206,9 @@ fn heads_with_many_fields_are_read_and_too_many_refused() {
         }
         let response = format!("HTTP/1.1 204 N\r\nHost: a\r\n{fields}\r\n");
         match answered(&response, GET) {
-            Ok((_, _, text)) => assert!(is_read && text.matches("X: y\r\n").count() == count),
-            Err(fault) => assert!(!is_read && fault == ResponseFault::TooLarge),
+            // As many as the limit of the head has room for.
+            Ok((_, _, text)) => assert_eq!(text.matches("X: y\r\n").count(), count),
+            Err(fault) => panic!("{fault:?}"),
         }
     }
 }
@@ -351,40 +353,6 @@ fn responses_end_where_the_rfc_says() {
         let (got, keeps, _) = answered(head, asked).unwrap();
         assert_eq!((got, keeps), (body, persistent), "{head} {asked:?}");
     }
-}
-
-#[test]
-fn responses_that_could_be_read_differently_are_refused() {
-    for (head, asked) in [
-        (
-            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
-            GET,
-        ),
-        (
-            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
-            GET,
-        ),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\n", GET),
-        (
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
-            GET,
-        ),
-        ("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", GET),
-        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", OLD),
-        ("HTTP/1.1 200 OK\r\nX : y\r\n\r\n", GET),
-        ("HTTP/1.1 200 OK\r\nX: y\r\n z\r\n\r\n", GET),
-        ("HTTP/1.1 999 OK\r\n\r\n", GET),
-        ("HTTP/2.0 200 OK\r\n\r\n", GET),
-        ("220 smtp.test ESMTP\r\n\r\n", GET),
-    ] {
-        assert_eq!(
-            answered(head, asked).unwrap_err(),
-            ResponseFault::Invalid,
-            "{head}"
-        );
-    }
-    let long = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(BYTES_MAX));
-    assert_eq!(answered(&long, GET).unwrap_err(), ResponseFault::TooLarge);
 }
 
 #[test]

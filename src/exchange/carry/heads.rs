@@ -100,7 +100,7 @@ impl Carry<'_> {
                     self.down = Down::Head(HeldHead::behind(rest));
                     return self.send_interim(&out);
                 }
-                Err(fault) => return Some(self.failed(outcome(fault))),
+                Err(fault) => return Some(self.broken(fault)),
             };
             let is_early = !self.up_over && !self.up_failed;
             if head.status == 101 && self.order.upgrade && is_early {
@@ -117,7 +117,7 @@ impl Carry<'_> {
                     rewrite::response(&head, Persistence::Upgrade, &mut out);
                     return Some(self.upgrade(&mut out, rest));
                 }
-                101 => return Some(self.failed(Outcome::ResponseInvalid)),
+                101 => return Some(self.broken(ResponseFault::Unasked)),
                 // HTTP/1.0 has none (RFC 9110 section 15.2).
                 ..200 if self.order.asked.minor_version == 0 => {}
                 ..200 => rewrite::response(&head, Persistence::Default, &mut out),
@@ -164,7 +164,7 @@ impl Carry<'_> {
         self.client_goes_on = self.may_go_on
             && self.order.persistent
             && self.up_over
-            && head.body != Length::UntilClose
+            && !head.ends_with_stream()
             && !self.local.is_draining();
         // A body that the backend may not have read would be its next request.
         let may_be_unread =
@@ -176,18 +176,22 @@ impl Carry<'_> {
             (true, _) => Persistence::Default,
         };
         rewrite::response(head, persistence, out);
-        let mut framing = Framing::new(head.body);
-        let used = match framing.feed(rest) {
-            Ok(used) => used,
-            Err(_) => return Some(self.failed(Outcome::ResponseInvalid)),
+        let mut body = Mover::of_response(Framing::new(head.body), filled, head.chunks);
+        let used = match body.take_in(rest) {
+            Ok((used, mended)) => {
+                out.extend_from_slice(mended.as_deref().unwrap_or(&rest[..used]));
+                used
+            }
+            Err(refusal) => {
+                self.rule = Some(refusal.name());
+                return Some(self.failed(Outcome::ResponseInvalid));
+            }
         };
         // Nothing was asked that this could answer: it is nobody's.
-        if used < rest.len() {
+        if used < rest.len() || body.was_mended() {
             self.backend_goes_on = false;
         }
-        out.extend_from_slice(&rest[..used]);
         self.client_told = true;
-        let mut body = Mover::new(framing, filled);
         if body.begin(&self.client.socket, out).is_err() {
             return Some(Finish::CutOff(Outcome::ClientReset));
         }
@@ -213,18 +217,20 @@ impl Carry<'_> {
         Finish::Upgraded(out[sent..].to_vec())
     }
 
+    /// The head breaks this rule.
+    fn broken(&mut self, fault: ResponseFault) -> Finish {
+        self.rule = Some(fault.name());
+        self.failed(match fault {
+            ResponseFault::TooLarge => Outcome::ResponseHeadTooLarge,
+            _ => Outcome::ResponseInvalid,
+        })
+    }
+
     fn note_head(&mut self) {
         let waited = self.order.head_complete.elapsed();
         let mut metrics = self.local.metrics.borrow_mut();
         metrics.record(Protocol::Http, Stage::Request, waited);
         let waited = self.local.ring.now().saturating_duration_since(self.sent);
         metrics.record(Protocol::Http, Stage::FirstByte, waited);
-    }
-}
-
-fn outcome(fault: ResponseFault) -> Outcome {
-    match fault {
-        ResponseFault::Invalid => Outcome::ResponseInvalid,
-        ResponseFault::TooLarge => Outcome::ResponseHeadTooLarge,
     }
 }
