@@ -452,7 +452,7 @@ fn a_core_that_panics_ends_the_process() {
         backend.accepted() == 20
     });
     let refused = post(&proxy, "/debug/panic/7");
-    assert!(refused.bytes.starts_with(b"HTTP/1.0 404 "), "{refused:?}");
+    assert!(refused.bytes.starts_with(b"HTTP/1.1 404 "), "{refused:?}");
     let asked = Instant::now();
     post(&proxy, "/debug/panic/1");
     let status = proxy.wait_for_exit(client::PATIENCE).expect("it ends");
@@ -470,7 +470,7 @@ fn a_core_that_panics_ends_the_process() {
 fn without_debug_faults_nobody_can_make_a_core_panic() {
     let proxy = Options::new().route("a.test", &["127.0.0.1:1"]).start();
     let refused = post(&proxy, "/debug/panic/0");
-    assert!(refused.bytes.starts_with(b"HTTP/1.0 405 "), "{refused:?}");
+    assert!(refused.bytes.starts_with(b"HTTP/1.1 405 "), "{refused:?}");
     assert_eq!(proxy.live(), 0);
 }
 
