@@ -132,7 +132,7 @@ mod tests {
             let number = length.codes.0 as usize + place - length.symbols_at;
             bits += &format!("{number:0width$b}", width = length.bits as usize);
         }
-        while bits.len() % 8 != 0 {
+        while !bits.len().is_multiple_of(8) {
             bits.push('1');
         }
         let byte = |at: usize| u8::from_str_radix(&bits[at..at + 8], 2).unwrap();
