@@ -131,9 +131,15 @@ fn who_has_left_waits_no_longer_and_is_given_no_backend() {
     let backend = staying();
     let member = format!("{} max=1", backend.member());
     let args = ["--queue", "4", "--queue-deadline", "30s"];
-    let proxy = start(&member, &args);
-    for (is_tls, leaves_by_reset) in [(true, true), (true, false), (false, true)] {
+    for (is_tls, leaves_by_reset) in [(true, true), (true, false), (false, true), (false, false)] {
         let what = format!("tls {is_tls}, reset {leaves_by_reset}");
+        // Without a word from the operator an HTTP client may still read.
+        let aborts = !is_tls && !leaves_by_reset;
+        let finished = if aborts { "abort" } else { "wait" };
+        let proxy = start(
+            &member,
+            &[&args[..], &["--client-finished", finished]].concat(),
+        );
         let mut served = open(&proxy, is_tls);
         assert!(is_served(&mut served, SOON), "{what}");
         let (reached, before) = (backend.accepted(), queued(&proxy));

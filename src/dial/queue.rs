@@ -8,7 +8,7 @@ use crate::metrics::Counter;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::ring::{Deadline, Operation};
-use crate::route::{Route, Ticket};
+use crate::route::{ClientFinished, Route, Ticket};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ pub(super) async fn wait_for_place(
     // Kept for as long as it waits, so that looking again costs nobody its turn.
     let number = Ticket::next_number();
     let task = local.callable_task();
-    let mut departure = departure(local, protocol, client);
+    let mut departure = departure(local, route, protocol, client);
     loop {
         let (ticket, is_last_resort) = round.wait(local, route, number, task.waker());
         deadline.set(ends.min(local.ring.now() + LOOK));
@@ -81,10 +81,15 @@ pub(super) async fn wait_for_place(
 }
 
 /// Completes when the client has left. One that has finished sending cannot do a TLS handshake; in HTTP
-/// it may still read its answer.
-fn departure(local: &Local, protocol: Protocol, client: &Client) -> Operation {
-    match protocol {
-        Protocol::Tls => local.ring.finished(client.socket()),
-        Protocol::Http | Protocol::Tcp => local.ring.failed(client.socket()),
+/// it may still read its answer, where the operator does not say that it has left.
+fn departure(local: &Local, route: &Route, protocol: Protocol, client: &Client) -> Operation {
+    let said = route.options().map(|options| &options.said);
+    let said = said.and_then(|said| said.client_finished);
+    let of_http = said.unwrap_or(local.http.client_finished);
+    match (protocol, of_http) {
+        (Protocol::Tls, _) | (Protocol::Http, ClientFinished::Abort) => {
+            local.ring.finished(client.socket())
+        }
+        (Protocol::Http | Protocol::Tcp, _) => local.ring.failed(client.socket()),
     }
 }
