@@ -381,6 +381,13 @@ impl Group {
                 .map(|(cell, place)| scope.spawn(move || run_cell(*cell, place, proxy, steps)))
                 .collect();
             steps.reached.wait();
+            // Who is reset before it is accepted is nobody that the proxy knows.
+            let sent_bytes = |(cell, _): &&(Cell, Place)| cell.stage != Stage::BeforeHead;
+            let known = cells.iter().filter(sent_bytes).count() as u64;
+            let until = Instant::now() + LATE;
+            while proxy.live() < known && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(10));
+            }
             if let Some(namespace) = namespace {
                 self.cut_off(namespace);
             }

@@ -118,7 +118,8 @@ fn a_fault_of_one_key_is_named_and_all_else_stays_live() {
             .lines()
             .filter(|line| line.contains("hostnames:evil.test:backends"));
         assert!(
-            told.next_back().is_some_and(|line| line.contains(poison.said)),
+            told.next_back()
+                .is_some_and(|line| line.contains(poison.said)),
             "{number}: {log}"
         );
         server.run(&["DEL hostnames:evil.test:backends hostnames:evil.test:options"]);
