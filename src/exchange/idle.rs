@@ -16,10 +16,10 @@ use crate::protocol::Protocol;
 use crate::ring::Operation;
 use crate::route::{Address, Backend, Chooser, Delivery, Host, Moment, Route};
 use crate::sys::Socket;
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashMap};
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -135,7 +135,7 @@ pub struct IdlePool {
     last_owner: u64,
     count: IdleCount,
     keeper: Option<Waker>,
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
 }
 
 impl IdlePool {
@@ -146,7 +146,7 @@ impl IdlePool {
             last_owner: 0,
             count,
             keeper: None,
-            hasher: RandomState::new(),
+            hasher: DefaultHashBuilder::default(),
         }
     }
 

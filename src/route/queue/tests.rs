@@ -1,3 +1,5 @@
+//! Who gets the place that becomes free, with time and wake-ups in the test's hands.
+
 use super::*;
 use crate::route::Member;
 use std::sync::atomic::AtomicUsize;
