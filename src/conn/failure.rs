@@ -37,13 +37,15 @@ impl FailureLog {
 }
 
 /// Says that a client was turned away for want of a backend, or of a sound answer from it; other
-/// outcomes are nobody's business here. Gives back the outcome.
+/// outcomes are nobody's business here. `rule` is the one that the answer breaks, where it does. Gives
+/// back the outcome.
 pub(crate) fn note(
     local: &Local,
     outcome: Outcome,
     host: impl FnOnce() -> Option<String>,
     backend: Option<&str>,
     attempts: u32,
+    rule: Option<&'static str>,
 ) -> Outcome {
     let is_backends = matches!(
         outcome,
@@ -66,6 +68,7 @@ pub(crate) fn note(
             host = host().as_deref().unwrap_or("-"),
             backend = backend.unwrap_or("-"),
             attempts,
+            rule,
             left_out,
             "{}: {}",
             outcome.name(),

@@ -150,7 +150,7 @@ fn fail(
             _ => None,
         }
     };
-    failure::note(local, outcome, host, backend, attempts)
+    failure::note(local, outcome, host, backend, attempts, None)
 }
 
 /// Connects to the next backend and gives it the head; to another one when it does not take that.

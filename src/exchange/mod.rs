@@ -305,9 +305,17 @@ fn failed(
     order: &Order,
     upstream: &Upstream,
     attempts: u32,
+    rule: Option<&'static str>,
 ) -> Ended {
     let backend = Some(upstream.backend.text());
-    let outcome = failure::note(local, outcome, || order.host_text(), backend, attempts);
+    let outcome = failure::note(
+        local,
+        outcome,
+        || order.host_text(),
+        backend,
+        attempts,
+        rule,
+    );
     Ended::Refused(outcome)
 }
 
@@ -383,7 +391,8 @@ async fn answer(
             Some(finish) => finish,
             None => poll_fn(|context| carry.poll(deadline, context)).await,
         };
-        story.set_rule(carry.rule);
+        let rule = carry.rule;
+        story.set_rule(rule);
         let (to_backend, to_client) = carry.finish();
         story.add_bytes(to_backend, to_client);
         if finish.is_answer() {
@@ -435,6 +444,7 @@ async fn answer(
                             &order,
                             &upstream,
                             attempts,
+                            None,
                         ));
                     };
                     round.unanswered(local, &upstream.backend, Outcome::BackendClosed);
@@ -447,6 +457,7 @@ async fn answer(
                     &order,
                     &upstream,
                     attempts,
+                    None,
                 ));
             }
             Finish::Removed if is_whole && order.idempotent => {
@@ -459,7 +470,7 @@ async fn answer(
             }
             Finish::Removed => return Err(Ended::Refused(Outcome::BackendRemoved)),
             Finish::Refused(outcome) => {
-                return Err(failed(local, outcome, &order, &upstream, attempts));
+                return Err(failed(local, outcome, &order, &upstream, attempts, rule));
             }
             Finish::CutOff(outcome) => {
                 // A client that reads until the end must not take this for it.

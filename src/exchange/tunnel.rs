@@ -49,7 +49,14 @@ pub async fn h2c(
             let (slot, attempts) = round.last_tried();
             let backend = failure::backend_text(&route, slot);
             story.set_backend(backend.unwrap_or_default(), attempts);
-            failure::note(local, outcome, || Some(host.to_string()), backend, attempts)
+            failure::note(
+                local,
+                outcome,
+                || Some(host.to_string()),
+                backend,
+                attempts,
+                None,
+            )
         })?;
         story.set_backend(dialled.backend.text(), dialled.attempts);
         let upstream = Upstream::fresh(dialled);

@@ -106,7 +106,14 @@ pub async fn upstream(
         let (slot, attempts) = round.last_tried();
         let backend = failure::backend_text(route, slot);
         story.set_backend(backend.unwrap_or_default(), attempts);
-        failure::note(local, outcome, || order.host_text(), backend, attempts)
+        failure::note(
+            local,
+            outcome,
+            || order.host_text(),
+            backend,
+            attempts,
+            None,
+        )
     })?;
     local
         .metrics
