@@ -403,6 +403,7 @@ async fn answer(
         }
         // None where an idle connection was there.
         let attempts = round.as_ref().map_or(0, |round| round.last_tried().1);
+        let refused = |outcome| failed(local, outcome, &order, &upstream, attempts, rule);
         match finish {
             Finish::Answered {
                 client_goes_on,
@@ -438,28 +439,12 @@ async fn answer(
                         .as_mut()
                         .filter(|round| round.has_another(local, &order.route));
                     let Some(round) = another else {
-                        return Err(failed(
-                            local,
-                            Outcome::BackendClosed,
-                            &order,
-                            &upstream,
-                            attempts,
-                            None,
-                        ));
+                        return Err(refused(Outcome::BackendClosed));
                     };
                     round.unanswered(local, &upstream.backend, Outcome::BackendClosed);
                 }
             }
-            Finish::Unanswered { .. } => {
-                return Err(failed(
-                    local,
-                    Outcome::BackendClosed,
-                    &order,
-                    &upstream,
-                    attempts,
-                    None,
-                ));
-            }
+            Finish::Unanswered { .. } => return Err(refused(Outcome::BackendClosed)),
             Finish::Removed if is_whole && order.idempotent => {
                 order.route = match local.route(Protocol::Http, order.name.as_deref()) {
                     Ok(route) => route,
@@ -469,9 +454,7 @@ async fn answer(
                 round = None;
             }
             Finish::Removed => return Err(Ended::Refused(Outcome::BackendRemoved)),
-            Finish::Refused(outcome) => {
-                return Err(failed(local, outcome, &order, &upstream, attempts, rule));
-            }
+            Finish::Refused(outcome) => return Err(refused(outcome)),
             Finish::CutOff(outcome) => {
                 // A client that reads until the end must not take this for it.
                 end.socket.abort_on_close();
