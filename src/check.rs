@@ -10,17 +10,18 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::config::{Config, ConfigErrors, KernelVersion, Refused};
-use crate::preflight;
-use crate::sync::SyncConfig;
-use crate::sys::{BindError, Listener};
 use machine::Proc;
 use routing::{Routing, Run};
 use source::Wanted;
 
+use crate::config::{Config, ConfigErrors, KernelVersion, Refused};
+use crate::preflight;
+use crate::sync::SyncConfig;
+use crate::sys::{BindError, Listener};
+
 /// How one item came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     Ok,
     /// Runs, but not as well as it could or not for long.
     Warn,
@@ -32,7 +33,7 @@ pub enum Verdict {
 
 /// One line of the report.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Item {
+pub(crate) struct Item {
     pub name: &'static str,
     pub verdict: Verdict,
     /// What was found.
@@ -92,13 +93,13 @@ impl fmt::Display for Item {
 
 /// All items. Prints one per line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub(crate) struct Report {
     pub items: Vec<Item>,
 }
 
 impl Report {
     /// The report about a configuration that never came to be.
-    pub fn of_refused(errors: &ConfigErrors) -> Report {
+    pub(crate) fn of_refused(errors: &ConfigErrors) -> Report {
         let items = errors.iter().map(|error| {
             let found = format!("{}: {}", error.place, error.problem);
             Item::refused("configuration", found, error.remedy.clone())
@@ -109,7 +110,7 @@ impl Report {
     }
 
     /// As that of a start: 2 when the configuration is wrong, 1 when something else is in the way.
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         let is = |verdict| self.items.iter().any(|item| item.verdict == verdict);
         match () {
             () if is(Verdict::Refused) => 2,
@@ -139,7 +140,7 @@ struct Trials<'a> {
 }
 
 /// Checks everything; takes up to ten seconds when Redis does not answer.
-pub fn check(config: &Config) -> Report {
+pub(crate) fn check(config: &Config) -> Report {
     let trials = Trials {
         ring: &trials::ring,
         redis: &trials::redis,

@@ -1,14 +1,15 @@
 //! Who the client is. Whoever shows, logs or borrows the client's address asks here, so that a
 //! connection has one answer to it.
 
-use crate::protect::Held;
-use crate::proxy_protocol::{Addresses, Header, Subject};
-use crate::sys::Socket;
 use std::cell::{Cell, OnceCell};
 use std::net::{SocketAddr, SocketAddrV4};
 
+use crate::protect::Held;
+use crate::proxy_protocol::{Addresses, Header, Subject};
+use crate::sys::Socket;
+
 /// One client: its socket, and where it is.
-pub struct Client {
+pub(crate) struct Client {
     socket: Socket,
     /// The peer's address, once it was asked for: after the end of a connection the kernel has
     /// forgotten it. Boxed, because most connections never need it.
@@ -26,7 +27,7 @@ struct Place {
 }
 
 impl Client {
-    pub fn new(socket: Socket) -> Client {
+    pub(crate) fn new(socket: Socket) -> Client {
         Client {
             socket,
             peer: OnceCell::new(),
@@ -35,12 +36,12 @@ impl Client {
         }
     }
 
-    pub fn socket(&self) -> &Socket {
+    pub(crate) fn socket(&self) -> &Socket {
         &self.socket
     }
 
     /// Counts it in this place until it ends.
-    pub fn hold(&self, place: Held) {
+    pub(crate) fn hold(&self, place: Held) {
         let next = self.places.take();
         self.places.set(Some(Box::new(Place {
             _held: place,
@@ -49,20 +50,20 @@ impl Client {
     }
 
     /// Takes the word of a sender, which the caller has found to be one that is believed.
-    pub fn introduce(&self, header: Header) {
+    pub(crate) fn introduce(&self, header: Header) {
         let twice = self.introduction.set(Box::new(header)).is_err();
         assert!(!twice, "a connection has one PROXY header");
     }
 
     /// What the sender said of the client, where one is between.
-    pub fn introduction(&self) -> Option<&Header> {
+    pub(crate) fn introduction(&self) -> Option<&Header> {
         self.introduction.get().map(Box::as_ref)
     }
 
     /// Where the client is, an IPv4-mapped address as IPv4 (RFC 4291 section 2.5.5.2). What a
     /// PROXY header said, otherwise one getpeername(2), so only for those that need it. `None` for
     /// a client that has reset the connection.
-    pub fn address(&self) -> Option<SocketAddr> {
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
         match self.introduction().map(|header| header.subject) {
             Some(Subject::Inet(addresses)) => Some(addresses.source()),
             Some(Subject::Unix | Subject::Sender) | None => self.peer(),
@@ -70,7 +71,7 @@ impl Client {
     }
 
     /// The sender that speaks for the client; `None` where the peer itself is the client.
-    pub fn via(&self) -> Option<SocketAddr> {
+    pub(crate) fn via(&self) -> Option<SocketAddr> {
         match self.introduction()?.subject {
             Subject::Inet(_) | Subject::Unix => self.peer(),
             Subject::Sender => None,
@@ -80,7 +81,7 @@ impl Client {
     /// Whose connection a backend is told that it is, never [`Subject::Sender`]: a sender that
     /// speaks for itself is the client. Two system calls unless a header said it; `None` as for
     /// [`Client::address`].
-    pub fn subject(&self) -> Option<Subject> {
+    pub(crate) fn subject(&self) -> Option<Subject> {
         match self.introduction().map(|header| header.subject) {
             Some(known @ (Subject::Inet(_) | Subject::Unix)) => Some(known),
             Some(Subject::Sender) | None => {
@@ -92,7 +93,7 @@ impl Client {
 
     /// The other end of the connection, which is the client or a sender that speaks for it. One
     /// getpeername(2) when it is first asked for.
-    pub fn peer(&self) -> Option<SocketAddr> {
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
         if self.peer.get().is_none()
             && let Some(peer) = self.socket.peer().map(unmapped)
         {

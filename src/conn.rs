@@ -15,30 +15,30 @@ mod reach;
 pub(crate) mod send;
 mod story;
 
-pub use failure::FailureLog;
-pub use story::Story;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Instant;
+
+pub(crate) use failure::FailureLog;
+use linger::linger;
+use reach::{Arrival, Reached, reach};
+pub(crate) use story::Story;
 
 use crate::client::Client;
 use crate::drain::{CUT_PATIENCE, until_cut};
-use crate::exchange;
 use crate::lease::Lease;
 use crate::local::Local;
 use crate::metrics::Stage;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::relay::pass_reset_on;
-use crate::reply;
 use crate::ring::Deadline;
 use crate::sys::Socket;
-use linger::linger;
-use reach::{Arrival, Reached, reach};
-use std::pin::pin;
-use std::rc::Rc;
-use std::time::Instant;
+use crate::{exchange, reply};
 
 /// Serves one accepted connection of the HTTP port, as [`serve`] does those of the TLS port. A task
 /// of another kind, because between two requests it is smaller than one that relays.
-pub async fn serve_http(local: Rc<Local>, client: Socket) {
+pub(crate) async fn serve_http(local: Rc<Local>, client: Socket) {
     let client = Client::new(client);
     let accepted = Instant::now();
     let deadline = local.ring.deadline();
@@ -58,7 +58,7 @@ pub async fn serve_http(local: Rc<Local>, client: Socket) {
 }
 
 /// Serves one accepted connection, which was counted by [`Local::connection_begins`], to its end.
-pub async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) {
+pub(crate) async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) {
     let client = Client::new(client);
     let accepted = Instant::now();
     let deadline = local.ring.deadline();
@@ -181,7 +181,7 @@ async fn connect(
 }
 
 /// Tells the client why, and makes sure that it can read it before the connection is closed.
-pub async fn farewell(
+pub(crate) async fn farewell(
     local: &Local,
     client: &Socket,
     protocol: Protocol,

@@ -8,12 +8,23 @@
 mod failure;
 mod mailbox;
 
-pub use mailbox::{Command, CoreStatus, Dumped, Mailbox};
+use std::cell::{Cell, RefCell};
+use std::os::fd::OwnedFd;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+use std::{fmt, io};
+
+use core_affinity::CoreId;
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use failure::{Failure, OnFailure};
+use futures_util::FutureExt;
+use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
+pub(crate) use mailbox::{Command, CoreStatus, Dumped, Mailbox};
 
 use crate::config::{HttpSettings, Limits, ProxySettings};
-use crate::conn;
-use crate::exchange;
-use crate::lease;
 use crate::listen::Listening;
 use crate::local::{Local, Room};
 use crate::protocol::Protocol;
@@ -21,20 +32,7 @@ use crate::reply::HttpAnswers;
 use crate::ring::{Features, Ring, RingError};
 use crate::route::{Balance, Chooser, Table};
 use crate::sys::{Congestion, Listener, Socket, WakeReader, wake_pair};
-use core_affinity::CoreId;
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use failure::{Failure, OnFailure};
-use futures_util::FutureExt;
-use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
-use std::cell::{Cell, RefCell};
-use std::fmt;
-use std::io;
-use std::os::fd::OwnedFd;
-use std::panic::AssertUnwindSafe;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use crate::{conn, exchange, lease};
 
 /// glommio reserves this for storage I/O, of which there is none.
 const GLOMMIO_IO_MEMORY_BYTES: usize = 4096;
@@ -45,14 +43,14 @@ const GLOMMIO_RING_DEPTH: usize = 8;
 const GLOMMIO_LOOK: Duration = Duration::from_secs(60);
 /// RLIMIT_MEMLOCK below which glommio refuses to make an executor, on any kernel. Those before 5.16
 /// start every process with 64 KiB.
-pub const LOCKED_MEMORY_PER_CORE_BYTES: u64 = 512 << 10;
+pub(crate) const LOCKED_MEMORY_PER_CORE_BYTES: u64 = 512 << 10;
 /// Connections of a core for which the ring's tables have room from the start; 200 MB of addresses,
 /// and of memory what is used. Beyond it the tables grow.
 const CONNECTIONS_SET_ASIDE_MAX: usize = 1 << 20;
 
 /// What all cores have in common.
 #[derive(Debug, Clone)]
-pub struct CoreConfig {
+pub(crate) struct CoreConfig {
     pub limits: Limits,
     pub http: Arc<HttpSettings>,
     pub answers: Arc<HttpAnswers>,
@@ -70,14 +68,14 @@ pub struct CoreConfig {
 
 /// A bound listener of one core, and what it expects.
 #[derive(Debug)]
-pub struct Bound {
+pub(crate) struct Bound {
     pub protocol: Protocol,
     pub listener: Listener,
 }
 
 /// Why a core cannot run.
 #[derive(Debug)]
-pub enum StartError {
+pub(crate) enum StartError {
     Ring(RingError),
     /// The limit of lockable memory, in bytes, is too low for even one executor.
     LockedMemory {
@@ -114,7 +112,7 @@ impl std::error::Error for StartError {}
 /// Starts core number `index` on `processor` and returns its mailbox once it listens. Its thread ends
 /// after [`Command::Cut`], or with the process. `first_table` is in
 /// force before the first connection is accepted.
-pub fn start(
+pub(crate) fn start(
     index: usize,
     processor: usize,
     config: CoreConfig,

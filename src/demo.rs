@@ -14,9 +14,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
+use backends::Authority;
+
 use crate::config::Typed;
 use crate::protocol::Protocol;
-use backends::Authority;
 
 /// The name of each backend's host.
 const HOSTS: [(Protocol, &str); 4] = [
@@ -34,7 +35,7 @@ const HTTP_PORT: u16 = 8080;
 const HTTPS_PORT: u16 = 8443;
 
 /// Running backends. They end with the process; the certificate is removed when this is dropped.
-pub struct Demo {
+pub(crate) struct Demo {
     directory: PathBuf,
 }
 
@@ -43,7 +44,7 @@ impl Demo {
     ///
     /// # Errors
     /// When a loopback port or the temporary directory cannot be had.
-    pub fn start(typed: &mut Typed) -> io::Result<Demo> {
+    pub(crate) fn start(typed: &mut Typed) -> io::Result<Demo> {
         let authority = Authority::new().map_err(io::Error::other)?;
         let mut routes = Vec::new();
         for (protocol, host) in HOSTS {
@@ -67,12 +68,12 @@ impl Demo {
     }
 
     /// The certificate that the TLS backends' certificates are signed with, for `curl --cacert`.
-    pub fn certificate(&self) -> PathBuf {
+    pub(crate) fn certificate(&self) -> PathBuf {
         self.directory.join("ca.pem")
     }
 
     /// The lines to try, for the addresses that were bound.
-    pub fn instructions(&self, listeners: &[(Protocol, SocketAddr)]) -> String {
+    pub(crate) fn instructions(&self, listeners: &[(Protocol, SocketAddr)]) -> String {
         let mut text = String::from("Two HTTP and two TLS backends are running. Try:\n\n");
         for (protocol, scheme) in [(Protocol::Http, "http"), (Protocol::Tls, "https")] {
             let Some((_, address)) = listeners.iter().find(|(of, _)| *of == protocol) else {

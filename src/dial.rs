@@ -6,8 +6,16 @@ mod queue;
 mod round;
 mod source;
 
-pub use live::LiveBackend;
-pub use round::Round;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+pub(crate) use live::LiveBackend;
+use round::Next;
+pub(crate) use round::Round;
 
 use crate::client::Client;
 use crate::local::Local;
@@ -18,20 +26,13 @@ use crate::relay::failed;
 use crate::ring::{Deadline, Operation};
 use crate::route::{Address, Route};
 use crate::sys::{ForeignSource, Socket, SocketAddress};
-use round::Next;
-use std::future::{Future, poll_fn};
-use std::io;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::Poll;
-use std::time::{Duration, Instant};
 
 /// Whether the client has reset the connection is looked at from so far into an attempt on: most are
 /// over well before this, and a watch costs as much as a wait.
 const CLIENT_WATCHED_AFTER: Duration = Duration::from_millis(20);
 
 /// A connected backend. Its live count falls when this is dropped.
-pub struct Dialled {
+pub(crate) struct Dialled {
     pub socket: Socket,
     pub address: Address,
     pub backend: LiveBackend,
@@ -42,7 +43,7 @@ pub struct Dialled {
 /// within the connect deadline and all within the backend deadline, never the same address twice.
 /// Backends that want to be connected to from an address that cannot be had are passed over and are
 /// no attempt. `deadline` is the connection's own.
-pub async fn dial(
+pub(crate) async fn dial(
     local: &Local,
     route: &Arc<Route>,
     protocol: Protocol,

@@ -6,22 +6,23 @@
 //!
 //! Nothing is kept for it of a connection: each waits for a deadline, and by that all are woken.
 
-use crate::local::Local;
-use crate::ring::Deadline;
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crate::local::Local;
+use crate::ring::Deadline;
+
 /// What a client that is cut gets to acknowledge what it was sent.
-pub const CUT_PATIENCE: Duration = Duration::from_millis(500);
+pub(crate) const CUT_PATIENCE: Duration = Duration::from_millis(500);
 /// Between two looks at whether all that was cut has ended.
 const CUT_LOOK: Duration = Duration::from_millis(10);
 
 /// How far the end of a core has come.
 #[derive(Default)]
-pub struct Drain {
+pub(crate) struct Drain {
     began: Cell<Option<Instant>>,
     is_cutting: Cell<bool>,
     asked: Cell<Option<Asked>>,
@@ -36,18 +37,18 @@ enum Asked {
 }
 
 impl Drain {
-    pub fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.began.get().is_some()
     }
 
     /// For a relay, of which nobody knows whether it will end by itself.
-    pub fn asks_relays(&self) -> bool {
+    pub(crate) fn asks_relays(&self) -> bool {
         self.asked.get().is_some()
     }
 
     /// For an exchange that began at `began`: one that has lasted longer than the whole drain before
     /// that began will hardly end within it.
-    pub fn asks_exchange(&self, began: Instant, span: Duration) -> bool {
+    pub(crate) fn asks_exchange(&self, began: Instant, span: Duration) -> bool {
         match (self.asked.get(), self.began.get()) {
             (Some(Asked::Now), _) => true,
             (Some(Asked::IfLong), Some(drain_began)) => {
@@ -67,12 +68,12 @@ impl Drain {
 
 impl Local {
     /// Whether the process is stopping: nothing new is accepted.
-    pub fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.drain.is_draining()
     }
 
     /// Makes every accept loop of the core come to its end, and every connection in its time.
-    pub fn start_draining(&self) {
+    pub(crate) fn start_draining(&self) {
         if self.is_draining() {
             return;
         }
@@ -82,7 +83,7 @@ impl Local {
     }
 
     /// When a client that waits by this deadline for its next request is let go.
-    pub fn idle_leaves_at(&self, deadline: &Deadline) -> Option<Instant> {
+    pub(crate) fn idle_leaves_at(&self, deadline: &Deadline) -> Option<Instant> {
         let span = self.limits.drain / 2;
         let began = self.drain.began.get()?;
         Some(began + span.mul_f64(deadline.spread()))
@@ -94,7 +95,7 @@ impl Local {
     }
 
     /// Ends every connection; ready when that is done, or the patience of those that are cut is over.
-    pub async fn cut_all(&self) {
+    pub(crate) async fn cut_all(&self) {
         self.start_draining();
         self.drain.is_cutting.set(true);
         self.ring.wake_waiting();
@@ -111,7 +112,7 @@ impl Local {
 
 /// Does the work of a connection with this deadline until it ends, or until the connection is cut within
 /// it: `None`.
-pub fn until_cut<'w, W: Future>(
+pub(crate) fn until_cut<'w, W: Future>(
     local: &'w Local,
     deadline: &'w Deadline,
     work: Pin<&'w mut W>,
@@ -125,7 +126,7 @@ pub fn until_cut<'w, W: Future>(
 }
 
 /// See [`until_cut`]; no `async fn`, which would be larger, and every connection has one.
-pub struct UntilCut<'w, W> {
+pub(crate) struct UntilCut<'w, W> {
     local: &'w Local,
     deadline: &'w Deadline,
     work: Pin<&'w mut W>,

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 /// Entries by the time they are due; of those with the same time, the one that came first.
 #[derive(Debug)]
-pub struct DueQueue<T> {
+pub(crate) struct DueQueue<T> {
     entries: BTreeMap<Ticket, T>,
     last_serial: u64,
 }
@@ -15,13 +15,13 @@ pub struct DueQueue<T> {
 /// What its entry is removed by. No two entries of a queue ever have the same, so that a ticket kept
 /// for too long finds nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticket {
+pub(crate) struct Ticket {
     due: Instant,
     serial: u64,
 }
 
 impl Ticket {
-    pub fn due(self) -> Instant {
+    pub(crate) fn due(self) -> Instant {
         self.due
     }
 }
@@ -36,7 +36,7 @@ impl<T> Default for DueQueue<T> {
 }
 
 impl<T> DueQueue<T> {
-    pub fn insert(&mut self, due: Instant, value: T) -> Ticket {
+    pub(crate) fn insert(&mut self, due: Instant, value: T) -> Ticket {
         self.last_serial += 1;
         let serial = self.last_serial;
         let ticket = Ticket { due, serial };
@@ -45,40 +45,44 @@ impl<T> DueQueue<T> {
     }
 
     /// Takes an entry out before its time; `None` when it is not there any more.
-    pub fn remove(&mut self, ticket: Ticket) -> Option<T> {
+    pub(crate) fn remove(&mut self, ticket: Ticket) -> Option<T> {
         self.entries.remove(&ticket)
     }
 
     /// When the first is due.
-    pub fn next_due(&self) -> Option<Instant> {
+    pub(crate) fn next_due(&self) -> Option<Instant> {
         self.entries.keys().next().map(|ticket| ticket.due)
     }
 
     /// Takes out the first if its time has come.
-    pub fn pop_due(&mut self, now: Instant) -> Option<T> {
+    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<T> {
         let first = self.entries.first_entry()?;
         (first.key().due <= now).then(|| first.remove())
     }
 
     /// Takes out the first, due or not.
-    pub fn pop_first(&mut self) -> Option<T> {
+    pub(crate) fn pop_first(&mut self) -> Option<T> {
         self.entries.pop_first().map(|(_, value)| value)
     }
 
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    pub fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use proptest::prelude::*;
     use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
     fn what_is_removed_or_was_taken_never_comes_again() {

@@ -4,40 +4,41 @@
 
 mod book;
 
-pub use book::Book;
-
-use crate::local::Local;
-use crate::protocol::Protocol;
-use crate::route::{Host, Removal, Route, Update};
-use book::{Entry, Subject};
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+pub(crate) use book::Book;
+use book::{Entry, Subject};
+
+use crate::local::Local;
+use crate::protocol::Protocol;
+use crate::route::{Host, Removal, Route, Update};
+
 /// What a core knows about its leases.
 #[derive(Default)]
-pub struct Leases {
+pub(crate) struct Leases {
     book: RefCell<Book>,
     /// Of [`keep`], while it has nothing to do.
     keeper: RefCell<Option<Waker>>,
 }
 
 /// A connection's right to its backend. The backend's `Arc` has to live as long.
-pub struct Lease {
+pub(crate) struct Lease {
     local: Rc<Local>,
     entry: Entry,
 }
 
 impl Lease {
     /// Whether the connections of a route have leases, so that their names have to be kept.
-    pub fn is_wanted(route: &Route) -> bool {
+    pub(crate) fn is_wanted(route: &Route) -> bool {
         route.removal() != Removal::Keep
     }
 
     /// The lease of a connection that the route of its name, or of none, has led to the backend in
     /// `slot`. `None` where none is wanted.
-    pub fn new(
+    pub(crate) fn new(
         local: &Rc<Local>,
         route: &Route,
         protocol: Protocol,
@@ -64,7 +65,7 @@ impl Lease {
     }
 
     /// Ready once the connection has to end; registers the task otherwise.
-    pub fn poll_end(&self, context: &Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_end(&self, context: &Context<'_>) -> Poll<()> {
         let mut book = self.local.leases.book.borrow_mut();
         book.poll_end(&self.entry, context)
     }
@@ -78,7 +79,7 @@ impl Drop for Lease {
 
 impl Leases {
     /// The core's table was replaced by a newer one.
-    pub fn follow(&self, local: &Local, update: &Update) {
+    pub(crate) fn follow(&self, local: &Local, update: &Update) {
         if self.book.borrow_mut().replaced(update.replaced()) {
             self.wake_keeper(local);
         }
@@ -93,7 +94,7 @@ impl Leases {
 }
 
 /// Ends the core's connections whose lease is over, step by step.
-pub async fn keep(local: Rc<Local>) {
+pub(crate) async fn keep(local: Rc<Local>) {
     let deadline = local.ring.deadline();
     loop {
         let next = {

@@ -13,7 +13,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 3 threads | `run`, `check`, `preflight`, `demo`, `core`, `sync`, `health`, `control`, `log` |
+//! | 3 threads | `run`, `check`, `preflight`, `demo`, `core`, `sync`, `health`, `control`, `log`, `command`, `internals` |
 //! | 2 connection | `conn`, `exchange`, `client`, `listen`, `dial`, `relay`, `lease`, `drain`, `local` |
 //! | 1 kernel | `ring`, `sys`: the only unsafe code |
 //! | 0 pure | `due`, `sniff`, `http`, `route`, `lookup`, `reply`, `metrics`, `outcome`, `protocol`, `proxy_protocol`, `protect`, `config` |
@@ -21,38 +21,44 @@
 //! What it does not do: terminate TLS, look into bodies beyond their framing, or remember a client.
 
 #![deny(unsafe_code)]
+#![warn(unreachable_pub)]
 
-pub mod check;
-pub mod client;
-pub mod config;
-pub mod conn;
-pub mod control;
-pub mod core;
-pub mod demo;
-pub mod dial;
-pub mod drain;
-pub mod due;
-pub mod exchange;
-pub mod health;
-pub mod http;
-pub mod lease;
-pub mod listen;
-pub mod local;
-pub mod log;
-pub mod lookup;
-pub mod metrics;
-pub mod outcome;
-pub mod preflight;
-pub mod protect;
-pub mod protocol;
-pub mod proxy_protocol;
-pub mod relay;
-pub mod reply;
+mod check;
+mod client;
+mod command;
+mod config;
+mod conn;
+mod control;
+mod core;
+mod demo;
+mod dial;
+mod drain;
+mod due;
+mod exchange;
+mod health;
+mod http;
+#[doc(hidden)]
+pub mod internals;
+mod lease;
+mod listen;
+mod local;
+mod log;
+mod lookup;
+mod metrics;
+mod outcome;
+mod preflight;
+mod protect;
+mod protocol;
+mod proxy_protocol;
+mod relay;
+mod reply;
 #[allow(unsafe_code)]
-pub mod ring;
-pub mod route;
-pub mod run;
-pub mod sniff;
-pub mod sync;
+mod ring;
+mod route;
+mod run;
+mod sniff;
+mod sync;
 #[allow(unsafe_code)]
-pub mod sys;
+mod sys;
+
+pub use command::main;

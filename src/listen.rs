@@ -1,16 +1,17 @@
 //! Takes connections off one listening socket, for as long as the core lives. Running out of
 //! descriptors or memory makes it pause, never spin and never end.
 
-use crate::local::Local;
-use crate::metrics::Counter;
-use crate::protocol::Protocol;
-use crate::ring::{Accepts, Deadline};
-use crate::sys::{Listener, Socket};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+
+use crate::local::Local;
+use crate::metrics::Counter;
+use crate::protocol::Protocol;
+use crate::ring::{Accepts, Deadline};
+use crate::sys::{Listener, Socket};
 
 /// Pause after accept(2) ran out of descriptors or memory, and between looks whether there is
 /// room again. Ten looks a second cost nothing and leave a client waiting for a blink.
@@ -24,7 +25,7 @@ const EPISODE_ENDS_AFTER: Duration = Duration::from_secs(10);
 const LAST_ACCEPTS: Duration = Duration::from_millis(1250);
 
 /// One listening socket and what has gone wrong on it lately.
-pub struct Listening {
+pub(crate) struct Listening {
     local: Rc<Local>,
     listener: Rc<OwnedFd>,
     address: SocketAddr,
@@ -34,7 +35,7 @@ pub struct Listening {
 }
 
 impl Listening {
-    pub fn new(local: Rc<Local>, listener: Rc<OwnedFd>, address: SocketAddr) -> Listening {
+    pub(crate) fn new(local: Rc<Local>, listener: Rc<OwnedFd>, address: SocketAddr) -> Listening {
         Listening {
             accepts: local.ring.accepts(listener.clone()),
             pause: local.ring.deadline(),
@@ -46,7 +47,7 @@ impl Listening {
     }
 
     /// Accepts until the core drains, and hands each connection to `serve`.
-    pub async fn run(mut self, protocol: Protocol, mut serve: impl FnMut(Socket, Protocol)) {
+    pub(crate) async fn run(mut self, protocol: Protocol, mut serve: impl FnMut(Socket, Protocol)) {
         let local = self.local.clone();
         let mut serve = |descriptor| serve(Socket::from_accepted(descriptor), protocol);
         while !local.is_draining() {

@@ -3,7 +3,14 @@
 
 mod room;
 
-pub use room::{IdleCount, Room};
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+pub(crate) use room::{IdleCount, Room};
+use slab::Slab;
 
 use crate::config::{HttpSettings, Limits, ProxySettings};
 use crate::conn::FailureLog;
@@ -19,20 +26,13 @@ use crate::reply::HttpAnswers;
 use crate::ring::Ring;
 use crate::route::{Chooser, Host, Route, Table};
 use crate::sys::Congestion;
-use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-
-use slab::Slab;
 
 /// Bytes of the buffer that all connections of a core copy through. It stays in the cache of the
 /// core; four times the usual TLS record, so that one read empties most sockets.
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// The state of one core.
-pub struct Local {
+pub(crate) struct Local {
     pub core: usize,
     pub ring: Ring,
     pub limits: Limits,
@@ -77,7 +77,7 @@ impl Local {
         clippy::too_many_arguments,
         reason = "each is made elsewhere, and there is one caller"
     )]
-    pub fn new(
+    pub(crate) fn new(
         core: usize,
         ring: Ring,
         limits: Limits,
@@ -120,7 +120,7 @@ impl Local {
 
     /// Whether there is no room for another client. Connections that wait for a request give way
     /// first; those of other cores with their next sweep.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         while self.room.is_full() {
             if !self.idle.borrow_mut().drop_one() {
                 return true;
@@ -130,7 +130,7 @@ impl Local {
     }
 
     /// Connections accepted and not yet ended.
-    pub fn live(&self) -> usize {
+    pub(crate) fn live(&self) -> usize {
         self.live.iter().map(Cell::get).sum()
     }
 
@@ -142,7 +142,7 @@ impl Local {
     }
 
     /// Gives the task that asks a number, by which other threads may wake it.
-    pub fn callable_task(&self) -> CallableTask<'_> {
+    pub(crate) fn callable_task(&self) -> CallableTask<'_> {
         CallableTask {
             local: self,
             number: self.callable_tasks.borrow_mut().insert(None),
@@ -150,7 +150,7 @@ impl Local {
     }
 
     /// Another thread has something for this task. Who has had its number before is woken for nothing.
-    pub fn wake_task(&self, number: usize) {
+    pub(crate) fn wake_task(&self, number: usize) {
         let tasks = self.callable_tasks.borrow();
         if let Some(waker) = tasks.get(number).and_then(Option::as_ref) {
             waker.wake_by_ref();
@@ -159,7 +159,7 @@ impl Local {
     }
 
     /// Runs `work` until it ends or the core drains; `None` when it drains.
-    pub async fn until_drain<F: Future>(&self, work: F) -> Option<F::Output> {
+    pub(crate) async fn until_drain<F: Future>(&self, work: F) -> Option<F::Output> {
         let mut work = pin!(work);
         poll_fn(|context| {
             if let Poll::Ready(output) = work.as_mut().poll(context) {
@@ -189,7 +189,7 @@ impl Local {
     }
 
     /// One connection more.
-    pub fn connection_begins(&self, protocol: Protocol) {
+    pub(crate) fn connection_begins(&self, protocol: Protocol) {
         let live = &self.live[protocol.index()];
         live.set(live.get() + 1);
         self.room.begin();
@@ -197,7 +197,7 @@ impl Local {
     }
 
     /// One connection less, and how it ended. Its descriptors are closed by now.
-    pub fn connection_ends(&self, protocol: Protocol, outcome: Outcome) {
+    pub(crate) fn connection_ends(&self, protocol: Protocol, outcome: Outcome) {
         let live = &self.live[protocol.index()];
         live.set(live.get() - 1);
         self.room.end();
@@ -206,7 +206,7 @@ impl Local {
 
     /// Says the cause and the remedy of an outcome that is a fault of the configuration, the first
     /// time that this core meets it.
-    pub fn warn_once(&self, outcome: Outcome, backend: &str) {
+    pub(crate) fn warn_once(&self, outcome: Outcome, backend: &str) {
         let mut warned = self.warned.borrow_mut();
         if !warned.contains(&outcome) {
             warned.push(outcome);
@@ -224,7 +224,11 @@ impl Local {
     ///
     /// # Errors
     /// [`Outcome::UnknownName`], and [`Outcome::NoName`] where there is none.
-    pub fn route(&self, protocol: Protocol, name: Option<&Host>) -> Result<Arc<Route>, Outcome> {
+    pub(crate) fn route(
+        &self,
+        protocol: Protocol,
+        name: Option<&Host>,
+    ) -> Result<Arc<Route>, Outcome> {
         let table = self.table.borrow();
         match (table.locate(name, protocol), name) {
             (Some((_, route)), _) => Ok(route.clone()),
@@ -235,35 +239,35 @@ impl Local {
 
     /// A number for a connection that others are told of. Counted on from a random one, so that no
     /// two cores, processes or machines give away the same.
-    pub fn next_connection_id(&self) -> u64 {
+    pub(crate) fn next_connection_id(&self) -> u64 {
         let id = self.connection_id.get();
         self.connection_id.set(id.wrapping_add(1));
         id
     }
 
-    pub fn count(&self, counter: Counter) {
+    pub(crate) fn count(&self, counter: Counter) {
         self.metrics.borrow_mut().count(counter, 1);
     }
 
-    pub fn count_pipe_refused(&self) {
+    pub(crate) fn count_pipe_refused(&self) {
         self.count(Counter::PipesRefused);
     }
 }
 
 /// A task that other threads may wake, for as long as this lives.
-pub struct CallableTask<'l> {
+pub(crate) struct CallableTask<'l> {
     local: &'l Local,
     number: usize,
 }
 
 impl CallableTask<'_> {
     /// What they wake it with; the executor's own wakers must not leave their thread.
-    pub fn waker(&self) -> Waker {
+    pub(crate) fn waker(&self) -> Waker {
         (self.local.task_waker)(self.number)
     }
 
     /// To be called by the task before it looks whether what it waits for is there.
-    pub fn register(&self, context: &Context<'_>) {
+    pub(crate) fn register(&self, context: &Context<'_>) {
         let mut tasks = self.local.callable_tasks.borrow_mut();
         tasks[self.number] = Some(context.waker().clone());
     }

@@ -24,7 +24,7 @@ use crate::protocol::Protocol;
 const WAITING_LINES_MAX: usize = 8192;
 
 /// Keeps the log alive. Dropping it writes what waits, for about a second at most.
-pub struct Log {
+pub(crate) struct Log {
     dropped: ErrorCounter,
     _writer: WorkerGuard,
 }
@@ -34,7 +34,9 @@ impl Log {
     ///
     /// # Errors
     /// When the process has a log already.
-    pub fn start(settings: LogSettings) -> Result<Log, tracing::subscriber::SetGlobalDefaultError> {
+    pub(crate) fn start(
+        settings: LogSettings,
+    ) -> Result<Log, tracing::subscriber::SetGlobalDefaultError> {
         let (writer, guard) = NonBlockingBuilder::default()
             .buffered_lines_limit(WAITING_LINES_MAX)
             .lossy(true)
@@ -50,7 +52,7 @@ impl Log {
     }
 
     /// Reads how many lines were dropped because nobody read them in time.
-    pub fn dropped_lines(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
+    pub(crate) fn dropped_lines(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
         let dropped = self.dropped.clone();
         move || dropped.dropped_lines() as u64
     }
@@ -84,7 +86,7 @@ where
 /// The line that says that every listener is bound. As text `ready https=127.0.0.1:8443
 /// http=[::1]:8080 admin=127.0.0.1:9000`, the words in this order, repeated per address; as JSON the
 /// same, with a list of addresses for each word.
-pub fn ready_line(
+pub(crate) fn ready_line(
     format: LogFormat,
     listeners: &[(Protocol, SocketAddr)],
     admin: Option<SocketAddr>,
@@ -126,7 +128,7 @@ pub fn ready_line(
 }
 
 /// The line that says why the process ends by itself.
-pub fn failure_line(format: LogFormat, cause: &str) -> String {
+pub(crate) fn failure_line(format: LogFormat, cause: &str) -> String {
     match format {
         LogFormat::Text => format!("pointsman: {cause}"),
         LogFormat::Json => serde_json::Value::from(json_line("ERROR", cause)).to_string(),
@@ -150,7 +152,7 @@ fn json_line(level: &str, message: &str) -> serde_json::Map<String, serde_json::
 
 /// Writes a line past the log: it must come out whatever the level and how much waits. A closed
 /// standard error is no reason to stop.
-pub fn print_line(line: &str) {
+pub(crate) fn print_line(line: &str) {
     let _ = std::io::stderr()
         .lock()
         .write_all(format!("{line}\n").as_bytes());

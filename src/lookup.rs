@@ -10,15 +10,15 @@ use crate::due::{DueQueue, Ticket};
 
 /// Connections that a core keeps, open and ended. At some 450 bytes each, the place in the queue of
 /// the ended ones among them, they stay below 120 MB; a core that has more is asked about the newest.
-pub const CONNECTIONS_MAX: usize = 1 << 18;
+pub(crate) const CONNECTIONS_MAX: usize = 1 << 18;
 
 /// How long one is known after its end: long enough for whoever reads a backend's log as it is
 /// written.
-pub const KEPT_AFTER_END: Duration = Duration::from_secs(60);
+pub(crate) const KEPT_AFTER_END: Duration = Duration::from_secs(60);
 
 /// The proxy's end and the backend's end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ends {
+pub(crate) struct Ends {
     /// What the backend sees as its peer.
     pub source: SocketAddr,
     pub backend: SocketAddr,
@@ -26,7 +26,7 @@ pub struct Ends {
 
 /// What is told about a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Connection {
+pub(crate) struct Connection {
     pub client: SocketAddr,
     /// The name that the client asked for.
     pub name: Option<Box<str>>,
@@ -39,7 +39,7 @@ pub struct Connection {
 
 /// A connection that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub(crate) struct Found {
     pub ends: Ends,
     pub connection: Connection,
     pub is_open: bool,
@@ -47,7 +47,7 @@ pub struct Found {
 
 /// One core's table.
 #[derive(Debug, Default)]
-pub struct LookupTable {
+pub(crate) struct LookupTable {
     connections: BTreeMap<Ends, Entry>,
     /// By when they are forgotten.
     ended: DueQueue<Ends>,
@@ -56,7 +56,7 @@ pub struct LookupTable {
 
 /// Tells two connections apart that had the same ends one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Serial(u64);
+pub(crate) struct Serial(u64);
 
 #[derive(Debug)]
 struct Entry {
@@ -67,7 +67,7 @@ struct Entry {
 
 /// What became of a connection that was to be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kept {
+pub(crate) enum Kept {
     Yes(Serial),
     /// The one that ended first was forgotten before its time.
     InPlaceOfAnother(Serial),
@@ -77,7 +77,7 @@ pub enum Kept {
 
 impl LookupTable {
     /// A connection was made; the same ends from before are replaced.
-    pub fn begin(&mut self, ends: Ends, connection: Connection, now: Instant) -> Kept {
+    pub(crate) fn begin(&mut self, ends: Ends, connection: Connection, now: Instant) -> Kept {
         self.begin_within(CONNECTIONS_MAX, ends, connection, now)
     }
 
@@ -115,7 +115,7 @@ impl LookupTable {
     }
 
     /// The connection ended; it is known for [`KEPT_AFTER_END`] longer.
-    pub fn end(&mut self, ends: &Ends, serial: Serial, now: Instant) {
+    pub(crate) fn end(&mut self, ends: &Ends, serial: Serial, now: Instant) {
         self.forget_old(now);
         let entry = self.connections.get_mut(ends);
         let is_open = |entry: &&mut Entry| entry.serial == serial && entry.ended.is_none();
@@ -125,7 +125,7 @@ impl LookupTable {
     }
 
     /// The connections from `source`, at most one for each backend.
-    pub fn find(&self, source: SocketAddr, now: Instant) -> Vec<Found> {
+    pub(crate) fn find(&self, source: SocketAddr, now: Instant) -> Vec<Found> {
         let lowest = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
         let first = Ends {
             source,
@@ -153,7 +153,7 @@ impl LookupTable {
 /// Of what all cores found for one source: the open connection, or else the ended one. An address
 /// and port may stand for connections to several backends at once; then all of them are given, for
 /// naming the wrong client is worse than naming none.
-pub fn select(mut found: Vec<Found>) -> Result<Found, Vec<Found>> {
+pub(crate) fn select(mut found: Vec<Found>) -> Result<Found, Vec<Found>> {
     if found.iter().any(|found| found.is_open) {
         found.retain(|found| found.is_open);
     }

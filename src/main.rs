@@ -1,107 +1,14 @@
-//! The `pointsman` command: reads the configuration, then runs, checks or demonstrates.
+//! The program `pointsman`. All of it is in the library; see [`pointsman::main`].
+
+use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
-use pointsman::config::{Action, ConfigErrors, LogLevel, Refused, Typed, read};
-use pointsman::control::SignalEvents;
-use pointsman::demo::Demo;
-use pointsman::log::{Log, failure_line, print_line};
-use pointsman::protocol::Protocol;
-use pointsman::{check, run};
-use std::error::Error;
-use std::io::{self, Write};
-use std::net::SocketAddr;
-use std::process::ExitCode;
 
 /// A connection allocates its task and little else; this allocator is fast for that and gives
 /// memory back.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Something other than the configuration is in the way of the start.
-const CANNOT_START: u8 = 1;
-/// The configuration is wrong.
-const WRONG_CONFIGURATION: u8 = 2;
-
 fn main() -> ExitCode {
-    match start() {
-        Ok(code) => code,
-        Err(error) => {
-            if let Some(said) = error.downcast_ref::<clap::Error>() {
-                let _ = said.print();
-                return ExitCode::from(said.exit_code() as u8);
-            }
-            for line in error.to_string().lines() {
-                print_line(&format!("pointsman: {line}"));
-            }
-            exit_code(&*error)
-        }
-    }
-}
-
-fn exit_code(error: &(dyn Error + 'static)) -> ExitCode {
-    let of_configuration = error.is::<ConfigErrors>() || error.is::<Refused>();
-    ExitCode::from(match of_configuration {
-        true => WRONG_CONFIGURATION,
-        false => CANNOT_START,
-    })
-}
-
-fn start() -> Result<ExitCode, Box<dyn Error>> {
-    let signals = SignalEvents::catch()?;
-    let (action, mut typed) = read(std::env::args_os(), std::env::vars_os())?;
-    match action {
-        Action::Run | Action::Unwrap => serve(&typed, signals, |_| {}),
-        Action::Check => {
-            let report = match typed.check(&run::machine()) {
-                Ok(config) => {
-                    // What Redis says to the check is in the log, and only asked for on trouble.
-                    let mut settings = config.log;
-                    if !typed.is_set("log") {
-                        settings.level = LogLevel::Warn;
-                    }
-                    let _log = Log::start(settings)?;
-                    check::check(&config)
-                }
-                Err(error) => check::Report::of_refused(&error),
-            };
-            print_out(&report.to_string())?;
-            Ok(ExitCode::from(report.exit_code()))
-        }
-        Action::Demo => {
-            let demo = Demo::start(&mut typed)?;
-            serve(&typed, signals, |listeners| {
-                // Who does not want to read it may still want the demo.
-                let _ = print_out(&format!("{}\n", demo.instructions(listeners)));
-            })
-        }
-    }
-}
-
-fn serve(
-    typed: &Typed,
-    signals: SignalEvents,
-    on_ready: impl FnOnce(&[(Protocol, SocketAddr)]),
-) -> Result<ExitCode, Box<dyn Error>> {
-    let config = typed.check(&run::machine())?;
-    let log = Log::start(config.log)?;
-    let format = config.log.format;
-    match run::run(config, signals, &log, on_ready) {
-        Ok(ended) => Ok(ExitCode::from(ended.exit_code())),
-        Err(error) => {
-            // Behind what the log still has to say.
-            drop(log);
-            print_line(&failure_line(format, &error.to_string()));
-            Ok(exit_code(&*error))
-        }
-    }
-}
-
-/// Writes to standard output, which may be full or closed.
-fn print_out(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    written.map_err(|error| {
-        let text = format!("standard output cannot be written: {error}; send it elsewhere");
-        io::Error::new(error.kind(), text)
-    })
+    pointsman::main()
 }

@@ -6,7 +6,7 @@ use crate::sniff::Refusal;
 
 /// The one way in which a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Both sides finished: each direction carried its end of stream.
     Relayed,
     /// The client reset the connection while it was relayed.
@@ -120,17 +120,17 @@ impl Outcome {
     ];
 
     /// How many outcomes there are, refusals counted one by one.
-    pub const COUNT: usize = Self::PLAIN.len() + Refusal::COUNT;
+    pub(crate) const COUNT: usize = Self::PLAIN.len() + Refusal::COUNT;
 
     /// Every outcome, in the order of [`Outcome::index`].
-    pub fn all() -> impl Iterator<Item = Outcome> {
+    pub(crate) fn all() -> impl Iterator<Item = Outcome> {
         Self::PLAIN
             .into_iter()
             .chain(Refusal::all().map(Outcome::Refused))
     }
 
     /// Position in [`Outcome::all`], below [`Outcome::COUNT`].
-    pub fn index(self) -> usize {
+    pub(crate) fn index(self) -> usize {
         match self {
             Outcome::Refused(refusal) => Self::PLAIN.len() + refusal.index(),
             plain => Self::PLAIN
@@ -141,7 +141,7 @@ impl Outcome {
     }
 
     /// The name in log, metrics and README.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Outcome::Relayed => "relayed",
             Outcome::ClientReset => "client_reset",
@@ -183,7 +183,7 @@ impl Outcome {
 
     /// Whether it ends a client that is not to cost anything more, rather than one that might be
     /// served.
-    pub fn is_turned_away(self) -> bool {
+    pub(crate) fn is_turned_away(self) -> bool {
         matches!(
             self,
             Outcome::TooManyConnections | Outcome::ClientConnections | Outcome::ClientRate
@@ -191,7 +191,7 @@ impl Outcome {
     }
 
     /// One sentence for the operator: the cause, and after a semicolon what to do about it.
-    pub fn explain(self) -> &'static str {
+    pub(crate) fn explain(self) -> &'static str {
         match self {
             Outcome::Relayed => "both sides finished; nothing to do",
             Outcome::ClientReset => {

@@ -26,7 +26,7 @@ const STACK_BYTES: usize = 64 << 10;
 ///
 /// # Errors
 /// Cause and remedy.
-pub fn try_descriptors(config: &Config, open_files: u64) -> Result<(), String> {
+pub(crate) fn try_descriptors(config: &Config, open_files: u64) -> Result<(), String> {
     let cores = config.cores.len() as u64;
     let per_core = DESCRIPTORS_PER_CORE + config.listeners.len() as u64;
     let needed = DESCRIPTORS + cores * per_core;
@@ -42,7 +42,7 @@ pub fn try_descriptors(config: &Config, open_files: u64) -> Result<(), String> {
 ///
 /// # Errors
 /// Cause and remedy.
-pub fn try_threads(config: &Config) -> Result<(), String> {
+pub(crate) fn try_threads(config: &Config) -> Result<(), String> {
     let count = THREADS + THREADS_PER_CORE * config.cores.len();
     threads(count).map_err(|error| {
         format!(
@@ -73,7 +73,7 @@ fn threads(count: usize) -> io::Result<()> {
 ///
 /// # Errors
 /// This kernel does not have it, or not for this process.
-pub fn congestion(wanted: &BackendCongestion) -> Result<Option<Congestion>, Refused> {
+pub(crate) fn congestion(wanted: &BackendCongestion) -> Result<Option<Congestion>, Refused> {
     match wanted {
         BackendCongestion::Auto => Ok(Congestion::unpaced_if_system_paces()),
         BackendCongestion::System => Ok(None),

@@ -19,17 +19,17 @@ static ALERTS: LazyLock<Answers> = LazyLock::new(|| Outcome::all().map(tls_answe
 
 /// The alert to send before a TLS connection is closed; `None` closes it without a word. Allocates
 /// nothing but on its first call.
-pub fn alert(outcome: Outcome) -> Option<&'static [u8]> {
+pub(crate) fn alert(outcome: Outcome) -> Option<&'static [u8]> {
     ALERTS[outcome.index()].as_deref()
 }
 
 /// The responses of the HTTP port, as the operator wants them.
 #[derive(Debug)]
-pub struct HttpAnswers(Answers);
+pub(crate) struct HttpAnswers(Answers);
 
 impl HttpAnswers {
     /// Makes all of them.
-    pub fn new(settings: &HttpSettings) -> HttpAnswers {
+    pub(crate) fn new(settings: &HttpSettings) -> HttpAnswers {
         let answer = |outcome| http_answer(outcome, settings);
         HttpAnswers(Outcome::all().map(answer).collect())
     }
@@ -38,7 +38,7 @@ impl HttpAnswers {
     ///
     /// The same bytes answer a HEAD request: the connection closes, so a body behind the head of
     /// the response is never taken for another response.
-    pub fn of(&self, outcome: Outcome) -> Option<&[u8]> {
+    pub(crate) fn of(&self, outcome: Outcome) -> Option<&[u8]> {
         self.0[outcome.index()].as_deref()
     }
 }

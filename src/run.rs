@@ -3,24 +3,25 @@
 
 mod ports;
 
-use crate::config::{Config, Limits, Machine, Refused};
-use crate::control::{Admin, Control, CoreReporter, Ended, LatencyDir, Reports, SignalEvents};
-use crate::core::{self, Bound, Command, CoreConfig, LOCKED_MEMORY_PER_CORE_BYTES, Mailbox};
-use crate::local::Room;
-use crate::log::{self, Log};
-use crate::preflight;
-use crate::protocol::Protocol;
-use crate::reply::HttpAnswers;
-use crate::ring;
-use crate::route::{Table, Update};
-use crate::sync::{self, SyncConfig, SyncHandle};
-use crate::sys::{Limited, Socket, own_addresses, raise_limit};
-use ports::Ports;
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use ports::Ports;
+
+use crate::config::{Config, Limits, Machine, Refused};
+use crate::control::{Admin, Control, CoreReporter, Ended, LatencyDir, Reports, SignalEvents};
+use crate::core::{self, Bound, Command, CoreConfig, LOCKED_MEMORY_PER_CORE_BYTES, Mailbox};
+use crate::local::Room;
+use crate::log::{self, Log};
+use crate::protocol::Protocol;
+use crate::reply::HttpAnswers;
+use crate::route::{Table, Update};
+use crate::sync::{self, SyncConfig, SyncHandle};
+use crate::sys::{Limited, Socket, own_addresses, raise_limit};
+use crate::{preflight, ring};
 
 /// Descriptors kept back for Redis, DNS, the admin endpoint, the snapshot and active checks, of which one
 /// without a descriptor says nothing.
@@ -53,7 +54,7 @@ impl Broadcast {
 ///
 /// # Errors
 /// Whatever keeps it from starting, with cause and remedy in its text.
-pub fn run(
+pub(crate) fn run(
     config: Config,
     mut signals: SignalEvents,
     log: &Log,
@@ -254,7 +255,7 @@ fn reports(sync: &Arc<SyncHandle>, log: &Log, lookup: bool) -> Reports {
 }
 
 /// What this machine allows, as the configuration is checked against it.
-pub fn machine() -> Machine {
+pub(crate) fn machine() -> Machine {
     let allowed = core_affinity::get_core_ids().unwrap_or_default();
     Machine {
         allowed_cores: allowed.into_iter().map(|core| core.id).collect(),

@@ -11,8 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pointsman::protocol::Protocol;
-use pointsman::sniff::{Head, HeadLimits, Refusal, Sniff, Sniffer};
+use pointsman::internals::protocol::Protocol;
+use pointsman::internals::sniff::{Head, HeadLimits, Refusal, Sniff, Sniffer};
 
 const LIMITS: HeadLimits = HeadLimits {
     hello_bytes_max: 65_536,

@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use pointsman::http::{fuzz_framing, fuzz_request};
-use pointsman::protocol::Protocol;
-use pointsman::proxy_protocol::fuzz_header;
-use pointsman::route::Host;
-use pointsman::sniff::{HeadLimits, Sniff, Sniffer, fuzz_http, fuzz_tls};
+use pointsman::internals::http::{fuzz_framing, fuzz_request};
+use pointsman::internals::protocol::Protocol;
+use pointsman::internals::proxy_protocol::fuzz_header;
+use pointsman::internals::route::Host;
+use pointsman::internals::sniff::{HeadLimits, Sniff, Sniffer, fuzz_http, fuzz_tls};
 
 const LIMITS: HeadLimits = HeadLimits {
     hello_bytes_max: 65_536,

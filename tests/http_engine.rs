@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use support::backend::{self, pattern};
-use support::client;
 use support::http::{Message, Wire, reflecting, scripted};
 use support::proxy::{Options, Proxy};
-use support::wait_until;
+use support::{client, wait_until};
 
 fn start(member: &str, args: &[&str]) -> Proxy {
     Options::new().route("a.test", &[member]).args(args).start()

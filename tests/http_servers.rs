@@ -9,11 +9,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use support::backend::pattern;
-use support::client;
 use support::http::{Message, Wire};
 use support::port::free_address;
 use support::proxy::{Options, Proxy};
-use support::wait_until;
+use support::{client, wait_until};
 
 /// A server in a process of its own, ended with the test.
 struct Server {

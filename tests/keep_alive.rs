@@ -7,11 +7,10 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
-use support::backend;
 use support::client::{self, Hello};
 use support::http::{Wire, scripted};
 use support::proxy::Options;
-use support::wait_until;
+use support::{backend, wait_until};
 
 /// The timers of the sockets of this process's children towards `port`, as ss(8) shows them.
 fn timers(port: u16) -> String {

@@ -15,10 +15,9 @@ use base64::Engine as _;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
-use support::backend;
 use support::client::{self, Answer, Response};
 use support::proxy::{Options, Proxy};
-use support::wait_until;
+use support::{backend, wait_until};
 
 const HEAD: &[u8] = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
 

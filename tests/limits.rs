@@ -6,13 +6,12 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use support::backend;
 use support::client::{self, Answer, Hello, PATIENCE, Response, http_get};
 use support::dns::Dns;
 use support::port::free_port;
 use support::proxy::{Options, Proxy};
 use support::redis::RedisServer;
-use support::wait_until;
+use support::{backend, wait_until};
 
 const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));

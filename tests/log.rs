@@ -4,12 +4,11 @@
 mod support;
 
 use serde_json::Value;
-use support::backend;
 use support::client::{self, Cut, Hello, PATIENCE, exchange};
 use support::http::{Wire, scripted};
 use support::port::refusing;
 use support::proxy::{Options, Proxy};
-use support::wait_until;
+use support::{backend, wait_until};
 
 const BODY_BYTES: usize = 20_000;
 

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver as Channel, channel};
 use std::time::Duration;
 
-use pointsman::proxy_protocol::{Addresses, Header, Notes, Reading, Subject, TlvKind, read, write};
-use pointsman::route::ProxyVersion;
-use pointsman::sniff::ja4;
+use pointsman::internals::proxy_protocol::{
+    Addresses, Header, Notes, Reading, Subject, TlvKind, read, write,
+};
+use pointsman::internals::route::ProxyVersion;
+use pointsman::internals::sniff::ja4;
 use support::backend::{self, Backend};
 use support::client::{self, Hello, PATIENCE, Response};
 use support::http::Wire;

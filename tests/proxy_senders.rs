@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver as Channel, channel};
 
-use pointsman::proxy_protocol::{Reading, Subject, TlvKind, read};
+use pointsman::internals::proxy_protocol::{Reading, Subject, TlvKind, read};
 use support::backend::{self, Backend};
 use support::client::{self, Answer, Cut, DECODE_ERROR, Hello, PATIENCE, Response};
 use support::proxy::{Options, Proxy};

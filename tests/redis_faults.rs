@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use pointsman::route::Table;
-use pointsman::sync::{RedisState, SyncConfig};
+use pointsman::internals::route::Table;
+use pointsman::internals::sync::{RedisState, SyncConfig};
 use support::redis::RedisServer;
 use support::sync_rig::{LATER, Rig, SOON, config, logged, members};
 

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use pointsman::protocol::Protocol;
-use pointsman::route::Host;
-use pointsman::sync::{self, Mode, RedisConfig, RedisState, SyncConfig};
+use pointsman::internals::protocol::Protocol;
+use pointsman::internals::route::Host;
+use pointsman::internals::sync::{self, Mode, RedisConfig, RedisState, SyncConfig};
 use support::dns::Dns;
 use support::port::free_port;
 use support::redis::RedisServer;

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use pointsman::sync::{self, RedisConfig, RedisState, SyncConfig};
+use pointsman::internals::sync::{self, RedisConfig, RedisState, SyncConfig};
 use support::port::free_port;
 use support::redis::RedisServer;
 use support::sync_rig::{LATER, Rig, SOON, config, logged, seed};

@@ -7,11 +7,10 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, mpsc};
 use std::time::{Duration, Instant};
 
-use pointsman::sys::Socket;
+use pointsman::internals::sys::Socket;
 use socket2::SockRef;
 use support::backend::{self, Backend};
 use support::client::{self, Cut, Hello};

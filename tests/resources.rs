@@ -9,16 +9,15 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pointsman::config::KernelVersion;
+use pointsman::internals::config::KernelVersion;
 use socket2::{Domain, Socket, Type};
-use support::backend;
 use support::client::{self, Cut, Hello, Response};
 use support::flow::{Flow, Received};
 use support::http::Wire;
 use support::netns::Namespace;
 use support::process::Process;
 use support::proxy::{Options, Proxy};
-use support::wait_until;
+use support::{backend, wait_until};
 
 const MIB: u64 = 1 << 20;
 const HEAD: &[u8] = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";

@@ -1,11 +1,11 @@
 //! System calls per unit of work, counted once with strace, in a window of its own because the
 //! counting slows the proxy down many times.
 
-use rustix::process::{Pid, Signal, kill_process};
-use std::fs;
-use std::io;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+use std::{fs, io};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 /// How long strace takes to attach to every thread.
 const ATTACHING: Duration = Duration::from_millis(500);

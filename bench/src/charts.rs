@@ -1,11 +1,13 @@
 //! Charts of a run: the cost ratios of all scenarios, and latency percentiles of each scenario
 //! that has latencies.
 
-use crate::report::{Measured, Results, cost};
-use crate::stats::median;
-use plotters::prelude::*;
 use std::error::Error;
 use std::path::Path;
+
+use plotters::prelude::*;
+
+use crate::report::{Measured, Results, cost};
+use crate::stats::median;
 
 const SIZE: (u32, u32) = (960, 480);
 /// Colours of the proxies, told apart by readers with the common colour blindnesses (Okabe and Ito).

@@ -1,10 +1,11 @@
 //! What pointsman is to reach against its peers, so that every report says whether it did.
 
+use std::fmt::Write as _;
+
 use crate::measure::Sample;
 use crate::report::{Figure, Results, bulk, cost, p99, rate};
 use crate::routes::{self, Facts};
 use crate::stats::median;
-use std::fmt::Write as _;
 
 /// Whether the ratio may be at most or must be at least the bound.
 #[derive(Debug, Clone, Copy)]

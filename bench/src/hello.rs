@@ -88,9 +88,10 @@ fn vector(content: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use pointsman::internals::protocol::Protocol;
+    use pointsman::internals::sniff::{HeadLimits, Sniff, Sniffer};
+
     use super::*;
-    use pointsman::protocol::Protocol;
-    use pointsman::sniff::{HeadLimits, Sniff, Sniffer};
 
     #[test]
     fn hellos_have_their_size_and_are_accepted() {

@@ -1,11 +1,12 @@
 //! The machine of a run: pinning that is read back, limits, and what identifies it in the results.
 
-use crate::procfs;
+use std::process::Command;
+use std::{fs, io};
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
-use std::fs;
-use std::io;
-use std::process::Command;
+
+use crate::procfs;
 
 /// Descriptors needed by the largest scenario: 5,000 connections with both ends in this process.
 const OPEN_FILES_NEEDED: u64 = 10_500;

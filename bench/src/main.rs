@@ -21,14 +21,15 @@ mod scenario;
 mod slices;
 mod stats;
 
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
 use machine::{Machine, Processors};
 use measure::{Sample, Window};
 use options::Options;
 use peer::Peer;
 use scenario::{Scenario, Unit};
-use std::io;
-use std::process::ExitCode;
-use std::time::Duration;
 
 /// Length of the windows that count system calls; the counts need no rounds.
 const CALLS_WINDOW: Duration = Duration::from_secs(1);

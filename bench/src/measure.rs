@@ -1,16 +1,18 @@
 //! One window: a fresh proxy in front of a fresh origin, load on it, and what that cost. Nothing
 //! else runs on the proxy's processor, and no port number is used twice.
 
+use std::io;
+use std::ops::AddAssign;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
 use crate::calls::Counter;
 use crate::load::{Act, LoadSide, Tally};
 use crate::machine::{self, Processors};
 use crate::peer::{Peer, Running};
 use crate::procfs::{self, Memory, ProcessorTime};
 use crate::scenario::{Scenario, Unit};
-use serde::Serialize;
-use std::io;
-use std::ops::AddAssign;
-use std::time::{Duration, Instant};
 
 const GIBIBYTE: f64 = (1u64 << 30) as f64;
 /// How long opening a scenario's connections may take.

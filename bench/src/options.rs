@@ -1,14 +1,15 @@
 //! The command line.
 
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+use std::{io, process};
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
 use crate::machine::Processors;
 use crate::peer::Peer;
 use crate::scenario::{self, Scenario};
 use crate::slices;
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use std::io;
-use std::path::PathBuf;
-use std::process;
-use std::time::{Duration, SystemTime};
 
 /// What is to be measured.
 #[derive(Debug)]

@@ -1,16 +1,17 @@
 //! The proxies compared: how each is configured, started on its processor, and ended.
 
-use crate::load::{LoadSide, Service};
-use crate::machine::{self, Processors};
-use crate::procfs;
-use crate::scenario::{PROXY, SEED, Scenario};
-use rustix::process::{Pid, Signal, kill_process};
-use std::fs;
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use std::{fs, io};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::load::{LoadSide, Service};
+use crate::machine::{self, Processors};
+use crate::procfs;
+use crate::scenario::{PROXY, SEED, Scenario};
 
 /// How long a proxy may take until it accepts.
 const START_TIMEOUT: Duration = Duration::from_secs(10);

@@ -3,9 +3,8 @@
 //! Threads that io_uring makes for a process (io-wq) are threads of that process and counted.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
 use std::time::Duration;
+use std::{fs, io};
 
 /// One tick of `/proc/*/stat`: USER_HZ is 100 on every architecture Linux still has for servers.
 const TICK: Duration = Duration::from_millis(10);

@@ -3,19 +3,19 @@
 //! Ratios are the subject's figure (the first proxy's) divided by the peer's of the same round; the
 //! median of these is shown with the smallest and the largest.
 
-use crate::charts;
-use crate::goals;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::{fs, io};
+
+use serde::Serialize;
+
 use crate::machine::Machine;
 use crate::measure::{QUIET_SHARE, Sample};
 use crate::options::Options;
 use crate::peer::Peer;
 use crate::scenario::{Scenario, Unit};
 use crate::stats::{median, ratios, spread};
-use serde::Serialize;
-use std::fmt::Write as _;
-use std::fs;
-use std::io;
-use std::path::Path;
+use crate::{charts, goals};
 
 /// Everything a run found.
 #[derive(Debug, Serialize)]

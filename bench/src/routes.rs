@@ -1,6 +1,15 @@
 //! Large routing tables out of a real Redis: how long they take to load, what they weigh, what a
 //! lookup in them costs, and how long a change takes. Pointsman only: the peers have no such feed.
 
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
 use crate::hello::{CLASSIC_BYTES, client_hello};
 use crate::load::{LoadSide, Service};
 use crate::machine::Processors;
@@ -8,13 +17,6 @@ use crate::measure::{self, Sample, Window};
 use crate::peer::{Running, free_address, pinned};
 use crate::procfs::{self, Memory};
 use crate::scenario::{Scenario, connecting};
-use hdrhistogram::Histogram;
-use serde::Serialize;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
 /// Hosts in the tables. The first is the one the others are compared with.
 pub const SIZES: [usize; 3] = [1_000, 100_000, 1_000_000];

@@ -1,10 +1,12 @@
 //! What is measured: the load of each scenario and what counts as its unit of work.
 
+use std::rc::Rc;
+
+use serde::Serialize;
+
 use crate::hello::{CLASSIC_BYTES, POST_QUANTUM_BYTES, client_hello};
 use crate::load::{Act, Group, REQUEST_BYTES, Service};
 use crate::peer::Listening;
-use serde::Serialize;
-use std::rc::Rc;
 
 /// Connections opened at the same time by the scenarios of new connections and of HTTP close.
 const CONNECTING: usize = 64;

@@ -2,12 +2,13 @@
 //! milliseconds, so that what a neighbour on the same machine does, or a clock that changes its
 //! speed, meets all of them alike. For costs only: latencies would hold the turns of the others.
 
+use std::io;
+use std::time::Duration;
+
 use crate::load::{Act, Group, LoadSide};
 use crate::measure::{self, Meters, Sample, Spent, WARM_UP, Window};
 use crate::peer::{Peer, Running};
 use crate::scenario::{ROUTES, Scenario};
-use std::io;
-use std::time::Duration;
 
 /// A proxy with its load.
 struct Lane<'a> {

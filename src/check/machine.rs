@@ -36,7 +36,7 @@ pub(super) struct Proc {
 }
 
 impl Proc {
-    pub fn new(root: &Path) -> Proc {
+    pub(super) fn new(root: &Path) -> Proc {
         Proc {
             root: root.join("proc"),
         }
@@ -76,12 +76,12 @@ impl Proc {
     }
 
     /// Whether IP_TRANSPARENT can be set.
-    pub fn may_use_any_source(&self) -> bool {
+    pub(super) fn may_use_any_source(&self) -> bool {
         self.has_capability(CAP_NET_ADMIN | CAP_NET_RAW)
     }
 
     /// An interface, or `all`, with which packet marks count in reverse look-ups.
-    pub fn interface_with_src_valid_mark(&self) -> Option<String> {
+    pub(super) fn interface_with_src_valid_mark(&self) -> Option<String> {
         const CONF: &str = "sys/net/ipv4/conf";
         let interfaces = std::fs::read_dir(self.root.join(CONF)).ok()?;
         let mut names = interfaces.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
@@ -103,7 +103,7 @@ impl Proc {
         Some((values.next()??, values.next()??))
     }
 
-    pub fn kernel(&self) -> Item {
+    pub(super) fn kernel(&self) -> Item {
         const NAME: &str = "kernel";
         match self.release() {
             Some(release) if release >= KERNEL_MIN => Item::ok(NAME, format!("Linux {release}")),
@@ -116,7 +116,7 @@ impl Proc {
         }
     }
 
-    pub fn seccomp(&self) -> Item {
+    pub(super) fn seccomp(&self) -> Item {
         const NAME: &str = "seccomp";
         match self.status("Seccomp").as_deref() {
             Some("0") => Item::ok(NAME, "no filter"),
@@ -131,7 +131,7 @@ impl Proc {
     }
 
     /// The process raises its soft limit to the hard one by itself.
-    pub fn open_files(&self, config: &Config) -> Item {
+    pub(super) fn open_files(&self, config: &Config) -> Item {
         const NAME: &str = "open files";
         let Some((_, hard)) = self.limit("Max open files") else {
             return unknown(NAME, "self/limits");
@@ -151,7 +151,7 @@ impl Proc {
         Item::warn(NAME, found, remedy)
     }
 
-    pub fn locked_memory(&self, config: &Config) -> Item {
+    pub(super) fn locked_memory(&self, config: &Config) -> Item {
         const NAME: &str = "locked memory";
         // The start raises the soft limit to the hard one, and that one where it may.
         let (Some((_, hard)), Some(release)) = (self.limit("Max locked memory"), self.release())
@@ -184,7 +184,7 @@ impl Proc {
         )
     }
 
-    pub fn backlog(&self, config: &Config) -> Item {
+    pub(super) fn backlog(&self, config: &Config) -> Item {
         const NAME: &str = "backlog";
         let Some(somaxconn) = self.sysctl("net/core/somaxconn") else {
             return unknown(NAME, "sys/net/core/somaxconn");
@@ -200,7 +200,7 @@ impl Proc {
         )
     }
 
-    pub fn pipes(&self, config: &Config) -> Item {
+    pub(super) fn pipes(&self, config: &Config) -> Item {
         const NAME: &str = "pipes";
         let (Some(soft_pages), Some(size_max)) = (
             self.sysctl("fs/pipe-user-pages-soft"),
@@ -240,7 +240,7 @@ impl Proc {
         Item::ok(NAME, format!("{pipes} at most"))
     }
 
-    pub fn ports(&self, config: &Config) -> Item {
+    pub(super) fn ports(&self, config: &Config) -> Item {
         const NAME: &str = "low ports";
         // 1024 on kernels without the setting.
         let first_free = self
@@ -260,7 +260,7 @@ impl Proc {
     }
 
     /// A connection to a backend may be given a listener's port while the process is not running.
-    pub fn local_ports(&self, config: &Config) -> Item {
+    pub(super) fn local_ports(&self, config: &Config) -> Item {
         const NAME: &str = "local ports";
         const RANGE: &str = "sys/net/ipv4/ip_local_port_range";
         let range = self.read(RANGE).and_then(|text| {

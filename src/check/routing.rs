@@ -73,7 +73,7 @@ pub(super) enum Answers {
 }
 
 impl Answers {
-    pub fn of(ip: IpAddr, port: u16) -> Answers {
+    pub(super) fn of(ip: IpAddr, port: u16) -> Answers {
         if ip.is_loopback() {
             Answers::FromLoopback
         } else {
@@ -115,13 +115,13 @@ pub(super) enum Marking {
 }
 
 impl<'a> Routing<'a> {
-    pub fn new(run: &'a Run<'a>) -> Routing<'a> {
+    pub(super) fn new(run: &'a Run<'a>) -> Routing<'a> {
         Routing { run }
     }
 
     /// How answers to foreign addresses are led to a table in which every address is local; when
     /// they are not, the recipe's way and what there is of it.
-    pub fn answers(&self, family: Family) -> Result<AnswerPath, String> {
+    pub(super) fn answers(&self, family: Family) -> Result<AnswerPath, String> {
         let mut recipe = AnswerPath::new(family, Some(MARK), &format!("fwmark {MARK}"), TABLE);
         recipe.has_route = self.is_all_local(family, TABLE);
         for rule in self.list(&["ip", family.flag(), "-j", "rule"])? {
@@ -149,7 +149,11 @@ impl<'a> Routing<'a> {
     }
 
     /// How what servers of this machine answer stays on it.
-    pub fn local_answers(&self, family: Family, answers: &Answers) -> Result<AnswerPath, String> {
+    pub(super) fn local_answers(
+        &self,
+        family: Family,
+        answers: &Answers,
+    ) -> Result<AnswerPath, String> {
         let rules = self.list(&["ip", family.flag(), "-j", "rule"])?;
         let rule = rules.iter().find(|rule| answers.are_picked_by(rule));
         let table = rule.and_then(|rule| rule["table"].as_str());
@@ -162,7 +166,7 @@ impl<'a> Routing<'a> {
     }
 
     /// The addresses of this machine's interfaces; none when they cannot be asked for.
-    pub fn own_addresses(&self, family: Family) -> Vec<IpAddr> {
+    pub(super) fn own_addresses(&self, family: Family) -> Vec<IpAddr> {
         let command = ["ip", family.flag(), "-j", "route", "show", "table", "local"];
         let routes = self.list(&command).unwrap_or_default();
         let local = routes.iter().filter(|route| route["type"] == "local");
@@ -181,7 +185,7 @@ impl<'a> Routing<'a> {
     }
 
     /// Whether a local route covers the whole of an IPv6 prefix.
-    pub fn is_local(&self, prefix: &str) -> Result<bool, String> {
+    pub(super) fn is_local(&self, prefix: &str) -> Result<bool, String> {
         let wanted = parse_prefix(prefix).ok_or("no prefix")?;
         let all_local = [
             "ip", "-6", "-j", "route", "show", "table", "all", "type", "local",
@@ -199,7 +203,7 @@ impl<'a> Routing<'a> {
     }
 
     /// Whether a packet filter marks what comes for transparent sockets.
-    pub fn marking(&self, mark: u32) -> Result<Marking, String> {
+    pub(super) fn marking(&self, mark: u32) -> Result<Marking, String> {
         let text = (self.run)(&["nft", "-j", "list", "ruleset"])?;
         let ruleset: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
         let objects = ruleset["nftables"].as_array();

@@ -36,7 +36,7 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    pub fn add(&mut self, member: &Member) {
+    pub(super) fn add(&mut self, member: &Member) {
         match (member.delivery.source, &member.address) {
             (Source::Own, _) | (Source::Client, MemberAddress::Unix(_)) => {}
             (Source::Nat46(prefix), _) if self.prefixes.contains(&prefix) => {}
@@ -50,7 +50,7 @@ impl Wanted {
     }
 
     /// Nothing when no member asks for a foreign source.
-    pub fn items(&self, machine: &Proc, routing: &Routing<'_>) -> Vec<Item> {
+    pub(super) fn items(&self, machine: &Proc, routing: &Routing<'_>) -> Vec<Item> {
         let mut items = Vec::new();
         if self.names || !self.servers.is_empty() {
             items.push(right(machine));

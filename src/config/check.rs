@@ -8,23 +8,21 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::error::{ConfigError, ConfigErrors, Fault};
-use super::proxy_settings;
-use super::typed::Typed;
-use super::value;
-use super::{
-    Config, KernelVersion, Limits, Listener, LogFormat, LogLevel, LogSettings, ProxySettings,
-    RedisUrl, SyncSettings,
-};
 pub(super) use collect::Checker;
 
+use super::error::{ConfigError, ConfigErrors, Fault};
+use super::typed::Typed;
+use super::{
+    Config, KernelVersion, Limits, Listener, LogFormat, LogLevel, LogSettings, ProxySettings,
+    RedisUrl, SyncSettings, proxy_settings, value,
+};
 use crate::protect::{BackendPolicy, LimitSettings};
 use crate::protocol::Protocol;
 use crate::route::{Balance, EjectRules, Key, KeyError, Member, as_option, check_entry};
 
 /// What the check must know of the machine.
 #[derive(Debug, Clone)]
-pub struct Machine {
+pub(crate) struct Machine {
     /// Processor numbers that this process may run on.
     pub allowed_cores: Vec<usize>,
 }
@@ -41,7 +39,7 @@ impl Typed {
     ///
     /// # Errors
     /// All that is wrong, with what was found when it was read.
-    pub fn check(&self, machine: &Machine) -> Result<Config, ConfigErrors> {
+    pub(crate) fn check(&self, machine: &Machine) -> Result<Config, ConfigErrors> {
         let checker = Checker::new(self);
         let config = checker.config(machine);
         checker.finish(config)

@@ -7,7 +7,7 @@ use super::options::OptionSpec;
 
 /// Where a value was set.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     CommandLine,
     Environment,
     /// Line numbers begin at 1.
@@ -39,7 +39,7 @@ pub(super) struct Fault {
 }
 
 impl Fault {
-    pub fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Fault {
+    pub(super) fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Fault {
         Fault {
             problem: problem.into(),
             remedy: remedy.into(),
@@ -47,7 +47,7 @@ impl Fault {
     }
 
     /// In no place of its own: something is missing.
-    pub fn at(self, place: impl Into<String>) -> ConfigError {
+    pub(super) fn at(self, place: impl Into<String>) -> ConfigError {
         ConfigError {
             place: place.into(),
             problem: self.problem,
@@ -57,7 +57,7 @@ impl Fault {
     }
 
     /// Behind a place in a file.
-    pub fn in_file(self, path: &Path, line: usize) -> ConfigError {
+    pub(super) fn in_file(self, path: &Path, line: usize) -> ConfigError {
         ConfigError {
             position: Position::Line(line),
             ..self.at(format!("{}:{line}", path.display()))
@@ -65,7 +65,7 @@ impl Fault {
     }
 
     /// Of the value of an option.
-    pub fn of(self, spec: &'static OptionSpec, origin: &Origin) -> ConfigError {
+    pub(super) fn of(self, spec: &'static OptionSpec, origin: &Origin) -> ConfigError {
         ConfigError {
             position: match origin {
                 Origin::CommandLine => Position::CommandLine,
@@ -78,7 +78,7 @@ impl Fault {
     }
 
     /// Of a variable of the environment.
-    pub fn of_variable(self, name: &str) -> ConfigError {
+    pub(super) fn of_variable(self, name: &str) -> ConfigError {
         ConfigError {
             position: Position::Environment,
             ..self.at(name)
@@ -97,7 +97,7 @@ enum Position {
 
 /// One reason why the configuration is refused. Prints as one line: place, problem, remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError {
+pub(crate) struct ConfigError {
     pub place: String,
     pub problem: String,
     pub remedy: String,
@@ -113,7 +113,7 @@ impl fmt::Display for ConfigError {
 /// All that is wrong with the configuration, in the order of its places; never empty. Prints as one
 /// line each.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigErrors(Vec<ConfigError>);
+pub(crate) struct ConfigErrors(Vec<ConfigError>);
 
 impl ConfigErrors {
     pub(super) fn new(mut errors: Vec<ConfigError>) -> ConfigErrors {
@@ -121,7 +121,7 @@ impl ConfigErrors {
         ConfigErrors(errors)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.0.iter()
     }
 }
@@ -141,7 +141,7 @@ impl std::error::Error for ConfigErrors {}
 /// A configuration whose values make sense, but which names something that does not: a file that is
 /// wrong, an algorithm that this kernel lacks. With cause and remedy in its text.
 #[derive(Debug)]
-pub struct Refused(pub String);
+pub(crate) struct Refused(pub String);
 
 impl fmt::Display for Refused {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -18,7 +18,7 @@ const PAGE_STATUSES: [u16; 12] = [308, 400, 404, 405, 408, 421, 429, 431, 502, 5
 
 /// What the HTTP port obeys besides limits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct HttpSettings {
+pub(crate) struct HttpSettings {
     /// What backends are told about the client.
     pub forwarding: Forwarding,
     /// Clients that are believed about those before them.
@@ -37,7 +37,7 @@ pub struct HttpSettings {
 
 impl HttpSettings {
     /// Whether what this client says of those before it is believed.
-    pub fn trusts(&self, client: IpAddr) -> bool {
+    pub(crate) fn trusts(&self, client: IpAddr) -> bool {
         let client = client.to_canonical();
         self.trusted_from.iter().any(|net| net.contains(&client))
     }

@@ -1,15 +1,16 @@
 //! Every limit and deadline that a core obeys, each with its unit, its default and the reason for
 //! it. The help text of the command line is checked against these defaults by a test.
 
-use crate::route::EjectRules;
 use std::time::Duration;
+
+use crate::route::EjectRules;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
 /// What the cores obey. Complete and in bounds once it comes out of [`super::Config`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// From accept until the head is complete; 10 s. Long enough for a phone on a bad network,
     /// short enough that silent connections do not pile up.
     pub head_deadline: Duration,
@@ -88,13 +89,13 @@ pub struct Limits {
 impl Limits {
     /// A turn that has moved this much is over. A pipe filled with whole pages falls a little short
     /// of what it was asked for, and a small last piece costs as many system calls as a large one.
-    pub fn full_turn_bytes(&self) -> u64 {
+    pub(crate) fn full_turn_bytes(&self) -> u64 {
         (self.turn_bytes - self.turn_bytes / 4) as u64
     }
 
     /// What goes into a pipe at most at a time; as much as there is room for, when the direction is
     /// `alone` on its core.
-    pub fn piece_bytes(&self, alone: bool) -> usize {
+    pub(crate) fn piece_bytes(&self, alone: bool) -> usize {
         match alone {
             true => self.turn_bytes.max(self.pipe_bytes),
             false => self.turn_bytes,

@@ -15,17 +15,17 @@ mod sync_settings;
 mod typed;
 mod value;
 
-pub use check::Machine;
-pub use error::{ConfigError, ConfigErrors, Origin, Refused};
-pub use http::HttpSettings;
-pub use limits::Limits;
-pub use proxy_settings::ProxySettings;
-pub use sync_settings::{RedisUrl, SyncSettings};
-pub use typed::{Action, Typed, read};
-
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+
+pub(crate) use check::Machine;
+pub(crate) use error::{ConfigErrors, Refused};
+pub(crate) use http::HttpSettings;
+pub(crate) use limits::Limits;
+pub(crate) use proxy_settings::ProxySettings;
+pub(crate) use sync_settings::{RedisUrl, SyncSettings};
+pub(crate) use typed::{Action, Typed, read};
 
 use crate::protect::LimitSettings;
 use crate::protocol::Protocol;
@@ -33,7 +33,7 @@ use crate::route::Balance;
 
 /// Everything that was configured, complete and checked.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub(crate) struct Config {
     /// Never empty, no two alike.
     pub listeners: Vec<Listener>,
     /// Processor numbers to pin a core to, ascending, never empty, all allowed to this process.
@@ -62,7 +62,7 @@ pub struct Config {
 
 /// TCP congestion control of connections to backends.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum BackendCongestion {
+pub(crate) enum BackendCongestion {
     /// The system's default, unless that paces.
     #[default]
     Auto,
@@ -74,7 +74,7 @@ pub enum BackendCongestion {
 
 /// One address that every core listens on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listener {
+pub(crate) struct Listener {
     pub protocol: Protocol,
     /// Port 0: the kernel chooses.
     pub address: SocketAddr,
@@ -116,13 +116,13 @@ impl fmt::Display for KernelVersion {
 
 /// What is logged, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct LogSettings {
+pub(crate) struct LogSettings {
     pub level: LogLevel,
     pub format: LogFormat,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogLevel {
+pub(crate) enum LogLevel {
     Error,
     Warn,
     #[default]
@@ -132,7 +132,7 @@ pub enum LogLevel {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     #[default]
     Text,
     Json,

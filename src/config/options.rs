@@ -16,7 +16,7 @@ pub(super) struct OptionSpec {
 }
 
 impl OptionSpec {
-    pub fn environment_name(&self) -> String {
+    pub(super) fn environment_name(&self) -> String {
         let name = self.name.replace('-', "_").to_ascii_uppercase();
         format!("{ENVIRONMENT_PREFIX}{name}")
     }

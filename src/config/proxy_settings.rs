@@ -8,7 +8,7 @@ use super::error::Fault;
 
 /// The PROXY protocol, in and out.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ProxySettings {
+pub(crate) struct ProxySettings {
     /// Where senders are; empty: nobody may send a header.
     pub from: Vec<IpNet>,
     /// Whether those have to send one.
@@ -19,13 +19,13 @@ pub struct ProxySettings {
 
 impl ProxySettings {
     /// Whether a header of this sender is believed.
-    pub fn trusts(&self, sender: SocketAddr) -> bool {
+    pub(crate) fn trusts(&self, sender: SocketAddr) -> bool {
         let sender = sender.ip().to_canonical();
         self.from.iter().any(|network| network.contains(&sender))
     }
 
     /// Whether there is a family of which every address is listed.
-    pub fn trusts_everybody(&self) -> bool {
+    pub(crate) fn trusts_everybody(&self) -> bool {
         self.from.iter().any(|network| network.prefix_len() == 0)
     }
 }

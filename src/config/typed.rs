@@ -8,13 +8,12 @@ use std::path::PathBuf;
 
 use super::command::command;
 use super::error::{ConfigError, Fault, Origin};
-use super::file;
-use super::names;
 use super::options::{ENVIRONMENT_PREFIX, ENVIRONMENT_SEPARATOR, OPTIONS, option};
+use super::{file, names};
 
 /// What the process is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     Run,
     Demo,
     Check,
@@ -30,7 +29,7 @@ pub(super) struct TypedValue {
 
 /// Everything typed, by the names of the options; [`Typed::check`] makes a configuration of it.
 #[derive(Clone, Default)]
-pub struct Typed {
+pub(crate) struct Typed {
     pub(super) values: BTreeMap<&'static str, Vec<TypedValue>>,
     /// Whether it is the receiving end that is configured.
     pub(super) unwrap: bool,
@@ -46,7 +45,7 @@ pub struct Typed {
 /// # Errors
 /// Help or version was asked for, or the command line is wrong; it knows its text, its stream and
 /// its exit status.
-pub fn read(
+pub(crate) fn read(
     arguments: impl IntoIterator<Item = OsString>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<(Action, Typed), clap::Error> {
@@ -111,7 +110,7 @@ impl Typed {
     ///
     /// # Panics
     /// When there is no option of this name.
-    pub fn set_default(&mut self, subcommand: &'static str, name: &str, values: &[String]) {
+    pub(crate) fn set_default(&mut self, subcommand: &'static str, name: &str, values: &[String]) {
         let spec = option(name).expect("a subcommand sets options that exist");
         self.values.entry(spec.name).or_insert_with(|| {
             let value = |text: &String| TypedValue {
@@ -123,7 +122,7 @@ impl Typed {
     }
 
     /// Whether the operator set this option.
-    pub fn is_set(&self, name: &str) -> bool {
+    pub(crate) fn is_set(&self, name: &str) -> bool {
         self.values.contains_key(name)
     }
 }

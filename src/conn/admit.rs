@@ -1,6 +1,8 @@
 //! Whether a client is let in, by the limits of the process, of clients and of hosts. Without a limit
 //! this asks the kernel nothing, hashes nothing and is one branch.
 
+use std::net::IpAddr;
+
 use crate::client::Client;
 use crate::local::Local;
 use crate::metrics::Counter;
@@ -9,7 +11,6 @@ use crate::protect::{ClientLimits, Held, LetIn};
 use crate::protocol::Protocol;
 use crate::proxy_protocol::Subject;
 use crate::route::{Host, Route};
-use std::net::IpAddr;
 
 /// Before anything is read. For whom a sender in front speaks is not known yet: see [`introduced`].
 ///

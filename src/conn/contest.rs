@@ -1,6 +1,11 @@
 //! Several backends have the hello of one client, and the first that answers has the client. Only the
 //! one that was asked last may have what the client says meanwhile.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
 use super::reach::Reached;
 use crate::dial::Round;
 use crate::local::Local;
@@ -9,10 +14,6 @@ use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::relay::{Begun, PROBED_AFTER};
 use crate::ring::Deadline;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::task::{Context, Poll};
-use std::time::Instant;
 
 /// A backend that has the hello and is waited for.
 pub(super) struct Asked {
@@ -49,32 +50,32 @@ pub(super) enum Meanwhile<T> {
 
 impl Contest {
     /// Whether another backend is to be asked.
-    pub fn has_nobody(&self) -> bool {
+    pub(super) fn has_nobody(&self) -> bool {
         self.current.is_none()
     }
 
     /// Whether no other than the one that was asked last is left.
-    pub fn is_alone(&self) -> bool {
+    pub(super) fn is_alone(&self) -> bool {
         self.silent.is_empty()
     }
 
-    pub fn enter(&mut self, asked: Asked) {
+    pub(super) fn enter(&mut self, asked: Asked) {
         self.current = Some(asked);
     }
 
     /// Nobody else can be asked, so that the last one that kept silent is the best there is.
-    pub fn fall_back(&mut self) -> Option<()> {
+    pub(super) fn fall_back(&mut self) -> Option<()> {
         self.current = self.silent.pop();
         self.current.as_ref().map(|_| ())
     }
 
     /// The one that was asked last, whatever has become of it.
-    pub fn leave_it(mut self) -> Asked {
+    pub(super) fn leave_it(mut self) -> Asked {
         self.current.take().expect("somebody was asked")
     }
 
     /// Another one is to be asked besides the last.
-    pub fn goes_on(&mut self, local: &Local, round: &mut Round) {
+    pub(super) fn goes_on(&mut self, local: &Local, round: &mut Round) {
         if let Some(current) = self.current.take() {
             let backend = current.reached.relay.live();
             round.goes_on(local, backend, Outcome::BackendTimeout);
@@ -83,7 +84,11 @@ impl Contest {
     }
 
     /// Does `work`, as long as nobody who kept silent has something to tell.
-    pub async fn meanwhile<F: Future>(&mut self, local: &Local, work: F) -> Meanwhile<F::Output> {
+    pub(super) async fn meanwhile<F: Future>(
+        &mut self,
+        local: &Local,
+        work: F,
+    ) -> Meanwhile<F::Output> {
         let mut work = pin!(work);
         poll_fn(|context| match work.as_mut().poll(context) {
             Poll::Ready(done) => Poll::Ready(Meanwhile::Done(done)),
@@ -97,7 +102,7 @@ impl Contest {
 
     /// Waits until one of them has something to tell: while another backend may be asked, as long as a
     /// first byte may take, which is `None`, otherwise as long as a connection may be idle.
-    pub async fn listen(
+    pub(super) async fn listen(
         &mut self,
         local: &Local,
         round: &Round,
@@ -130,7 +135,7 @@ impl Contest {
     }
 
     /// What was heard of one of them; `Some` is the one that the connection goes on with.
-    pub fn settle(
+    pub(super) fn settle(
         &mut self,
         local: &Local,
         round: &mut Round,

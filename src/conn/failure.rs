@@ -2,10 +2,11 @@
 //! backend, and why. A host that is down is asked again and again, so that a core writes only so many
 //! lines, and counts the others.
 
+use std::time::{Duration, Instant};
+
 use crate::local::Local;
 use crate::outcome::Outcome;
 use crate::route::Route;
-use std::time::{Duration, Instant};
 
 /// In each span this many lines; ten cores that meet a broken host write 100 lines a second.
 const LINES_MAX: u32 = 10;
@@ -13,7 +14,7 @@ const SPAN: Duration = Duration::from_secs(1);
 
 /// How much one core has said of late.
 #[derive(Default)]
-pub struct FailureLog {
+pub(crate) struct FailureLog {
     span: Option<Instant>,
     lines: u32,
     left_out: u64,

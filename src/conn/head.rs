@@ -1,6 +1,8 @@
 //! Reads the head of a connection: first what a proxy in front may have to say of the client, then
 //! the client's own first bytes, until the name is in them.
 
+use std::io;
+
 use super::admit;
 use crate::client::Client;
 use crate::local::Local;
@@ -8,7 +10,6 @@ use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::proxy_protocol::{self, HEADER_BYTES_MAX, Reading, Subject};
 use crate::sniff::{Head, HeadLimits, Refusal, Sniff, Sniffer};
-use std::io;
 
 /// Reads until the head is complete. Gives back the head and every byte that the client sent, to be
 /// replayed; a PROXY header is not among them.

@@ -2,14 +2,15 @@
 //! unread resets the connection and destroys an answer on its way (RFC 9112 section 9.6). Who is
 //! within an upload reads no answer before its end, so how much it still sends is no bound; time is.
 
-use crate::local::Local;
-use crate::ring::{Deadline, Operation, Wait};
-use crate::sys::{Socket, is_transient};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
+
+use crate::local::Local;
+use crate::ring::{Deadline, Operation, Wait};
+use crate::sys::{Socket, is_transient};
 
 /// A client that neither sends nor takes anything for this long has what it will ever have. Two of
 /// the waits after which a lost segment is sent again (RFC 6298 section 2).
@@ -22,7 +23,7 @@ const TURN_READS: u32 = 4;
 
 /// Sends `words`, then the end of stream, and meanwhile reads and forgets what the client sends,
 /// until it has finished or its time is over.
-pub async fn linger(local: &Local, client: &Socket, words: &[u8], deadline: &Deadline) {
+pub(crate) async fn linger(local: &Local, client: &Socket, words: &[u8], deadline: &Deadline) {
     let most = LINGER_DEADLINE.min(local.limits.body_deadline);
     let now = local.ring.now();
     let mut linger = Linger {
@@ -102,7 +103,7 @@ impl Linger<'_> {
 
 /// Reads and forgets what a client sends.
 #[derive(Default)]
-pub struct Discard {
+pub(crate) struct Discard {
     /// For more to read, or for its turn.
     wait: Option<Wait>,
     has_read: bool,
@@ -111,7 +112,12 @@ pub struct Discard {
 
 impl Discard {
     /// Ready when the client has finished or failed.
-    pub fn poll(&mut self, local: &Local, client: &Socket, context: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(
+        &mut self,
+        local: &Local,
+        client: &Socket,
+        context: &mut Context<'_>,
+    ) -> Poll<()> {
         let mut reads_left = TURN_READS;
         while !self.is_over {
             if let Some(wait) = &mut self.wait {
@@ -139,7 +145,7 @@ impl Discard {
     }
 
     /// Whether anything was read since this was asked last.
-    pub fn take_progress(&mut self) -> bool {
+    pub(crate) fn take_progress(&mut self) -> bool {
         std::mem::take(&mut self.has_read)
     }
 }

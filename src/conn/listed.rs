@@ -1,6 +1,9 @@
 //! The place of a connection in the core's look-up table, for as long as it lives. Without
 //! `--lookup` there is no table, and nothing here asks the kernel or allocates.
 
+use std::rc::Rc;
+use std::time::{Instant, SystemTime};
+
 use crate::client::Client;
 use crate::dial::LiveBackend;
 use crate::local::Local;
@@ -8,8 +11,6 @@ use crate::lookup::{Connection, Ends, Kept, Serial};
 use crate::metrics::Counter;
 use crate::sniff::Head;
 use crate::sys::Socket;
-use std::rc::Rc;
-use std::time::{Instant, SystemTime};
 
 /// Marks its connection as ended when it is dropped.
 pub(crate) struct Listed {
@@ -21,7 +22,7 @@ pub(crate) struct Listed {
 impl Listed {
     /// Enters a connection. `None` for a client or a backend without an internet address, and when
     /// the table is full of open connections, which is counted.
-    pub fn new(
+    pub(crate) fn new(
         local: &Rc<Local>,
         client: &Client,
         socket: &Socket,

@@ -2,13 +2,16 @@
 //! silent instead has made nothing but the client wait, who has not had a byte; so while the client
 //! has sent its hello alone, which is still in hand, another backend gets it.
 
-use super::Story;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
 use super::announce::announce;
 use super::contest::{Asked, Contest, Meanwhile, Who};
-use super::failure;
 use super::head::head_limits;
 use super::listed::Listed;
 use super::send::send_counting;
+use super::{Story, failure};
 use crate::client::Client;
 use crate::dial::{Dialled, LiveBackend, Round, dial};
 use crate::lease::Lease;
@@ -20,9 +23,6 @@ use crate::relay::{Begun, Relay};
 use crate::ring::Deadline;
 use crate::route::Route;
 use crate::sniff::{Head, Sniff, Sniffer, is_hello_alone};
-use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Instant;
 
 /// A client whose head is complete.
 pub(super) struct Arrival<'c> {

@@ -1,14 +1,15 @@
 //! Sending what is in hand, to its end.
 
+use std::io;
+
 use crate::local::Local;
 use crate::sys::Socket;
-use std::io;
 
 /// Sends all of it, however long that takes.
 ///
 /// # Errors
 /// The socket's.
-pub async fn send_all(local: &Local, to: &Socket, bytes: &[u8]) -> io::Result<()> {
+pub(crate) async fn send_all(local: &Local, to: &Socket, bytes: &[u8]) -> io::Result<()> {
     send_counting(local, to, bytes, &mut 0).await
 }
 
@@ -16,7 +17,7 @@ pub async fn send_all(local: &Local, to: &Socket, bytes: &[u8]) -> io::Result<()
 ///
 /// # Errors
 /// The socket's.
-pub async fn send_counting(
+pub(crate) async fn send_counting(
     local: &Local,
     to: &Socket,
     bytes: &[u8],

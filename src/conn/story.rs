@@ -1,17 +1,18 @@
 //! What the log says of a connection, gathered only when the log is that talkative.
 
+use std::rc::Rc;
+use std::time::Instant;
+
 use crate::client::Client;
 use crate::local::Local;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::route::Host;
 use crate::sniff::Head;
-use std::rc::Rc;
-use std::time::Instant;
 
 /// What the log says of a connection, gathered only when the log is that talkative.
 #[derive(Default)]
-pub struct Story {
+pub(crate) struct Story {
     /// Apart, because most connections live without it.
     details: Option<Box<Details>>,
 }
@@ -31,7 +32,7 @@ struct Details {
 }
 
 impl Story {
-    pub fn is_wanted() -> bool {
+    pub(crate) fn is_wanted() -> bool {
         tracing::enabled!(target: "pointsman::connection", tracing::Level::DEBUG)
     }
 
@@ -46,7 +47,7 @@ impl Story {
         }
     }
 
-    pub fn set_id(&mut self, id: Box<str>) {
+    pub(crate) fn set_id(&mut self, id: Box<str>) {
         if let Some(details) = self.details() {
             details.id = id;
         }
@@ -54,7 +55,7 @@ impl Story {
 
     /// The host of the last request, known or not. Which backend had the one before says nothing of
     /// this one.
-    pub fn set_request(&mut self, name: Option<&Host>) {
+    pub(crate) fn set_request(&mut self, name: Option<&Host>) {
         let Some(details) = self.details() else {
             return;
         };
@@ -68,7 +69,7 @@ impl Story {
     }
 
     /// The last backend; no attempts when the connection to it was there already.
-    pub fn set_backend(&mut self, text: &str, attempts: u32) {
+    pub(crate) fn set_backend(&mut self, text: &str, attempts: u32) {
         if let Some(details) = self.details() {
             details.backend = text.into();
             details.attempts = attempts;
@@ -76,14 +77,14 @@ impl Story {
     }
 
     /// Which rule the last response breaks, if it does.
-    pub fn set_rule(&mut self, rule: Option<&'static str>) {
+    pub(crate) fn set_rule(&mut self, rule: Option<&'static str>) {
         if let Some(details) = self.details() {
             details.rule = rule;
         }
     }
 
     /// What was moved, on top of what was before.
-    pub fn add_bytes(&mut self, to_backend: u64, to_client: u64) {
+    pub(crate) fn add_bytes(&mut self, to_backend: u64, to_client: u64) {
         if let Some(details) = self.details() {
             details.to_backend_bytes += to_backend;
             details.to_client_bytes += to_client;

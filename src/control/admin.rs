@@ -45,7 +45,7 @@ const CONNECTIONS_MAX: usize = 32;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A bound admin endpoint that does not serve yet.
-pub struct Admin {
+pub(crate) struct Admin {
     listener: TcpListener,
     rules: Rules,
 }
@@ -61,7 +61,7 @@ struct Rules {
 impl Admin {
     /// # Errors
     /// With the address and the remedy in the text.
-    pub fn bind(address: SocketAddr) -> io::Result<Admin> {
+    pub(crate) fn bind(address: SocketAddr) -> io::Result<Admin> {
         let listener = TcpListener::bind(address).map_err(|error| {
             io::Error::new(
                 error.kind(),
@@ -80,20 +80,20 @@ impl Admin {
     }
 
     /// Answers requests for these hosts, too.
-    pub fn with_hosts(mut self, names: Vec<Box<str>>) -> Admin {
+    pub(crate) fn with_hosts(mut self, names: Vec<Box<str>>) -> Admin {
         self.rules.own_host = OwnHost::new(names);
         self
     }
 
     /// Obeys POST /debug/panic/CORE, too. For tests: whoever reaches the endpoint can then end the
     /// process.
-    pub fn with_faults(mut self) -> Admin {
+    pub(crate) fn with_faults(mut self) -> Admin {
         self.rules.faults = true;
         self
     }
 
     /// Where it listens, the port chosen by the kernel included.
-    pub fn address(&self) -> io::Result<SocketAddr> {
+    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 

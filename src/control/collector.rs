@@ -69,7 +69,7 @@ pub(super) struct OwnedDump {
 }
 
 impl OwnedDump {
-    pub fn as_dump(&self) -> Dump<'_> {
+    pub(super) fn as_dump(&self) -> Dump<'_> {
         Dump {
             sequence: self.sequence,
             started: self.started,
@@ -86,7 +86,7 @@ impl OwnedDump {
 impl Collector {
     /// Nothing collected yet; the spans count from now. To be called where local tasks can be
     /// spawned: one of them takes in the answers.
-    pub fn start(cores: watch::Receiver<Arc<dyn Cores>>) -> Collector {
+    pub(super) fn start(cores: watch::Receiver<Arc<dyn Cores>>) -> Collector {
         let (reply, answers) = unbounded_channel();
         let now = Instant::now();
         let collector = Collector(Rc::new(Inner {
@@ -117,14 +117,14 @@ impl Collector {
 
     /// Takes over everything that the cores recorded before this call. Returns the cores that did
     /// not answer within `patience`; what they hold is collected the next time.
-    pub async fn collect(&self, patience: Duration) -> Vec<usize> {
+    pub(super) async fn collect(&self, patience: Duration) -> Vec<usize> {
         let wanted = self.0.sums.borrow_mut().ask_all();
         self.wait_for(wanted, patience).await
     }
 
     /// Ends every core and takes over what they recorded to their end. Returns whether all of them
     /// answered within `patience`. Later collections find nothing more.
-    pub async fn cut(&self, patience: Duration) -> bool {
+    pub(super) async fn cut(&self, patience: Duration) -> bool {
         let wanted = self.0.sums.borrow_mut().cut_all();
         self.wait_for(wanted, patience).await.is_empty()
     }
@@ -145,24 +145,24 @@ impl Collector {
     }
 
     /// Everything since the start, as of the last collection.
-    pub fn with_total<T>(&self, read: impl FnOnce(&CoreMetrics) -> T) -> T {
+    pub(super) fn with_total<T>(&self, read: impl FnOnce(&CoreMetrics) -> T) -> T {
         read(&self.0.sums.borrow().total)
     }
 
     /// Time since the start.
-    pub fn uptime(&self) -> Duration {
+    pub(super) fn uptime(&self) -> Duration {
         self.0.sums.borrow().started.1.elapsed()
     }
 
     /// Collects and gives out what a dump has. A new interval begins; [`Collector::dump_failed`]
     /// takes that back.
-    pub async fn begin_dump(&self, patience: Duration) -> OwnedDump {
+    pub(super) async fn begin_dump(&self, patience: Duration) -> OwnedDump {
         let missing = self.collect(patience).await;
         self.0.sums.borrow_mut().begin_dump(missing)
     }
 
     /// The dump was not written: what it had is in the next one, so that a full disk loses nothing.
-    pub fn dump_failed(&self, dump: &OwnedDump) {
+    pub(super) fn dump_failed(&self, dump: &OwnedDump) {
         let mut sums = self.0.sums.borrow_mut();
         sums.interval.add(&dump.interval);
         sums.sequence = dump.sequence - 1;
@@ -253,11 +253,12 @@ impl Sums {
 
 #[cfg(test)]
 mod tests {
+    use tokio::task::LocalSet;
+
     use super::*;
     use crate::control::double::CoreThreads;
     use crate::metrics::{Counter, Stage};
     use crate::protocol::Protocol;
-    use tokio::task::LocalSet;
 
     const SOON: Duration = Duration::from_secs(5);
     const SHORT: Duration = Duration::from_millis(20);

@@ -13,7 +13,7 @@ use crate::metrics::CoreMetrics;
 
 /// The running cores, by number. Every request is sent and not waited for; an answer comes through
 /// the channel, or never when the core has died. Requests to one core are served in order.
-pub trait Cores: Send + Sync {
+pub(crate) trait Cores: Send + Sync {
     /// The number of each core that is not gone, in an order that does not change.
     fn numbers(&self) -> Vec<usize>;
     /// The core takes `fresh` in place of what it recorded so far and sends that back.

@@ -36,7 +36,7 @@ pub(super) struct CoreThreads {
 }
 
 impl CoreThreads {
-    pub fn start(numbers: &[usize]) -> Arc<CoreThreads> {
+    pub(super) fn start(numbers: &[usize]) -> Arc<CoreThreads> {
         let threads = numbers.iter().map(|core| {
             let (jobs, received) = unbounded::<Job>();
             let stalled = Arc::new(AtomicBool::new(false));
@@ -69,7 +69,7 @@ impl CoreThreads {
     }
 
     /// Connections are accepted, and each connects to a backend in 5 ms.
-    pub fn accept(&self, core: usize, connections: usize) {
+    pub(super) fn accept(&self, core: usize, connections: usize) {
         self.run(core, move |state| {
             state.live += connections;
             state.metrics.count(Counter::Accepted, connections as u64);
@@ -81,18 +81,18 @@ impl CoreThreads {
     }
 
     /// Connections end as they should.
-    pub fn finish(&self, core: usize, connections: usize) {
+    pub(super) fn finish(&self, core: usize, connections: usize) {
         self.run(core, move |state| state.end(connections, Outcome::Relayed));
     }
 
     /// The core answers nothing until it is no longer stalled.
-    pub fn stall(&self, core: usize, stalled: bool) {
+    pub(super) fn stall(&self, core: usize, stalled: bool) {
         let threads = self.threads.lock().unwrap();
         threads[&core].stalled.store(stalled, Ordering::Release);
     }
 
     /// The core answers nothing any more.
-    pub fn kill(&self, core: usize) {
+    pub(super) fn kill(&self, core: usize) {
         self.threads.lock().unwrap().remove(&core);
     }
 }

@@ -27,19 +27,19 @@ pub(super) struct Dumps {
 
 impl Dumps {
     /// To be called where local tasks can be spawned. Without a directory a dump goes to the log.
-    pub fn start(collector: Collector, latency_dir: Option<LatencyDir>) -> Dumps {
+    pub(super) fn start(collector: Collector, latency_dir: Option<LatencyDir>) -> Dumps {
         let (requests, requested) = mpsc::channel(1);
         let task = spawn_local(serve(collector, latency_dir.map(Arc::new), requested));
         Dumps { requests, task }
     }
 
     /// Asks for one dump. Requests that come while one waits are the same request.
-    pub fn request(&self) {
+    pub(super) fn request(&self) {
         let _ = self.requests.try_send(());
     }
 
     /// Lets the dumps that were asked for come to their end, if that is soon.
-    pub async fn end(self) {
+    pub(super) async fn end(self) {
         drop(self.requests);
         if timeout(LAST_PATIENCE, self.task).await.is_err() {
             tracing::warn!(

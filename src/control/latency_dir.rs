@@ -10,7 +10,7 @@ use crate::metrics::{Dump, write_interval_log, write_table};
 
 /// A directory that can be written into.
 #[derive(Debug, Clone)]
-pub struct LatencyDir {
+pub(crate) struct LatencyDir {
     path: PathBuf,
 }
 
@@ -20,7 +20,7 @@ impl LatencyDir {
     ///
     /// # Errors
     /// With the path and the remedy in the text.
-    pub fn open(path: &Path) -> io::Result<LatencyDir> {
+    pub(crate) fn open(path: &Path) -> io::Result<LatencyDir> {
         let trial = path.join(format!(".pointsman-{}.trial", std::process::id()));
         fs::create_dir_all(path)
             .and_then(|()| File::create(&trial))
@@ -44,7 +44,7 @@ impl LatencyDir {
     ///
     /// # Errors
     /// What the file system said. Files that were there before are untouched.
-    pub fn write(&self, dump: &Dump<'_>) -> io::Result<PathBuf> {
+    pub(crate) fn write(&self, dump: &Dump<'_>) -> io::Result<PathBuf> {
         let stem = format!("pointsman-{}-{}", std::process::id(), dump.sequence);
         let mut page = PathBuf::new();
         for (suffix, write) in [

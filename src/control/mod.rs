@@ -18,12 +18,6 @@ mod signals;
 mod stop;
 mod sync_pages;
 
-pub use admin::Admin;
-pub use cores::Cores;
-pub use latency_dir::LatencyDir;
-pub use signals::{CoreReporter, SignalEvents};
-pub use stop::Ended;
-
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
@@ -31,6 +25,14 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+pub(crate) use admin::Admin;
+use collector::Collector;
+pub(crate) use cores::Cores;
+use dumps::Dumps;
+pub(crate) use latency_dir::LatencyDir;
+use signals::Event;
+pub(crate) use signals::{CoreReporter, SignalEvents};
+pub(crate) use stop::Ended;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
 use tokio::task::{LocalSet, spawn_local};
@@ -38,16 +40,13 @@ use tokio::task::{LocalSet, spawn_local};
 use crate::core::Mailbox;
 use crate::route::Backend;
 use crate::sync::SyncStatus;
-use collector::Collector;
-use dumps::Dumps;
-use signals::Event;
 
 /// How long a core may take to answer. A healthy one answers within its turn; the rest are named
 /// in the dump and caught up with later.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What the control thread needs from the rest of the process.
-pub struct Control {
+pub(crate) struct Control {
     /// Given to open connections once the process is told to stop.
     pub drain: Duration,
     /// `None`: a dump goes to the log.
@@ -59,7 +58,7 @@ pub struct Control {
 }
 
 /// Answers that the admin endpoint gets from other threads; none may wait for long.
-pub struct Reports {
+pub(crate) struct Reports {
     /// How the sync thread stands.
     pub sync: Box<dyn Fn() -> SyncStatus + Send + Sync>,
     /// The backends of the table.
@@ -91,19 +90,19 @@ impl Shared {
 }
 
 /// The running control thread.
-pub struct ControlThread {
+pub(crate) struct ControlThread {
     cores: watch::Sender<Arc<dyn Cores>>,
     thread: JoinHandle<Ended>,
 }
 
 impl ControlThread {
     /// From now on the proxy is ready, and signals are obeyed.
-    pub fn serve(&self, cores: Arc<dyn Cores>) {
+    pub(crate) fn serve(&self, cores: Arc<dyn Cores>) {
         self.cores.send_replace(cores);
     }
 
     /// Returns when the process was told to stop and every connection has ended.
-    pub fn join(self) -> Ended {
+    pub(crate) fn join(self) -> Ended {
         match self.thread.join() {
             Ok(ended) => ended,
             Err(panic) => std::panic::resume_unwind(panic),
@@ -117,7 +116,7 @@ impl Control {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn start(self, signals: &mut SignalEvents) -> io::Result<ControlThread> {
+    pub(crate) fn start(self, signals: &mut SignalEvents) -> io::Result<ControlThread> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()

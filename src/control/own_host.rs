@@ -24,13 +24,13 @@ pub(super) enum NotOurs {
 }
 
 impl OwnHost {
-    pub fn new(names: Vec<Box<str>>) -> OwnHost {
+    pub(super) fn new(names: Vec<Box<str>>) -> OwnHost {
         OwnHost { names }
     }
 
     /// `own` is where the client reached us. A target in absolute form names a host as well, and both
     /// have to be ours. Without `Host` HTTP/1.0 is answered: no browser leaves it out.
-    pub fn check<B>(&self, request: &Request<B>, own: IpAddr) -> Result<(), NotOurs> {
+    pub(super) fn check<B>(&self, request: &Request<B>, own: IpAddr) -> Result<(), NotOurs> {
         if let Some(authority) = request.uri().authority()
             && !self.is_ours(authority.as_str(), own)
         {

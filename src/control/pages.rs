@@ -17,7 +17,7 @@ pub(super) struct Page {
 }
 
 impl Page {
-    pub fn text(status: &'static str, body: impl Into<String>) -> Page {
+    pub(super) fn text(status: &'static str, body: impl Into<String>) -> Page {
         Page {
             status,
             content_type: "text/plain; charset=utf-8",

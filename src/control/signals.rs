@@ -27,7 +27,7 @@ pub(super) enum Event {
 const EVENTS_MAX: usize = 64;
 
 /// Signals since [`SignalEvents::catch`].
-pub struct SignalEvents {
+pub(crate) struct SignalEvents {
     /// While true, SIGTERM and SIGINT end the process as they do by default.
     ends_process: Arc<AtomicBool>,
     sender: Sender<Event>,
@@ -39,7 +39,7 @@ impl SignalEvents {
     /// Catches SIGUSR1, SIGHUP, SIGTERM and SIGINT from now on. To be called first: before it,
     /// SIGUSR1 kills the process. SIGUSR1 and SIGHUP wait for the control thread; SIGTERM and
     /// SIGINT end the process until [`SignalEvents::hold_stop`].
-    pub fn catch() -> io::Result<SignalEvents> {
+    pub(crate) fn catch() -> io::Result<SignalEvents> {
         let ends_process = Arc::new(AtomicBool::new(true));
         for signal in [SIGTERM, SIGINT] {
             flag::register_conditional_default(signal, ends_process.clone())?;
@@ -73,7 +73,7 @@ impl SignalEvents {
     }
 
     /// For whoever watches the cores.
-    pub fn reporter(&self) -> CoreReporter {
+    pub(crate) fn reporter(&self) -> CoreReporter {
         CoreReporter {
             sender: self.sender.clone(),
         }
@@ -81,7 +81,7 @@ impl SignalEvents {
 
     /// From now on SIGTERM and SIGINT wait for the control thread too. To be called before clients
     /// are served: from then on there is something to drain.
-    pub fn hold_stop(&self) {
+    pub(crate) fn hold_stop(&self) {
         self.ends_process.store(false, Ordering::Release);
     }
 
@@ -107,14 +107,14 @@ impl SignalEvents {
 
 /// Tells the control thread that a core ended.
 #[derive(Clone)]
-pub struct CoreReporter {
+pub(crate) struct CoreReporter {
     sender: Sender<Event>,
 }
 
 impl CoreReporter {
     /// A core ended without being told to. The process ends, because its share of new connections
     /// would be accepted by nobody.
-    pub fn core_failed(&self, core: usize, cause: impl Into<String>) {
+    pub(crate) fn core_failed(&self, core: usize, cause: impl Into<String>) {
         let cause = cause.into();
         let _ = self.sender.blocking_send(Event::CoreFailed { core, cause });
     }

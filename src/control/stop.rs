@@ -27,7 +27,7 @@ const FAILURE_DRAIN: Duration = Duration::from_millis(1500);
 
 /// How the process came to its end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Ended {
+pub(crate) struct Ended {
     /// Connections that were open when stopping began and finished by themselves.
     pub finished: u64,
     /// Connections that were cut.
@@ -38,7 +38,7 @@ pub struct Ended {
 
 impl Ended {
     /// 0 when every connection finished, 3 when some were cut, 1 when a core failed.
-    pub fn exit_code(self) -> u8 {
+    pub(crate) fn exit_code(self) -> u8 {
         match self {
             Ended { failed: true, .. } => 1,
             Ended { cut: 0, .. } => 0,
@@ -61,13 +61,13 @@ struct Look {
 }
 
 impl<'a> Stop<'a> {
-    pub fn new(shared: &'a Shared, drain: Duration) -> Stop<'a> {
+    pub(super) fn new(shared: &'a Shared, drain: Duration) -> Stop<'a> {
         Stop { shared, drain }
     }
 
     /// Stops accepting, waits for open connections until the deadline or a second signal, cuts
     /// what is left. `dump` is called for SIGUSR1 meanwhile.
-    pub async fn drain(&mut self, events: &mut Receiver<Event>, dump: impl Fn()) -> Ended {
+    pub(super) async fn drain(&mut self, events: &mut Receiver<Event>, dump: impl Fn()) -> Ended {
         let deadline = Instant::now() + self.drain;
         self.shared.draining.set(true);
         let cores = self.shared.cores();
@@ -112,7 +112,7 @@ impl<'a> Stop<'a> {
 
     /// A core has failed: all are stopped, for a supervisor to start them again, as soon as nobody is in
     /// the queue of a listener.
-    pub async fn core_failed(&mut self, core: usize, cause: &str) -> Ended {
+    pub(super) async fn core_failed(&mut self, core: usize, cause: &str) -> Ended {
         tracing::error!(
             core,
             cause,

@@ -5,7 +5,6 @@
 //! in the queue of a listener is served. When the core itself cannot go on, its listeners are shut at
 //! once, so that the kernel spreads new connections over the other cores, and nobody waits for it.
 
-use crate::sys::Listener;
 use std::any::Any;
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
@@ -13,18 +12,20 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::sys::Listener;
+
 /// Tells the control thread why.
-pub type OnFailure = Box<dyn FnOnce(String) + Send>;
+pub(super) type OnFailure = Box<dyn FnOnce(String) + Send>;
 
 /// What is left to do when the core has failed; it outlives its executor.
-pub struct Failure {
+pub(super) struct Failure {
     report: RefCell<Option<OnFailure>>,
     listeners: RefCell<Vec<Weak<OwnedFd>>>,
     is_gone: Arc<AtomicBool>,
 }
 
 impl Failure {
-    pub fn new(report: OnFailure, is_gone: Arc<AtomicBool>) -> Failure {
+    pub(super) fn new(report: OnFailure, is_gone: Arc<AtomicBool>) -> Failure {
         Failure {
             report: RefCell::new(Some(report)),
             listeners: RefCell::default(),
@@ -33,19 +34,19 @@ impl Failure {
     }
 
     /// The core listens here, until it closes that.
-    pub fn listens(&self, listener: &Rc<OwnedFd>) {
+    pub(super) fn listens(&self, listener: &Rc<OwnedFd>) {
         self.listeners.borrow_mut().push(Rc::downgrade(listener));
     }
 
     /// Something has panicked. Only the first is reported.
-    pub fn report(&self, panic: &(dyn Any + Send)) {
+    pub(super) fn report(&self, panic: &(dyn Any + Send)) {
         if let Some(report) = self.report.take() {
             report(said(panic));
         }
     }
 
     /// The core does nothing any more. What it had is not closed: its tasks are never dropped.
-    pub fn core_is_gone(&self, panic: &(dyn Any + Send)) {
+    pub(super) fn core_is_gone(&self, panic: &(dyn Any + Send)) {
         for listener in self.listeners.take() {
             if let Some(listener) = listener.upgrade() {
                 Listener::shut(&listener);
@@ -65,11 +66,12 @@ fn said(panic: &(dyn Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::io::ErrorKind;
     use std::net::TcpStream;
     use std::sync::mpsc;
     use std::time::Duration;
+
+    use super::*;
 
     #[test]
     fn a_core_that_is_gone_takes_no_connection_and_is_known_to_be_gone() {

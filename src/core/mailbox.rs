@@ -1,20 +1,22 @@
 //! How other threads talk to a core: a channel of commands and an eventfd that wakes it. A core
 //! answers on the channel that came with the command and never waits for anybody.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task;
+
+use crossbeam_channel::Sender;
+use tokio::sync::mpsc::UnboundedSender;
+
 use crate::local::Local;
 use crate::lookup::Found;
 use crate::metrics::CoreMetrics;
 use crate::route::Update;
 use crate::sys::Waker;
-use crossbeam_channel::Sender;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task;
-use tokio::sync::mpsc::UnboundedSender;
 
 /// What a core can be told.
-pub enum Command {
+pub(crate) enum Command {
     /// The routing table changed.
     Table(Arc<Update>),
     /// Give back what was measured so far and go on with `fresh`.
@@ -41,14 +43,14 @@ pub enum Command {
 
 /// What one core measured since its last dump.
 #[derive(Debug)]
-pub struct Dumped {
+pub(crate) struct Dumped {
     pub core: usize,
     pub metrics: Box<CoreMetrics>,
 }
 
 /// How one core stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CoreStatus {
+pub(crate) struct CoreStatus {
     pub core: usize,
     pub table_version: u64,
     /// Connections accepted and not yet ended.
@@ -66,7 +68,7 @@ pub struct CoreStatus {
 
 /// Sends commands to one core. A clone reaches the same core.
 #[derive(Debug, Clone)]
-pub struct Mailbox {
+pub(crate) struct Mailbox {
     commands: Sender<Command>,
     waker: Waker,
     is_gone: Arc<AtomicBool>,
@@ -86,12 +88,12 @@ impl Mailbox {
     }
 
     /// Whether the core will never answer again.
-    pub fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         self.is_gone.load(Ordering::Acquire)
     }
 
     /// Delivers the command and wakes the core. A core that has ended takes no notice.
-    pub fn send(&self, command: Command) {
+    pub(crate) fn send(&self, command: Command) {
         if self.commands.send(command).is_ok() {
             self.waker.wake();
         }

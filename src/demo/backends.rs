@@ -25,7 +25,7 @@ pub(super) struct Authority {
 }
 
 impl Authority {
-    pub fn new() -> Result<Authority, rcgen::Error> {
+    pub(super) fn new() -> Result<Authority, rcgen::Error> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -36,7 +36,7 @@ impl Authority {
         Ok(Authority { issuer })
     }
 
-    pub fn certificate_pem(&self) -> String {
+    pub(super) fn certificate_pem(&self) -> String {
         self.issuer.pem()
     }
 

@@ -1,16 +1,17 @@
 //! One connection of a backend: counted for as long as it exists, and the one who reports what it
 //! has found out about the backend.
 
-use crate::local::Local;
-use crate::metrics::Counter;
-use crate::outcome::Outcome;
-use crate::route::{Admission, Backend, Delivery, Moment};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::local::Local;
+use crate::metrics::Counter;
+use crate::outcome::Outcome;
+use crate::route::{Admission, Backend, Delivery, Moment};
+
 /// Counts one live connection of a backend for as long as it exists.
-pub struct LiveBackend {
+pub(crate) struct LiveBackend {
     backend: Arc<Backend>,
     /// Since when it is waited for, if it is.
     waits: Option<Moment>,
@@ -19,7 +20,10 @@ pub struct LiveBackend {
 
 impl LiveBackend {
     /// `None` when the backend has `connections_max` already.
-    pub fn open(backend: Arc<Backend>, connections_max: Option<NonZeroU32>) -> Option<LiveBackend> {
+    pub(crate) fn open(
+        backend: Arc<Backend>,
+        connections_max: Option<NonZeroU32>,
+    ) -> Option<LiveBackend> {
         backend.vitals().open(connections_max).then(|| LiveBackend {
             backend,
             waits: None,
@@ -44,7 +48,7 @@ impl LiveBackend {
 
     /// How long it may take to accept, and again to answer, where another may take its place: until
     /// the `deadline` for it. A trial is not to cost its client more than it must.
-    pub fn patience(&self, deadline: Duration) -> Duration {
+    pub(crate) fn patience(&self, deadline: Duration) -> Duration {
         match self.is_trial {
             true => deadline.min(self.backend.vitals().patience()),
             false => deadline,
@@ -52,22 +56,22 @@ impl LiveBackend {
     }
 
     /// Whether it has kept everybody waiting.
-    pub fn is_silent(&self, now: Instant) -> bool {
+    pub(crate) fn is_silent(&self, now: Instant) -> bool {
         self.waits.is_some()
             && self.backend.vitals().admission(Moment::of(now)) == Admission::Suspect
     }
 
-    pub fn backend(&self) -> &Arc<Backend> {
+    pub(crate) fn backend(&self) -> &Arc<Backend> {
         &self.backend
     }
 
     /// How it is told who its client is.
-    pub fn delivery(&self) -> Delivery {
+    pub(crate) fn delivery(&self) -> Delivery {
         self.backend.delivery()
     }
 
     /// The member as an operator writes it.
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         self.backend.text()
     }
 
@@ -89,7 +93,7 @@ impl LiveBackend {
     }
 
     /// Its first byte has come.
-    pub fn answered(&mut self, local: &Local) {
+    pub(crate) fn answered(&mut self, local: &Local) {
         self.waits_no_more(local.ring.now());
         if self
             .backend
@@ -104,7 +108,7 @@ impl LiveBackend {
         }
     }
 
-    pub fn failed(&self, local: &Local, cause: Outcome) {
+    pub(crate) fn failed(&self, local: &Local, cause: Outcome) {
         let is_silent = cause == Outcome::BackendTimeout && self.is_silent(local.ring.now());
         failed(local, &self.backend, cause, is_silent);
     }

@@ -1,6 +1,12 @@
 //! Waiting until a full backend has a place: in turn, for a bounded time, and no longer than the client
 //! stays.
 
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
 use super::round::Round;
 use crate::client::Client;
 use crate::local::Local;
@@ -9,11 +15,6 @@ use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::ring::{Deadline, Operation};
 use crate::route::{ClientFinished, Route, Ticket};
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::Poll;
-use std::time::Duration;
 
 /// How often one who waits looks whether something else than a place has changed: a backend is back or
 /// out, a backup serves, a host allows more. Of places it is told.

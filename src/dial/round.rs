@@ -1,6 +1,11 @@
 //! What one connection has tried so far, and where it may go next. Goes from dial to dial, since a
 //! backend may accept and still come to nothing.
 
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Instant;
+
 use super::live::{self, LiveBackend};
 use super::queue::wait_for_place;
 use crate::client::Client;
@@ -10,13 +15,9 @@ use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::ring::Deadline;
 use crate::route::{Address, Backend, Choice, Chooser, Chosen, Moment, Route, Ticket, Wish};
-use std::num::NonZeroU32;
-use std::sync::Arc;
-use std::task::Waker;
-use std::time::Instant;
 
 /// The backends of one route, one after the other.
-pub struct Round {
+pub(crate) struct Round {
     /// Chosen already, and to be tried before any other.
     first: Option<Chosen>,
     /// A place that was waited for, to be used before any other.
@@ -58,7 +59,7 @@ pub(super) enum Next {
 }
 
 impl Round {
-    pub fn new(local: &Local) -> Round {
+    pub(crate) fn new(local: &Local) -> Round {
         Round {
             first: None,
             place: None,
@@ -74,12 +75,12 @@ impl Round {
     }
 
     /// Begins with this backend.
-    pub fn begin_with(&mut self, chosen: Chosen) {
+    pub(crate) fn begin_with(&mut self, chosen: Chosen) {
         self.first = Some(chosen);
     }
 
     /// A choice among what was not tried yet.
-    pub fn choose(&self, local: &Local, route: &Route, client: &Client) -> Choice {
+    pub(crate) fn choose(&self, local: &Local, route: &Route, client: &Client) -> Choice {
         let mut chooser = local.chooser.borrow_mut();
         let client = match chooser.goes_by_client(route) {
             true => client.address().map(|address| address.ip()),
@@ -101,7 +102,7 @@ impl Round {
     }
 
     /// Whether a backend is left that may well answer, so that giving the present one up is no loss.
-    pub fn has_another(&self, local: &Local, route: &Route) -> bool {
+    pub(crate) fn has_another(&self, local: &Local, route: &Route) -> bool {
         let now = Moment::of(local.ring.now());
         let is_good = |(index, backend): (usize, &Arc<Backend>)| {
             !self.slots.contains(&backend.slot())
@@ -112,7 +113,7 @@ impl Round {
     }
 
     /// A backend took what it was sent and gave no answer, so that another one is to have it.
-    pub fn unanswered(&mut self, local: &Local, backend: &LiveBackend, outcome: Outcome) {
+    pub(crate) fn unanswered(&mut self, local: &Local, backend: &LiveBackend, outcome: Outcome) {
         self.goes_on(local, backend, outcome);
         self.unanswered.push(Unanswered {
             backend: backend.backend().clone(),
@@ -122,7 +123,7 @@ impl Round {
     }
 
     /// Another backend is to have what this one was sent, which may still answer.
-    pub fn goes_on(&mut self, local: &Local, backend: &LiveBackend, outcome: Outcome) {
+    pub(crate) fn goes_on(&mut self, local: &Local, backend: &LiveBackend, outcome: Outcome) {
         tracing::debug!(
             core = local.core,
             backend = backend.text(),
@@ -134,7 +135,7 @@ impl Round {
     }
 
     /// A backend has answered, so that those which did not are to blame and not what they were sent.
-    pub fn answered(&mut self, local: &Local, by: &Arc<Backend>) {
+    pub(crate) fn answered(&mut self, local: &Local, by: &Arc<Backend>) {
         for Unanswered {
             backend,
             outcome,
@@ -153,12 +154,12 @@ impl Round {
     }
 
     /// The backend that was tried last, by its slot, and how many attempts there were.
-    pub fn last_tried(&self) -> (Option<u32>, u32) {
+    pub(crate) fn last_tried(&self) -> (Option<u32>, u32) {
         (self.slots.last().copied(), self.attempts)
     }
 
     /// When it is too late for another attempt.
-    pub fn ends(&self) -> Instant {
+    pub(crate) fn ends(&self) -> Instant {
         self.ends
     }
 
@@ -192,7 +193,7 @@ impl Round {
     ///
     /// # Errors
     /// [`Outcome::BackendsFull`], [`Outcome::ClientReset`].
-    pub async fn wait_for_place(
+    pub(crate) async fn wait_for_place(
         &mut self,
         local: &Local,
         route: &Arc<Route>,
@@ -208,7 +209,7 @@ impl Round {
     }
 
     /// Offers the place that was waited for to `user`, who gives it back where it has no use for it.
-    pub fn use_place<T>(
+    pub(crate) fn use_place<T>(
         &mut self,
         user: impl FnOnce(LiveBackend) -> Result<T, LiveBackend>,
     ) -> Option<T> {

@@ -5,14 +5,15 @@
 //! port (to two listeners, or to a second backend after the first was tried) would be one and the
 //! same to the kernel, and a connection from a port used before would meet its TIME_WAIT.
 
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
 use crate::client::Client;
 use crate::local::Local;
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
 use crate::route::{Address, Source};
 use crate::sys::ForeignSource;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
 
 /// The foreign address to connect from, if any.
 ///

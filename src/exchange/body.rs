@@ -4,6 +4,9 @@
 //! The same bounds as in [`relay`](crate::relay): a turn moves a share, then waits on the ring, and
 //! in bulk also in line; nothing is held while the source is waited for.
 
+use std::io;
+use std::task::{Context, Poll, ready};
+
 use super::run::{LINE_BYTES, Run};
 use crate::http::{Chunks, Framing};
 use crate::local::Local;
@@ -12,12 +15,10 @@ use crate::relay::pace::{Mode, Pace};
 use crate::ring::{Turn, Wait, Waited};
 use crate::sniff::Refusal;
 use crate::sys::{Pipe, Socket, is_transient};
-use std::io;
-use std::task::{Context, Poll, ready};
 
 /// How the moving of a body ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moved {
+pub(super) enum Moved {
     /// The target has all of it.
     Whole,
     /// The source ended its stream within it.
@@ -42,7 +43,7 @@ enum Next {
 }
 
 /// One body on its way.
-pub struct Mover {
+pub(super) struct Mover {
     framing: Framing,
     carried: Carried,
     pace: Pace,
@@ -62,7 +63,7 @@ pub struct Mover {
 impl Mover {
     /// `framing` is what is left of the body. `source_has_more` says that the last read from the
     /// source filled the buffer.
-    pub fn new(framing: Framing, source_has_more: bool) -> Mover {
+    pub(super) fn new(framing: Framing, source_has_more: bool) -> Mover {
         Mover {
             framing,
             carried: Carried::Nothing,
@@ -79,7 +80,7 @@ impl Mover {
     }
 
     /// As [`Mover::new`], of a response, which is read kindly and given on in proper form.
-    pub fn of_response(framing: Framing, source_has_more: bool, chunks: Chunks) -> Mover {
+    pub(super) fn of_response(framing: Framing, source_has_more: bool, chunks: Chunks) -> Mover {
         Mover {
             chunks: Some(chunks),
             ..Mover::new(framing, source_has_more)
@@ -87,7 +88,7 @@ impl Mover {
     }
 
     /// Whether it broke a rule and was written anew.
-    pub fn was_mended(&self) -> bool {
+    pub(super) fn was_mended(&self) -> bool {
         self.was_mended
     }
 
@@ -96,7 +97,7 @@ impl Mover {
     ///
     /// # Errors
     /// The rule that they break.
-    pub fn take_in(&mut self, bytes: &[u8]) -> Result<(usize, Option<Vec<u8>>), Refusal> {
+    pub(super) fn take_in(&mut self, bytes: &[u8]) -> Result<(usize, Option<Vec<u8>>), Refusal> {
         let chunks = match self.chunks {
             None => return self.framing.feed(bytes).map(|used| (used, None)),
             Some(Chunks::DataOnly) => Chunks::DataOnly,
@@ -120,7 +121,7 @@ impl Mover {
     ///
     /// # Errors
     /// When the target has failed; it took nothing.
-    pub fn begin(&mut self, to: &Socket, bytes: &[u8]) -> io::Result<usize> {
+    pub(super) fn begin(&mut self, to: &Socket, bytes: &[u8]) -> io::Result<usize> {
         let sent = match to.send(bytes) {
             Ok(sent) => sent,
             Err(error) if is_transient(&error) => 0,
@@ -138,27 +139,27 @@ impl Mover {
     }
 
     /// Whether nothing is left to do.
-    pub fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.framing.is_done() && matches!(self.carried, Carried::Nothing)
     }
 
     /// Whether the source has nothing more to give.
-    pub fn has_read_all(&self) -> bool {
+    pub(super) fn has_read_all(&self) -> bool {
         self.framing.is_done()
     }
 
     /// Bytes the target has taken.
-    pub fn moved_bytes(&self) -> u64 {
+    pub(super) fn moved_bytes(&self) -> u64 {
         self.moved_bytes
     }
 
     /// Whether the target's slowness is what holds it up.
-    pub fn waits_for_target(&self) -> bool {
+    pub(super) fn waits_for_target(&self) -> bool {
         self.waits_for_target
     }
 
     /// Moves what can be moved. What was read behind the end of the message goes to `surplus`.
-    pub fn poll(
+    pub(super) fn poll(
         &mut self,
         local: &Local,
         from: &Socket,
@@ -206,7 +207,7 @@ impl Mover {
     }
 
     /// Stops waiting, drops what is carried and counts what was moved. It is not polled again.
-    pub fn finish(&mut self, local: &Local, counter: Counter) {
+    pub(super) fn finish(&mut self, local: &Local, counter: Counter) {
         self.wait = None;
         self.release(local);
         let mut metrics = local.metrics.borrow_mut();

@@ -4,6 +4,11 @@
 
 mod heads;
 
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
 use super::body::{Moved, Mover};
 use super::client_end::ClientEnd;
 use super::idle::Upstream;
@@ -17,17 +22,13 @@ use crate::outcome::Outcome;
 use crate::relay::PROBED_AFTER;
 use crate::ring::{Deadline, Events, Operation};
 use crate::route::ClientFinished;
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 /// What at least must come of a request's body in each span of the body deadline.
 const BODY_PROGRESS_BYTES: u64 = 1024;
 
 /// How one exchange ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Finish {
+pub(super) enum Finish {
     /// The client has the whole response.
     Answered {
         /// Whether the client may send another request.
@@ -53,7 +54,7 @@ pub enum Finish {
 
 impl Finish {
     /// Whether the backend has begun to answer.
-    pub fn is_answer(&self) -> bool {
+    pub(super) fn is_answer(&self) -> bool {
         match self {
             Finish::Answered { .. } | Finish::Upgraded(_) => true,
             Finish::CutOff(outcome) => *outcome != Outcome::ClientReset,
@@ -86,7 +87,7 @@ impl HeldHead {
 }
 
 /// One request under way.
-pub struct Carry<'s> {
+pub(super) struct Carry<'s> {
     pub local: &'s Local,
     pub client: &'s mut ClientEnd,
     pub upstream: &'s mut Upstream,
@@ -135,7 +136,7 @@ struct Patience {
 }
 
 impl<'s> Carry<'s> {
-    pub fn new(
+    pub(super) fn new(
         local: &'s Local,
         client: &'s mut ClientEnd,
         upstream: &'s mut Upstream,
@@ -176,7 +177,7 @@ impl<'s> Carry<'s> {
     }
 
     /// Sends the request; what is to be done next is told by [`Carry::poll`].
-    pub fn begin(&mut self, deadline: &Deadline) -> Option<Finish> {
+    pub(super) fn begin(&mut self, deadline: &Deadline) -> Option<Finish> {
         let begun = self.up.begin(&self.upstream.socket, &self.order.outgoing);
         if begun.is_err() {
             return Some(Finish::Unanswered { unsent: true });
@@ -188,7 +189,7 @@ impl<'s> Carry<'s> {
         None
     }
 
-    pub fn poll(&mut self, deadline: &Deadline, context: &mut Context<'_>) -> Poll<Finish> {
+    pub(super) fn poll(&mut self, deadline: &Deadline, context: &mut Context<'_>) -> Poll<Finish> {
         if let Poll::Ready(finish) = self.poll_up(context) {
             return Poll::Ready(finish);
         }
@@ -227,7 +228,7 @@ impl<'s> Carry<'s> {
 
     /// Gives back what it holds, and counts. Nothing is polled behind it.
     /// Gives back how many bytes went to the backend and to the client.
-    pub fn finish(mut self) -> (u64, u64) {
+    pub(super) fn finish(mut self) -> (u64, u64) {
         self.up.finish(self.local, Counter::BytesToBackend);
         // What is left of the request is still under way, and closing upon it would be a reset.
         self.client.has_spoken |= !self.up_over;

@@ -5,7 +5,7 @@ use crate::ring::Operation;
 use crate::sys::Socket;
 
 /// The client's end, as far as it is watched while a response is awaited.
-pub struct ClientEnd {
+pub(super) struct ClientEnd {
     pub socket: Socket,
     /// Bytes received; the first `used` of them belong to requests that were taken in.
     pub(super) held: Vec<u8>,
@@ -17,7 +17,7 @@ pub struct ClientEnd {
 }
 
 impl ClientEnd {
-    pub fn new(socket: Socket, received: Vec<u8>) -> ClientEnd {
+    pub(super) fn new(socket: Socket, received: Vec<u8>) -> ClientEnd {
         ClientEnd {
             socket,
             held: received,
@@ -28,11 +28,11 @@ impl ClientEnd {
     }
 
     /// What was received of the requests to come.
-    pub fn pending(&self) -> &[u8] {
+    pub(super) fn pending(&self) -> &[u8] {
         &self.held[self.used..]
     }
 
-    pub fn push(&mut self, bytes: &[u8]) {
+    pub(super) fn push(&mut self, bytes: &[u8]) {
         // Once per read, so that what was used does not pile up behind a client that never pauses.
         self.held.drain(..std::mem::take(&mut self.used));
         self.held.extend_from_slice(bytes);
@@ -40,7 +40,7 @@ impl ClientEnd {
 
     /// The first `bytes` of what is pending are done with. Many small requests may come in one
     /// piece, so the rest is not moved; where nothing is left, no memory is held.
-    pub fn consume(&mut self, bytes: usize) {
+    pub(super) fn consume(&mut self, bytes: usize) {
         self.used += bytes;
         if self.used == self.held.len() {
             self.held = Vec::new();

@@ -10,13 +10,6 @@
 //! looks at the socket itself, since the ring tells late. The watch of a good one goes on to wait
 //! for the response to the next request.
 
-use crate::dial::{Dialled, LiveBackend};
-use crate::local::{IdleCount, Local};
-use crate::protocol::Protocol;
-use crate::ring::Operation;
-use crate::route::{Address, Backend, Chooser, Delivery, Host, Moment, Route};
-use crate::sys::Socket;
-use hashbrown::{DefaultHashBuilder, HashMap};
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::hash::BuildHasher;
@@ -26,6 +19,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
+
+use hashbrown::{DefaultHashBuilder, HashMap};
+
+use crate::dial::{Dialled, LiveBackend};
+use crate::local::{IdleCount, Local};
+use crate::protocol::Protocol;
+use crate::ring::Operation;
+use crate::route::{Address, Backend, Chooser, Delivery, Host, Moment, Route};
+use crate::sys::Socket;
 
 /// How often what is too old or was closed by its backend is looked for.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -37,7 +39,7 @@ const CLOSE_MARGIN: Duration = Duration::from_secs(1);
 const OWNED_MAX: usize = 8;
 
 /// A connection to a backend, in use for one client.
-pub struct Upstream {
+pub(super) struct Upstream {
     pub socket: Socket,
     pub backend: LiveBackend,
     pub address: Address,
@@ -57,7 +59,7 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    pub fn fresh(dialled: Dialled) -> Upstream {
+    pub(super) fn fresh(dialled: Dialled) -> Upstream {
         Upstream {
             is_bound: dialled.backend.delivery() != Delivery::default(),
             socket: dialled.socket,
@@ -81,14 +83,14 @@ impl Upstream {
 }
 
 /// A client as the pool knows it. Its connections go with it.
-pub struct Owner<'l> {
+pub(super) struct Owner<'l> {
     local: &'l Local,
     /// 0 until it has left one.
     id: Cell<u64>,
 }
 
 impl<'l> Owner<'l> {
-    pub fn new(local: &'l Local) -> Owner<'l> {
+    pub(super) fn new(local: &'l Local) -> Owner<'l> {
         Owner {
             local,
             id: Cell::new(0),
@@ -129,7 +131,7 @@ struct OfBackend {
 }
 
 /// One core's idle connections.
-pub struct IdlePool {
+pub(crate) struct IdlePool {
     by_slot: HashMap<u32, OfBackend>,
     by_owner: HashMap<u64, Vec<Owned>>,
     last_owner: u64,
@@ -139,7 +141,7 @@ pub struct IdlePool {
 }
 
 impl IdlePool {
-    pub fn new(count: IdleCount) -> IdlePool {
+    pub(crate) fn new(count: IdleCount) -> IdlePool {
         IdlePool {
             by_slot: HashMap::new(),
             by_owner: HashMap::new(),
@@ -151,16 +153,16 @@ impl IdlePool {
     }
 
     /// How many connections wait.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.count.get()
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// What tells the hosts apart that a client asks in turn.
-    pub fn host_key(&self, host: Option<&Host>) -> u64 {
+    pub(crate) fn host_key(&self, host: Option<&Host>) -> u64 {
         self.hasher.hash_one(host)
     }
 
@@ -215,7 +217,7 @@ impl IdlePool {
     }
 
     /// Closes one that has waited for long, of some backend; false: there is none.
-    pub fn drop_one(&mut self) -> bool {
+    pub(crate) fn drop_one(&mut self) -> bool {
         let mut backends = self.by_slot.iter_mut();
         if let Some((_, idle)) = backends.find(|(_, idle)| !idle.shared.is_empty()) {
             idle.shared.remove(0);
@@ -269,7 +271,12 @@ fn is_quiet(watch: &mut Operation) -> bool {
 }
 
 /// An idle connection that is the client's own, to a backend of the route that nothing speaks against.
-pub fn take_own(local: &Local, owner: &Owner<'_>, host: u64, route: &Route) -> Option<Upstream> {
+pub(super) fn take_own(
+    local: &Local,
+    owner: &Owner<'_>,
+    host: u64,
+    route: &Route,
+) -> Option<Upstream> {
     if owner.id.get() == 0 {
         return None;
     }
@@ -290,7 +297,7 @@ pub fn take_own(local: &Local, owner: &Owner<'_>, host: u64, route: &Route) -> O
 
 /// A new connection is in use with a backend that may have `connections_max`: clients that wait are
 /// not to keep theirs beyond that.
-pub fn make_room(local: &Local, backend: &Backend, connections_max: Option<NonZeroU32>) {
+pub(super) fn make_room(local: &Local, backend: &Backend, connections_max: Option<NonZeroU32>) {
     let Some(max) = connections_max else {
         return;
     };
@@ -306,7 +313,7 @@ pub fn make_room(local: &Local, backend: &Backend, connections_max: Option<NonZe
 
 /// The youngest idle connection to this backend that is still good and anybody's; `may_hold_body`:
 /// or holds a body that may be unread. `None`, too, when the backend has `connections_max` in use.
-pub fn take(
+pub(super) fn take(
     local: &Local,
     backend: &Arc<Backend>,
     connections_max: Option<NonZeroU32>,
@@ -318,7 +325,7 @@ pub fn take(
 }
 
 /// As [`take`], for one that is counted by `live` already, which comes back where there is none.
-pub fn take_for(
+pub(super) fn take_for(
     local: &Local,
     live: LiveBackend,
     may_hold_body: bool,
@@ -375,7 +382,7 @@ fn is_current(backend: &Backend, address: &Address) -> bool {
 /// Takes in a connection on which nothing is under way, one that is bound for its owner and the host
 /// of the request, or closes it where there is no room. Of a backend that may have `connections_max`
 /// at once no more than that are kept either.
-pub fn put(
+pub(super) fn put(
     local: &Local,
     upstream: Upstream,
     owner: &Owner<'_>,
@@ -428,7 +435,7 @@ pub fn put(
 }
 
 /// Sweeps a core's pool for as long as there is anything in it, and sleeps otherwise.
-pub async fn keep(local: Rc<Local>) {
+pub(crate) async fn keep(local: Rc<Local>) {
     let deadline = local.ring.deadline();
     loop {
         poll_fn(|context| {

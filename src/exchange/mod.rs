@@ -15,15 +15,28 @@ mod run;
 mod tunnel;
 mod upstream;
 
-pub use idle::{IdlePool, keep as keep_idle};
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use carry::{Carry, Finish};
+use client_end::ClientEnd;
+pub(crate) use idle::{IdlePool, keep as keep_idle};
+use idle::{Owner, Upstream};
+use order::{Order, Understood, understand};
+use tunnel::{h2c, tunnel};
+use upstream::{head_of, introduce, upstream};
 
 use crate::client::Client;
 use crate::conn::head::{left, read_front};
 use crate::conn::linger::linger;
 use crate::conn::listed::Listed;
 use crate::conn::send::send_all;
-use crate::conn::{Story, farewell};
-use crate::conn::{admit, failure};
+use crate::conn::{Story, admit, failure, farewell};
 use crate::http::{Hop, RequestReader};
 use crate::lease::Lease;
 use crate::local::Local;
@@ -35,23 +48,9 @@ use crate::ring::Deadline;
 use crate::route::Backend;
 use crate::sniff::Refusal;
 use crate::sys::is_transient;
-use carry::{Carry, Finish};
-use client_end::ClientEnd;
-use idle::Owner;
-use idle::Upstream;
-use order::{Order, Understood, understand};
-use std::cell::Cell;
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::task::Poll;
-use std::time::Instant;
-use tunnel::{h2c, tunnel};
-use upstream::{head_of, introduce, upstream};
 
 /// What a connection remembers from one request to the next.
-pub struct Session<'c> {
+pub(crate) struct Session<'c> {
     client: &'c Client,
     accepted: Instant,
     requests: u32,
@@ -63,7 +62,7 @@ pub struct Session<'c> {
 }
 
 /// Serves a client that was just accepted to its end.
-pub async fn serve(
+pub(crate) async fn serve(
     local: &Rc<Local>,
     client: &Client,
     deadline: &Deadline,

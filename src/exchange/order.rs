@@ -1,6 +1,9 @@
 //! A request as it is understood: read out of what was received, routed, and written anew for the
 //! backend. All of that in one step without a wait, so that nothing borrowed outlives it.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use super::Session;
 use crate::conn::{Story, admit};
 use crate::http::request::FieldRoom;
@@ -14,8 +17,6 @@ use crate::protect::Held;
 use crate::protocol::Protocol;
 use crate::proxy_protocol::Subject;
 use crate::route::{Host, Route};
-use std::sync::Arc;
-use std::time::Instant;
 
 /// Room for what rewriting may add to a head: the forwarded fields, mostly.
 const ADDED_BYTES: usize = 256;
@@ -24,7 +25,7 @@ const ADDED_BYTES: usize = 256;
 const ACME_PATH: &[u8] = b"/.well-known/acme-challenge/";
 
 /// One request, ready to be sent.
-pub struct Order {
+pub(super) struct Order {
     /// The head for the backend, and as much of the body as came with it.
     pub outgoing: Vec<u8>,
     /// What is left of the body.
@@ -54,7 +55,7 @@ pub struct Order {
 
 impl Order {
     /// The host as it stands in the head, which is there until it is answered.
-    pub fn host_text(&self) -> Option<String> {
+    pub(super) fn host_text(&self) -> Option<String> {
         const HOST: &[u8] = b"\r\nHost: ";
         let head = &self.outgoing;
         let begin = head.windows(HOST.len()).position(|part| part == HOST)? + HOST.len();
@@ -64,7 +65,7 @@ impl Order {
 }
 
 /// What the bytes received so far amount to.
-pub enum Understood {
+pub(super) enum Understood {
     More,
     /// A whole head, and how many of the bytes belong to the request.
     Order(Order, usize),
@@ -75,7 +76,7 @@ pub enum Understood {
 
 impl Understood {
     /// The same, where what belongs to the request was left out already.
-    pub fn without_use(self) -> Understood {
+    pub(super) fn without_use(self) -> Understood {
         match self {
             Understood::More => Understood::More,
             Understood::Order(order, _) => Understood::Order(order, 0),
@@ -85,7 +86,7 @@ impl Understood {
 }
 
 /// Reads a request from the beginning of `received`.
-pub fn understand(
+pub(super) fn understand(
     local: &Local,
     session: &Session<'_>,
     reader: &mut RequestReader,

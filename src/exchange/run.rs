@@ -6,10 +6,10 @@ use crate::relay::pace::LARGE_BYTES;
 
 /// What is looked at between two chunks: an end of line, as many digits as there may be, and another
 /// end. A longer line has a long extension, and is read.
-pub const LINE_BYTES: usize = 20;
+pub(super) const LINE_BYTES: usize = 20;
 
 /// A line, often none, and how many bytes behind it need not be seen.
-pub struct Run {
+pub(super) struct Run {
     line: [u8; LINE_BYTES],
     line_bytes: usize,
     opaque: u64,
@@ -17,7 +17,7 @@ pub struct Run {
 
 impl Run {
     /// What the framing knows by itself.
-    pub fn known(framing: &Framing) -> Run {
+    pub(super) fn known(framing: &Framing) -> Run {
         Run {
             line: [0; LINE_BYTES],
             line_bytes: 0,
@@ -27,7 +27,7 @@ impl Run {
 
     /// What the framing will know once the next bytes are read, which begin with `seen`. What is wrong
     /// with them is found when they are.
-    pub fn behind(framing: &Framing, seen: &[u8]) -> Run {
+    pub(super) fn behind(framing: &Framing, seen: &[u8]) -> Run {
         let mut run = Run::known(framing);
         let mut framing = framing.clone();
         for byte in seen.iter().take(LINE_BYTES) {
@@ -42,18 +42,18 @@ impl Run {
     }
 
     /// Whether splicing pays.
-    pub fn is_large(&self) -> bool {
+    pub(super) fn is_large(&self) -> bool {
         self.opaque >= LARGE_BYTES as u64
     }
 
     /// Its length, `most` if it is longer.
-    pub fn bytes_up_to(&self, most: usize) -> usize {
+    pub(super) fn bytes_up_to(&self, most: usize) -> usize {
         let opaque = self.opaque.min(most as u64) as usize;
         most.min(self.line_bytes + opaque)
     }
 
     /// The framing takes note that its first `bytes` were moved.
-    pub fn pass(&self, framing: &mut Framing, bytes: usize) {
+    pub(super) fn pass(&self, framing: &mut Framing, bytes: usize) {
         let line = &self.line[..bytes.min(self.line_bytes)];
         let fed = framing.feed(line);
         debug_assert!(fed.is_ok(), "it was fed to a copy before");
@@ -63,9 +63,10 @@ impl Run {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::http::Length;
-    use proptest::prelude::*;
 
     /// A framing that stands behind the data of its first chunk.
     fn behind_a_chunk() -> Framing {

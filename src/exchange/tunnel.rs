@@ -1,5 +1,7 @@
 //! Connections that are no longer a sequence of requests: after 101, and HTTP/2 from its beginning.
 
+use std::rc::Rc;
+
 use super::client_end::ClientEnd;
 use super::idle::Upstream;
 use super::upstream::{head_of, introduce};
@@ -16,11 +18,10 @@ use crate::protocol::Protocol;
 use crate::relay::Relay;
 use crate::ring::Deadline;
 use crate::sys::is_transient;
-use std::rc::Rc;
 
 /// Carries a whole HTTP/2 connection to the backend of its first request. The deadline is that of
 /// the head.
-pub async fn h2c(
+pub(super) async fn h2c(
     local: &Rc<Local>,
     session: &mut Session<'_>,
     end: &mut ClientEnd,
@@ -117,7 +118,7 @@ async fn read_more(local: &Local, end: &mut ClientEnd, deadline: &Deadline) -> R
 
 /// From here on the connection is in another protocol, and everything is relayed. First what is
 /// `unsent` of the backend's answer, where it has given one.
-pub async fn tunnel(
+pub(super) async fn tunnel(
     local: &Rc<Local>,
     end: &mut ClientEnd,
     upstream: Upstream,

@@ -1,13 +1,14 @@
 //! From an order to a connection to its backend: the client's own, an idle one or a new one, and what
 //! a backend is told on a new one before its first request.
 
+use std::time::Instant;
+
 use super::Session;
 use super::idle::{self, Upstream};
 use super::order::Order;
 use crate::client::Client;
-use crate::conn::Story;
 use crate::conn::announce::announce;
-use crate::conn::failure;
+use crate::conn::{Story, failure};
 use crate::dial::{Round, dial};
 use crate::local::Local;
 use crate::metrics::Stage;
@@ -16,11 +17,10 @@ use crate::protocol::Protocol;
 use crate::ring::Deadline;
 use crate::route::{Choice, Chooser, Chosen, Host, Moment, Reuse, Route};
 use crate::sniff::Head;
-use std::time::Instant;
 
 /// What goes to a backend that wants to be told of its client before the first request; `None`: it
 /// does not.
-pub fn introduce(
+pub(super) fn introduce(
     local: &Local,
     client: &Client,
     upstream: &Upstream,
@@ -36,7 +36,7 @@ pub fn introduce(
     Ok(Some(announced.bytes))
 }
 
-pub fn head_of(name: Option<&Host>) -> Head {
+pub(super) fn head_of(name: Option<&Host>) -> Head {
     Head {
         name: name.cloned(),
         ..Head::default()
@@ -45,7 +45,7 @@ pub fn head_of(name: Option<&Host>) -> Head {
 
 /// A connection to a backend of the order's route: the client's own, the last one's idle one, that
 /// of another one, or a new one.
-pub async fn upstream(
+pub(super) async fn upstream(
     local: &Local,
     session: &mut Session<'_>,
     order: &Order,

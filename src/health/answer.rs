@@ -1,8 +1,7 @@
 //! What a backend answered a check: good, bad for which cause, or not yet complete. Pure.
 
-use std::fmt;
-use std::io;
 use std::time::Duration;
+use std::{fmt, io};
 
 /// Why an answer is bad.
 #[derive(Debug, Clone, PartialEq, Eq)]

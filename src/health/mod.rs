@@ -14,14 +14,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use answer::Cause;
+use probe::Question;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
+use verdict::Verdict;
 
 use crate::route::{Address, CheckState, Moment};
-use answer::Cause;
-use probe::Question;
-use verdict::Verdict;
 
 const THREAD_NAME: &str = "health";
 /// Questions under way at once, each with a descriptor; more wait for their turn. Those to backends
@@ -41,35 +41,35 @@ type News = Vec<Weak<CheckState>>;
 
 /// Answers since the start.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub(crate) struct Tally {
     good: AtomicU64,
     bad: AtomicU64,
 }
 
 impl Tally {
-    pub fn good(&self) -> u64 {
+    pub(crate) fn good(&self) -> u64 {
         self.good.load(Relaxed)
     }
 
-    pub fn bad(&self) -> u64 {
+    pub(crate) fn bad(&self) -> u64 {
         self.bad.load(Relaxed)
     }
 }
 
 /// Hands checks to the thread. Dropping it ends the thread.
-pub struct Prober {
+pub(crate) struct Prober {
     news: Option<UnboundedSender<News>>,
     tally: Arc<Tally>,
 }
 
 impl Prober {
     /// Nothing runs yet.
-    pub fn new(tally: Arc<Tally>) -> Prober {
+    pub(crate) fn new(tally: Arc<Tally>) -> Prober {
         Prober { news: None, tally }
     }
 
     /// Asks about these from now on, until each is held by nobody else.
-    pub fn look_after(&mut self, checks: News) {
+    pub(crate) fn look_after(&mut self, checks: News) {
         if checks.is_empty() {
             return;
         }

@@ -33,7 +33,7 @@ pub(super) struct Question {
 }
 
 impl Question {
-    pub fn of(state: &CheckState) -> Question {
+    pub(super) fn of(state: &CheckState) -> Question {
         let check = &state.check;
         Question {
             kind: check.kind,
@@ -46,7 +46,7 @@ impl Question {
     }
 
     /// Asks once.
-    pub async fn ask(&self, address: &Address) -> Result<(), Cause> {
+    pub(super) async fn ask(&self, address: &Address) -> Result<(), Cause> {
         let talk = async {
             match address {
                 Address::Inet(inet) => {

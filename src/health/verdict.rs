@@ -10,7 +10,7 @@ pub(super) struct Verdict {
 
 impl Verdict {
     /// Up until answers say otherwise: a proxy that has just started has clients to serve.
-    pub fn new() -> Verdict {
+    pub(super) fn new() -> Verdict {
         Verdict {
             is_up: true,
             against: 0,
@@ -19,7 +19,7 @@ impl Verdict {
 
     /// Takes in one answer; `Some` when that turns the verdict. `rise` good answers in a row make a
     /// backend up, `fall` bad ones make it down.
-    pub fn turned_by(&mut self, is_good: bool, rise: u8, fall: u8) -> Option<bool> {
+    pub(super) fn turned_by(&mut self, is_good: bool, rise: u8, fall: u8) -> Option<bool> {
         if is_good == self.is_up {
             self.against = 0;
             return None;

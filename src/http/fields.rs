@@ -11,13 +11,13 @@ const USUAL_FIELDS: usize = 48;
 
 /// Room for the fields of one head, on the stack of whoever reads it; on the heap for the rare head
 /// with more than usual.
-pub struct FieldRoom<'b> {
+pub(crate) struct FieldRoom<'b> {
     pub(super) usual: [Field<'b>; USUAL_FIELDS],
     pub(super) many: Vec<Field<'b>>,
 }
 
 impl<'b> FieldRoom<'b> {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         FieldRoom {
             usual: [httparse::EMPTY_HEADER; USUAL_FIELDS],
             many: Vec::new(),

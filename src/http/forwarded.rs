@@ -2,14 +2,15 @@
 //! like, and Forwarded (RFC 7239). What a client says of itself is believed only where the operator
 //! trusts the client; everywhere else it is replaced.
 
-use super::Field;
-use super::fields::Known;
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
+use super::Field;
+use super::fields::Known;
+
 /// Which fields are written. None of them is the default, and costs nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Forwarding {
+pub(crate) struct Forwarding {
     /// X-Forwarded-For.
     pub address: bool,
     /// X-Forwarded-Proto.
@@ -24,7 +25,7 @@ pub struct Forwarding {
 
 /// The way from the client to here, as one connection knows it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Hop {
+pub(crate) struct Hop {
     /// `None`: a client without an IP address.
     pub client: Option<IpAddr>,
     /// Where the client connected to.
@@ -34,7 +35,7 @@ pub struct Hop {
 }
 
 impl Forwarding {
-    pub const ALL: Forwarding = Forwarding {
+    pub(crate) const ALL: Forwarding = Forwarding {
         address: true,
         protocol: true,
         port: true,
@@ -42,7 +43,7 @@ impl Forwarding {
         standard: true,
     };
 
-    pub fn is_off(&self) -> bool {
+    pub(crate) fn is_off(&self) -> bool {
         *self == Forwarding::default()
     }
 

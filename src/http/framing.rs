@@ -8,7 +8,7 @@
 
 mod mend;
 
-pub use mend::Chunks;
+pub(crate) use mend::Chunks;
 #[doc(hidden)]
 pub use mend::fuzz_mended;
 
@@ -28,7 +28,7 @@ const NAME_BYTES: usize = NO_TRAILER_BYTES_MAX + 1;
 
 /// What a head says about the body behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Length {
+pub(crate) enum Length {
     /// There is none.
     None,
     /// As many bytes.
@@ -41,7 +41,7 @@ pub enum Length {
 
 /// How far one body was read.
 #[derive(Debug, Clone)]
-pub struct Framing(Place);
+pub(crate) struct Framing(Place);
 
 #[derive(Debug, Clone)]
 enum Place {
@@ -87,7 +87,7 @@ enum Line {
 }
 
 impl Framing {
-    pub fn new(length: Length) -> Framing {
+    pub(crate) fn new(length: Length) -> Framing {
         Framing(match length {
             Length::None | Length::Bytes(0) => Place::Done,
             Length::Bytes(bytes) => Place::Counted(bytes),
@@ -97,17 +97,17 @@ impl Framing {
     }
 
     /// Whether the message has ended.
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         matches!(self.0, Place::Done)
     }
 
     /// Whether the sender's end of stream is where the message ends.
-    pub fn ends_with_stream(&self) -> bool {
+    pub(crate) fn ends_with_stream(&self) -> bool {
         matches!(self.0, Place::Done | Place::UntilClose)
     }
 
     /// So many of the next bytes belong to the message whatever they are.
-    pub fn opaque_bytes(&self) -> u64 {
+    pub(crate) fn opaque_bytes(&self) -> u64 {
         match self.0 {
             Place::Counted(left) | Place::Data(left) => left,
             Place::UntilClose => u64::MAX,
@@ -119,7 +119,7 @@ impl Framing {
     ///
     /// # Panics
     /// When they are more than [`Framing::opaque_bytes`].
-    pub fn skip(&mut self, bytes: u64) {
+    pub(crate) fn skip(&mut self, bytes: u64) {
         assert!(
             bytes <= self.opaque_bytes(),
             "only opaque bytes are skipped"
@@ -139,7 +139,7 @@ impl Framing {
     ///
     /// # Errors
     /// The rule that the body breaks. The machine is of no use behind it.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, Refusal> {
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<usize, Refusal> {
         let mut at = 0;
         while at < bytes.len() && !self.is_done() {
             let opaque = self.opaque_bytes();
@@ -287,8 +287,9 @@ fn feed_cut(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     /// How much of the bytes is the body, when it ends within them.
     fn end_of(length: Length, bytes: &[u8]) -> Result<Option<usize>, Refusal> {

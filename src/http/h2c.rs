@@ -9,7 +9,7 @@ use crate::sniff::Refusal;
 use crate::sniff::request_line::parse_authority;
 
 /// What every HTTP/2 client sends first (RFC 9113 section 3.4).
-pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const FRAME_HEADER_BYTES: usize = 9;
 /// Largest frame before both sides have agreed on more (RFC 9113 section 4.2).
@@ -27,7 +27,7 @@ const WITH_PRIORITY: u8 = 0x20;
 /// Walks the beginning of one connection. Keeps positions and the fields of the first request, so that
 /// a connection that arrives byte by byte costs no more than one that arrives whole.
 #[derive(Debug, Default)]
-pub struct FirstRequest {
+pub(crate) struct FirstRequest {
     /// Bytes walked over: the preface and whole frames.
     at: usize,
     /// The fields so far; there is a HEADERS frame without its end.
@@ -40,7 +40,11 @@ impl FirstRequest {
     ///
     /// # Errors
     /// Where the bytes are no HTTP/2, or `bytes_max` hold no whole request head.
-    pub fn advance(&mut self, received: &[u8], bytes_max: usize) -> Result<Option<Host>, Refusal> {
+    pub(crate) fn advance(
+        &mut self,
+        received: &[u8],
+        bytes_max: usize,
+    ) -> Result<Option<Host>, Refusal> {
         let within = &received[..received.len().min(bytes_max)];
         match self.walk(within)? {
             None if received.len() >= bytes_max => Err(Refusal::RequestHeadTooLarge),
@@ -167,8 +171,9 @@ pub fn fuzz_h2c(data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
         let length = (payload.len() as u32).to_be_bytes();

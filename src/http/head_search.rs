@@ -10,7 +10,7 @@ const NEW_PART: usize = 4;
 
 /// What is known of the bytes of one head. It keeps positions only.
 #[derive(Debug, Default)]
-pub struct HeadSearch {
+pub(crate) struct HeadSearch {
     /// Bytes that were there at the last reading.
     tried: usize,
     /// Bytes that were looked at.
@@ -21,7 +21,7 @@ pub struct HeadSearch {
 
 impl HeadSearch {
     /// `received` were read and are no whole head.
-    pub fn behind(received: &[u8]) -> HeadSearch {
+    pub(crate) fn behind(received: &[u8]) -> HeadSearch {
         let mut search = HeadSearch {
             tried: received.len(),
             ..HeadSearch::default()
@@ -32,7 +32,7 @@ impl HeadSearch {
 
     /// Whether `received` is to be read: those of the last call, and more behind them. Always when the
     /// head has ended, or is as long as it may be.
-    pub fn is_due(&mut self, received: &[u8], bytes_max: usize) -> bool {
+    pub(crate) fn is_due(&mut self, received: &[u8], bytes_max: usize) -> bool {
         self.finds_end(received)
             || received.len() >= self.tried + self.tried / NEW_PART
             || received.len() >= bytes_max
@@ -54,9 +54,10 @@ impl HeadSearch {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::http::response::{Asked, FieldRoom, ResponseFault, ResponseHead};
-    use proptest::prelude::*;
 
     const BYTES_MAX: usize = 65_536;
 

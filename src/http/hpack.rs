@@ -2,9 +2,10 @@
 //! measured, which the table needs: nothing is kept of it, and the work is that of reading the block
 //! once, whatever its fields refer to.
 
-use super::{huffman, work};
 use std::borrow::Cow;
 use std::collections::VecDeque;
+
+use super::{huffman, work};
 
 /// What a table holds before the other side has said anything (RFC 9113 section 6.5.2).
 const TABLE_BYTES_MAX: usize = 4096;
@@ -256,8 +257,9 @@ impl<'b> Rest<'b> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     impl From<Malformed> for String {
         fn from(_: Malformed) -> String {

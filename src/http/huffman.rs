@@ -1,8 +1,9 @@
 //! The Huffman code of HPACK (RFC 7541 section 5.2 and appendix B). It is canonical: the codes of one
 //! length are consecutive and in the order of their symbols, so that the lengths say all of it.
 
-use super::work;
 use std::sync::LazyLock;
+
+use super::work;
 
 const SYMBOLS: usize = 256;
 /// The one symbol that no string may hold.
@@ -113,8 +114,9 @@ pub(super) fn decode(coded: &[u8], mut each: impl FnMut(u8)) -> Option<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     fn decoded(coded: &[u8]) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();

@@ -6,31 +6,30 @@
 //! readers could differ; see [`request`] for the rules, [`framing`] for those of bodies.
 
 mod fields;
-pub mod forwarded;
-pub mod framing;
+pub(crate) mod forwarded;
+pub(crate) mod framing;
 mod fuzz;
-pub mod h2c;
-pub mod head_search;
+pub(crate) mod h2c;
+pub(crate) mod head_search;
 mod hpack;
 mod huffman;
-pub mod request;
-pub mod response;
-pub mod rewrite;
+pub(crate) mod request;
+pub(crate) mod response;
+pub(crate) mod rewrite;
 mod work;
 
 #[cfg(test)]
 mod tests;
 
-pub use forwarded::{Forwarding, Hop};
-pub use framing::{Chunks, Framing, Length};
+pub(crate) use forwarded::{Forwarding, Hop};
+pub(crate) use framing::{Chunks, Framing, Length};
 #[doc(hidden)]
 pub use framing::{fuzz_framing, fuzz_mended};
 #[doc(hidden)]
 pub use fuzz::fuzz_request;
 #[doc(hidden)]
 pub use h2c::fuzz_h2c;
-pub use request::{Reading, RequestHead, RequestReader};
-pub use response::{ResponseFault, ResponseHead};
+pub(crate) use request::{Reading, RequestHead, RequestReader};
 
 /// A field as it was parsed.
-pub type Field<'b> = httparse::Header<'b>;
+pub(crate) type Field<'b> = httparse::Header<'b>;

@@ -5,7 +5,7 @@
 //! choose, what two readers may read differently is refused.
 
 use super::Field;
-pub use super::fields::FieldRoom;
+pub(crate) use super::fields::FieldRoom;
 use super::fields::{Known, LengthFault, Lengths, Options, binds_connection, tokens};
 use super::framing::Length;
 use crate::route::Host;
@@ -19,7 +19,7 @@ use crate::sniff::request_line::RequestLine;
     clippy::large_enum_variant,
     reason = "it lives on the stack for a moment"
 )]
-pub enum Reading<'b, 's> {
+pub(crate) enum Reading<'b, 's> {
     Found(RequestHead<'b, 's>),
     More,
     Refused(Refusal),
@@ -27,7 +27,7 @@ pub enum Reading<'b, 's> {
 
 /// A complete head. It borrows the bytes it was read from.
 #[derive(Debug)]
-pub struct RequestHead<'b, 's> {
+pub(crate) struct RequestHead<'b, 's> {
     pub method: &'b [u8],
     /// In origin or asterisk form, or empty or beginning with `?` when the target was absolute.
     pub path: &'b [u8],
@@ -56,17 +56,17 @@ pub struct RequestHead<'b, 's> {
 }
 
 impl RequestHead<'_, '_> {
-    pub fn is_head(&self) -> bool {
+    pub(crate) fn is_head(&self) -> bool {
         self.method == b"HEAD"
     }
 
-    pub fn has_body(&self) -> bool {
+    pub(crate) fn has_body(&self) -> bool {
         !matches!(self.body, Length::None | Length::Bytes(0))
     }
 
     /// Whether it has a body that its method gives no meaning to (RFC 9110 section 9.3), so that some
     /// servers leave it unread and take it for the next request.
-    pub fn has_stray_body(&self) -> bool {
+    pub(crate) fn has_stray_body(&self) -> bool {
         let methods: [&[u8]; 5] = [b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE"];
         self.has_body() && methods.contains(&self.method)
     }
@@ -77,7 +77,7 @@ impl RequestHead<'_, '_> {
     }
 
     /// Whether doing it twice is doing it once (RFC 9110 section 9.2.2).
-    pub fn is_idempotent(&self) -> bool {
+    pub(crate) fn is_idempotent(&self) -> bool {
         matches!(
             self.method,
             b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE"
@@ -87,14 +87,14 @@ impl RequestHead<'_, '_> {
 
 /// Walks the bytes of one head; keeps positions only.
 #[derive(Debug, Clone)]
-pub struct RequestReader {
+pub(crate) struct RequestReader {
     bytes_max: usize,
     walk: Walk,
 }
 
 impl RequestReader {
     /// At most `bytes_max` bytes make a head, leading empty lines included.
-    pub fn new(bytes_max: usize) -> RequestReader {
+    pub(crate) fn new(bytes_max: usize) -> RequestReader {
         RequestReader {
             bytes_max,
             walk: Walk::default(),
@@ -103,7 +103,7 @@ impl RequestReader {
 
     /// `received` is everything since the last request ended: what the last call got, and more
     /// behind it. The answer depends on the bytes alone, not on how they were cut.
-    pub fn advance<'b, 's>(
+    pub(crate) fn advance<'b, 's>(
         &mut self,
         received: &'b [u8],
         room: &'s mut FieldRoom<'b>,

@@ -4,15 +4,16 @@
 //! readers could see at different places is refused as a request would be. What is clear although it
 //! breaks a rule, as some servers write it, is understood, written anew, and the last on its connection.
 
+use std::time::Duration;
+
 use super::Field;
-pub use super::fields::FieldRoom;
+pub(crate) use super::fields::FieldRoom;
 use super::fields::{Known, LengthFault, Lengths, Options, binds_connection, tokens};
 use super::framing::{Chunks, Length};
-use std::time::Duration;
 
 /// Why a response cannot be passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ResponseFault {
+pub(crate) enum ResponseFault {
     /// Its first line is none of HTTP/1.
     StatusLine,
     /// Its status is below 100 or above 999.
@@ -35,7 +36,7 @@ pub enum ResponseFault {
 
 impl ResponseFault {
     /// The rule as the log names it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             ResponseFault::StatusLine => "status_line",
             ResponseFault::Status => "status",
@@ -76,14 +77,14 @@ impl From<httparse::Error> for ResponseFault {
 
 /// What the request was, as far as its response depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Asked {
+pub(crate) struct Asked {
     pub is_head: bool,
     pub minor_version: u8,
 }
 
 /// A complete head. It borrows the bytes it was read from.
 #[derive(Debug)]
-pub struct ResponseHead<'b, 's> {
+pub(crate) struct ResponseHead<'b, 's> {
     pub status: u16,
     pub reason: &'b str,
     pub fields: &'s [Field<'b>],
@@ -120,7 +121,7 @@ impl<'b, 's> ResponseHead<'b, 's> {
     ///
     /// # Errors
     /// Never on bytes that more bytes could make a sound head of, but where `bytes_max` are reached.
-    pub fn parse(
+    pub(crate) fn parse(
         received: &'b [u8],
         bytes_max: usize,
         asked: Asked,
@@ -235,14 +236,9 @@ impl<'b, 's> ResponseHead<'b, 's> {
     }
 
     /// Whether the body is as long as the connection, for the client.
-    pub fn ends_with_stream(&self) -> bool {
+    pub(crate) fn ends_with_stream(&self) -> bool {
         self.body == Length::UntilClose
             || self.body != Length::None && self.chunks == Chunks::DataOnly
-    }
-
-    /// Whether another response to the same request follows.
-    pub fn is_interim(&self) -> bool {
-        self.status < 200
     }
 }
 

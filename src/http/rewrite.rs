@@ -9,11 +9,11 @@ use super::request::RequestHead;
 use super::response::ResponseHead;
 
 /// What this proxy carries (RFC 9110 section 10.2.1).
-pub const METHODS_ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE";
+pub(crate) const METHODS_ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE";
 
 /// What the client is told about its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Persistence {
+pub(crate) enum Persistence {
     /// It goes on, as it does by default in HTTP/1.1.
     Default,
     /// It goes on, which a client of HTTP/1.0 has to be told.
@@ -26,7 +26,7 @@ pub enum Persistence {
 
 /// The answer to a request that came as far as it may (RFC 9110 sections 9.3.7 and 9.3.8), and whether
 /// the connection goes on.
-pub fn as_recipient(head: &RequestHead<'_, '_>, goes_on: bool) -> Vec<u8> {
+pub(crate) fn as_recipient(head: &RequestHead<'_, '_>, goes_on: bool) -> Vec<u8> {
     let mut out = b"HTTP/1.1 200 OK\r\n".to_vec();
     let mut seen = Vec::new();
     if head.method == b"TRACE" {
@@ -78,7 +78,12 @@ fn rest_of_line(head: &RequestHead<'_, '_>, out: &mut Vec<u8>) {
 }
 
 /// Writes the request for the backend behind what is in `out`.
-pub fn request(head: &RequestHead<'_, '_>, forwarding: &Forwarding, hop: &Hop, out: &mut Vec<u8>) {
+pub(crate) fn request(
+    head: &RequestHead<'_, '_>,
+    forwarding: &Forwarding,
+    hop: &Hop,
+    out: &mut Vec<u8>,
+) {
     out.extend_from_slice(head.method);
     out.push(b' ');
     rest_of_line(head, out);
@@ -121,7 +126,7 @@ pub fn request(head: &RequestHead<'_, '_>, forwarding: &Forwarding, hop: &Hop, o
 }
 
 /// Writes the response for the client behind what is in `out`.
-pub fn response(head: &ResponseHead<'_, '_>, persistence: Persistence, out: &mut Vec<u8>) {
+pub(crate) fn response(head: &ResponseHead<'_, '_>, persistence: Persistence, out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 ");
     let hundreds = [
         b'0' + (head.status / 100) as u8,

@@ -1,11 +1,12 @@
 //! Heads held against the rules, against each other and against noise.
 
+use proptest::prelude::*;
+
 use super::request::FieldRoom;
-use super::response::{self, Asked};
+use super::response::{self, Asked, ResponseFault, ResponseHead};
 use super::rewrite::{self, Persistence};
 use super::*;
 use crate::sniff::Refusal;
-use proptest::prelude::*;
 
 mod passing;
 mod responses;

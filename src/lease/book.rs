@@ -6,24 +6,26 @@
 //! length, since a host may have many thousands of connections and the others of the core are not to
 //! wait for them. A look-up always asks the newest table, so it does not matter how late it comes.
 
-use crate::protocol::Protocol;
-use crate::route::{Host, NO_ROUTE, Place, Removal, Route, Table};
-use hashbrown::{HashMap, HashTable};
-use slab::Slab;
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use hashbrown::{HashMap, HashTable};
+use slab::Slab;
+
+use crate::protocol::Protocol;
+use crate::route::{Host, NO_ROUTE, Place, Removal, Route, Table};
+
 /// Look-ups in one step; estimated at some 200 ns each, not measured.
-pub const LOOKUPS_PER_STEP: usize = 1000;
+pub(super) const LOOKUPS_PER_STEP: usize = 1000;
 /// Connections that end in one step, each with two descriptors to close: by estimate a millisecond. With a
 /// step every 10 ms a core ends 6,400 in a second, who do not all come back at once then, either.
-pub const ENDS_PER_STEP: usize = 64;
+pub(super) const ENDS_PER_STEP: usize = 64;
 
 /// What a group is found by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Subject<'h> {
+pub(crate) struct Subject<'h> {
     pub protocol: Protocol,
     /// `None`: the head had none, so that the default applies.
     pub name: Option<&'h Host>,
@@ -33,14 +35,14 @@ pub struct Subject<'h> {
 
 /// One connection's place in the book.
 #[derive(Debug)]
-pub struct Entry {
+pub(crate) struct Entry {
     group: usize,
     member: usize,
 }
 
 /// All connections of one core whose host wants something of them when their backend leaves.
 #[derive(Default)]
-pub struct Book {
+pub(crate) struct Book {
     hasher: RandomState,
     groups: Slab<Group>,
     by_subject: HashTable<usize>,
@@ -82,7 +84,7 @@ struct Member {
 
 impl Book {
     /// Enters a connection that was made by `route`, which may have been replaced meanwhile.
-    pub fn enter(
+    pub(crate) fn enter(
         &mut self,
         subject: Subject<'_>,
         route: &Route,
@@ -111,7 +113,7 @@ impl Book {
     }
 
     /// A connection has ended, for whatever reason.
-    pub fn leave(&mut self, entry: &Entry) {
+    pub(crate) fn leave(&mut self, entry: &Entry) {
         let members = &mut self.groups[entry.group].members;
         members.remove(entry.member);
         if !members.is_empty() {
@@ -129,7 +131,7 @@ impl Book {
     }
 
     /// Ready once the connection is to end.
-    pub fn poll_end(&mut self, entry: &Entry, context: &Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_end(&mut self, entry: &Entry, context: &Context<'_>) -> Poll<()> {
         let member = &mut self.groups[entry.group].members[entry.member];
         if member.has_ended {
             return Poll::Ready(());
@@ -143,7 +145,7 @@ impl Book {
 
     /// Takes note that these routes, in ascending order, were replaced. Whether there is something to
     /// do in [`Book::step`].
-    pub fn replaced(&mut self, routes: &[u64]) -> bool {
+    pub(crate) fn replaced(&mut self, routes: &[u64]) -> bool {
         // Whichever are fewer: a reload may replace a million routes, of which a few matter here.
         let known: Vec<u64> = match routes.len() < self.by_route.len() {
             true => {
@@ -168,7 +170,7 @@ impl Book {
     }
 
     /// Does what is due, at most as much as one step may. Gives back when there is more to do.
-    pub fn step(&mut self, table: &Table, now: Instant) -> Option<Instant> {
+    pub(crate) fn step(&mut self, table: &Table, now: Instant) -> Option<Instant> {
         for _ in 0..LOOKUPS_PER_STEP {
             let Some(group) = self.unsure.pop() else {
                 break;
@@ -194,7 +196,7 @@ impl Book {
     }
 
     /// Whether the backend of the connection has left, and the connection will end for it.
-    pub fn is_leaving(&self, entry: &Entry) -> bool {
+    pub(crate) fn is_leaving(&self, entry: &Entry) -> bool {
         self.groups[entry.group].ends.is_some()
     }
 

@@ -3,10 +3,11 @@
 //! it is better left in the backlog than accepted without. What clients leave may be half full of idle
 //! connections, and those give way.
 
-use crate::protect::{ClientLimits, HostLimits, LimitSettings};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
+
+use crate::protect::{ClientLimits, HostLimits, LimitSettings};
 
 /// Client and backend.
 const PER_CONNECTION: usize = 2;
@@ -16,7 +17,7 @@ const IDLE_SHARE: usize = 2;
 
 /// How many connections the process may hold, shared by all cores.
 #[derive(Debug)]
-pub struct Room {
+pub(crate) struct Room {
     connections: AtomicUsize,
     descriptors_max: usize,
     /// By core.
@@ -31,25 +32,25 @@ pub struct Room {
 /// The idle connections of one core, which alone changes it; others read. A line of the cache for
 /// itself, so that nobody waits for anybody to write it.
 #[derive(Debug, Clone, Default)]
-pub struct IdleCount(Arc<Alone>);
+pub(crate) struct IdleCount(Arc<Alone>);
 
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Alone(AtomicUsize);
 
 impl IdleCount {
-    pub fn get(&self) -> usize {
+    pub(crate) fn get(&self) -> usize {
         self.0.0.load(Ordering::Relaxed)
     }
 
-    pub fn set(&self, count: usize) {
+    pub(crate) fn set(&self, count: usize) {
         self.0.0.store(count, Ordering::Relaxed);
     }
 }
 
 impl Room {
     /// `idle_per_core_max`: idle connections that a core ever has.
-    pub fn new(
+    pub(crate) fn new(
         descriptors_max: usize,
         cores: usize,
         idle_per_core_max: usize,
@@ -67,41 +68,41 @@ impl Room {
     }
 
     /// Where core number `core` counts its idle connections.
-    pub fn idle_count(&self, core: usize) -> IdleCount {
+    pub(crate) fn idle_count(&self, core: usize) -> IdleCount {
         self.idle[core].clone()
     }
 
-    pub fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.connections.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Whether there is nothing left for one more client.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         !self.fits(PER_CONNECTION, 1)
     }
 
     /// Whether all connections that may wait in a backlog of `backlog` could be too many, or more
     /// than half of the room is taken.
-    pub fn is_tight(&self, backlog: u32) -> bool {
+    pub(crate) fn is_tight(&self, backlog: u32) -> bool {
         let connections = (backlog as usize).max(self.connections_max() / 2) + 1;
         !self.fits(connections * PER_CONNECTION, 1)
     }
 
     /// Whether one more idle connection may be kept.
-    pub fn has_idle_room(&self) -> bool {
+    pub(crate) fn has_idle_room(&self) -> bool {
         self.fits(IDLE_SHARE, IDLE_SHARE)
     }
 
     /// Whether more idle connections are kept than clients leave room for.
-    pub fn has_too_many_idle(&self) -> bool {
+    pub(crate) fn has_too_many_idle(&self) -> bool {
         !self.fits(0, IDLE_SHARE)
     }
 
-    pub fn connections_max(&self) -> usize {
+    pub(crate) fn connections_max(&self) -> usize {
         self.descriptors_max / PER_CONNECTION
     }
 

@@ -10,11 +10,11 @@ use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 
 /// Smallest span told apart, in nanoseconds. Reading the clock costs about as much.
-pub const LOWEST_NS: u64 = 16;
+pub(super) const LOWEST_NS: u64 = 16;
 
 /// Longest span told apart, in nanoseconds: one day. A tunnel that lives longer is counted as one
 /// day, because every doubling costs another kilobyte in each of the eighteen histograms of each core.
-pub const HIGHEST_NS: u64 = 24 * 60 * 60 * 1_000_000_000;
+pub(super) const HIGHEST_NS: u64 = 24 * 60 * 60 * 1_000_000_000;
 
 /// Two digits are an error below 1 %. A third would cost eight times the memory, 3 MB per core.
 const SIGNIFICANT_DIGITS: u8 = 2;
@@ -28,7 +28,7 @@ const PROTOCOLS: usize = Protocol::ALL.len();
 /// takes less than a microsecond and would vanish in a coarser one. Counts are 64 bits wide: at
 /// 20,000 connections a second 32 bits are full in three days.
 #[derive(Debug, Clone)]
-pub struct CoreMetrics {
+pub(crate) struct CoreMetrics {
     histograms: [[Histogram<u64>; Stage::COUNT]; PROTOCOLS],
     outcomes: [[u64; Outcome::COUNT]; PROTOCOLS],
     counters: [u64; Counter::COUNT],
@@ -36,7 +36,7 @@ pub struct CoreMetrics {
 
 impl CoreMetrics {
     /// All zero. Allocates everything it will ever need.
-    pub fn new() -> CoreMetrics {
+    pub(crate) fn new() -> CoreMetrics {
         CoreMetrics {
             histograms: std::array::from_fn(|_| std::array::from_fn(|_| empty_histogram())),
             outcomes: [[0; Outcome::COUNT]; PROTOCOLS],
@@ -45,23 +45,23 @@ impl CoreMetrics {
     }
 
     /// Times one stage of one connection.
-    pub fn record(&mut self, protocol: Protocol, stage: Stage, span: Duration) {
+    pub(crate) fn record(&mut self, protocol: Protocol, stage: Stage, span: Duration) {
         let span_ns = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
         self.histograms[protocol.index()][stage.index()].saturating_record(span_ns);
     }
 
     /// Counts the end of one connection.
-    pub fn outcome(&mut self, protocol: Protocol, outcome: Outcome) {
+    pub(crate) fn outcome(&mut self, protocol: Protocol, outcome: Outcome) {
         self.outcomes[protocol.index()][outcome.index()] += 1;
     }
 
     /// Adds `by` to a counter.
-    pub fn count(&mut self, counter: Counter, by: u64) {
+    pub(crate) fn count(&mut self, counter: Counter, by: u64) {
         self.counters[counter.index()] += by;
     }
 
     /// Adds everything in `other`.
-    pub fn add(&mut self, other: &CoreMetrics) {
+    pub(crate) fn add(&mut self, other: &CoreMetrics) {
         let theirs = other.histograms.iter().flatten();
         let pairs = self.histograms.iter_mut().flatten().zip(theirs);
         for (mine, theirs) in pairs.filter(|(_, theirs)| !theirs.is_empty()) {
@@ -83,7 +83,7 @@ impl CoreMetrics {
 
     /// Back to all zero, with the memory kept: pages that a core has touched before cost it no
     /// page fault when it gets them again, and pages of protocols that nobody speaks are not touched.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.histograms
             .iter_mut()
             .flatten()
@@ -94,26 +94,26 @@ impl CoreMetrics {
     }
 
     /// The histogram of one stage, in nanoseconds.
-    pub fn histogram(&self, protocol: Protocol, stage: Stage) -> &Histogram<u64> {
+    pub(crate) fn histogram(&self, protocol: Protocol, stage: Stage) -> &Histogram<u64> {
         &self.histograms[protocol.index()][stage.index()]
     }
 
     /// How many connections ended this way.
-    pub fn outcome_count(&self, protocol: Protocol, outcome: Outcome) -> u64 {
+    pub(crate) fn outcome_count(&self, protocol: Protocol, outcome: Outcome) -> u64 {
         self.outcomes[protocol.index()][outcome.index()]
     }
 
-    pub fn counter(&self, counter: Counter) -> u64 {
+    pub(crate) fn counter(&self, counter: Counter) -> u64 {
         self.counters[counter.index()]
     }
 
     /// How many connections ended, in whatever way.
-    pub fn ended(&self) -> u64 {
+    pub(crate) fn ended(&self) -> u64 {
         self.outcomes.iter().flatten().sum()
     }
 
     /// Whether anything was timed or counted for this protocol.
-    pub fn is_used(&self, protocol: Protocol) -> bool {
+    pub(crate) fn is_used(&self, protocol: Protocol) -> bool {
         let timed = |stage: &Histogram<u64>| !stage.is_empty();
         let ended = self.outcomes[protocol.index()]
             .iter()
@@ -122,7 +122,8 @@ impl CoreMetrics {
     }
 
     /// Bytes held, here and on the heap.
-    pub fn memory_bytes(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn memory_bytes(&self) -> usize {
         let heap: usize = self
             .histograms
             .iter()

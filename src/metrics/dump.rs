@@ -7,7 +7,7 @@ use super::CoreMetrics;
 /// The sums over all cores, since the start and since the last dump. The spans come from a
 /// monotonic clock, so that a clock that jumps does not bend them.
 #[derive(Debug, Clone, Copy)]
-pub struct Dump<'a> {
+pub(crate) struct Dump<'a> {
     /// 1 for the first dump of a process.
     pub sequence: u64,
     /// When the process started.

@@ -24,7 +24,7 @@ const NS_PER_MS: f64 = 1_000_000.0;
 
 /// Writes the whole log. Timestamps are seconds since the start of the process, which the header
 /// gives as both StartTime and BaseTime.
-pub fn write_interval_log(out: &mut impl Write, dump: &Dump<'_>) -> io::Result<()> {
+pub(crate) fn write_interval_log(out: &mut impl Write, dump: &Dump<'_>) -> io::Result<()> {
     let mut serializer = V2DeflateSerializer::new();
     let mut log = IntervalLogWriterBuilder::new()
         .add_comment(FORMAT_VERSION)

@@ -8,15 +8,15 @@ mod interval_log;
 mod prometheus;
 mod table;
 
-pub use core_metrics::CoreMetrics;
-pub use dump::Dump;
-pub use interval_log::write_interval_log;
-pub use prometheus::write_prometheus;
-pub use table::write_table;
+pub(crate) use core_metrics::CoreMetrics;
+pub(crate) use dump::Dump;
+pub(crate) use interval_log::write_interval_log;
+pub(crate) use prometheus::write_prometheus;
+pub(crate) use table::write_table;
 
 /// The spans of a connection's life that are timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// Accepted until the head is complete and valid: mostly the client's network.
     Head,
     /// Looking up the name in the table.
@@ -32,7 +32,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    pub const ALL: [Stage; 6] = [
+    pub(crate) const ALL: [Stage; 6] = [
         Stage::Head,
         Stage::Route,
         Stage::Connect,
@@ -40,15 +40,15 @@ impl Stage {
         Stage::Lifetime,
         Stage::Request,
     ];
-    pub const COUNT: usize = Self::ALL.len();
+    pub(crate) const COUNT: usize = Self::ALL.len();
 
     /// Position in [`Stage::ALL`].
-    pub fn index(self) -> usize {
+    pub(crate) fn index(self) -> usize {
         self as usize
     }
 
     /// The word in tags, tables and metric labels.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Stage::Head => "head",
             Stage::Route => "route",
@@ -62,7 +62,7 @@ impl Stage {
 
 /// What is counted besides outcomes. Every one only ever grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Counter {
+pub(crate) enum Counter {
     /// Connections accepted.
     Accepted,
     /// Episodes in which accepting paused because the machine was out of descriptors or memory.
@@ -121,7 +121,7 @@ pub enum Counter {
 }
 
 impl Counter {
-    pub const ALL: [Counter; 27] = [
+    pub(crate) const ALL: [Counter; 27] = [
         Counter::Accepted,
         Counter::AcceptPaused,
         Counter::AcceptErrors,
@@ -150,15 +150,15 @@ impl Counter {
         Counter::LookupsForgotten,
         Counter::LimitsUntracked,
     ];
-    pub const COUNT: usize = Self::ALL.len();
+    pub(crate) const COUNT: usize = Self::ALL.len();
 
     /// Position in [`Counter::ALL`].
-    pub fn index(self) -> usize {
+    pub(crate) fn index(self) -> usize {
         self as usize
     }
 
     /// The word in tables and metric names.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Counter::Accepted => "accepted",
             Counter::AcceptPaused => "accept_paused",
@@ -191,7 +191,7 @@ impl Counter {
     }
 
     /// One sentence for the help line of the metric.
-    pub fn help(self) -> &'static str {
+    pub(crate) fn help(self) -> &'static str {
         match self {
             Counter::Accepted => "Connections accepted.",
             Counter::AcceptPaused => {
@@ -242,7 +242,7 @@ impl Counter {
 
 impl Counter {
     /// The counter of a response's class; `status` is from 100 to 599.
-    pub fn of_response(status: u16) -> Counter {
+    pub(crate) fn of_response(status: u16) -> Counter {
         match status {
             ..200 => Counter::Responses1xx,
             200..300 => Counter::Responses2xx,

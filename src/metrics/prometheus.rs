@@ -34,7 +34,7 @@ const BOUNDS_NS: [u64; 20] = [
 ];
 
 /// Writes outcomes, stages and counters of the sum over all cores since the start.
-pub fn write_prometheus(out: &mut impl Write, metrics: &CoreMetrics) -> fmt::Result {
+pub(crate) fn write_prometheus(out: &mut impl Write, metrics: &CoreMetrics) -> fmt::Result {
     writeln!(
         out,
         "# HELP pointsman_connections_total Connections ended, by outcome.\n\

@@ -9,7 +9,7 @@ use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 
 /// Writes the page. Stages and outcomes that never happened are left out.
-pub fn write_table(out: &mut impl Write, dump: &Dump<'_>) -> io::Result<()> {
+pub(crate) fn write_table(out: &mut impl Write, dump: &Dump<'_>) -> io::Result<()> {
     writeln!(out, "pointsman dump {}, {}", dump.sequence, dump.coverage())?;
     section(out, "since start", dump.since_start, dump.total)?;
     section(out, "since the last dump", dump.since_last, dump.interval)

@@ -128,10 +128,12 @@ impl Look {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use proptest::prelude::*;
     use std::collections::HashMap;
     use std::sync::atomic::AtomicU32;
+
+    use proptest::prelude::*;
+
+    use super::*;
 
     /// A hash of line 0.
     fn hash(n: u64) -> u64 {

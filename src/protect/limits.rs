@@ -16,7 +16,7 @@ use crate::route::client_number;
 
 /// The limits of the process and of each client, as configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LimitSettings {
+pub(crate) struct LimitSettings {
     /// Connections of the process.
     pub connections_max: Option<NonZeroU32>,
     /// Connections of one client.
@@ -29,7 +29,7 @@ pub struct LimitSettings {
 
 /// Which limit is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OverLimit {
+pub(crate) enum OverLimit {
     Connections,
     ClientConnections,
     ClientRate,
@@ -39,7 +39,7 @@ pub enum OverLimit {
 
 /// What holds for all clients together and for each of them, for all cores.
 #[derive(Debug)]
-pub struct ClientLimits {
+pub(crate) struct ClientLimits {
     settings: LimitSettings,
     connections: Arc<AtomicU32>,
     counts: Option<Arc<Counts>>,
@@ -49,24 +49,24 @@ pub struct ClientLimits {
 
 /// A place among those that are counted, for as long as this lives.
 #[derive(Debug)]
-pub enum Held {
+pub(crate) enum Held {
     Connection(Arc<AtomicU32>),
-    Key(HeldKey),
+    Key(#[expect(dead_code, reason = "it counts for as long as it lives")] HeldKey),
 }
 
 /// A place among those of one key.
 #[derive(Debug)]
-pub struct HeldKey {
+pub(crate) struct HeldKey {
     counts: Arc<Counts>,
     place: u32,
 }
 
 /// One that is let in: its place, if it has one, and whether no room was left to track it in.
-pub type LetIn = (Option<Held>, bool);
+pub(crate) type LetIn = (Option<Held>, bool);
 
 impl ClientLimits {
     /// `None` without a limit. `connections_max` is how many the descriptors are enough for.
-    pub fn new(
+    pub(crate) fn new(
         settings: &LimitSettings,
         connections_max: usize,
         now: Instant,
@@ -86,7 +86,7 @@ impl ClientLimits {
     }
 
     /// Whether the client's address matters.
-    pub fn has_client_limits(&self) -> bool {
+    pub(crate) fn has_client_limits(&self) -> bool {
         self.settings.has_client_limits()
     }
 
@@ -94,7 +94,7 @@ impl ClientLimits {
     ///
     /// # Errors
     /// [`OverLimit::Connections`].
-    pub fn enter(&self) -> Result<Option<Held>, OverLimit> {
+    pub(crate) fn enter(&self) -> Result<Option<Held>, OverLimit> {
         let Some(max) = self.settings.connections_max else {
             return Ok(None);
         };
@@ -110,7 +110,7 @@ impl ClientLimits {
     ///
     /// # Errors
     /// [`OverLimit::ClientConnections`], [`OverLimit::ClientRate`].
-    pub fn enter_client(&self, client: IpAddr, now: Instant) -> Result<LetIn, OverLimit> {
+    pub(crate) fn enter_client(&self, client: IpAddr, now: Instant) -> Result<LetIn, OverLimit> {
         let client = client.to_canonical();
         if self.settings.exempt.iter().any(|net| net.contains(&client)) {
             return Ok((None, false));
@@ -134,7 +134,7 @@ impl ClientLimits {
 
 impl LimitSettings {
     /// Whether a client has a limit of its own.
-    pub fn has_client_limits(&self) -> bool {
+    pub(crate) fn has_client_limits(&self) -> bool {
         self.client_connections_max.is_some() || self.client_rate_max.is_some()
     }
 }
@@ -142,7 +142,7 @@ impl LimitSettings {
 /// The limits that hosts have by their options, for all cores. There is no memory for them before the
 /// first of them is met.
 #[derive(Debug)]
-pub struct HostLimits {
+pub(crate) struct HostLimits {
     connections_max: usize,
     counts: OnceLock<Arc<Counts>>,
     rates: OnceLock<Rates>,
@@ -150,7 +150,7 @@ pub struct HostLimits {
 
 impl HostLimits {
     /// `connections_max` is how many the descriptors are enough for.
-    pub fn new(connections_max: usize) -> HostLimits {
+    pub(crate) fn new(connections_max: usize) -> HostLimits {
         HostLimits {
             connections_max,
             counts: OnceLock::new(),
@@ -162,7 +162,7 @@ impl HostLimits {
     ///
     /// # Errors
     /// [`OverLimit::HostConnections`], [`OverLimit::HostRate`].
-    pub fn enter(
+    pub(crate) fn enter(
         &self,
         hash: u64,
         connections_max: Option<NonZeroU32>,
@@ -234,8 +234,9 @@ impl Drop for HeldKey {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::time::Duration;
+
+    use super::*;
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()

@@ -12,10 +12,10 @@ mod counts;
 mod limits;
 mod rates;
 
-pub use backends::{BackendPolicy, Denied};
-pub use limits::{ClientLimits, Held, HostLimits, LetIn, LimitSettings, OverLimit};
-
 use std::sync::atomic::AtomicU64;
+
+pub(crate) use backends::{BackendPolicy, Denied};
+pub(crate) use limits::{ClientLimits, Held, HostLimits, LetIn, LimitSettings, OverLimit};
 
 /// Places that one key may have: 64 bytes, one line of the cache, so that looking at all of them
 /// costs what looking at one costs.

@@ -127,9 +127,11 @@ impl Look {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use proptest::prelude::*;
     use std::sync::atomic::{AtomicU64, AtomicUsize};
+
+    use proptest::prelude::*;
+
+    use super::*;
 
     /// A hash of line 0.
     fn hash(n: u64) -> u64 {

@@ -13,27 +13,29 @@ mod v2;
 #[cfg(test)]
 mod tests;
 
+use std::net::{IpAddr, SocketAddr};
+
+pub(crate) use read::begins_with_signature;
 #[doc(hidden)]
 pub use read::fuzz_header;
-pub use read::{Reading, begins_with_signature, read};
-pub use tlv::{Tlv, TlvKind, Tlvs};
-
-use std::net::{IpAddr, SocketAddr};
+pub use read::{Reading, read};
+pub use tlv::TlvKind;
+pub(crate) use tlv::Tlvs;
 
 use crate::route::ProxyVersion;
 
 /// The longest header of version 1 in bytes, line end included (section 2.1).
-pub const V1_BYTES_MAX: usize = 107;
+pub(crate) const V1_BYTES_MAX: usize = 107;
 
 /// What a header of version 2 may have at most behind its first 16 bytes. The protocol's own
 /// bound is 65,535; HAProxy, AWS and Envoy send a few hundred, nginx takes 4,096.
-pub const V2_CONTENT_BYTES_MAX: usize = 4096;
+pub(crate) const V2_CONTENT_BYTES_MAX: usize = 4096;
 
 /// The longest header that is read, in bytes.
-pub const HEADER_BYTES_MAX: usize = v2::FIXED_BYTES + V2_CONTENT_BYTES_MAX;
+pub(crate) const HEADER_BYTES_MAX: usize = v2::FIXED_BYTES + V2_CONTENT_BYTES_MAX;
 
 /// The longest header that is written, in bytes: as much as current nginx takes.
-pub const WRITTEN_BYTES_MAX: usize = 4096;
+pub(crate) const WRITTEN_BYTES_MAX: usize = 4096;
 
 /// The two ends of a client's connection, both IPv4 or both IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

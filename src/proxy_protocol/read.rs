@@ -39,7 +39,7 @@ pub fn read(received: &[u8]) -> Reading {
 }
 
 /// Whether the bytes begin like a header of either version, right or wrong; `None` while they may.
-pub fn begins_with_signature(received: &[u8]) -> Option<bool> {
+pub(crate) fn begins_with_signature(received: &[u8]) -> Option<bool> {
     let mut undecided = false;
     for signature in [&v1::SIGNATURE[..], &v2::SIGNATURE[..]] {
         if received.starts_with(signature) {

@@ -1,12 +1,13 @@
 //! One direction of a relayed connection: takes bytes from one socket, gives them to the other,
 //! and carries what the other does not take yet.
 
+use std::io;
+use std::task::{Context, Poll, ready};
+
 use super::pace::{Mode, Pace};
 use crate::local::Local;
 use crate::ring::{Readiness, Turn, Wait, Waited};
 use crate::sys::{Pipe, Socket, is_transient};
-use std::io;
-use std::task::{Context, Poll, ready};
 
 /// After this many waits for the source, its readiness is taken as a stream of events. Arming one
 /// and cancelling it at the end costs about as much as two polls for one event each, and most
@@ -15,7 +16,7 @@ const WAITS_BEFORE_STREAM: u8 = 4;
 
 /// How a direction ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
+pub(super) enum Ending {
     /// The source's end of stream came and everything before it was given on.
     Finished,
     /// Reading failed: the source reset the connection. Everything received before was given on.
@@ -29,7 +30,7 @@ pub enum Ending {
 
 impl Ending {
     /// Whether the target takes nothing more.
-    pub fn is_target_gone(self) -> bool {
+    pub(super) fn is_target_gone(self) -> bool {
         matches!(self, Ending::TargetFailed | Ending::TargetClosed)
     }
 }
@@ -42,7 +43,7 @@ enum Carried {
 }
 
 /// The state of one direction. It borrows no buffer while it waits: an idle one holds nothing.
-pub struct Direction {
+pub(super) struct Direction {
     pace: Pace,
     carried: Carried,
     /// A wait for one event, at the source or at the target, or in line.
@@ -67,7 +68,7 @@ impl Direction {
     /// It begins by waiting: the head has just been read and the backend just been connected, so
     /// there is hardly ever anything to read yet. `holds_back` says that the target has yet to be told
     /// not to hold back small pieces, see [`Socket::send_at_once`].
-    pub fn new(holds_back: bool) -> Direction {
+    pub(super) fn new(holds_back: bool) -> Direction {
         Direction {
             begun: false,
             holds_back,
@@ -85,7 +86,7 @@ impl Direction {
     }
 
     /// Gives these bytes before anything is read.
-    pub fn carry_first(&mut self, bytes: Vec<u8>) {
+    pub(super) fn carry_first(&mut self, bytes: Vec<u8>) {
         if !bytes.is_empty() {
             let bytes = bytes.into_boxed_slice();
             self.carried = Carried::Copied { bytes, given: 0 };
@@ -93,29 +94,29 @@ impl Direction {
         }
     }
 
-    pub fn ending(&self) -> Option<Ending> {
+    pub(super) fn ending(&self) -> Option<Ending> {
         self.ending
     }
 
     /// Bytes the target has taken.
-    pub fn moved_bytes(&self) -> u64 {
+    pub(super) fn moved_bytes(&self) -> u64 {
         self.moved_bytes
     }
 
     /// The part of them that was spliced.
-    pub fn spliced_bytes(&self) -> u64 {
+    pub(super) fn spliced_bytes(&self) -> u64 {
         self.spliced_bytes
     }
 
     /// Whether the target's slowness is what holds this direction up.
-    pub fn waits_for_target(&self) -> bool {
+    pub(super) fn waits_for_target(&self) -> bool {
         self.waits_for_target
     }
 
     /// Moves what can be moved, at most `turn_bytes`, then waits on the ring; so a fast stream
     /// stands behind every other connection of the core before it goes on, in bulk also in line.
     /// Ready when it has ended.
-    pub fn poll(
+    pub(super) fn poll(
         &mut self,
         local: &Local,
         from: &Socket,
@@ -160,13 +161,13 @@ impl Direction {
     }
 
     /// Whether it has a stream of the source's events.
-    pub fn is_busy(&self) -> bool {
+    pub(super) fn is_busy(&self) -> bool {
         self.stream.is_some()
     }
 
     /// From being told changes goes back to being told whether there is anything to read. The task
     /// must poll again.
-    pub fn calm_down(&mut self, local: &Local, from: &Socket) {
+    pub(super) fn calm_down(&mut self, local: &Local, from: &Socket) {
         if self.wait.is_none() && self.stream.take().is_some() {
             self.waits = 0;
             self.wait = Some(Wait::Event(local.ring.readable(from)));
@@ -174,7 +175,7 @@ impl Direction {
     }
 
     /// Stops waiting and drops what is carried. For a direction that will not be polled again.
-    pub fn abandon(&mut self, local: &Local) {
+    pub(super) fn abandon(&mut self, local: &Local) {
         self.wait = None;
         self.stream = None;
         self.release(local);

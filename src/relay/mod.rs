@@ -9,7 +9,14 @@ pub(crate) mod pace;
 mod pool;
 mod reset;
 
-pub use pool::PipePool;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use direction::{Direction, Ending};
+pub(crate) use pool::PipePool;
+use reset::flush_patience;
 pub(crate) use reset::pass_reset_on;
 
 use crate::dial::LiveBackend;
@@ -20,12 +27,6 @@ use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::ring::{Deadline, Operation};
 use crate::sys::Socket;
-use direction::{Direction, Ending};
-use reset::flush_patience;
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
 
 /// A busy direction is told changes of its source only. That saves polls, but a read that ends at
 /// urgent data (RFC 6093) leaves bytes behind of which nothing tells. So a connection that has been
@@ -43,14 +44,14 @@ const REMOVAL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is known once a relay has ended.
 #[derive(Debug, Clone, Copy)]
-pub struct Relayed {
+pub(crate) struct Relayed {
     pub outcome: Outcome,
     pub bytes_to_backend: u64,
     pub bytes_to_client: u64,
 }
 
 /// Both sockets of one connection and what passes between them.
-pub struct Relay {
+pub(crate) struct Relay {
     client: Socket,
     backend: Socket,
     /// Counts the backend's for as long as the relay lives, and waits with it for the first byte.
@@ -83,7 +84,7 @@ pub struct Relay {
 
 /// What has become of a connection whose head has been sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Begun {
+pub(crate) enum Begun {
     /// The first byte has come back and is on its way to the client.
     Answered,
     /// The client has sent more than its head, which nobody holds, or has finished or failed.
@@ -96,7 +97,7 @@ pub enum Begun {
 
 impl Relay {
     /// The head has been sent to the backend at `head_sent`.
-    pub fn new(
+    pub(crate) fn new(
         client: Socket,
         backend: Socket,
         live: LiveBackend,
@@ -126,7 +127,7 @@ impl Relay {
 
     /// What was received before and goes first, to the backend and, where that has answered by now, to
     /// the client.
-    pub fn carry_first(&mut self, to_backend: Vec<u8>, to_client: Option<Vec<u8>>) {
+    pub(crate) fn carry_first(&mut self, to_backend: Vec<u8>, to_client: Option<Vec<u8>>) {
         self.up.carry_first(to_backend);
         if let Some(to_client) = to_client {
             self.down.carry_first(to_client);
@@ -136,7 +137,7 @@ impl Relay {
 
     /// Ready when it is known whether the backend answers. Whatever comes out, [`Relay::run`] can go on
     /// from there: nothing was told to the client but the answer.
-    pub fn poll_begin(
+    pub(crate) fn poll_begin(
         &mut self,
         local: &Local,
         protocol: Protocol,
@@ -152,7 +153,7 @@ impl Relay {
 
     /// As [`Relay::poll_begin`], where the client belongs to another backend unless this one answers
     /// first: nothing is read from it.
-    pub fn poll_answer(
+    pub(crate) fn poll_answer(
         &mut self,
         local: &Local,
         protocol: Protocol,
@@ -177,12 +178,12 @@ impl Relay {
     }
 
     /// The connection's place among those of its backend.
-    pub fn live(&self) -> &LiveBackend {
+    pub(crate) fn live(&self) -> &LiveBackend {
         &self.live
     }
 
     /// Nothing is to be learnt of the backend by what it says first.
-    pub fn accepted(&mut self, local: &Local) {
+    pub(crate) fn accepted(&mut self, local: &Local) {
         self.live.answered(local);
     }
 
@@ -195,7 +196,7 @@ impl Relay {
     }
 
     /// From now on it is noticed when the backend vanishes.
-    pub fn probe(&mut self, local: &Local) {
+    pub(crate) fn probe(&mut self, local: &Local) {
         if !std::mem::replace(&mut self.is_probed, true) {
             self.backend.probe_when_silent(local.limits.tcp_keep_alive);
         }
@@ -208,13 +209,18 @@ impl Relay {
     }
 
     /// Ends what waits and drops what is carried, where the client goes to another backend.
-    pub fn give_up(&mut self, local: &Local) {
+    pub(crate) fn give_up(&mut self, local: &Local) {
         self.up.abandon(local);
         self.down.abandon(local);
     }
 
     /// Runs until the connection has ended; `deadline` is the connection's own, free for use here.
-    pub async fn run(&mut self, local: &Local, protocol: Protocol, deadline: &Deadline) -> Relayed {
+    pub(crate) async fn run(
+        &mut self,
+        local: &Local,
+        protocol: Protocol,
+        deadline: &Deadline,
+    ) -> Relayed {
         deadline.set(self.with_probes(local, local.ring.now() + local.limits.idle_deadline));
         let outcome = poll_fn(|context| self.poll(local, protocol, deadline, context)).await;
         self.up.abandon(local);

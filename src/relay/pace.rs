@@ -6,7 +6,7 @@
 
 /// A read of at least this many bytes is bulk: half of the copy buffer, above what one
 /// request, response head or record amounts to.
-pub const LARGE_BYTES: usize = 32 * 1024;
+pub(crate) const LARGE_BYTES: usize = 32 * 1024;
 /// A read below this is no longer bulk. Lower than [`LARGE_BYTES`] so that a stream whose pieces
 /// hover around one size does not flap.
 const SMALL_BYTES: usize = 16 * 1024;
@@ -18,21 +18,21 @@ const SHORT_IN_A_ROW: u8 = 3;
 
 /// How a direction moves its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     Copy,
     Splice,
 }
 
 /// The recent reads of one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pace {
+pub(crate) struct Pace {
     mode: Mode,
     in_a_row: u8,
     short_in_a_row: u8,
 }
 
 impl Pace {
-    pub const fn new() -> Pace {
+    pub(crate) const fn new() -> Pace {
         Pace {
             mode: Mode::Copy,
             in_a_row: 0,
@@ -40,12 +40,12 @@ impl Pace {
         }
     }
 
-    pub fn mode(self) -> Mode {
+    pub(crate) fn mode(self) -> Mode {
         self.mode
     }
 
     /// Takes in the size of one read that found data.
-    pub fn read(&mut self, bytes: usize) {
+    pub(crate) fn read(&mut self, bytes: usize) {
         let speaks_for_change = match self.mode {
             Mode::Copy => bytes >= LARGE_BYTES,
             Mode::Splice => bytes < SMALL_BYTES,
@@ -65,7 +65,7 @@ impl Pace {
     }
 
     /// Takes in the size of one fill of a pipe, and whether there was little.
-    pub fn filled(&mut self, bytes: usize, is_short: bool) {
+    pub(crate) fn filled(&mut self, bytes: usize, is_short: bool) {
         self.short_in_a_row = match is_short {
             true => self.short_in_a_row.saturating_add(1),
             false => 0,
@@ -74,20 +74,21 @@ impl Pace {
     }
 
     /// Whether the stream is slower than the core, so that it is cheaper moved more rarely.
-    pub fn is_slow(self) -> bool {
+    pub(crate) fn is_slow(self) -> bool {
         self.short_in_a_row >= SHORT_IN_A_ROW
     }
 
     /// No pipe could be had: copy on, and ask again after as many large reads.
-    pub fn no_pipe(&mut self) {
+    pub(crate) fn no_pipe(&mut self) {
         *self = Pace::new();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     fn after(reads: &[usize]) -> Mode {
         let mut pace = Pace::new();

@@ -10,7 +10,7 @@ const IDLE_MAX: usize = 64;
 
 /// Bounded pool of pipes.
 #[derive(Debug)]
-pub struct PipePool {
+pub(crate) struct PipePool {
     idle: Vec<Pipe>,
     out: usize,
     out_max: usize,
@@ -20,7 +20,7 @@ pub struct PipePool {
 impl PipePool {
     /// At most `out_max` pipes of `capacity_bytes` each exist at once, idle ones included, since a
     /// new one is made only when none is idle.
-    pub fn new(out_max: usize, capacity_bytes: usize) -> PipePool {
+    pub(crate) fn new(out_max: usize, capacity_bytes: usize) -> PipePool {
         PipePool {
             idle: Vec::new(),
             out: 0,
@@ -31,7 +31,7 @@ impl PipePool {
 
     /// An empty pipe, or `None` when all are out, or the system has no descriptor or no room for a
     /// useful one. Whoever gets none copies.
-    pub fn take(&mut self) -> Option<Pipe> {
+    pub(crate) fn take(&mut self) -> Option<Pipe> {
         if self.out == self.out_max {
             return None;
         }
@@ -48,28 +48,29 @@ impl PipePool {
 
     /// Takes a pipe back. One that still holds bytes is closed, never reused: what is inside
     /// belongs to one connection alone.
-    pub fn give_back(&mut self, pipe: Pipe) {
+    pub(crate) fn give_back(&mut self, pipe: Pipe) {
         self.out -= 1;
         if pipe.held_bytes() == 0 && self.idle.len() < IDLE_MAX {
             self.idle.push(pipe);
         }
     }
 
-    pub fn idle(&self) -> usize {
+    pub(crate) fn idle(&self) -> usize {
         self.idle.len()
     }
 
-    pub fn out(&self) -> usize {
+    pub(crate) fn out(&self) -> usize {
         self.out
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::sys::Socket;
     use std::io::Write;
     use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::sys::Socket;
 
     #[test]
     fn pipes_are_reused_when_empty_and_closed_when_not() {

@@ -1,13 +1,14 @@
 //! Passing a reset on, but behind every byte that was received before it: an abort drops what the
 //! peer has not acknowledged yet.
 
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
 use super::failed;
 use crate::local::Local;
 use crate::ring::Deadline;
 use crate::sys::Socket;
-use std::future::poll_fn;
-use std::task::Poll;
-use std::time::{Duration, Instant};
 
 /// How soon it is first looked whether a peer has acknowledged the last bytes before a reset is
 /// passed on to it. Each look waits twice as long as the one before, up to the maximum.

@@ -1,18 +1,19 @@
 //! Connections arriving on one listening socket: one multishot operation where the kernel has it
 //! (5.19), otherwise the plain one again and again; the same road for both.
 
-use super::Ring;
-use super::operation::{Held, Waits, register};
-use io_uring::{opcode, types};
 use std::future::poll_fn;
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::ptr;
 use std::rc::Rc;
 use std::task::Poll;
+use std::{io, ptr};
+
+use io_uring::{opcode, types};
+
+use super::Ring;
+use super::operation::{Held, Waits, register};
 
 /// A stream of accepted, non-blocking descriptors.
-pub struct Accepts {
+pub(crate) struct Accepts {
     ring: Ring,
     listener: Rc<OwnedFd>,
     key: Option<u32>,
@@ -30,20 +31,20 @@ impl Accepts {
     }
 
     /// Whether the next operation accepts a single connection.
-    pub fn one_by_one(&self) -> bool {
+    pub(crate) fn one_by_one(&self) -> bool {
         self.one_by_one
     }
 
     /// From the next operation on accept one connection at a time, or again as many as come. A
     /// multishot operation takes the whole queue of the listener in one go, before anybody could
     /// say that it is too much.
-    pub fn set_one_by_one(&mut self, one_by_one: bool) {
+    pub(crate) fn set_one_by_one(&mut self, one_by_one: bool) {
         self.one_by_one = one_by_one;
     }
 
     /// The next connection, or the error of accept(2). After an error the operation has ended; the
     /// next call starts a new one, so the caller decides how long to pause.
-    pub async fn next(&mut self) -> io::Result<OwnedFd> {
+    pub(crate) async fn next(&mut self) -> io::Result<OwnedFd> {
         poll_fn(|context| {
             let key = match self.key {
                 Some(key) => key,
@@ -68,7 +69,7 @@ impl Accepts {
 
     /// Stops accepting. What the kernel has accepted by then still comes out of [`Accepts::next`],
     /// and after the last of it the error ECANCELED; the call after that accepts again.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if let Some(key) = self.key {
             let user_data = self.ring.0.operations.borrow().user_data(key);
             self.ring.cancel(user_data);
@@ -76,7 +77,7 @@ impl Accepts {
     }
 
     /// Whether an operation is under way or has results that were not taken.
-    pub fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         self.key.is_some()
     }
 

@@ -1,11 +1,12 @@
 //! Deadlines of tasks, kept in the wheel and fed by the ring's one timer.
 
-use super::Ring;
-use super::operation::register;
-use super::wheel::Wheel;
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
+
+use super::Ring;
+use super::operation::register;
+use super::wheel::Wheel;
 
 /// Resolution of deadlines. They bound waits of a second and more, so a hundredth of that is
 /// exact enough, and it bounds the timer to a hundred wake-ups a second.
@@ -28,7 +29,7 @@ struct State {
 }
 
 impl Deadlines {
-    pub fn new(started: Instant, capacity: usize) -> Deadlines {
+    pub(super) fn new(started: Instant, capacity: usize) -> Deadlines {
         Deadlines {
             wheel: Wheel::with_capacity(capacity),
             states: Vec::with_capacity(capacity),
@@ -37,12 +38,12 @@ impl Deadlines {
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.wheel.len()
     }
 
     /// Wakes everybody whose deadline has passed at `now`.
-    pub fn advance(&mut self, now: Instant) {
+    pub(super) fn advance(&mut self, now: Instant) {
         let now_tick =
             (now.saturating_duration_since(self.started).as_nanos() / TICK.as_nanos()) as u64;
         let states = &mut self.states;
@@ -56,13 +57,13 @@ impl Deadlines {
     }
 
     /// Wakes everybody who waits for a deadline, which does not pass for that.
-    pub fn wake_waiting(&self) {
+    pub(super) fn wake_waiting(&self) {
         let wakers = self.states.iter().filter_map(|state| state.waker.as_ref());
         wakers.for_each(Waker::wake_by_ref);
     }
 
     /// The tick and the wait for which a timer must be armed, unless the armed one is early enough.
-    pub fn timer_wanted(&self) -> Option<(u64, Duration)> {
+    pub(super) fn timer_wanted(&self) -> Option<(u64, Duration)> {
         let next = self.wheel.next_tick()?;
         if self.timer.is_some_and(|(_, armed)| armed <= next) {
             return None;
@@ -72,20 +73,20 @@ impl Deadlines {
         Some((next, wait.max(Duration::from_millis(1))))
     }
 
-    pub fn timer_is_armed(&self) -> bool {
+    pub(super) fn timer_is_armed(&self) -> bool {
         self.timer.is_some()
     }
 
-    pub fn take_timer(&mut self) -> Option<u32> {
+    pub(super) fn take_timer(&mut self) -> Option<u32> {
         self.timer.take().map(|(key, _)| key)
     }
 
-    pub fn timer_armed(&mut self, key: u32, tick: u64) {
+    pub(super) fn timer_armed(&mut self, key: u32, tick: u64) {
         self.timer = Some((key, tick));
     }
 
     /// A timer completed; one that was replaced meanwhile is none of ours.
-    pub fn timer_ended(&mut self, key: u32) {
+    pub(super) fn timer_ended(&mut self, key: u32) {
         if self.timer.is_some_and(|(armed, _)| armed == key) {
             self.timer = None;
         }
@@ -98,7 +99,7 @@ impl Deadlines {
 }
 
 /// One deadline of one task, to be set again and again.
-pub struct Deadline {
+pub(crate) struct Deadline {
     ring: Ring,
     key: u32,
 }
@@ -121,7 +122,7 @@ impl Deadline {
     }
 
     /// Sets or moves it. It passes at `at` or up to 10 ms later, never before.
-    pub fn set(&self, at: Instant) {
+    pub(crate) fn set(&self, at: Instant) {
         let mut deadlines = self.ring.0.deadlines.borrow_mut();
         let tick = deadlines.tick_at_or_after(at);
         deadlines.wheel.set(self.key, tick);
@@ -129,7 +130,7 @@ impl Deadline {
     }
 
     /// As [`Deadline::set`], unless it passes before that.
-    pub fn set_no_later(&self, at: Instant) {
+    pub(crate) fn set_no_later(&self, at: Instant) {
         let deadlines = self.ring.0.deadlines.borrow();
         let tick = deadlines.tick_at_or_after(at);
         let is_set = deadlines.wheel.tick_of(self.key);
@@ -142,13 +143,13 @@ impl Deadline {
 
     /// A number from 0 to 1, another for each deadline of the ring; those of any that were made one after
     /// the other are spread evenly (multiples of the golden ratio).
-    pub fn spread(&self) -> f64 {
+    pub(crate) fn spread(&self) -> f64 {
         const GOLDEN: u32 = 0x9e37_79b9;
         f64::from(self.key.wrapping_mul(GOLDEN)) / f64::from(u32::MAX)
     }
 
     /// Ready once it has passed; registers the task otherwise.
-    pub fn poll_passed(&self, context: &Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_passed(&self, context: &Context<'_>) -> Poll<()> {
         let mut deadlines = self.ring.0.deadlines.borrow_mut();
         let state = &mut deadlines.states[self.key as usize];
         if state.passed {
@@ -159,12 +160,12 @@ impl Deadline {
     }
 
     /// Waits until it has passed.
-    pub async fn passed(&self) {
+    pub(crate) async fn passed(&self) {
         poll_fn(|context| self.poll_passed(context)).await;
     }
 
     /// Runs `work` until it ends or this deadline passes; `None` when it passed.
-    pub async fn bound<F: Future>(&self, work: F) -> Option<F::Output> {
+    pub(crate) async fn bound<F: Future>(&self, work: F) -> Option<F::Output> {
         let mut work = std::pin::pin!(work);
         poll_fn(|context| match work.as_mut().poll(context) {
             Poll::Ready(output) => Poll::Ready(Some(output)),

@@ -18,22 +18,22 @@ pub(super) struct Interest {
 
 impl Interest {
     /// Bytes, the peer's end of stream or a failure.
-    pub const READABLE: Interest = Interest {
+    pub(super) const READABLE: Interest = Interest {
         asked: READ | FINISH,
         ends_with: READ | FINISH | FAIL | HANG_UP,
     };
     /// Room for bytes, or a failure. The peer having finished says nothing about either.
-    pub const WRITABLE: Interest = Interest {
+    pub(super) const WRITABLE: Interest = Interest {
         asked: WRITE,
         ends_with: WRITE | FAIL | HANG_UP,
     };
     /// The peer's end of stream or a failure, whatever else there is to read.
-    pub const FINISHED: Interest = Interest {
+    pub(super) const FINISHED: Interest = Interest {
         asked: FINISH,
         ends_with: FINISH | FAIL | HANG_UP,
     };
     /// A failure. Both directions having ended is none.
-    pub const FAILED: Interest = Interest {
+    pub(super) const FAILED: Interest = Interest {
         asked: 0,
         ends_with: FAIL,
     };
@@ -41,7 +41,7 @@ impl Interest {
 
 /// Everything that a wait for a socket has found to hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Events(u32);
+pub(crate) struct Events(u32);
 
 impl Events {
     /// What is known when the kernel could not poll: the next call on the socket says how it is.
@@ -52,23 +52,23 @@ impl Events {
     }
 
     /// There are bytes to read, and nothing that would end a read early.
-    pub fn is_only_bytes(self) -> bool {
+    pub(crate) fn is_only_bytes(self) -> bool {
         self.0 & !READ == 0
     }
 
     /// The peer sends nothing more than what is there to read.
-    pub fn peer_finished(self) -> bool {
+    pub(crate) fn peer_finished(self) -> bool {
         self.0 & (FINISH | HANG_UP) != 0
     }
 
     /// The connection was reset, or has failed otherwise.
-    pub fn has_failed(self) -> bool {
+    pub(crate) fn has_failed(self) -> bool {
         self.0 & FAIL != 0
     }
 
     /// Nothing goes in either direction any more. On a socket whose sending side is open that is a
     /// failure which somebody was told of already.
-    pub fn has_ended(self) -> bool {
+    pub(crate) fn has_ended(self) -> bool {
         self.0 & (FAIL | HANG_UP) != 0
     }
 }

@@ -6,12 +6,14 @@
 //! The ring polls the epoll while anybody is in it. Nobody is on the usual road: a wait comes here
 //! only after its plain poll has completed with nothing that it asked for.
 
-use super::events::Interest;
-use crate::sys::EdgePoll;
-use hashbrown::HashMap;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
+
+use hashbrown::HashMap;
+
+use super::events::Interest;
+use crate::sys::EdgePoll;
 
 /// One wait: the number of its operation, and what ends it.
 struct Waiting {
@@ -30,7 +32,7 @@ pub(super) struct HalfClosed {
 }
 
 impl HalfClosed {
-    pub fn new() -> io::Result<HalfClosed> {
+    pub(super) fn new() -> io::Result<HalfClosed> {
         Ok(HalfClosed {
             epoll: EdgePoll::new()?,
             by_descriptor: HashMap::new(),
@@ -41,7 +43,7 @@ impl HalfClosed {
 
     /// Takes a wait in. Where the kernel has no memory for it (ENOMEM, ENOSPC) it is told nothing,
     /// and the deadline that every wait has ends it.
-    pub fn add(&mut self, descriptor: RawFd, user_data: u64, interest: Interest) {
+    pub(super) fn add(&mut self, descriptor: RawFd, user_data: u64, interest: Interest) {
         let waiting = self.by_descriptor.entry(descriptor).or_default();
         let is_known = !waiting.is_empty();
         waiting.push(Waiting {
@@ -55,7 +57,7 @@ impl HalfClosed {
     }
 
     /// Forgets a wait that nobody waits for any more.
-    pub fn remove(&mut self, descriptor: RawFd, user_data: u64) {
+    pub(super) fn remove(&mut self, descriptor: RawFd, user_data: u64) {
         if let Some(waiting) = self.by_descriptor.get_mut(&descriptor) {
             waiting.retain(|waiting| waiting.user_data != user_data);
             self.forget_if_done(descriptor);
@@ -63,7 +65,7 @@ impl HalfClosed {
     }
 
     /// Calls `ends` with the operation and the events of each wait that is over.
-    pub fn take(&mut self, mut ends: impl FnMut(u64, u32)) {
+    pub(super) fn take(&mut self, mut ends: impl FnMut(u64, u32)) {
         let mut taken = std::mem::take(&mut self.taken);
         while self.epoll.take(&mut taken) {}
         for (descriptor, events) in taken.drain(..) {
@@ -83,7 +85,7 @@ impl HalfClosed {
     }
 
     /// What the ring must poll now, if anything; it is taken for done.
-    pub fn begin_poll(&mut self) -> Option<Rc<OwnedFd>> {
+    pub(super) fn begin_poll(&mut self) -> Option<Rc<OwnedFd>> {
         if self.is_polled || self.by_descriptor.is_empty() {
             return None;
         }
@@ -91,11 +93,11 @@ impl HalfClosed {
         Some(self.epoll.descriptor().clone())
     }
 
-    pub fn poll_ended(&mut self) {
+    pub(super) fn poll_ended(&mut self) {
         self.is_polled = false;
     }
 
-    pub fn is_polled(&self) -> bool {
+    pub(super) fn is_polled(&self) -> bool {
         self.is_polled
     }
 

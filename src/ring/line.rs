@@ -7,20 +7,21 @@
 //!
 //! A place in it is an operation that the kernel never sees and that completes when it is called.
 
-use super::operation::{Completed, Held, Operation, Waits};
-use super::{Events, Ring};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::operation::{Completed, Held, Operation, Waits};
+use super::{Events, Ring};
+
 /// For how long the patient let others go first: ten times what a turn of a busy core takes.
 const PATIENCE: Duration = Duration::from_micros(500);
 
 /// The result of a place in line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
+pub(crate) enum Turn {
     /// Nobody else wants the core.
     Alone,
     AmongOthers,
@@ -36,7 +37,7 @@ impl Completed for Turn {
 }
 
 /// What whoever moves bytes waits for.
-pub enum Wait {
+pub(crate) enum Wait {
     Event(Operation),
     /// Its turn, mostly because the event has come.
     InLine(Operation<Turn>),
@@ -44,13 +45,13 @@ pub enum Wait {
 
 /// What came of a [`Wait`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Waited {
+pub(crate) enum Waited {
     Event(Events),
     InLine(Turn),
 }
 
 impl Wait {
-    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Waited> {
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Waited> {
         match self {
             Wait::Event(event) => Pin::new(event).poll(context).map(Waited::Event),
             Wait::InLine(turn) => Pin::new(turn).poll(context).map(Waited::InLine),
@@ -71,7 +72,7 @@ struct Place {
 }
 
 impl Line {
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.ready.is_empty() && self.patient.is_empty()
     }
 
@@ -90,7 +91,7 @@ impl Line {
 impl Ring {
     /// Completes when it is the turn of whoever stands here; those before come first, and who
     /// `is_patient` lets all others do so for half a millisecond.
-    pub fn stand_in_line(&self, is_patient: bool) -> Operation<Turn> {
+    pub(crate) fn stand_in_line(&self, is_patient: bool) -> Operation<Turn> {
         let mut operations = self.0.operations.borrow_mut();
         let (key, user_data) = operations.insert(Held::Nothing, Waits::ForOne(None));
         let mut line = self.0.line.borrow_mut();
@@ -106,7 +107,7 @@ impl Ring {
 
     /// Lets the next one in line go. Whether there was one; it has left the line unserved if its
     /// future was dropped.
-    pub fn call_next(&self) -> bool {
+    pub(crate) fn call_next(&self) -> bool {
         let others_are_busy = self.0.was_busy.get();
         let next = self.0.line.borrow_mut().next(self.now(), others_are_busy);
         let Some(user_data) = next else {

@@ -23,30 +23,31 @@ mod probe;
 mod readiness;
 mod wheel;
 
-pub use accept::Accepts;
-pub use deadline::Deadline;
-pub use events::Events;
-pub use line::{Turn, Wait, Waited};
-pub use operation::{Completed, Operation};
-pub use probe::{Features, RingError, probe};
-pub use readiness::Readiness;
-
-use crate::sys::{Socket, SocketAddress};
-use deadline::Deadlines;
-use events::Interest;
-use half_closed::HalfClosed;
-use io_uring::{EnterFlags, IoUring, opcode, squeue, types};
-use line::Line;
-use operation::{Completion, Held, Operations, Unasked, Waits};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Instant;
 
+pub(crate) use accept::Accepts;
+pub(crate) use deadline::Deadline;
+use deadline::Deadlines;
+pub(crate) use events::Events;
+use events::Interest;
+use half_closed::HalfClosed;
+use io_uring::{EnterFlags, IoUring, opcode, squeue, types};
+use line::Line;
+pub(crate) use line::{Turn, Wait, Waited};
+pub(crate) use operation::Operation;
+use operation::{Completion, Held, Operations, Unasked, Waits};
+pub(crate) use probe::{Features, RingError, probe};
+pub(crate) use readiness::Readiness;
+
+use crate::sys::{Socket, SocketAddress};
+
 /// Handle on one core's ring; a clone is the same ring. Stays on its thread.
 #[derive(Clone)]
-pub struct Ring(Rc<Inner>);
+pub(crate) struct Ring(Rc<Inner>);
 
 struct Inner {
     uring: RefCell<IoUring>,
@@ -70,7 +71,11 @@ impl Ring {
     /// A ring of about `entries` submissions, for the calling thread alone. Room for what
     /// `connections` wait for is set aside at once: memory that is not used is not resident, while
     /// a table that grows is copied in one go and twice resident meanwhile.
-    pub fn new(features: Features, entries: u32, connections: usize) -> Result<Ring, RingError> {
+    pub(crate) fn new(
+        features: Features,
+        entries: u32,
+        connections: usize,
+    ) -> Result<Ring, RingError> {
         let now = Instant::now();
         Ok(Ring(Rc::new(Inner {
             uring: RefCell::new(features.build(entries)?),
@@ -89,42 +94,42 @@ impl Ring {
     }
 
     /// The time at which the last turn came back; close enough for deadlines, and free.
-    pub fn now(&self) -> Instant {
+    pub(crate) fn now(&self) -> Instant {
         self.0.now.get()
     }
 
     /// Operations that the kernel still has, of every kind but the ring's own two.
-    pub fn operations(&self) -> usize {
+    pub(crate) fn operations(&self) -> usize {
         let timers = usize::from(self.0.deadlines.borrow().timer_is_armed());
         let polls = usize::from(self.0.half_closed.borrow().is_polled());
         self.0.operations.borrow().len() - timers - polls
     }
 
     /// Deadlines that exist, set or not.
-    pub fn deadlines(&self) -> usize {
+    pub(crate) fn deadlines(&self) -> usize {
         self.0.deadlines.borrow().len()
     }
 
     /// Says that a task was made runnable by something other than a completion or a deadline.
-    pub fn stay_awake(&self) {
+    pub(crate) fn stay_awake(&self) {
         self.0.stay_awake.set(true);
     }
 
     /// Wakes every task that waits for a deadline, so that it looks around.
-    pub fn wake_waiting(&self) {
+    pub(crate) fn wake_waiting(&self) {
         self.0.deadlines.borrow().wake_waiting();
         self.stay_awake();
     }
 
     /// Whether somebody said [`Ring::stay_awake`] since the last call. While so, the driver lets
     /// the tasks run instead of taking a turn.
-    pub fn take_stay_awake(&self) -> bool {
+    pub(crate) fn take_stay_awake(&self) -> bool {
         self.0.stay_awake.take()
     }
 
     /// Submits everything queued, blocks until at least one completion or deadline, unless somebody
     /// stands in line, and wakes the tasks concerned. Fails only when the ring itself is broken.
-    pub fn turn(&self) -> io::Result<()> {
+    pub(crate) fn turn(&self) -> io::Result<()> {
         self.arm_timer();
         self.poll_half_closed();
         self.enter(usize::from(self.0.line.borrow().is_empty()))?;
@@ -135,37 +140,41 @@ impl Ring {
     }
 
     /// Completes when the socket can be read, or its peer has finished or failed.
-    pub fn readable(&self, socket: &Socket) -> Operation {
+    pub(crate) fn readable(&self, socket: &Socket) -> Operation {
         self.poll_descriptor(socket.descriptor(), Interest::READABLE)
     }
 
     /// The events of a socket that is waited for again and again; `None` on kernels that lack them.
-    pub fn readiness(&self, socket: &Socket) -> Option<Readiness> {
+    pub(crate) fn readiness(&self, socket: &Socket) -> Option<Readiness> {
         Readiness::start(self, socket)
     }
 
     /// Completes when the socket takes bytes again, or has failed.
-    pub fn writable(&self, socket: &Socket) -> Operation {
+    pub(crate) fn writable(&self, socket: &Socket) -> Operation {
         self.poll_descriptor(socket.descriptor(), Interest::WRITABLE)
     }
 
     /// Completes when the peer has finished sending or failed, whatever there is to read before.
-    pub fn finished(&self, socket: &Socket) -> Operation {
+    pub(crate) fn finished(&self, socket: &Socket) -> Operation {
         self.poll_descriptor(socket.descriptor(), Interest::FINISHED)
     }
 
     /// Completes when the socket has failed, and not when its peer or both sides have finished.
-    pub fn failed(&self, socket: &Socket) -> Operation {
+    pub(crate) fn failed(&self, socket: &Socket) -> Operation {
         self.poll_descriptor(socket.descriptor(), Interest::FAILED)
     }
 
     /// Completes when a descriptor that is no socket, such as an eventfd, can be read.
-    pub fn descriptor_readable(&self, descriptor: &Rc<OwnedFd>) -> Operation {
+    pub(crate) fn descriptor_readable(&self, descriptor: &Rc<OwnedFd>) -> Operation {
         self.poll_descriptor(descriptor, Interest::READABLE)
     }
 
     /// Connects; completes when the peer has accepted or refused.
-    pub fn connect(&self, socket: &Socket, address: SocketAddress) -> Operation<io::Result<()>> {
+    pub(crate) fn connect(
+        &self,
+        socket: &Socket,
+        address: SocketAddress,
+    ) -> Operation<io::Result<()>> {
         let address = Box::new(address);
         let (pointer, length) = address.as_raw();
         let entry = opcode::Connect::new(types::Fd(socket.raw()), pointer, length).build();
@@ -174,12 +183,12 @@ impl Ring {
     }
 
     /// The connections arriving on a listening socket.
-    pub fn accepts(&self, listener: Rc<OwnedFd>) -> Accepts {
+    pub(crate) fn accepts(&self, listener: Rc<OwnedFd>) -> Accepts {
         Accepts::new(self, listener)
     }
 
     /// A deadline that is not set to anything yet.
-    pub fn deadline(&self) -> Deadline {
+    pub(crate) fn deadline(&self) -> Deadline {
         Deadline::new(self)
     }
 

@@ -1,11 +1,6 @@
 //! Operations under way: the slab that owns what the kernel may still use, and the future that
 //! waits for one result.
 
-use super::Ring;
-use super::events::{Events, Interest};
-use crate::sys::SocketAddress;
-use io_uring::types::Timespec;
-use slab::Slab;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
@@ -14,6 +9,13 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+
+use io_uring::types::Timespec;
+use slab::Slab;
+
+use super::Ring;
+use super::events::{Events, Interest};
+use crate::sys::SocketAddress;
 
 /// The user data of completions that concern nobody: those of cancellations.
 pub(super) const NOBODY: u64 = u64::MAX;
@@ -76,18 +78,18 @@ pub(super) struct Operations {
 }
 
 impl Operations {
-    pub fn with_capacity(operations: usize) -> Operations {
+    pub(super) fn with_capacity(operations: usize) -> Operations {
         Operations {
             entries: Slab::with_capacity(operations),
             generation: 0,
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    pub fn insert(&mut self, held: Held, waits: Waits) -> (u32, u64) {
+    pub(super) fn insert(&mut self, held: Held, waits: Waits) -> (u32, u64) {
         self.generation = self.generation.wrapping_add(1);
         let key = self.entries.insert(Entry {
             held,
@@ -99,32 +101,32 @@ impl Operations {
     }
 
     /// The number by which the kernel knows the operation.
-    pub fn user_data(&self, key: u32) -> u64 {
+    pub(super) fn user_data(&self, key: u32) -> u64 {
         let generation = self.entries[key as usize].generation;
         // The top bit is kept clear so that no operation is taken for NOBODY.
         (u64::from(generation & 0x7fff_ffff) << 32) | u64::from(key)
     }
 
-    pub fn waits(&mut self, key: u32) -> &mut Waits {
+    pub(super) fn waits(&mut self, key: u32) -> &mut Waits {
         &mut self.entries[key as usize].waits
     }
 
-    pub fn held(&self, key: u32) -> &Held {
+    pub(super) fn held(&self, key: u32) -> &Held {
         &self.entries[key as usize].held
     }
 
     /// Whether it waits for its turn only, and not for the kernel.
-    pub fn is_in_line(&self, key: u32) -> bool {
+    pub(super) fn is_in_line(&self, key: u32) -> bool {
         matches!(self.entries[key as usize].held, Held::Nothing)
     }
 
-    pub fn remove(&mut self, key: u32) {
+    pub(super) fn remove(&mut self, key: u32) {
         let entry = self.entries.remove(key as usize);
         drop(entry.held);
     }
 
     /// Takes in one completion, and says what the ring itself has to do about it.
-    pub fn complete(&mut self, user_data: u64, result: i32, more: bool) -> Completion {
+    pub(super) fn complete(&mut self, user_data: u64, result: i32, more: bool) -> Completion {
         if user_data == NOBODY {
             return Completion::Told;
         }
@@ -237,7 +239,7 @@ fn descriptor(result: i32) -> io::Result<OwnedFd> {
 }
 
 /// What the result of an operation means.
-pub trait Completed {
+pub(crate) trait Completed {
     /// From what the system call would have returned; a negative value is the errno.
     fn of(result: i32) -> Self;
 }
@@ -254,7 +256,7 @@ impl Completed for io::Result<()> {
 /// A future for the one result of an operation. Dropped early, it cancels the operation; what the
 /// kernel still uses stays owned by the ring.
 #[must_use = "an operation that is not awaited is cancelled"]
-pub struct Operation<T = Events> {
+pub(crate) struct Operation<T = Events> {
     ring: Ring,
     key: u32,
     result: PhantomData<T>,

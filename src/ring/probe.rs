@@ -1,10 +1,11 @@
 //! What this kernel's io_uring can do, found out once at start and kept in one value; every use
 //! asks that value. Also: why there is no io_uring, in words that lead to the remedy.
 
-use crate::config::KernelVersion;
+use std::{fmt, io};
+
 use io_uring::{Builder, IoUring, Probe, opcode, squeue};
-use std::fmt;
-use std::io;
+
+use crate::config::KernelVersion;
 
 /// Completion entries per submission entry. Multishot accepts and expiring polls complete in
 /// bursts; what does not fit the kernel keeps (IORING_FEAT_NODROP), at a price.
@@ -15,7 +16,7 @@ const ENTRIES_MIN: u32 = 64;
 
 /// The io_uring features that differ between Linux 5.8 and today and that the proxy makes use of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Features {
+pub(crate) struct Features {
     /// Only one task submits and completions are run when it enters the kernel, so that other
     /// cores never interrupt it (IORING_SETUP_SINGLE_ISSUER and DEFER_TASKRUN, Linux 6.1).
     pub defer_taskrun: bool,
@@ -34,7 +35,7 @@ const MULTISHOT_SINCE: KernelVersion = KernelVersion::new(5, 19);
 
 /// Tries out what the kernel offers. With a mask, features newer than that version are treated
 /// as absent and never asked for.
-pub fn probe(mask: Option<KernelVersion>) -> Result<Features, RingError> {
+pub(crate) fn probe(mask: Option<KernelVersion>) -> Result<Features, RingError> {
     let allowed = |since| mask.is_none_or(|mask| since <= mask);
     let plain = builder().build(8).map_err(RingError::new)?;
     let mut operations = Probe::new();
@@ -119,7 +120,7 @@ impl fmt::Display for Features {
 
 /// Why the kernel gives no usable io_uring: cause and remedy.
 #[derive(Debug)]
-pub struct RingError {
+pub(crate) struct RingError {
     cause: String,
     remedy: String,
 }

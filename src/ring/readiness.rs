@@ -5,16 +5,18 @@
 //! before, and what came since is told by the next event. Until it has ended it stays armed
 //! while nobody waits, and remembers what happened.
 
+use std::os::fd::AsRawFd;
+use std::task::{Context, Poll};
+
+use io_uring::{opcode, types};
+
 use super::Ring;
 use super::events::{Events, Interest};
 use super::operation::{Held, Waits, register};
 use crate::sys::Socket;
-use io_uring::{opcode, types};
-use std::os::fd::AsRawFd;
-use std::task::{Context, Poll};
 
 /// A socket's events. Dropped, it cancels its operation; what the kernel uses stays with the ring.
-pub struct Readiness {
+pub(crate) struct Readiness {
     ring: Ring,
     key: u32,
 }
@@ -45,7 +47,7 @@ impl Readiness {
     /// Everything that happened since the last answer. `None`: the kernel has
     /// ended the operation (it does so when its completion queue overflows) and the socket must be
     /// waited for anew.
-    pub fn poll_events(&mut self, context: &mut Context<'_>) -> Poll<Option<Events>> {
+    pub(crate) fn poll_events(&mut self, context: &mut Context<'_>) -> Poll<Option<Events>> {
         let mut operations = self.ring.0.operations.borrow_mut();
         let Waits::ForEvents {
             waker,

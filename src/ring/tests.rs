@@ -1,8 +1,5 @@
 //! The ring against the real kernel, with every feature and with all of them masked.
 
-use super::*;
-use crate::config::KernelVersion;
-use crate::sys::{Listener, wake_pair};
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -10,6 +7,11 @@ use std::os::unix::net::UnixStream;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+
+use super::operation::Completed;
+use super::*;
+use crate::config::KernelVersion;
+use crate::sys::{Listener, wake_pair};
 
 /// Runs a future to its end, taking turns while it waits.
 fn block_on<F: Future>(ring: &Ring, future: F) -> F::Output {

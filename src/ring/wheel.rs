@@ -26,7 +26,7 @@ struct Entry {
 
 /// All deadlines of one core.
 #[derive(Debug)]
-pub struct Wheel {
+pub(super) struct Wheel {
     entries: Slab<Entry>,
     heads: [[u32; SLOTS]; LEVELS],
     /// One bit per slot that has entries.
@@ -35,7 +35,7 @@ pub struct Wheel {
 }
 
 impl Wheel {
-    pub fn with_capacity(deadlines: usize) -> Wheel {
+    pub(super) fn with_capacity(deadlines: usize) -> Wheel {
         Wheel {
             entries: Slab::with_capacity(deadlines),
             heads: [[NONE; SLOTS]; LEVELS],
@@ -45,12 +45,12 @@ impl Wheel {
     }
 
     /// How many deadlines exist, set or not.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// A new deadline, not set to anything yet.
-    pub fn insert(&mut self) -> u32 {
+    pub(super) fn insert(&mut self) -> u32 {
         let key = self.entries.insert(Entry {
             at_tick: 0,
             previous: NONE,
@@ -61,7 +61,7 @@ impl Wheel {
     }
 
     /// Sets or moves a deadline. One that is already past expires at the next [`Wheel::advance`].
-    pub fn set(&mut self, key: u32, at_tick: u64) {
+    pub(super) fn set(&mut self, key: u32, at_tick: u64) {
         self.unlink(key);
         let at_tick = at_tick.clamp(self.now_tick + 1, self.now_tick + TICKS_MAX);
         self.entries[key as usize].at_tick = at_tick;
@@ -69,20 +69,20 @@ impl Wheel {
     }
 
     /// When it expires; `None` while it is set to nothing.
-    pub fn tick_of(&self, key: u32) -> Option<u64> {
+    pub(super) fn tick_of(&self, key: u32) -> Option<u64> {
         let entry = &self.entries[key as usize];
         entry.place.map(|_| entry.at_tick)
     }
 
     /// Takes a deadline out.
-    pub fn remove(&mut self, key: u32) {
+    pub(super) fn remove(&mut self, key: u32) {
         self.unlink(key);
         self.entries.remove(key as usize);
     }
 
     /// The tick at which [`Wheel::advance`] has something to do next: a deadline, or coarse
     /// entries to be sorted into finer slots. Never later than the earliest deadline.
-    pub fn next_tick(&self) -> Option<u64> {
+    pub(super) fn next_tick(&self) -> Option<u64> {
         (0..LEVELS)
             .filter(|level| self.occupied[*level] != 0)
             .map(|level| {
@@ -98,7 +98,7 @@ impl Wheel {
 
     /// Moves time to `now_tick` and calls `expired` with each deadline that has passed. An
     /// expired deadline stays known, unset.
-    pub fn advance(&mut self, now_tick: u64, mut expired: impl FnMut(u32)) {
+    pub(super) fn advance(&mut self, now_tick: u64, mut expired: impl FnMut(u32)) {
         while let Some(tick) = self.next_tick().filter(|tick| *tick <= now_tick) {
             self.now_tick = tick;
             // From the coarsest level that begins a slot at this tick down to the finest.
@@ -169,9 +169,11 @@ impl Wheel {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use proptest::prelude::*;
     use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
 
     fn advance(wheel: &mut Wheel, to: u64) -> Vec<u32> {
         let mut keys = Vec::new();

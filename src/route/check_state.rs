@@ -1,10 +1,9 @@
 //! What active checks have found: one verdict per backend and kind of check, shared by all routes
 //! that have both, written by the prober and read by every choice.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::backend::Backend;

@@ -60,7 +60,7 @@ impl Balance {
 
 /// For whom a backend is wanted.
 #[derive(Debug, Clone, Copy)]
-pub struct Wish<'w> {
+pub(crate) struct Wish<'w> {
     /// Slots of backends that came to nothing already.
     pub tried: &'w [u32],
     /// Needed only where the route goes by it; see [`Chooser::goes_by_client`].
@@ -70,7 +70,7 @@ pub struct Wish<'w> {
 
 /// What a choice amounts to.
 #[derive(Debug, Clone)]
-pub enum Choice {
+pub(crate) enum Choice {
     Backend(Chosen),
     /// Those that are up have as many connections as they may.
     Full,
@@ -80,7 +80,7 @@ pub enum Choice {
 
 /// A backend, and under which conditions.
 #[derive(Debug, Clone)]
-pub struct Chosen {
+pub(crate) struct Chosen {
     pub backend: Arc<Backend>,
     /// Live connections that it may have, this one included.
     pub connections_max: Option<NonZeroU32>,
@@ -92,7 +92,7 @@ pub struct Chosen {
 
 /// One core's choosing.
 #[derive(Debug)]
-pub struct Chooser {
+pub(crate) struct Chooser {
     balance: Balance,
     rng: fastrand::Rng,
     /// Made anew by each choice that goes over all backends; the memory stays.
@@ -122,7 +122,7 @@ enum Tier {
 impl Chooser {
     /// `balance` is for routes that say nothing. `seed` differs per core, so that cores do not
     /// choose in step.
-    pub fn new(balance: Balance, seed: u64) -> Chooser {
+    pub(crate) fn new(balance: Balance, seed: u64) -> Chooser {
         Chooser {
             balance,
             rng: fastrand::Rng::with_seed(seed),
@@ -133,7 +133,7 @@ impl Chooser {
 
     /// Where a place is worth waiting for after a choice among the backends of the route came to
     /// [`Choice::Full`], and whether all of them are down.
-    pub fn full(&self, route: &Route) -> (Vec<Wanted>, bool) {
+    pub(crate) fn full(&self, route: &Route) -> (Vec<Wanted>, bool) {
         let (full, is_last_resort) = &self.full;
         let wanted = full.iter().filter_map(|index| {
             let backend = Arc::clone(&route.backends()[*index]);
@@ -143,14 +143,14 @@ impl Chooser {
     }
 
     /// Whether the client's address has to be known.
-    pub fn goes_by_client(&self, route: &Route) -> bool {
+    pub(crate) fn goes_by_client(&self, route: &Route) -> bool {
         self.balance_of(route) == Balance::Source
     }
 
     /// Picks among the backends that have an address, room, and no mark against them, and whose slots
     /// are not in `tried`; backups only when no other is up, and those with marks only when no backup
     /// is either.
-    pub fn choose(&mut self, route: &Route, wish: &Wish<'_>) -> Choice {
+    pub(crate) fn choose(&mut self, route: &Route, wish: &Wish<'_>) -> Choice {
         let balance = self.balance_of(route);
         if balance == Balance::LeastOfTwo
             && is_plain(route)
@@ -180,7 +180,7 @@ impl Chooser {
     }
 
     /// Whether a backend that served before may serve again, without a choice.
-    pub fn is_still_good(route: &Route, backend: &Backend, now: Moment) -> bool {
+    pub(crate) fn is_still_good(route: &Route, backend: &Backend, now: Moment) -> bool {
         let index = route.index_of(backend.slot());
         index.is_some_and(|index| {
             !route.share(index).backup && Chooser::may_answer(route, index, now)
@@ -188,7 +188,7 @@ impl Chooser {
     }
 
     /// Whether nothing speaks against the backend at `index`.
-    pub fn may_answer(route: &Route, index: usize, now: Moment) -> bool {
+    pub(crate) fn may_answer(route: &Route, index: usize, now: Moment) -> bool {
         let backend = &route.backends()[index];
         backend.vitals().admission(now) == Admission::Yes
             && route.checks().get(index).is_none_or(|check| check.is_up())
@@ -196,7 +196,7 @@ impl Chooser {
     }
 
     /// Whether a place that was waited for is still worth taking; as a trial, if that is `Some(true)`.
-    pub fn takes_place(route: &Route, backend: &Backend, now: Moment) -> Option<bool> {
+    pub(crate) fn takes_place(route: &Route, backend: &Backend, now: Moment) -> Option<bool> {
         let index = route.index_of(backend.slot())?;
         let check = route.checks().get(index);
         let vitals = backend.vitals();
@@ -406,7 +406,7 @@ fn slow_start(route: &Route, index: usize, now: Moment) -> f64 {
 
 /// What is one client: an IPv4 address, or the /64 of an IPv6 address, of which each subscriber has
 /// one at least (RFC 6177) and in which it changes its address by itself (RFC 8981).
-pub fn client_number(client: IpAddr) -> u64 {
+pub(crate) fn client_number(client: IpAddr) -> u64 {
     match client.to_canonical() {
         IpAddr::V4(v4) => u64::from(v4.to_bits()) | 4 << 32,
         IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,

@@ -7,7 +7,7 @@ use std::hash::{Hash, Hasher};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Longest name in bytes, without the trailing dot (RFC 1035 section 2.3.4: 255 on the wire).
-pub const HOST_BYTES_MAX: usize = 253;
+pub(super) const HOST_BYTES_MAX: usize = 253;
 
 /// Longest label in bytes (RFC 1035 section 2.3.4).
 const LABEL_BYTES_MAX: usize = 63;
@@ -239,8 +239,9 @@ pub fn fuzz_host(data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     fn canonical(bytes: &[u8]) -> Result<String, HostError> {
         Host::parse(bytes).map(|host| host.to_string())

@@ -302,17 +302,17 @@ impl HostOptions {
 }
 
 /// The option that an entry is, without its mark; `None`: the entry is a member.
-pub fn as_option(entry: &str) -> Option<&str> {
+pub(crate) fn as_option(entry: &str) -> Option<&str> {
     entry.trim_ascii().strip_prefix(MARK)
 }
 
 /// The entry of an option as a hash holds it.
-pub fn option_entry(field: &str, value: &str) -> String {
+pub(crate) fn option_entry(field: &str, value: &str) -> String {
     format!("{MARK}{field}={value}")
 }
 
 /// Whether the entry is a member or an option.
-pub fn check_entry(entry: &str) -> Result<(), EntryError> {
+pub(crate) fn check_entry(entry: &str) -> Result<(), EntryError> {
     match as_option(entry) {
         Some(option) => HostOptions::default().read(option),
         None => Member::parse(entry).map(drop).map_err(EntryError::Member),

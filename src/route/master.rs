@@ -19,7 +19,7 @@ pub enum Layer {
 
 /// What [`Master::set`] did to the table that the cores see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     None,
     Added,
     Changed,
@@ -29,14 +29,14 @@ pub enum Change {
 /// The keys that a full comparison came by. Kept as 128-bit hashes, 16 bytes a key instead of the
 /// name: among ten million keys two agree with a probability below 10^-24.
 #[derive(Default)]
-pub struct Seen(HashSet<u128>);
+pub(crate) struct Seen(HashSet<u128>);
 
 impl Seen {
-    pub fn insert(&mut self, key: &Key) {
+    pub(crate) fn insert(&mut self, key: &Key) {
         self.0.insert(Seen::of(key));
     }
 
-    pub fn contains(&self, key: &Key) -> bool {
+    pub(crate) fn contains(&self, key: &Key) -> bool {
         self.0.contains(&Seen::of(key))
     }
 
@@ -59,7 +59,7 @@ impl Seen {
 }
 
 /// The table that is published from.
-pub struct Master {
+pub(crate) struct Master {
     table: Table,
     /// What every shard starts as; shared by all that never had a name.
     empty: Arc<Shard>,
@@ -83,7 +83,7 @@ pub struct Master {
 
 impl Master {
     /// An empty table; `seed` keys its hash.
-    pub fn new(seed: u64) -> Master {
+    pub(crate) fn new(seed: u64) -> Master {
         let empty = Arc::new(Shard::new(seed));
         Master {
             table: Table::of(&empty, seed),
@@ -102,7 +102,7 @@ impl Master {
     }
 
     /// Files or removes one layer's route of a key. The cores see it after [`Master::publish`].
-    pub fn set(&mut self, key: &Key, layer: Layer, route: Option<Arc<Route>>) -> Change {
+    pub(crate) fn set(&mut self, key: &Key, layer: Layer, route: Option<Arc<Route>>) -> Change {
         if layer == Layer::Static {
             let before = match &route {
                 Some(route) => self.fallback.insert(key.clone(), Arc::clone(route)),
@@ -124,7 +124,7 @@ impl Master {
     }
 
     /// The route of a key in one layer.
-    pub fn get(&self, key: &Key, layer: Layer) -> Option<&Arc<Route>> {
+    pub(crate) fn get(&self, key: &Key, layer: Layer) -> Option<&Arc<Route>> {
         match layer {
             Layer::Static => self.fallback.get(key),
             Layer::Redis => match self.visible(key) {
@@ -135,17 +135,17 @@ impl Master {
     }
 
     /// The keys of the static layer.
-    pub fn static_keys(&self) -> impl Iterator<Item = &Key> {
+    pub(crate) fn static_keys(&self) -> impl Iterator<Item = &Key> {
         self.fallback.keys()
     }
 
     /// How many names and wildcards Redis has; defaults do not count.
-    pub fn redis_names(&self) -> usize {
+    pub(crate) fn redis_names(&self) -> usize {
         self.redis_names
     }
 
     /// How many of them a comparison did not come by.
-    pub fn unseen_count(&self, seen: &Seen) -> usize {
+    pub(crate) fn unseen_count(&self, seen: &Seen) -> usize {
         self.redis_names
             - self
                 .redis_entries()
@@ -154,7 +154,7 @@ impl Master {
     }
 
     /// What Redis no longer has, defaults included.
-    pub fn unseen(&self, seen: &Seen) -> Vec<(Key, Arc<Route>)> {
+    pub(crate) fn unseen(&self, seen: &Seen) -> Vec<(Key, Arc<Route>)> {
         let routes = self.table.routes(Layer::Redis);
         let unseen = routes.filter(|(key, _)| !seen.contains(key));
         unseen
@@ -163,7 +163,7 @@ impl Master {
     }
 
     /// The next version with everything set since the last one; `None` when nothing changed.
-    pub fn publish(&mut self) -> Option<Arc<Update>> {
+    pub(crate) fn publish(&mut self) -> Option<Arc<Update>> {
         if self.dirty.is_empty() && !self.defaults_dirty {
             return None;
         }
@@ -188,13 +188,13 @@ impl Master {
     }
 
     /// A view of what was last published and of what was set since.
-    pub fn table(&self) -> &Table {
+    pub(crate) fn table(&self) -> &Table {
         &self.table
     }
 
     /// Frees the old pieces that no core holds any more. Gives back the routes that lost a place,
     /// for [`Registry::retire`](super::Registry::retire).
-    pub fn sweep(&mut self) -> Vec<Arc<Route>> {
+    pub(crate) fn sweep(&mut self) -> Vec<Arc<Route>> {
         self.old_updates
             .retain(|update| Arc::strong_count(update) > 1);
         self.old_shards.retain(|shard| Arc::strong_count(shard) > 1);
@@ -202,7 +202,8 @@ impl Master {
     }
 
     /// How many replaced shards wait for a core to let them go.
-    pub fn old_shard_count(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn old_shard_count(&self) -> usize {
         self.old_shards.len()
     }
 

@@ -203,8 +203,9 @@ fn parse_port(text: &str) -> Result<u16, MemberError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
     fn the_forms_of_the_schema() {

@@ -19,23 +19,26 @@ mod share;
 mod table;
 mod vitals;
 
-pub use backend::{Address, Backend};
-pub use check_state::{AskedAs, CheckState, Last};
-pub use choose::{Balance, Choice, Chooser, Chosen, Wish, client_number};
-pub use health_check::{Check, CheckKind};
+pub(crate) use backend::{Address, Backend};
+pub(crate) use check_state::{AskedAs, CheckState};
+pub(crate) use choose::{Balance, Choice, Chooser, Chosen, Wish, client_number};
+pub(crate) use health_check::CheckKind;
+pub use host::Host;
+pub(crate) use host::HostError;
 #[doc(hidden)]
 pub use host::fuzz_host;
-pub use host::{Host, HostError};
-pub use host_options::{
-    ClientFinished, EntryError, HostOptions, Removal, Reuse, as_option, check_entry, option_entry,
+pub(crate) use host_options::{
+    ClientFinished, HostOptions, Removal, Reuse, as_option, check_entry, option_entry,
 };
-pub use key::{Key, KeyError};
-pub use master::{Change, Layer, Master, Seen};
-pub use member::{Member, MemberAddress, MemberError};
-pub use member_options::{Delivery, Nat46Prefix, OptionError, ProxyVersion, Source};
-pub use queue::{Ticket, Wanted};
-pub use registry::Registry;
-pub use roster::Roster;
-pub use share::{Seat, Share};
-pub use table::{NO_ROUTE, Place, Queued, Route, RouteOptions, Table, Update};
-pub use vitals::{Admission, Condition, EjectRules, Moment, Vitals};
+pub(crate) use key::{Key, KeyError};
+pub(crate) use master::{Change, Layer, Master, Seen};
+pub(crate) use member::{Member, MemberAddress};
+pub use member_options::ProxyVersion;
+pub(crate) use member_options::{Delivery, Nat46Prefix, Source};
+pub(crate) use queue::Ticket;
+pub(crate) use registry::Registry;
+pub(crate) use roster::Roster;
+pub(crate) use share::Seat;
+pub(crate) use table::{NO_ROUTE, Place, RouteOptions, Update};
+pub use table::{Route, Table};
+pub(crate) use vitals::{Admission, Condition, EjectRules, Moment};

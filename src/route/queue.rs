@@ -47,25 +47,25 @@ struct Turn {
 
 /// One who waits in the queues of all backends that would do, for as long as this lives.
 #[derive(Debug)]
-pub struct Ticket {
+pub(crate) struct Ticket {
     number: u64,
     turn: Arc<Turn>,
     queues: Vec<Wanted>,
 }
 
 /// A backend, and how many live connections it may have.
-pub type Wanted = (Arc<Backend>, NonZeroU32);
+pub(crate) type Wanted = (Arc<Backend>, NonZeroU32);
 
 impl Ticket {
     /// A place in the order of all who wait, behind those who have one.
-    pub fn next_number() -> u64 {
+    pub(crate) fn next_number() -> u64 {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         NEXT.fetch_add(1, Relaxed)
     }
 
     /// Waits for the first of these backends that has a place. `waker` is woken when there is one, on
     /// whatever thread it became free.
-    pub fn enter(number: u64, queues: Vec<Wanted>, waker: Waker) -> Ticket {
+    pub(crate) fn enter(number: u64, queues: Vec<Wanted>, waker: Waker) -> Ticket {
         let ticket = Ticket {
             number,
             turn: Arc::new(Turn {
@@ -84,13 +84,13 @@ impl Ticket {
         ticket
     }
 
-    pub fn has_place(&self) -> bool {
+    pub(crate) fn has_place(&self) -> bool {
         self.turn.state.load(Acquire) != WAITS
     }
 
     /// The backend whose place it has got. It is counted as one of its live connections, and the
     /// caller has to [`Backend::close`] it.
-    pub fn take_place(self) -> Option<Arc<Backend>> {
+    pub(crate) fn take_place(self) -> Option<Arc<Backend>> {
         self.leave()
     }
 

@@ -12,14 +12,16 @@ use hashbrown::HashTable;
 use super::backend::Backend;
 use super::check_state::CheckState;
 use super::health_check::Check;
-use super::member::{Member, MemberError};
+use super::member::Member;
+#[cfg(test)]
+use super::member::MemberError;
 use super::roster::Roster;
 use super::share::{Seat, Share};
 use super::table::{Route, RouteOptions};
 
 /// All backends and routes that exist.
 #[derive(Default)]
-pub struct Registry {
+pub(crate) struct Registry {
     hasher: RandomState,
     /// By slot.
     backends: Vec<Option<Arc<Backend>>>,
@@ -41,12 +43,13 @@ pub struct Registry {
 }
 
 impl Registry {
-    pub fn new() -> Registry {
+    #[cfg(test)]
+    pub(crate) fn new() -> Registry {
         Registry::default()
     }
 
     /// A registry whose backends can be seen in the roster.
-    pub fn listed_in(roster: &Roster) -> Registry {
+    pub(crate) fn listed_in(roster: &Roster) -> Registry {
         Registry {
             roster: roster.clone(),
             ..Registry::default()
@@ -54,19 +57,21 @@ impl Registry {
     }
 
     /// The backend of a member, made when it is new, and the share that the member has.
-    pub fn seat(&mut self, text: &str) -> Result<Seat, MemberError> {
+    #[cfg(test)]
+    pub(crate) fn seat(&mut self, text: &str) -> Result<Seat, MemberError> {
         Member::parse(text).map(|member| self.seat_of(member))
     }
 
     /// As [`Registry::seat`], for a member that was looked at before.
-    pub fn seat_of(&mut self, mut member: Member) -> Seat {
+    pub(crate) fn seat_of(&mut self, mut member: Member) -> Seat {
         let share = std::mem::take(&mut member.share);
         let backend = self.backend(member);
         Seat { backend, share }
     }
 
     /// As [`Registry::seat`], for a member whose share does not matter.
-    pub fn intern(&mut self, text: &str) -> Result<Arc<Backend>, MemberError> {
+    #[cfg(test)]
+    pub(crate) fn intern(&mut self, text: &str) -> Result<Arc<Backend>, MemberError> {
         self.seat(text).map(|seat| seat.backend)
     }
 
@@ -96,13 +101,13 @@ impl Registry {
     ///
     /// An empty set is the route of a name whose every member was rejected: the name is known and
     /// is not to fall to a wildcard or a default that belongs to someone else.
-    pub fn route(&mut self, seats: impl IntoIterator<Item: Into<Seat>>) -> Arc<Route> {
+    pub(crate) fn route(&mut self, seats: impl IntoIterator<Item: Into<Seat>>) -> Arc<Route> {
         self.route_with(seats, None)
     }
 
     /// As [`Registry::route`], for a host with options. Of one backend with several shares the
     /// greatest counts.
-    pub fn route_with(
+    pub(crate) fn route_with(
         &mut self,
         seats: impl IntoIterator<Item: Into<Seat>>,
         options: Option<RouteOptions>,
@@ -144,17 +149,17 @@ impl Registry {
     }
 
     /// The active checks that were made since the last call. Each lives as long as a route has it.
-    pub fn take_new_checks(&mut self) -> Vec<Weak<CheckState>> {
+    pub(crate) fn take_new_checks(&mut self) -> Vec<Weak<CheckState>> {
         std::mem::take(&mut self.new_checks)
     }
 
     /// Says that a route lost a place in the table; [`Registry::sweep`] frees it when it was the last.
-    pub fn retire(&mut self, route: Arc<Route>) {
+    pub(crate) fn retire(&mut self, route: Arc<Route>) {
         self.retired.insert(route.id(), route);
     }
 
     /// Frees what was retired and is held by nobody any more, and gives its slots back.
-    pub fn sweep(&mut self) {
+    pub(crate) fn sweep(&mut self) {
         let hasher = &self.hasher;
         // Two holders are left when a route is free: `routes` and `retired`.
         let mut freed: Vec<Arc<Route>> = self
@@ -199,12 +204,13 @@ impl Registry {
     }
 
     /// How many backends exist.
-    pub fn backend_count(&self) -> usize {
+    pub(crate) fn backend_count(&self) -> usize {
         self.backends.len() - self.free.len()
     }
 
     /// How many routes exist.
-    pub fn route_count(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn route_count(&self) -> usize {
         self.routes.len()
     }
 

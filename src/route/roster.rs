@@ -8,7 +8,7 @@ use super::backend::Backend;
 /// By slot. Cheap to clone; all clones are the same list. It keeps nobody: what the registry frees is
 /// gone from here, too.
 #[derive(Debug, Clone, Default)]
-pub struct Roster(Arc<Mutex<Vec<Weak<Backend>>>>);
+pub(crate) struct Roster(Arc<Mutex<Vec<Weak<Backend>>>>);
 
 impl Roster {
     pub(super) fn enter(&self, backend: &Arc<Backend>) {
@@ -25,7 +25,7 @@ impl Roster {
     }
 
     /// The backends that some route has.
-    pub fn backends(&self) -> Vec<Arc<Backend>> {
+    pub(crate) fn backends(&self) -> Vec<Arc<Backend>> {
         let places = self.places();
         let backends = places.iter().filter_map(Weak::upgrade);
         backends.filter(|backend| backend.has_route()).collect()

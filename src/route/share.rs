@@ -3,13 +3,13 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use super::backend::Backend;
 use super::member_options::OptionError;
-use std::sync::Arc;
 
 /// Heaviest weight; as in HAProxy and nginx configurations that are carried over.
-pub const WEIGHT_MAX: u16 = 256;
+pub(super) const WEIGHT_MAX: u16 = 256;
 
 /// What a member's options say of its part in the route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -72,7 +72,7 @@ pub(super) fn whole_number(text: &str) -> Option<u32> {
 
 /// One member's place in a route.
 #[derive(Debug, Clone)]
-pub struct Seat {
+pub(crate) struct Seat {
     pub backend: Arc<Backend>,
     pub share: Share,
 }

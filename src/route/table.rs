@@ -215,7 +215,7 @@ impl Update {
 }
 
 /// The id that no route has.
-pub const NO_ROUTE: u64 = 0;
+pub(crate) const NO_ROUTE: u64 = 0;
 
 /// The kind of key that a name was found under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

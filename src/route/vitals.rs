@@ -72,7 +72,7 @@ impl Default for EjectRules {
 }
 
 /// Fewer failures than this in a window are chance, whatever part of it they are.
-pub const SHARE_FAILURES_MIN: u32 = 5;
+pub(super) const SHARE_FAILURES_MIN: u32 = 5;
 /// Failures and successes are set against each other for this long after the first failure.
 const WINDOW: Duration = Duration::from_secs(10);
 /// A trial that has told nothing after this long, because its client left, leaves room for another.

@@ -1,14 +1,15 @@
 //! Binds every address of the process, and waits a moment for one that somebody has just let go of.
 
+use std::error::Error;
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
 use crate::config::{Config, Listener as Wanted};
 use crate::control::Admin;
 use crate::core::Bound;
 use crate::protocol::Protocol;
 use crate::sys::{BindError, Holder, Listener};
-use std::error::Error;
-use std::io;
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 
 /// How long the start waits for addresses that are taken, all together. A process that was killed has
 /// ended for its parent some milliseconds before the kernel closes its rings, and its listeners with
@@ -28,7 +29,7 @@ pub(super) struct Ports {
 impl Ports {
     /// # Errors
     /// With cause and remedy, and with the holder of an address that is taken.
-    pub fn bind(config: &Config) -> Result<Ports, Box<dyn Error>> {
+    pub(super) fn bind(config: &Config) -> Result<Ports, Box<dyn Error>> {
         let deadline = Instant::now() + PATIENCE;
         let admin = config
             .admin

@@ -5,10 +5,11 @@
 //! once, by `httparse` with none of its leniencies. Where RFC 9112 lets a recipient choose, a head
 //! that two readers may read differently is refused.
 
+use std::ops::Range;
+
 use super::request_line::{RequestLine, parse_authority};
 use super::{Head, Refusal, Step};
 use crate::route::Host;
-use std::ops::Range;
 
 /// Most header lines looked at: browsers send about 20, the common servers stop between 100
 /// (Apache, HAProxy) and 2,000 (Node), and the array for these is 8 KiB of stack.

@@ -15,9 +15,10 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
-pub use ja4::{Ja4, ja4};
-pub use refusal::{Answer, Refusal};
-pub use tls::is_hello_alone;
+pub use ja4::ja4;
+pub(crate) use refusal::Answer;
+pub use refusal::Refusal;
+pub(crate) use tls::is_hello_alone;
 
 use crate::protocol::Protocol;
 use crate::route::Host;

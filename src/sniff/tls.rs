@@ -38,7 +38,7 @@ const HTTP_METHODS: [&[u8]; 9] = [
 
 /// Whether the bytes are records of a handshake and nothing else: what comes behind a ClientHello
 /// before the server has spoken is early data (RFC 8446 section 4.2.10), in records of another type.
-pub fn is_hello_alone(mut received: &[u8]) -> bool {
+pub(crate) fn is_hello_alone(mut received: &[u8]) -> bool {
     while let [kind, _, _, high, low, rest @ ..] = received {
         let length = usize::from(u16::from_be_bytes([*high, *low]));
         if *kind != RECORD_HANDSHAKE || rest.len() < length {

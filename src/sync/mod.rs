@@ -30,21 +30,21 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Runtime;
-use tokio::sync::Notify;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-
 pub use config::{RedisConfig, SyncConfig};
-pub use status::{Mode, RedisState, SyncStatus};
-pub use truth::Publish;
-
-use crate::route::Backend;
 use connection::Dialer;
 use fixed::Routes;
 use follow::Follower;
 use status::Shared;
+pub(crate) use status::SyncStatus;
+pub use status::{Mode, RedisState};
+use tokio::runtime::Runtime;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+pub(crate) use truth::Publish;
 use truth::Truth;
 use watch::Keeper;
+
+use crate::route::Backend;
 
 const THREAD_NAME: &str = "redis-sync";
 
@@ -79,7 +79,7 @@ struct Checked {
 ///
 /// # Errors
 /// `InvalidInput` with source, key or line, cause and remedy.
-pub fn check(config: &SyncConfig) -> io::Result<Vec<String>> {
+pub(crate) fn check(config: &SyncConfig) -> io::Result<Vec<String>> {
     let checked = checked(config)?;
     Ok(checked.routes.into_values().flatten().collect())
 }

@@ -21,7 +21,7 @@ use crate::route::{
 };
 
 /// Takes each new version of the table, on the sync thread.
-pub type Publish = Box<dyn FnMut(Arc<Update>) + Send>;
+pub(crate) type Publish = Box<dyn FnMut(Arc<Update>) + Send>;
 
 pub(super) struct Truth {
     pub(super) master: Master,

@@ -2,12 +2,11 @@
 //! cores let go, and decides at start that Redis has been waited for long enough.
 
 use std::cell::{Cell, RefCell};
-use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
+use std::{fs, io};
 
 use futures_util::FutureExt;
 use tokio::sync::Notify;

@@ -1,9 +1,10 @@
 //! A socket address in the form the kernel reads, owned, so that a connect under way in the ring
 //! never points into a caller's memory.
 
-use crate::route::Address;
 use std::io;
 use std::net::SocketAddr;
+
+use crate::route::Address;
 
 /// A kernel-ready socket address: IPv4, IPv6 or a unix path.
 #[derive(Debug, Clone)]

@@ -1,10 +1,10 @@
 //! Congestion control of single sockets (tcp(7), TCP_CONGESTION), where the system's choice suits the
 //! long way to clients and not the short one to backends.
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use std::fmt;
-use std::io;
 use std::os::fd::AsFd;
+use std::{fmt, io};
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Longest name of an algorithm with its NUL, in bytes (TCP_CA_NAME_MAX).
 const NAME_BYTES_MAX: usize = 16;

@@ -1,20 +1,21 @@
 //! An epoll that tells changes (epoll(7), EPOLLET): for the rare socket on which io_uring's poll
 //! would report again and again what nobody asked for.
 
-use super::check;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
+
+use super::check;
 
 /// Events taken in one call.
 const BATCH: usize = 64;
 
 /// The sockets are known by their descriptors, which whoever registers them keeps open.
 #[derive(Debug)]
-pub struct EdgePoll(Rc<OwnedFd>);
+pub(crate) struct EdgePoll(Rc<OwnedFd>);
 
 impl EdgePoll {
-    pub fn new() -> io::Result<EdgePoll> {
+    pub(crate) fn new() -> io::Result<EdgePoll> {
         // SAFETY: epoll_create1(2) takes no pointers.
         let returned = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         check(returned as libc::ssize_t)?;
@@ -23,13 +24,13 @@ impl EdgePoll {
     }
 
     /// Can be read while [`EdgePoll::take`] has something to give.
-    pub fn descriptor(&self) -> &Rc<OwnedFd> {
+    pub(crate) fn descriptor(&self) -> &Rc<OwnedFd> {
         &self.0
     }
 
     /// Begins to watch a descriptor for `events`, beside which POLLERR and POLLHUP always come, or
     /// changes what it is watched for. What holds already is told once.
-    pub fn watch(&self, descriptor: RawFd, events: u32, is_known: bool) -> io::Result<()> {
+    pub(crate) fn watch(&self, descriptor: RawFd, events: u32, is_known: bool) -> io::Result<()> {
         let operation = match is_known {
             true => libc::EPOLL_CTL_MOD,
             false => libc::EPOLL_CTL_ADD,
@@ -44,7 +45,7 @@ impl EdgePoll {
         check(returned as libc::ssize_t).map(drop)
     }
 
-    pub fn forget(&self, descriptor: RawFd) {
+    pub(crate) fn forget(&self, descriptor: RawFd) {
         let nothing = std::ptr::null_mut();
         // SAFETY: EPOLL_CTL_DEL ignores the event (epoll_ctl(2), since 2.6.9).
         let _ = unsafe {
@@ -53,7 +54,7 @@ impl EdgePoll {
     }
 
     /// Adds what has happened to `taken`, as descriptor and events. Whether there may be more.
-    pub fn take(&self, taken: &mut Vec<(RawFd, u32)>) -> bool {
+    pub(crate) fn take(&self, taken: &mut Vec<(RawFd, u32)>) -> bool {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; BATCH];
         // SAFETY: the kernel writes at most BATCH events to a live array of as many.
         let returned = unsafe {

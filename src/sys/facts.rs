@@ -1,10 +1,11 @@
 //! What the kernel does, as far as the code leans on it and no other test shows it. Each test
 //! stands behind an entry of `kernel-notes.md`.
 
-use super::*;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::Duration;
+
+use super::*;
 
 fn accepted_from_group() -> (Socket, TcpStream) {
     let listener = Listener::bind_group("127.0.0.1:0".parse().unwrap(), 1)

@@ -1,15 +1,14 @@
 //! Who has a port: for the message of a start that does not get it.
 
-use std::fmt;
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{fmt, fs};
 
 /// The state of a listening socket in `/proc/net/tcp` (TCP_LISTEN of the kernel's tcp_states.h).
 const LISTENING: &str = "0A";
 
 /// Whoever has a TCP port.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Holder {
+pub(crate) enum Holder {
     Process {
         pid: u32,
         program: String,
@@ -38,7 +37,7 @@ impl fmt::Display for Holder {
 
 impl Holder {
     /// Who has `address`, of its network namespace. Looks through all of `/proc`.
-    pub fn of(address: SocketAddr) -> Holder {
+    pub(crate) fn of(address: SocketAddr) -> Holder {
         let mut found = Vec::new();
         for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
             let text = fs::read_to_string(table).unwrap_or_default();
@@ -123,8 +122,9 @@ fn process_with(inode: u64) -> Option<Holder> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::net::TcpListener;
+
+    use super::*;
 
     #[test]
     fn rows_of_both_tables_are_understood() {

@@ -1,11 +1,12 @@
 //! The process's limits that stand in the way of many connections.
 
-use super::check;
 use std::io;
+
+use super::check;
 
 /// What the kernel limits per process (getrlimit(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Limited {
+pub(crate) enum Limited {
     /// Descriptors; RLIMIT_NOFILE.
     OpenFiles,
     /// Bytes that may be locked into memory; RLIMIT_MEMLOCK. Rings count against it before Linux
@@ -15,7 +16,7 @@ pub enum Limited {
 
 /// Raises the soft limit to the hard one, which needs no privilege, and before that the hard one to
 /// `hard_min` where it is lower and this process may (CAP_SYS_RESOURCE). Returns the limit in force.
-pub fn raise_limit(limited: Limited, hard_min: u64) -> io::Result<u64> {
+pub(crate) fn raise_limit(limited: Limited, hard_min: u64) -> io::Result<u64> {
     let resource = match limited {
         Limited::OpenFiles => libc::RLIMIT_NOFILE,
         Limited::LockedMemory => libc::RLIMIT_MEMLOCK,

@@ -1,13 +1,13 @@
 //! Listening sockets: one per core and address, all of one SO_REUSEPORT group, so that the
 //! kernel spreads connections and no core waits for another.
 
-use socket2::{Domain, Protocol, Socket, Type};
-use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
+use std::{fmt, io};
+
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::socket::{set_defer_accept, set_least_ttl};
 
@@ -22,26 +22,26 @@ const HIGHEST_TTL: i32 = 255;
 
 /// One bound socket, not yet listening, so that all can be bound before the first client is taken.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     socket: Socket,
     address: SocketAddr,
 }
 
 /// Why an address cannot be listened on.
 #[derive(Debug)]
-pub struct BindError {
+pub(crate) struct BindError {
     pub address: SocketAddr,
     pub cause: io::Error,
 }
 
 impl BindError {
     /// Whether somebody else has the address.
-    pub fn is_in_use(&self) -> bool {
+    pub(crate) fn is_in_use(&self) -> bool {
         self.cause.kind() == io::ErrorKind::AddrInUse
     }
 
     /// Whether the machine does not have the address family at all.
-    pub fn lacks_family(&self) -> bool {
+    pub(crate) fn lacks_family(&self) -> bool {
         matches!(
             self.cause.raw_os_error(),
             Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
@@ -78,7 +78,10 @@ impl Listener {
     /// Binds `count` sockets to one address. An address that any other process holds is refused:
     /// with SO_REUSEPORT alone a second instance would silently share the port. Port 0 is
     /// replaced by one free port for the whole group.
-    pub fn bind_group(address: SocketAddr, count: usize) -> Result<Vec<Listener>, BindError> {
+    pub(crate) fn bind_group(
+        address: SocketAddr,
+        count: usize,
+    ) -> Result<Vec<Listener>, BindError> {
         let failed = |cause| BindError { address, cause };
         // A bind without SO_REUSEPORT succeeds only while nobody listens there. The socket is
         // kept until the group stands, so that a port 0 once chosen stays ours.
@@ -104,7 +107,7 @@ impl Listener {
     }
 
     /// Whether a socket can be bound to the address, with any port: whether this machine has it.
-    pub fn try_address(address: SocketAddr) -> Result<(), BindError> {
+    pub(crate) fn try_address(address: SocketAddr) -> Result<(), BindError> {
         let failed = |cause| BindError { address, cause };
         let any_port = SocketAddr::new(address.ip(), 0);
         let socket = new_socket(address).map_err(failed)?;
@@ -112,20 +115,20 @@ impl Listener {
     }
 
     /// The bound address, with its real port.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Makes it take no more connections and leave its group, whoever else has the file. What is in its
     /// queue is reset.
-    pub fn shut(listener: &OwnedFd) {
+    pub(crate) fn shut(listener: &OwnedFd) {
         // One that does not listen any more is shut.
         let _ = socket2::SockRef::from(listener).shutdown(std::net::Shutdown::Both);
     }
 
     /// Starts to take connections. What accepted sockets inherit is set here once instead of per
     /// connection: TCP_NODELAY, and keep-alive probes after `keep_alive` of silence; zero: none.
-    pub fn listen(self, backlog: u32, keep_alive: Duration) -> io::Result<Rc<OwnedFd>> {
+    pub(crate) fn listen(self, backlog: u32, keep_alive: Duration) -> io::Result<Rc<OwnedFd>> {
         let socket = self.socket;
         socket.set_tcp_nodelay(true)?;
         if !keep_alive.is_zero() {
@@ -141,13 +144,13 @@ impl Listener {
     /// TTL of the listener, what completes a handshake does not. A client's SYN is retransmitted a
     /// second later, by when the group is closed. One that sends with the highest TTL of all from the
     /// same network is still heard.
-    pub fn stop_taking(listener: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    pub(crate) fn stop_taking(listener: &OwnedFd, address: SocketAddr) -> io::Result<()> {
         set_least_ttl(listener, address.is_ipv6(), HIGHEST_TTL)
     }
 
     /// Takes back what a connection inherited from a listener that has stopped taking. What came
     /// before and was dropped is retransmitted.
-    pub fn take_from_deaf(accepted: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    pub(crate) fn take_from_deaf(accepted: &OwnedFd, address: SocketAddr) -> io::Result<()> {
         set_least_ttl(accepted, address.is_ipv6(), 0)
     }
 }
@@ -169,9 +172,10 @@ fn new_socket(address: SocketAddr) -> io::Result<Socket> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};
+
+    use super::*;
 
     #[test]
     fn a_group_shares_one_port_and_a_second_group_is_refused() {

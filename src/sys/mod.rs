@@ -16,23 +16,23 @@ mod socket;
 mod source;
 mod wake;
 
-pub use address::SocketAddress;
-pub use congestion::Congestion;
-pub use epoll::EdgePoll;
-pub use holder::Holder;
-pub use limits::{Limited, raise_limit};
-pub use listener::{BindError, Listener};
-pub use own::own_addresses;
-pub use pipe::Pipe;
-pub use socket::Socket;
-pub use source::ForeignSource;
-pub use wake::{WakeReader, Waker, wake_pair};
-
 use std::io;
+
+pub(crate) use address::SocketAddress;
+pub(crate) use congestion::Congestion;
+pub(crate) use epoll::EdgePoll;
+pub(crate) use holder::Holder;
+pub(crate) use limits::{Limited, raise_limit};
+pub(crate) use listener::{BindError, Listener};
+pub(crate) use own::own_addresses;
+pub(crate) use pipe::Pipe;
+pub use socket::Socket;
+pub(crate) use source::ForeignSource;
+pub(crate) use wake::{WakeReader, Waker, wake_pair};
 
 /// Whether reading or writing is to be tried again when the socket is ready again. ENOBUFS and ENOMEM
 /// pass by themselves; readiness is reported again when they have.
-pub fn is_transient(error: &io::Error) -> bool {
+pub(crate) fn is_transient(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM)

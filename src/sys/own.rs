@@ -1,11 +1,10 @@
 //! The addresses of this machine.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::ptr;
+use std::{io, ptr};
 
 /// Every address of every interface at this moment, each once (getifaddrs(3)).
-pub fn own_addresses() -> io::Result<Vec<IpAddr>> {
+pub(crate) fn own_addresses() -> io::Result<Vec<IpAddr>> {
     let mut list: *mut libc::ifaddrs = ptr::null_mut();
     // SAFETY: the call writes one pointer to a live local.
     if unsafe { libc::getifaddrs(&mut list) } != 0 {

@@ -3,17 +3,19 @@
 //! The pipe counts what it holds. `WouldBlock` on filling an empty one always means the socket;
 //! with something inside it may be the pipe that is full, so it is drained before that is believed.
 
-use super::{Socket, check};
-use rustix::pipe::SpliceFlags;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use rustix::pipe::SpliceFlags;
+
+use super::{Socket, check};
 
 /// A pipe has this many bytes from the start (pipe(7)), unless it was made above the soft limit.
 const SIZE_ASKED_MIN: i32 = 64 * 1024;
 
 /// Both ends of one non-blocking pipe, and how many bytes are inside.
 #[derive(Debug)]
-pub struct Pipe {
+pub(crate) struct Pipe {
     read_end: OwnedFd,
     write_end: OwnedFd,
     held_bytes: usize,
@@ -24,7 +26,7 @@ impl Pipe {
     /// A pipe of `capacity_bytes`, or of a half, a quarter … as the kernel grants: growing fails for
     /// an unprivileged user beyond pipe-max-size or pipe-user-pages-soft (pipe(7)), and a pipe made
     /// above the soft limit has 8 KiB. The caller asks [`Pipe::capacity_bytes`].
-    pub fn new(capacity_bytes: usize) -> io::Result<Pipe> {
+    pub(crate) fn new(capacity_bytes: usize) -> io::Result<Pipe> {
         let mut ends = [0; 2];
         let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
         // SAFETY: the kernel writes two descriptors to a live array of two.
@@ -52,31 +54,31 @@ impl Pipe {
     }
 
     /// Bytes inside, spliced in and not yet out.
-    pub fn held_bytes(&self) -> usize {
+    pub(crate) fn held_bytes(&self) -> usize {
         self.held_bytes
     }
 
     /// Nominal size. What the pipe holds may be more: a page-sized slot can carry a larger fragment.
-    pub fn capacity_bytes(&self) -> usize {
+    pub(crate) fn capacity_bytes(&self) -> usize {
         self.capacity_bytes
     }
 
     /// Whether a fill of at most `bytes_max` that moved `bytes` has most likely emptied the socket, so
     /// that another would only be told that there is nothing. One of many small fragments may be
     /// taken for it, of which the pipe holds one in each page-sized slot.
-    pub fn is_short_fill(&self, bytes: usize, bytes_max: usize) -> bool {
+    pub(crate) fn is_short_fill(&self, bytes: usize, bytes_max: usize) -> bool {
         bytes < self.capacity_bytes.min(bytes_max) / 4
     }
 
     /// Moves up to `bytes_max` from the socket into the pipe; 0 is the end of stream.
-    pub fn fill_from(&mut self, socket: &Socket, bytes_max: usize) -> io::Result<usize> {
+    pub(crate) fn fill_from(&mut self, socket: &Socket, bytes_max: usize) -> io::Result<usize> {
         let moved = splice(socket, &self.write_end, bytes_max)?;
         self.held_bytes += moved;
         Ok(moved)
     }
 
     /// Moves what the socket takes of what the pipe holds.
-    pub fn drain_to(&mut self, socket: &Socket) -> io::Result<usize> {
+    pub(crate) fn drain_to(&mut self, socket: &Socket) -> io::Result<usize> {
         let moved = splice(&self.read_end, socket, self.held_bytes)?;
         self.held_bytes -= moved;
         Ok(moved)
@@ -94,9 +96,10 @@ fn splice(from: &impl AsFd, to: &impl AsFd, bytes_max: usize) -> io::Result<usiz
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
+
+    use super::*;
 
     /// Rather than the 64 KiB that a pipe has from the start.
     #[test]

@@ -2,14 +2,16 @@
 //! for readiness on the ring. A clone is the same descriptor; it is closed with the last clone,
 //! so an operation in the ring keeps the descriptor from being reused under it.
 
-use super::{Congestion, SocketAddress, check};
-use crate::config::KernelVersion;
-use rustix::net::{RecvFlags, SendFlags};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
+
+use rustix::net::{RecvFlags, SendFlags};
+
+use super::{Congestion, SocketAddress, check};
+use crate::config::KernelVersion;
 
 /// ip(7), Linux 6.3; not in libc.
 const IP_LOCAL_PORT_RANGE: i32 = 51;

@@ -1,10 +1,12 @@
 //! Connecting from an address that is not this machine's own. The port is left to connect(2), which
 //! finds one that is free towards that peer.
 
-use super::Socket;
-use socket2::SockRef;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+
+use socket2::SockRef;
+
+use super::Socket;
 
 /// A foreign address to connect from. What the peer sends back must be routed to this machine and
 /// be taken for its own; that is the operator's to arrange.

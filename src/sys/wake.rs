@@ -1,21 +1,22 @@
 //! Waking a core from another thread: an eventfd that the core's ring polls.
 
-use super::check;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::check;
+
 /// The side that other threads hold; a clone wakes the same core.
 #[derive(Debug, Clone)]
-pub struct Waker(Arc<OwnedFd>);
+pub(crate) struct Waker(Arc<OwnedFd>);
 
 /// The side that the core polls.
 #[derive(Debug)]
-pub struct WakeReader(OwnedFd);
+pub(crate) struct WakeReader(OwnedFd);
 
 /// A waker and what it wakes.
-pub fn wake_pair() -> io::Result<(Waker, WakeReader)> {
+pub(crate) fn wake_pair() -> io::Result<(Waker, WakeReader)> {
     // SAFETY: eventfd(2) takes no pointers.
     let returned = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
     check(returned as libc::ssize_t)?;
@@ -28,7 +29,7 @@ pub fn wake_pair() -> io::Result<(Waker, WakeReader)> {
 impl Waker {
     /// Makes the reader readable. The only way to fail is a counter at its limit, and then the
     /// reader is readable already.
-    pub fn wake(&self) {
+    pub(crate) fn wake(&self) {
         let one = 1u64;
         // SAFETY: the kernel reads 8 bytes of a live local (eventfd(2)).
         let _ = unsafe { libc::write(self.0.as_raw_fd(), (&raw const one).cast(), 8) };
@@ -37,14 +38,14 @@ impl Waker {
 
 impl WakeReader {
     /// Takes the pending wake-ups, so that the descriptor is unreadable until the next one.
-    pub fn take(descriptor: &OwnedFd) {
+    pub(crate) fn take(descriptor: &OwnedFd) {
         let mut count = 0u64;
         // SAFETY: the kernel writes 8 bytes to a live local (eventfd(2)).
         let _ = unsafe { libc::read(descriptor.as_raw_fd(), (&raw mut count).cast(), 8) };
     }
 
     /// The descriptor for the ring of the core that now owns it.
-    pub fn into_descriptor(self) -> Rc<OwnedFd> {
+    pub(crate) fn into_descriptor(self) -> Rc<OwnedFd> {
         Rc::new(self.0)
     }
 }

@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use pointsman::protocol::Protocol;
-use pointsman::route::{Host, Route, Table};
-use pointsman::sync::{self, RedisConfig, RedisState, SyncConfig, SyncHandle};
+use pointsman::internals::protocol::Protocol;
+use pointsman::internals::route::{Host, Route, Table};
+use pointsman::internals::sync::{self, RedisConfig, RedisState, SyncConfig, SyncHandle};
 
 use super::redis::RedisServer;
 

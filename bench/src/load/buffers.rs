@@ -1,7 +1,8 @@
 //! Reading and writing without waiting, each with the answers the loops tell apart.
 
-use mio::net::TcpStream;
 use std::io::{self, ErrorKind, Read, Write};
+
+use mio::net::TcpStream;
 
 /// What came of one read or write.
 #[derive(Debug)]

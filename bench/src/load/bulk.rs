@@ -6,13 +6,15 @@
 //! writes on loopback comes in larger ones. That the bytes arrive as they were sent is for the
 //! proxy's own tests.
 
-use super::buffers::Moved;
-use mio::net::TcpStream;
-use rustix::net::{RecvFlags, SendFlags};
-use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice, tee};
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
+
+use mio::net::TcpStream;
+use rustix::net::{RecvFlags, SendFlags};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice, tee};
+
+use super::buffers::Moved;
 
 /// Bytes that are sent again and again: as many as a pipe may have without privilege.
 const STOCK_BYTES: usize = 1024 * 1024;
@@ -106,8 +108,9 @@ fn moved(result: rustix::io::Result<usize>) -> Moved {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::io::Read;
+
+    use super::*;
 
     #[test]
     fn the_stock_never_ends_and_arrives_as_it_was_sent() {

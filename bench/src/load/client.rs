@@ -1,14 +1,16 @@
 //! One client: a connection (or one after the other) that asks and takes the answers.
 
-use super::buffers::{HeadEnd, Moved, read, write};
-use super::bulk::{Stock, discard};
-use super::plan::{Act, BODY_BYTES, Group, PIECE_BYTES, RECEIVE_BUFFER_BYTES, REPLY_BYTES};
-use mio::net::TcpStream;
-use mio::{Interest, Registry, Token};
-use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::buffers::{HeadEnd, Moved, read, write};
+use super::bulk::{Stock, discard};
+use super::plan::{Act, BODY_BYTES, Group, PIECE_BYTES, RECEIVE_BUFFER_BYTES, REPLY_BYTES};
 
 /// What a client wants next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,20 +9,20 @@ mod origin;
 mod plan;
 mod work;
 
-pub use plan::{Act, Group, REQUEST_BYTES, Service};
-pub use work::Tally;
+use std::collections::VecDeque;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use bulk::Stock;
 use client::Client;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 use origin::Answers;
+pub use plan::{Act, Group, REQUEST_BYTES, Service};
 use plan::{PIECE_BYTES, RECEIVE_BUFFER_BYTES, REPLY_BYTES};
 use socket2::SockRef;
-use std::collections::VecDeque;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::time::{Duration, Instant};
+pub use work::Tally;
 use work::{Crew, FAILURES_MAX, LISTENER_TOKENS, Work};
 
 /// Clients and origin, see the module.

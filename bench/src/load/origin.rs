@@ -1,14 +1,16 @@
 //! The origin behind the proxies: one connection's side of each [`Service`], and the backends of
 //! the seed's scenario that take their time.
 
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+
 use super::buffers::{HeadEnd, Moved, read, write};
 use super::bulk::{Stock, discard, send_before_more};
 use super::plan::{
     BODY_BYTES, PIECE_BYTES, REPLY_BYTES, REQUEST_BYTES, SEED_SERVICE_TIME, SEED_WORKERS, Service,
 };
-use mio::net::TcpStream;
-use std::collections::VecDeque;
-use std::time::{Duration, Instant};
 
 /// Length of a TLS record's header, in which the length of its content is the last two bytes.
 const RECORD_HEADER_BYTES: usize = 5;

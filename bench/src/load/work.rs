@@ -1,17 +1,19 @@
 //! The load's state and what each turn of the loop does to it: clients that go on, connections
 //! that are served, arrivals and answers that are due.
 
-use super::bulk::Stock;
-use super::client::{Client, Step as ClientStep};
-use super::origin::{Answers, Served, SlowBackend, Step as ServedStep};
-use super::plan::{Act, Group, Service};
-use hdrhistogram::Histogram;
-use mio::net::TcpListener;
-use mio::{Interest, Registry, Token};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use mio::net::TcpListener;
+use mio::{Interest, Registry, Token};
+
+use super::bulk::Stock;
+use super::client::{Client, Step as ClientStep};
+use super::origin::{Answers, Served, SlowBackend, Step as ServedStep};
+use super::plan::{Act, Group, Service};
 
 /// Connections that are opened at the same time while a window's connections are set up.
 const OPENING_MAX: usize = 128;

@@ -16,7 +16,7 @@ pub(in crate::config) struct Checker<'a> {
 }
 
 impl<'a> Checker<'a> {
-    pub fn new(typed: &'a Typed) -> Checker<'a> {
+    pub(crate) fn new(typed: &'a Typed) -> Checker<'a> {
         Checker {
             typed,
             faults: RefCell::new(typed.faults.clone()),
@@ -25,7 +25,7 @@ impl<'a> Checker<'a> {
     }
 
     /// What was made of the values, if nothing was wrong.
-    pub fn finish<T>(self, made: Result<T, ConfigError>) -> Result<T, ConfigErrors> {
+    pub(crate) fn finish<T>(self, made: Result<T, ConfigError>) -> Result<T, ConfigErrors> {
         let mut faults = self.faults.into_inner();
         match made {
             Ok(made) if faults.is_empty() => return Ok(made),
@@ -39,7 +39,7 @@ impl<'a> Checker<'a> {
     ///
     /// # Errors
     /// When the default itself is wrong, which a test rules out.
-    pub fn value<T>(
+    pub(crate) fn value<T>(
         &self,
         name: &'static str,
         parse: impl Fn(&str) -> Result<T, Fault>,
@@ -54,7 +54,7 @@ impl<'a> Checker<'a> {
     ///
     /// # Errors
     /// None; it is for the callers to look the same.
-    pub fn optional<T>(
+    pub(crate) fn optional<T>(
         &self,
         name: &'static str,
         parse: impl Fn(&str) -> Result<T, Fault>,
@@ -67,7 +67,7 @@ impl<'a> Checker<'a> {
     ///
     /// # Errors
     /// None; as with [`Checker::optional`].
-    pub fn all<T>(
+    pub(crate) fn all<T>(
         &self,
         name: &'static str,
         parse: impl Fn(&str) -> Result<T, Fault>,
@@ -83,7 +83,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Keeps what is wrong with an option, by itself or beside others.
-    pub fn note(&self, name: &'static str, fault: Fault) {
+    pub(crate) fn note(&self, name: &'static str, fault: Fault) {
         let error = match self.first(name) {
             Some(typed) => fault.of(listed(name), &typed.origin),
             None => fault.at(name),
@@ -98,18 +98,18 @@ impl<'a> Checker<'a> {
 
     /// At least one of some options has to be there, right or wrong. What a file says that cannot be
     /// read is not known.
-    pub fn require_one_of(&self, names: &[&str], fault: Fault) {
+    pub(crate) fn require_one_of(&self, names: &[&str], fault: Fault) {
         if !self.typed.lacks_file && !names.iter().any(|name| self.is_set(name)) {
             self.faults.borrow_mut().push(fault.at(names.join(", ")));
         }
     }
 
-    pub fn is_set(&self, name: &str) -> bool {
+    pub(crate) fn is_set(&self, name: &str) -> bool {
         self.typed.is_set(name)
     }
 
     /// Whether nothing was found to be wrong with these.
-    pub fn are_right(&self, names: &[&str]) -> bool {
+    pub(crate) fn are_right(&self, names: &[&str]) -> bool {
         !self.wrong.borrow().iter().any(|name| names.contains(name))
     }
 

@@ -1,6 +1,10 @@
 //! The heads that a response begins with: read, checked and written anew, interim ones (RFC 9110
 //! section 15.2) before the final one.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use super::{Carry, Down, Finish, HeldHead};
 use crate::exchange::body::{Moved, Mover};
 use crate::http::response::{FieldRoom, ResponseFault, ResponseHead};
@@ -11,9 +15,6 @@ use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::route::Reuse;
 use crate::sys::is_transient;
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 impl Carry<'_> {
     /// Reads response heads; `None`: the body has begun.

@@ -7,7 +7,7 @@ use crate::sniff::Refusal;
 
 /// How much of a chunked body goes on to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Chunks {
+pub(crate) enum Chunks {
     Whole,
     /// Their data alone.
     DataOnly,
@@ -27,7 +27,7 @@ impl Framing {
     ///
     /// # Errors
     /// As there.
-    pub fn mend(
+    pub(crate) fn mend(
         &mut self,
         bytes: &[u8],
         chunks: Chunks,
@@ -135,9 +135,10 @@ pub fn fuzz_mended(data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::Length;
     use super::*;
-    use proptest::prelude::*;
 
     fn mended(bytes: &[u8]) -> Result<(String, String, bool), Refusal> {
         let of = |chunks| -> Result<(String, bool), Refusal> {

@@ -1,9 +1,10 @@
 //! Which connections end, on tables that are published as the sync thread does it.
 
-use super::*;
-use crate::route::{HostOptions, Key, Layer, Master, Registry, RouteOptions, Seat};
 use std::sync::Arc;
 use std::time::Duration;
+
+use super::*;
+use crate::route::{HostOptions, Key, Layer, Master, Registry, RouteOptions, Seat};
 
 const SECOND: Duration = Duration::from_secs(1);
 

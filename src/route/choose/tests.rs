@@ -1,8 +1,9 @@
 //! The ways of choosing, held against what chance allows.
 
+use std::time::{Duration, Instant};
+
 use super::*;
 use crate::route::{HostOptions, Registry, RouteOptions, Seat};
-use std::time::{Duration, Instant};
 
 fn now() -> Moment {
     Moment::of(Instant::now())

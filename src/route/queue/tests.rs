@@ -1,10 +1,11 @@
 //! Who gets the place that becomes free, with time and wake-ups in the test's hands.
 
-use super::*;
-use crate::route::Member;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
 use std::task::Wake;
+
+use super::*;
+use crate::route::Member;
 
 fn backend(slot: u32) -> Arc<Backend> {
     let member = Member::parse(&format!("10.0.0.{slot}")).unwrap();

@@ -1,0 +1,38 @@
+//! What the tests, the fuzz targets and the benchmark of this repository look into. No interface for
+//! anybody else: it changes with the code.
+
+pub mod config {
+    pub use crate::config::KernelVersion;
+}
+
+pub mod http {
+    pub use crate::http::{fuzz_framing, fuzz_h2c, fuzz_mended, fuzz_request};
+}
+
+pub mod protocol {
+    pub use crate::protocol::Protocol;
+}
+
+pub mod proxy_protocol {
+    pub use crate::proxy_protocol::{
+        Addresses, Header, Notes, Reading, Subject, TlvKind, fuzz_header, read, write,
+    };
+}
+
+pub mod route {
+    pub use crate::route::{Host, ProxyVersion, Route, Table, fuzz_host};
+}
+
+pub mod sniff {
+    pub use crate::sniff::{Head, HeadLimits, Refusal, Sniff, Sniffer, fuzz_http, fuzz_tls, ja4};
+}
+
+pub mod sync {
+    pub use crate::sync::{
+        Mode, RedisConfig, RedisState, SyncConfig, SyncHandle, start, try_redis,
+    };
+}
+
+pub mod sys {
+    pub use crate::sys::Socket;
+}
