@@ -136,9 +136,10 @@ fn serve(mut stream: TcpStream, ends: &Sender<(&'static str, bool)>) {
 }
 
 fn open(proxy: &Proxy, case: &Case) -> (TcpStream, Option<JoinHandle<bool>>) {
-    let mut stream = client::connect(match case.tls {
-        true => proxy.https(),
-        false => proxy.http(),
+    let mut stream = client::connect(if case.tls {
+        proxy.https()
+    } else {
+        proxy.http()
     });
     stream.write_all(&case.request).expect("the proxy listens");
     let sender = case.uploads.then(|| stream_to(&stream));

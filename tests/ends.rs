@@ -476,9 +476,10 @@ fn run_cell(cell: Cell, place: &Place, proxy: &Proxy, steps: &Steps) -> Met {
 
 fn start(cells: &[(Cell, Place)], is_drain: bool) -> Proxy {
     let seconds = |span: Duration| format!("{}s", span.as_secs());
-    let (deadline, half_closed) = match is_drain {
-        true => (DEADLINE_IN_DRAIN, DEADLINE_IN_DRAIN),
-        false => (DEADLINE, HALF_CLOSED),
+    let (deadline, half_closed) = if is_drain {
+        (DEADLINE_IN_DRAIN, DEADLINE_IN_DRAIN)
+    } else {
+        (DEADLINE, HALF_CLOSED)
     };
     let deadline = seconds(deadline);
     let mut options = Options::new().drain(&seconds(DRAIN));

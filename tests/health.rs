@@ -166,9 +166,10 @@ fn moody(name: &str, is_sick: Arc<AtomicBool>) -> Backend {
         }
         let head = String::from_utf8_lossy(&head).into_owned();
         let asks = head.starts_with("GET /health HTTP/1.1\r\nHost: a.test\r\n");
-        let status = match asks && is_sick.load(Ordering::SeqCst) {
-            true => "503 Service Unavailable",
-            false => "200 OK",
+        let status = if asks && is_sick.load(Ordering::SeqCst) {
+            "503 Service Unavailable"
+        } else {
+            "200 OK"
         };
         let length = name.len();
         let answer = format!(

@@ -136,9 +136,10 @@ fn burst(run: &Run, mut wire: Wire, dice: &mut fastrand::Rng) -> Option<Wire> {
             }
         };
         // Small requests fit into the sockets; large ones are read while they are written.
-        match has_large {
-            true => _ = scope.spawn(send),
-            false => send(),
+        if has_large {
+            _ = scope.spawn(send);
+        } else {
+            send();
         }
         let goes_on = answers(run, &mut wire, &asks) && !finishes;
         if !goes_on {

@@ -456,11 +456,10 @@ fn a_tunnel_counts_wherever_a_request_does_until_it_ends() {
     let backend = backend::raw(|mut stream| {
         let mut head = [0; 1024];
         let read = stream.read(&mut head).unwrap_or(0);
-        let answer: &[u8] = match head[..read].starts_with(b"PRI") {
-            true => b"settings",
-            false => {
-                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"
-            }
+        let answer: &[u8] = if head[..read].starts_with(b"PRI") {
+            b"settings"
+        } else {
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"
         };
         let _ = stream.write_all(answer);
         let _ = stream.read_to_end(&mut Vec::new());

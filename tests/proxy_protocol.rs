@@ -203,9 +203,10 @@ fn header_and_head_are_one_segment_and_the_header_comes_once() {
             let stream = client::connect_from(V4, to);
             let own = stream.local_addr().expect("it is connected");
             let is_http = to == proxy.http();
-            let (first, rest) = match is_http {
-                true => requested(stream, bytes, &channel),
-                false => carried(stream, bytes, &channel),
+            let (first, rest) = if is_http {
+                requested(stream, bytes, &channel)
+            } else {
+                carried(stream, bytes, &channel)
             };
             let (header, behind) = split(&first);
             assert_eq!(behind, bytes);

@@ -22,9 +22,10 @@ fn staying() -> Backend {
     backend::raw(|mut stream| {
         let mut first = [0; 1024];
         let read = stream.read(&mut first).unwrap_or(0);
-        let answer: &[u8] = match first[..read].starts_with(b"GET ") {
-            true => b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\no",
-            false => b"o",
+        let answer: &[u8] = if first[..read].starts_with(b"GET ") {
+            b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\no"
+        } else {
+            b"o"
         };
         let _ = stream.write_all(answer);
         let _ = stream.read_to_end(&mut Vec::new());
@@ -42,9 +43,10 @@ fn start(member: &str, args: &[&str]) -> Proxy {
 /// A client that has said what it wants.
 fn open(proxy: &Proxy, is_tls: bool) -> TcpStream {
     let mut stream = client::connect(if is_tls { proxy.https() } else { proxy.http() });
-    let first = match is_tls {
-        true => Hello::named("a.test").record(),
-        false => client::request("a.test"),
+    let first = if is_tls {
+        Hello::named("a.test").record()
+    } else {
+        client::request("a.test")
     };
     stream.write_all(&first).expect("the proxy listens");
     stream
@@ -146,9 +148,10 @@ fn who_has_left_waits_no_longer_and_is_given_no_backend() {
         let departing: Vec<TcpStream> = (0..4).map(|_| open(&proxy, is_tls)).collect();
         wait_until("all wait", SOON, || queued(&proxy) == before + 4);
         for stream in departing {
-            match leaves_by_reset {
-                true => reset(stream),
-                false => drop(stream),
+            if leaves_by_reset {
+                reset(stream);
+            } else {
+                drop(stream);
             }
         }
         wait_until(&format!("all have gone: {what}"), SOON, || {

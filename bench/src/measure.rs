@@ -251,9 +251,10 @@ pub fn loaded(
         open(load, if idle { SETTLING } else { WARM_UP })?;
     }
 
-    let counter = match window.counts_calls {
-        true => Counter::attach(&tree(root)?)?,
-        false => None,
+    let counter = if window.counts_calls {
+        Counter::attach(&tree(root)?)?
+    } else {
+        None
     };
     let begin = Meters::read(&tree(root)?, window.processors)?;
     if fixed {

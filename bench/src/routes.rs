@@ -280,12 +280,13 @@ impl Redis {
         // Each answer to a member that is new is ":1\r\n".
         let mut answers = vec![0; 4 * routes.len()];
         self.stream.read_exact(&mut answers)?;
-        match answers.chunks(4).all(|answer| answer == b":1\r\n") {
-            true => Ok(()),
-            false => Err(io::Error::other(format!(
+        if answers.chunks(4).all(|answer| answer == b":1\r\n") {
+            Ok(())
+        } else {
+            Err(io::Error::other(format!(
                 "Redis answered {}",
                 String::from_utf8_lossy(&answers)
-            ))),
+            )))
         }
     }
 }

@@ -96,9 +96,10 @@ impl Limits {
     /// What goes into a pipe at most at a time; as much as there is room for, when the direction is
     /// `alone` on its core.
     pub(crate) fn piece_bytes(&self, alone: bool) -> usize {
-        match alone {
-            true => self.turn_bytes.max(self.pipe_bytes),
-            false => self.turn_bytes,
+        if alone {
+            self.turn_bytes.max(self.pipe_bytes)
+        } else {
+            self.turn_bytes
         }
     }
 }

@@ -177,9 +177,10 @@ fn chunked(body: &[u8], seed: u64) -> Vec<u8> {
         bytes.extend(b"\r\n");
         rest = behind;
     }
-    bytes.extend(match dice.bool() {
-        true => b"0\r\nX-Sum: 1\r\n\r\n".as_slice(),
-        false => b"0\r\n\r\n",
+    bytes.extend(if dice.bool() {
+        b"0\r\nX-Sum: 1\r\n\r\n".as_slice()
+    } else {
+        b"0\r\n\r\n"
     });
     bytes
 }
