@@ -1,5 +1,5 @@
 //! How connections end. Every connection ends in exactly one [`Outcome`]; each has a name that
-//! is the same in the log, in the metrics and in the README, and none lumps two causes together.
+//! is the same in the log, in the metrics and in the docs, and none lumps two causes together.
 
 use crate::protect::OverLimit;
 use crate::sniff::Refusal;
@@ -140,7 +140,7 @@ impl Outcome {
         }
     }
 
-    /// The name in log, metrics and README.
+    /// The name in log, metrics and docs.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Outcome::Relayed => "relayed",
@@ -328,11 +328,11 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_explains_every_outcome() {
-        let readme = include_str!("../README.md");
+    fn the_docs_explain_every_outcome() {
+        let page = include_str!("../docs/outcomes.md");
         for outcome in Outcome::all() {
             let row = format!("| `{}` | {} |", outcome.name(), outcome.explain());
-            assert!(readme.contains(&row), "README.md lacks the row\n{row}");
+            assert!(page.contains(&row), "docs/outcomes.md lacks the row\n{row}");
         }
     }
 }

@@ -14,9 +14,9 @@ use support::proxy::{Options, Proxy};
 use support::redis::RedisServer;
 use support::wait_until;
 
-const README: &str = include_str!("../README.md");
+const DOCS: &str = include_str!("../docs/client-address.md");
 
-/// What leads the backends' answers to the proxy's sockets, as the README has it.
+/// What leads the backends' answers to the proxy's sockets, as docs/client-address.md has it.
 const RECIPE: [&str; 5] = [
     "nft 'add table inet pointsman; \
      add chain inet pointsman replies { type filter hook prerouting priority mangle; }; \
@@ -96,7 +96,7 @@ fn the_backend_sees_the_clients_address_and_its_answers_come_back() {
         proxy.wait_for_outcome("tls", "backend_timeout", 1);
         for step in RECIPE {
             let as_ipv4 = step.replace(" -6", "").replace("::/0", "0.0.0.0/0");
-            assert!(README.contains(&as_ipv4), "{as_ipv4} is not in the README");
+            assert!(DOCS.contains(&as_ipv4), "{as_ipv4} is not in docs/client-address.md");
             line.proxy.run(step);
         }
         line.proxy.run("sysctl -qw net.ipv4.conf.all.rp_filter=1");

@@ -12,7 +12,7 @@ use support::nginx::Nginx;
 use support::proxy::{Options, Proxy};
 use support::wait_until;
 
-const README: &str = include_str!("../README.md");
+const DOCS: &str = include_str!("../docs/client-address.md");
 
 const SERVERS: [&str; 2] = ["127.0.0.1:443", "[::1]:443"];
 
@@ -42,8 +42,8 @@ fn prepare(machine: &Namespace, servers: &[&str]) {
     for step in missing {
         let is_usual = *servers == SERVERS;
         assert!(
-            !is_usual || README.contains(step),
-            "{step} is not in the README"
+            !is_usual || DOCS.contains(step),
+            "{step} is not in docs/client-address.md"
         );
         machine.run(step);
     }

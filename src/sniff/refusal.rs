@@ -29,7 +29,7 @@ macro_rules! refusals {
         impl Refusal {
             const ALL: [Refusal; [$($name),*].len()] = [$(Refusal::$variant),*];
 
-            /// The name in log, metrics and README.
+            /// The name in log, metrics and docs.
             pub fn name(self) -> &'static str {
                 match self {
                     $(Refusal::$variant => $name,)*
