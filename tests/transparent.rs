@@ -96,7 +96,10 @@ fn the_backend_sees_the_clients_address_and_its_answers_come_back() {
         proxy.wait_for_outcome("tls", "backend_timeout", 1);
         for step in RECIPE {
             let as_ipv4 = step.replace(" -6", "").replace("::/0", "0.0.0.0/0");
-            assert!(DOCS.contains(&as_ipv4), "{as_ipv4} is not in docs/client-address.md");
+            assert!(
+                DOCS.contains(&as_ipv4),
+                "{as_ipv4} is not in docs/client-address.md"
+            );
             line.proxy.run(step);
         }
         line.proxy.run("sysctl -qw net.ipv4.conf.all.rp_filter=1");
