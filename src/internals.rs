@@ -5,6 +5,10 @@ pub mod config {
     pub use crate::config::KernelVersion;
 }
 
+pub mod host {
+    pub use crate::host::{Host, fuzz_host};
+}
+
 pub mod http {
     pub use crate::http::{fuzz_framing, fuzz_h2c, fuzz_mended, fuzz_request};
 }
@@ -19,12 +23,16 @@ pub mod proxy_protocol {
     };
 }
 
+pub mod refusal {
+    pub use crate::refusal::Refusal;
+}
+
 pub mod route {
-    pub use crate::route::{Host, ProxyVersion, Route, Table, fuzz_host};
+    pub use crate::route::{ProxyVersion, Route, Table};
 }
 
 pub mod sniff {
-    pub use crate::sniff::{Head, HeadLimits, Refusal, Sniff, Sniffer, fuzz_http, fuzz_tls, ja4};
+    pub use crate::sniff::{Head, HeadLimits, Sniff, Sniffer, fuzz_http, fuzz_tls, ja4};
 }
 
 pub mod sync {

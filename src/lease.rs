@@ -12,9 +12,10 @@ use std::task::{Context, Poll, Waker};
 pub(crate) use book::Book;
 use book::{Entry, Subject};
 
+use crate::host::Host;
 use crate::local::Local;
 use crate::protocol::Protocol;
-use crate::route::{Host, Removal, Route, Update};
+use crate::route::{Removal, Route, Update};
 
 /// What a core knows about its leases.
 #[derive(Default)]

@@ -16,7 +16,7 @@
 //! | 3 threads | `run`, `check`, `preflight`, `demo`, `core`, `sync`, `health`, `control`, `log`, `command`, `internals` |
 //! | 2 connection | `conn`, `exchange`, `client`, `listen`, `dial`, `relay`, `lease`, `drain`, `local` |
 //! | 1 kernel | `ring`, `sys`: the only unsafe code |
-//! | 0 pure | `due`, `sniff`, `http`, `route`, `lookup`, `reply`, `metrics`, `outcome`, `protocol`, `proxy_protocol`, `protect`, `config` |
+//! | 0 pure | `due`, `host`, `refusal`, `sniff`, `http`, `route`, `lookup`, `reply`, `metrics`, `outcome`, `protocol`, `proxy_protocol`, `protect`, `config` |
 //!
 //! What it does not do: terminate TLS, look into bodies beyond their framing, or remember a client.
 
@@ -36,6 +36,7 @@ mod drain;
 mod due;
 mod exchange;
 mod health;
+mod host;
 mod http;
 #[doc(hidden)]
 pub mod internals;
@@ -50,6 +51,7 @@ mod preflight;
 mod protect;
 mod protocol;
 mod proxy_protocol;
+mod refusal;
 mod relay;
 mod reply;
 #[allow(unsafe_code)]

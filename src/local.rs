@@ -16,6 +16,7 @@ use crate::config::{HttpSettings, Limits, ProxySettings};
 use crate::conn::FailureLog;
 use crate::drain::Drain;
 use crate::exchange::IdlePool;
+use crate::host::Host;
 use crate::lease::Leases;
 use crate::lookup::LookupTable;
 use crate::metrics::{CoreMetrics, Counter};
@@ -24,7 +25,7 @@ use crate::protocol::Protocol;
 use crate::relay::PipePool;
 use crate::reply::HttpAnswers;
 use crate::ring::Ring;
-use crate::route::{Chooser, Host, Route, Table};
+use crate::route::{Chooser, Route, Table};
 use crate::sys::Congestion;
 
 /// Bytes of the buffer that all connections of a core copy through. It stays in the cache of the

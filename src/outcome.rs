@@ -2,7 +2,7 @@
 //! is the same in the log, in the metrics and in the docs, and none lumps two causes together.
 
 use crate::protect::OverLimit;
-use crate::sniff::Refusal;
+use crate::refusal::Refusal;
 
 /// The one way in which a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

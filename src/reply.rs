@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use crate::config::HttpSettings;
 use crate::http::rewrite::METHODS_ALLOWED;
 use crate::outcome::Outcome;
-use crate::sniff::Answer;
+use crate::refusal::Answer;
 
 /// Says in an answer how the connection ended.
 const OUTCOME_HEADER: &str = "Pointsman-Outcome";
@@ -261,7 +261,7 @@ mod tests {
 
     use super::*;
     use crate::protocol::Protocol;
-    use crate::sniff::Refusal;
+    use crate::refusal::Refusal;
 
     fn answer(protocol: Protocol, outcome: Outcome) -> Option<Vec<u8>> {
         match protocol {

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pointsman::internals::protocol::Protocol;
-use pointsman::internals::sniff::{Head, HeadLimits, Refusal, Sniff, Sniffer};
+use pointsman::internals::refusal::Refusal;
+use pointsman::internals::sniff::{Head, HeadLimits, Sniff, Sniffer};
 
 const LIMITS: HeadLimits = HeadLimits {
     hello_bytes_max: 65_536,

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use pointsman::internals::host::Host;
 use pointsman::internals::http::{fuzz_framing, fuzz_request};
 use pointsman::internals::protocol::Protocol;
 use pointsman::internals::proxy_protocol::fuzz_header;
-use pointsman::internals::route::Host;
 use pointsman::internals::sniff::{HeadLimits, Sniff, Sniffer, fuzz_http, fuzz_tls};
 
 const LIMITS: HeadLimits = HeadLimits {

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use pointsman::internals::host::Host;
 use pointsman::internals::protocol::Protocol;
-use pointsman::internals::route::Host;
 use pointsman::internals::sync::{self, Mode, RedisConfig, RedisState, SyncConfig};
 use support::dns::Dns;
 use support::port::free_port;

@@ -29,8 +29,10 @@ const IMPURE: [&str; 13] = [
 
 /// Modules and single files without socket, clock, environment and log. Of the configuration only
 /// the first stage reads: what is typed, in a file or in the environment.
-const PURE: [&str; 13] = [
+const PURE: [&str; 15] = [
     "src/due",
+    "src/host",
+    "src/refusal",
     "src/sniff",
     "src/http",
     "src/proxy_protocol",

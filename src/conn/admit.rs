@@ -4,13 +4,14 @@
 use std::net::IpAddr;
 
 use crate::client::Client;
+use crate::host::Host;
 use crate::local::Local;
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
 use crate::protect::{ClientLimits, Held, LetIn};
 use crate::protocol::Protocol;
 use crate::proxy_protocol::Subject;
-use crate::route::{Host, Route};
+use crate::route::Route;
 
 /// Before anything is read. For whom a sender in front speaks is not known yet: see [`introduced`].
 ///

@@ -2,10 +2,11 @@
 //! first byte. Header and head are one piece of memory, so that they leave in one segment.
 
 use crate::client::Client;
+use crate::host::Host;
 use crate::local::Local;
 use crate::outcome::Outcome;
 use crate::proxy_protocol::{self, Notes, Subject, TlvKind};
-use crate::route::{Host, ProxyVersion};
+use crate::route::ProxyVersion;
 use crate::sniff::{self, Head};
 
 /// Room for the header of a usual connection: IPv6 addresses, a name, an id and a fingerprint.

@@ -9,7 +9,8 @@ use crate::local::Local;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::proxy_protocol::{self, HEADER_BYTES_MAX, Reading, Subject};
-use crate::sniff::{Head, HeadLimits, Refusal, Sniff, Sniffer};
+use crate::refusal::Refusal;
+use crate::sniff::{Head, HeadLimits, Sniff, Sniffer};
 
 /// Reads until the head is complete. Gives back the head and every byte that the client sent, to be
 /// replayed; a PROXY header is not among them.

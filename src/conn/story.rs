@@ -4,10 +4,10 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::client::Client;
+use crate::host::Host;
 use crate::local::Local;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
-use crate::route::Host;
 use crate::sniff::Head;
 
 /// What the log says of a connection, gathered only when the log is that talkative.

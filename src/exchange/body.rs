@@ -11,9 +11,9 @@ use super::run::{LINE_BYTES, Run};
 use crate::http::{Chunks, Framing};
 use crate::local::Local;
 use crate::metrics::Counter;
+use crate::refusal::Refusal;
 use crate::relay::pace::{Mode, Pace};
 use crate::ring::{Turn, Wait, Waited};
-use crate::sniff::Refusal;
 use crate::sys::{Pipe, Socket, is_transient};
 
 /// How the moving of a body ended.

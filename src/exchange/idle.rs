@@ -23,10 +23,11 @@ use std::time::{Duration, Instant};
 use hashbrown::{DefaultHashBuilder, HashMap};
 
 use crate::dial::{Dialled, LiveBackend};
+use crate::host::Host;
 use crate::local::{IdleCount, Local};
 use crate::protocol::Protocol;
 use crate::ring::Operation;
-use crate::route::{Address, Backend, Chooser, Delivery, Host, Moment, Route};
+use crate::route::{Address, Backend, Chooser, Delivery, Moment, Route};
 use crate::sys::Socket;
 
 /// How often what is too old or was closed by its backend is looked for.

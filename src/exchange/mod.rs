@@ -44,9 +44,9 @@ use crate::metrics::Counter;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::proxy_protocol::begins_with_signature;
+use crate::refusal::Refusal;
 use crate::ring::Deadline;
 use crate::route::Backend;
-use crate::sniff::Refusal;
 use crate::sys::is_transient;
 
 /// What a connection remembers from one request to the next.

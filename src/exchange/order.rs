@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::Session;
 use crate::conn::{Story, admit};
+use crate::host::Host;
 use crate::http::request::FieldRoom;
 use crate::http::response::Asked;
 use crate::http::{Framing, Hop, Length, Reading, RequestHead, RequestReader, rewrite};
@@ -16,7 +17,7 @@ use crate::outcome::Outcome;
 use crate::protect::Held;
 use crate::protocol::Protocol;
 use crate::proxy_protocol::Subject;
-use crate::route::{Host, Route};
+use crate::route::Route;
 
 /// Room for what rewriting may add to a head: the forwarded fields, mostly.
 const ADDED_BYTES: usize = 256;

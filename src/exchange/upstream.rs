@@ -10,12 +10,13 @@ use crate::client::Client;
 use crate::conn::announce::announce;
 use crate::conn::{Story, failure};
 use crate::dial::{Round, dial};
+use crate::host::Host;
 use crate::local::Local;
 use crate::metrics::Stage;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::ring::Deadline;
-use crate::route::{Choice, Chooser, Chosen, Host, Moment, Reuse, Route};
+use crate::route::{Choice, Chooser, Chosen, Moment, Reuse, Route};
 use crate::sniff::Head;
 
 /// What goes to a backend that wants to be told of its client before the first request; `None`: it

@@ -13,7 +13,7 @@ pub(crate) use mend::Chunks;
 pub use mend::fuzz_mended;
 
 use super::fields::{NO_TRAILER_BYTES_MAX, is_no_trailer};
-use crate::sniff::Refusal;
+use crate::refusal::Refusal;
 use crate::sniff::http::is_token;
 
 /// Longest chunk extension in bytes. Nobody is known to use any; the common servers stop between

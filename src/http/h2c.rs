@@ -4,8 +4,8 @@
 
 use super::hpack::{self, Malformed, Name};
 use super::work;
-use crate::route::Host;
-use crate::sniff::Refusal;
+use crate::host::Host;
+use crate::refusal::Refusal;
 use crate::sniff::request_line::parse_authority;
 
 /// What every HTTP/2 client sends first (RFC 9113 section 3.4).

@@ -8,8 +8,8 @@ use super::Field;
 pub(crate) use super::fields::FieldRoom;
 use super::fields::{Known, LengthFault, Lengths, Options, binds_connection, tokens};
 use super::framing::Length;
-use crate::route::Host;
-use crate::sniff::Refusal;
+use crate::host::Host;
+use crate::refusal::Refusal;
 use crate::sniff::http::{Walk, host_of, parse_fields, trim_line_end};
 use crate::sniff::request_line::RequestLine;
 

@@ -6,7 +6,7 @@ use super::request::FieldRoom;
 use super::response::{self, Asked, ResponseFault, ResponseHead};
 use super::rewrite::{self, Persistence};
 use super::*;
-use crate::sniff::Refusal;
+use crate::refusal::Refusal;
 
 mod passing;
 mod responses;

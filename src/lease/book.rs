@@ -14,8 +14,9 @@ use std::time::Instant;
 use hashbrown::{HashMap, HashTable};
 use slab::Slab;
 
+use crate::host::Host;
 use crate::protocol::Protocol;
-use crate::route::{Host, NO_ROUTE, Place, Removal, Route, Table};
+use crate::route::{NO_ROUTE, Place, Removal, Route, Table};
 
 /// Look-ups in one step; estimated at some 200 ns each, not measured.
 pub(super) const LOOKUPS_PER_STEP: usize = 1000;

@@ -2,7 +2,7 @@
 //! hands in all that was received, and asks again with more.
 
 use super::{Header, v1, v2};
-use crate::sniff::Refusal;
+use crate::refusal::Refusal;
 
 /// The four answers to "is there a header in front of these bytes?".
 #[derive(Debug, Clone, PartialEq, Eq)]

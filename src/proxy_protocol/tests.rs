@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::sniff::Refusal;
+use crate::refusal::Refusal;
 
 fn addresses(source: &str, destination: &str) -> Addresses {
     Addresses::new(source.parse().unwrap(), destination.parse().unwrap())

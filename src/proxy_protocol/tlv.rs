@@ -1,6 +1,6 @@
 //! The type-length-value fields behind the addresses of version 2 (section 2.2).
 
-use crate::sniff::Refusal;
+use crate::refusal::Refusal;
 
 /// A field begins with its type and two bytes of length.
 pub(super) const TLV_HEADER_BYTES: usize = 3;

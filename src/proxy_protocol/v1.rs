@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use super::read::Step;
 use super::{Addresses, Header, Subject, Tlvs, V1_BYTES_MAX};
+use crate::refusal::Refusal;
 use crate::route::ProxyVersion;
-use crate::sniff::Refusal;
 
 pub(super) const SIGNATURE: [u8; 6] = *b"PROXY ";
 

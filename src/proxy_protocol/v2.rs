@@ -7,8 +7,8 @@ use super::tlv::{TLV_HEADER_BYTES, UNIQUE_ID_BYTES_MAX};
 use super::{
     Addresses, Header, Notes, Subject, TlvKind, Tlvs, V2_CONTENT_BYTES_MAX, WRITTEN_BYTES_MAX,
 };
+use crate::refusal::Refusal;
 use crate::route::ProxyVersion;
-use crate::sniff::Refusal;
 
 pub(super) const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::host_options::EntryError;
 use super::share::whole_number;
+use crate::host::Host;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -98,7 +99,7 @@ impl CheckOptions {
                 self.status = Some(good.ok_or_else(|| wrong(want))?);
             }
             "check-name" => {
-                let host = super::Host::from_operator(value);
+                let host = Host::from_operator(value);
                 let host =
                     host.map_err(|_| wrong("a host name, as in check-name=www.example.com"))?;
                 self.name = Some(host.as_str().into());

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::host::{Host, HostError};
+use crate::host::{Host, HostError};
 use crate::protocol::Protocol;
 
 /// The place of a route in the table.

@@ -7,9 +7,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::host::{Host, HostError};
 use super::member_options::{self, Delivery, OptionError, Source};
 use super::share::Share;
+use crate::host::{Host, HostError};
 
 /// Longest member in bytes. The longest sensible one is a name of 253 bytes with a port and every
 /// option once; the rest is room for options to come.

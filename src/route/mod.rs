@@ -5,7 +5,6 @@ mod backend;
 mod check_state;
 mod choose;
 mod health_check;
-mod host;
 mod host_options;
 mod key;
 mod master;
@@ -23,10 +22,6 @@ pub(crate) use backend::{Address, Backend};
 pub(crate) use check_state::{AskedAs, CheckState};
 pub(crate) use choose::{Balance, Choice, Chooser, Chosen, Wish, client_number};
 pub(crate) use health_check::CheckKind;
-pub use host::Host;
-pub(crate) use host::HostError;
-#[doc(hidden)]
-pub use host::fuzz_host;
 pub(crate) use host_options::{
     ClientFinished, HostOptions, Removal, Reuse, as_option, check_entry, option_entry,
 };

@@ -8,13 +8,13 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::backend::Backend;
 use super::check_state::CheckState;
-use super::host::Host;
 use super::host_options::{HostOptions, Removal, Reuse};
 use super::key::Key;
 use super::master::Layer;
 use super::member_options::ProxyVersion;
 use super::shard::{Kind, SHARDS, Shard, hash, shard_of};
 use super::share::{Seat, Share};
+use crate::host::Host;
 use crate::protocol::Protocol;
 
 /// A set of backends, interned by [`Registry`](super::Registry). Empty only when every member of

@@ -5,8 +5,9 @@
 
 use std::fmt::Write;
 
-use super::{Head, Refusal};
-use crate::route::{Host, HostError};
+use super::Head;
+use crate::host::{Host, HostError};
+use crate::refusal::Refusal;
 
 /// That of SSL 3.0, the first whose hellos look like this.
 const VERSION_MIN: u16 = 0x0300;

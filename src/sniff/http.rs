@@ -8,8 +8,9 @@
 use std::ops::Range;
 
 use super::request_line::{RequestLine, parse_authority};
-use super::{Head, Refusal, Step};
-use crate::route::Host;
+use super::{Head, Step};
+use crate::host::Host;
+use crate::refusal::Refusal;
 
 /// Most header lines looked at: browsers send about 20, the common servers stop between 100
 /// (Apache, HAProxy) and 2,000 (Node), and the array for these is 8 KiB of stack.

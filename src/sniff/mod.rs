@@ -8,7 +8,6 @@
 mod hello;
 pub(crate) mod http;
 mod ja4;
-mod refusal;
 pub(crate) mod request_line;
 mod tls;
 
@@ -16,12 +15,11 @@ mod tls;
 mod tests;
 
 pub use ja4::ja4;
-pub(crate) use refusal::Answer;
-pub use refusal::Refusal;
 pub(crate) use tls::is_hello_alone;
 
+use crate::host::Host;
 use crate::protocol::Protocol;
-use crate::route::Host;
+use crate::refusal::Refusal;
 
 /// The three answers to "which name do these bytes carry?".
 #[derive(Debug, Clone, PartialEq, Eq)]

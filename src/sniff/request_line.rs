@@ -1,8 +1,8 @@
 //! The first line of a request (RFC 9112 section 3) and the authority, which stands both in it and
 //! in the Host field.
 
-use super::Refusal;
-use crate::route::{Host, HostError};
+use crate::host::{Host, HostError};
+use crate::refusal::Refusal;
 
 /// What the request line says.
 #[derive(Debug, PartialEq, Eq)]

@@ -8,8 +8,9 @@
 
 use std::borrow::Cow;
 
+use super::Step;
 use super::hello::parse_hello;
-use super::{Refusal, Step};
+use crate::refusal::Refusal;
 
 /// Type of a handshake record (RFC 8446 section 5.1).
 const RECORD_HANDSHAKE: u8 = 22;

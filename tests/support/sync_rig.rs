@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use pointsman::internals::host::Host;
 use pointsman::internals::protocol::Protocol;
-use pointsman::internals::route::{Host, Route, Table};
+use pointsman::internals::route::{Route, Table};
 use pointsman::internals::sync::{self, RedisConfig, RedisState, SyncConfig, SyncHandle};
 
 use super::redis::RedisServer;

@@ -3,7 +3,7 @@
 //! in a request. For a client of HTTP/1.0 the lines are left out and the data goes on alone.
 
 use super::{CHUNK_EXTENSION_BYTES_MAX, Framing, Line, Place};
-use crate::sniff::Refusal;
+use crate::refusal::Refusal;
 
 /// How much of a chunked body goes on to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,9 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::host::Host;
 use crate::protocol::Protocol;
 use crate::route::shard::SHARDS;
-use crate::route::{Host, HostOptions, Registry, RouteOptions};
+use crate::route::{HostOptions, Registry, RouteOptions};
 
 /// What the table is held against: two maps and the order of lookup, written down naively.
 #[derive(Default)]

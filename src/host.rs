@@ -7,7 +7,7 @@ use std::hash::{Hash, Hasher};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Longest name in bytes, without the trailing dot (RFC 1035 section 2.3.4: 255 on the wire).
-pub(super) const HOST_BYTES_MAX: usize = 253;
+const HOST_BYTES_MAX: usize = 253;
 
 /// Longest label in bytes (RFC 1035 section 2.3.4).
 const LABEL_BYTES_MAX: usize = 63;
