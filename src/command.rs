@@ -10,7 +10,7 @@ use crate::control::SignalEvents;
 use crate::demo::Demo;
 use crate::log::{Log, failure_line, print_line};
 use crate::protocol::Protocol;
-use crate::{check, run};
+use crate::{preflight, run};
 
 /// Something other than the configuration is in the way of the start.
 const CANNOT_START: u8 = 1;
@@ -57,9 +57,9 @@ fn start() -> Result<ExitCode, Box<dyn Error>> {
                         settings.level = LogLevel::Warn;
                     }
                     let _log = Log::start(settings)?;
-                    check::check(&config)
+                    preflight::report(&config)
                 }
-                Err(error) => check::Report::of_refused(&error),
+                Err(error) => preflight::Report::of_refused(&error),
             };
             print_out(&report.to_string())?;
             Ok(ExitCode::from(report.exit_code()))

@@ -13,7 +13,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 3 threads | `run`, `check`, `preflight`, `demo`, `core`, `sync`, `health`, `control`, `log`, `command`, `internals` |
+//! | 3 threads | `run`, `preflight`, `demo`, `core`, `cores`, `sync`, `health`, `admin`, `control`, `log`, `command`, `internals` |
 //! | 2 connection | `conn`, `exchange`, `client`, `listen`, `dial`, `relay`, `lease`, `drain`, `local` |
 //! | 1 kernel | `ring`, `sys`: the only unsafe code |
 //! | 0 pure | `due`, `host`, `refusal`, `sniff`, `http`, `route`, `lookup`, `reply`, `metrics`, `outcome`, `protocol`, `proxy_protocol`, `protect`, `config` |
@@ -23,13 +23,14 @@
 #![deny(unsafe_code)]
 #![warn(unreachable_pub)]
 
-mod check;
+mod admin;
 mod client;
 mod command;
 mod config;
 mod conn;
 mod control;
 mod core;
+mod cores;
 mod demo;
 mod dial;
 mod drain;

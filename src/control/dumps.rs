@@ -9,9 +9,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::timeout;
 
-use super::ANSWER_TIMEOUT;
-use super::collector::{Collector, OwnedDump};
 use super::latency_dir::LatencyDir;
+use crate::cores::{ANSWER_TIMEOUT, Collector, OwnedDump};
 use crate::metrics::{Dump, write_table};
 
 /// A dump takes milliseconds. One that takes this long is said to hang, once.

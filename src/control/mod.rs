@@ -3,31 +3,17 @@
 //! blocks: it waits for sockets and answers in tasks, each with a deadline, and files are written
 //! on threads that it leaves behind when they hang.
 
-mod admin;
-mod backend_pages;
-mod client_page;
-mod collector;
-mod cores;
-#[cfg(test)]
-mod double;
 mod dumps;
 mod latency_dir;
-mod own_host;
-mod pages;
 mod signals;
 mod stop;
-mod sync_pages;
 
-use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-pub(crate) use admin::Admin;
-use collector::Collector;
-pub(crate) use cores::Cores;
 use dumps::Dumps;
 pub(crate) use latency_dir::LatencyDir;
 use signals::Event;
@@ -37,13 +23,9 @@ use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
 use tokio::task::{LocalSet, spawn_local};
 
+use crate::admin::{Admin, ProcessState, Reports};
 use crate::core::Mailbox;
-use crate::route::Backend;
-use crate::sync::SyncStatus;
-
-/// How long a core may take to answer. A healthy one answers within its turn; the rest are named
-/// in the dump and caught up with later.
-const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
+use crate::cores::Cores;
 
 /// What the control thread needs from the rest of the process.
 pub(crate) struct Control {
@@ -55,38 +37,6 @@ pub(crate) struct Control {
     /// Called on SIGHUP; must not wait.
     pub reload: Box<dyn Fn() + Send>,
     pub reports: Reports,
-}
-
-/// Answers that the admin endpoint gets from other threads; none may wait for long.
-pub(crate) struct Reports {
-    /// How the sync thread stands.
-    pub sync: Box<dyn Fn() -> SyncStatus + Send + Sync>,
-    /// The backends of the table.
-    pub backends: Box<dyn Fn() -> Vec<Arc<Backend>> + Send + Sync>,
-    /// Whether the cores keep what a look-up asks for.
-    pub lookup: bool,
-    /// Log lines that nobody read in time.
-    pub dropped_lines: Box<dyn Fn() -> u64 + Send + Sync>,
-}
-
-/// What the tasks of the control thread share.
-struct Shared {
-    cores: watch::Receiver<Arc<dyn Cores>>,
-    collector: Collector,
-    draining: Cell<bool>,
-    reports: Reports,
-}
-
-impl Shared {
-    /// None before clients are served.
-    fn cores(&self) -> Arc<dyn Cores> {
-        self.cores.borrow().clone()
-    }
-
-    /// Whether every core has its first routing table and accepts.
-    fn is_serving(&self) -> bool {
-        !self.cores.borrow().numbers().is_empty()
-    }
 }
 
 /// The running control thread.
@@ -135,21 +85,16 @@ impl Control {
         mut cores: watch::Receiver<Arc<dyn Cores>>,
         mut events: Receiver<Event>,
     ) -> Ended {
-        let shared = Rc::new(Shared {
-            collector: Collector::start(cores.clone()),
-            cores: cores.clone(),
-            draining: Cell::new(false),
-            reports: self.reports,
-        });
+        let process = Rc::new(ProcessState::new(cores.clone(), self.reports));
         if let Some(admin) = self.admin {
-            spawn_local(admin.serve(shared.clone()));
+            spawn_local(admin.serve(process.clone()));
         }
         if cores.changed().await.is_err() {
             // The start failed, and the process is about to end.
             return Ended::default();
         }
-        let dumps = Dumps::start(shared.collector.clone(), self.latency_dir);
-        let mut stop = stop::Stop::new(&shared, self.drain);
+        let dumps = Dumps::start(process.collector.clone(), self.latency_dir);
+        let mut stop = stop::Stop::new(&process, self.drain);
         let ended = loop {
             match events.recv().await {
                 Some(Event::Dump) => dumps.request(),

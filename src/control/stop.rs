@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
-use super::cores::statuses;
 use super::signals::Event;
-use super::{ANSWER_TIMEOUT, Shared};
+use crate::admin::ProcessState;
+use crate::cores::{ANSWER_TIMEOUT, statuses};
 use crate::metrics::{CoreMetrics, Counter};
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
@@ -49,7 +49,7 @@ impl Ended {
 
 /// The end of one process.
 pub(super) struct Stop<'a> {
-    shared: &'a Shared,
+    process: &'a ProcessState,
     drain: Duration,
 }
 
@@ -61,16 +61,16 @@ struct Look {
 }
 
 impl<'a> Stop<'a> {
-    pub(super) fn new(shared: &'a Shared, drain: Duration) -> Stop<'a> {
-        Stop { shared, drain }
+    pub(super) fn new(process: &'a ProcessState, drain: Duration) -> Stop<'a> {
+        Stop { process, drain }
     }
 
     /// Stops accepting, waits for open connections until the deadline or a second signal, cuts
     /// what is left. `dump` is called for SIGUSR1 meanwhile.
     pub(super) async fn drain(&mut self, events: &mut Receiver<Event>, dump: impl Fn()) -> Ended {
         let deadline = Instant::now() + self.drain;
-        self.shared.draining.set(true);
-        let cores = self.shared.cores();
+        self.process.draining.set(true);
+        let cores = self.process.cores();
         for core in cores.numbers() {
             cores.drain(core);
         }
@@ -118,8 +118,8 @@ impl<'a> Stop<'a> {
             cause,
             "a core failed; the process ends, start it again"
         );
-        self.shared.draining.set(true);
-        let cores = self.shared.cores();
+        self.process.draining.set(true);
+        let cores = self.process.cores();
         for core in cores.numbers() {
             cores.drain(core);
         }
@@ -144,7 +144,7 @@ impl<'a> Stop<'a> {
 
     /// Ends the cores and says how it went. `live` connections are about to be cut.
     async fn end(&self, open: u64, live: u64) -> Ended {
-        let collector = &self.shared.collector;
+        let collector = &self.process.collector;
         let complete = collector.cut(CUT_TIMEOUT).await;
         // Some may have finished since the last look, so the cores' own count is the true one,
         // unless one of them no longer answers.
@@ -173,7 +173,7 @@ impl<'a> Stop<'a> {
     }
 
     async fn look(&self) -> Look {
-        let cores = self.shared.cores();
+        let cores = self.process.cores();
         let answers = statuses(&*cores, ANSWER_TIMEOUT).await;
         let idle = answers.iter().all(|core| !core.listening && core.live == 0);
         Look {

@@ -10,9 +10,10 @@ use std::time::Instant;
 
 use tokio::sync::mpsc::Sender;
 
-use super::double::CoreThreads;
 use super::*;
-use crate::sync::RedisState;
+use crate::cores::ANSWER_TIMEOUT;
+use crate::cores::double::CoreThreads;
+use crate::sync::{RedisState, SyncStatus};
 
 /// Far longer than anything here takes, so that only a hang runs into it.
 const SOON: Duration = Duration::from_secs(20);

@@ -5,8 +5,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use crate::admin::Admin;
 use crate::config::{Config, Listener as Wanted};
-use crate::control::Admin;
 use crate::core::Bound;
 use crate::protocol::Protocol;
 use crate::sys::{BindError, Holder, Listener};

@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::Item;
 use super::machine::Proc;
+use super::report::Item;
 use super::routing::{AnswerPath, Answers, Family, Marking, Routing};
 use crate::protocol::Protocol;
 use crate::route::{Member, MemberAddress, Nat46Prefix, Source};
@@ -196,7 +196,7 @@ fn unseen(name: &'static str, error: &str) -> Item {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::Verdict;
+    use crate::preflight::report::Verdict;
 
     const RULES: &str = r#"[{"priority":0,"src":"all","table":"local"},
         {"priority":1,"src":"127.0.0.0","srclen":8,"iif":"lo","table":"123"},

@@ -1,4 +1,4 @@
-//! Real threads in the place of cores, for the tests of this module: they count what they are told
+//! Real threads in the place of cores, for the tests of what asks them: they count what they are told
 //! to and answer as cores do.
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, unbounded};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::cores::Cores;
+use super::ask::Cores;
 use crate::core::{CoreStatus, Dumped};
 use crate::lookup::Found;
 use crate::metrics::{CoreMetrics, Counter, Stage};
@@ -30,13 +30,13 @@ struct Thread {
     stalled: Arc<AtomicBool>,
 }
 
-pub(super) struct CoreThreads {
+pub(crate) struct CoreThreads {
     threads: Mutex<BTreeMap<usize, Thread>>,
     numbers: Vec<usize>,
 }
 
 impl CoreThreads {
-    pub(super) fn start(numbers: &[usize]) -> Arc<CoreThreads> {
+    pub(crate) fn start(numbers: &[usize]) -> Arc<CoreThreads> {
         let threads = numbers.iter().map(|core| {
             let (jobs, received) = unbounded::<Job>();
             let stalled = Arc::new(AtomicBool::new(false));
@@ -69,7 +69,7 @@ impl CoreThreads {
     }
 
     /// Connections are accepted, and each connects to a backend in 5 ms.
-    pub(super) fn accept(&self, core: usize, connections: usize) {
+    pub(crate) fn accept(&self, core: usize, connections: usize) {
         self.run(core, move |state| {
             state.live += connections;
             state.metrics.count(Counter::Accepted, connections as u64);
@@ -81,18 +81,18 @@ impl CoreThreads {
     }
 
     /// Connections end as they should.
-    pub(super) fn finish(&self, core: usize, connections: usize) {
+    pub(crate) fn finish(&self, core: usize, connections: usize) {
         self.run(core, move |state| state.end(connections, Outcome::Relayed));
     }
 
     /// The core answers nothing until it is no longer stalled.
-    pub(super) fn stall(&self, core: usize, stalled: bool) {
+    pub(crate) fn stall(&self, core: usize, stalled: bool) {
         let threads = self.threads.lock().unwrap();
         threads[&core].stalled.store(stalled, Ordering::Release);
     }
 
     /// The core answers nothing any more.
-    pub(super) fn kill(&self, core: usize) {
+    pub(crate) fn kill(&self, core: usize) {
         self.threads.lock().unwrap().remove(&core);
     }
 }

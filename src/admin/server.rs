@@ -20,9 +20,10 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
-use super::Shared;
 use super::own_host::{NotOurs, OwnHost};
-use super::pages::{Page, page};
+use super::page::Page;
+use super::pages::page;
+use super::process::ProcessState;
 
 /// From accept to the end of the request's head. A browser opens connections ahead and says nothing.
 const HEAD_DEADLINE: Duration = Duration::from_secs(2);
@@ -98,7 +99,7 @@ impl Admin {
     }
 
     /// Serves for as long as the runtime lives.
-    pub(super) async fn serve(self, shared: Rc<Shared>) {
+    pub(crate) async fn serve(self, process: Rc<ProcessState>) {
         let listener = match tokio::net::TcpListener::from_std(self.listener) {
             Ok(listener) => listener,
             Err(error) => {
@@ -112,7 +113,7 @@ impl Admin {
             let place = places.clone().acquire_owned().await;
             match listener.accept().await {
                 Ok((client, _)) => {
-                    let answer = answer(shared.clone(), rules.clone(), client);
+                    let answer = answer(process.clone(), rules.clone(), client);
                     spawn_local(async move {
                         let _place = place;
                         // A client that left or is too slow is no event.
@@ -128,12 +129,12 @@ impl Admin {
     }
 }
 
-async fn answer(shared: Rc<Shared>, rules: Rc<Rules>, client: TcpStream) -> io::Result<()> {
+async fn answer(process: Rc<ProcessState>, rules: Rc<Rules>, client: TcpStream) -> io::Result<()> {
     let own = client.local_addr()?.ip();
     let service = service_fn(|request| {
-        let (shared, rules) = (shared.clone(), rules.clone());
+        let (process, rules) = (process.clone(), rules.clone());
         Box::pin(async move {
-            let page = respond(&shared, &rules, own, &request).await;
+            let page = respond(&process, &rules, own, &request).await;
             Ok::<_, Infallible>(response(page))
         })
     });
@@ -167,7 +168,7 @@ async fn read_to_end(client: &mut TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-async fn respond<B>(shared: &Shared, rules: &Rules, own: IpAddr, request: &Request<B>) -> Page {
+async fn respond<B>(process: &ProcessState, rules: &Rules, own: IpAddr, request: &Request<B>) -> Page {
     match rules.own_host.check(request, own) {
         Ok(()) => {}
         Err(NotOurs::Unclear) => {
@@ -180,8 +181,8 @@ async fn respond<B>(shared: &Shared, rules: &Rules, own: IpAddr, request: &Reque
     }
     let uri = request.uri();
     match *request.method() {
-        Method::GET | Method::HEAD => page(shared, uri.path(), uri.query().unwrap_or("")).await,
-        Method::POST if rules.faults => panic_page(shared, uri.path()),
+        Method::GET | Method::HEAD => page(process, uri.path(), uri.query().unwrap_or("")).await,
+        Method::POST if rules.faults => panic_page(process, uri.path()),
         _ => Page::text(
             "405 Method Not Allowed",
             "Only GET and HEAD are answered.\n",
@@ -190,10 +191,10 @@ async fn respond<B>(shared: &Shared, rules: &Rules, own: IpAddr, request: &Reque
 }
 
 /// Makes the core in `/debug/panic/CORE` panic.
-fn panic_page(shared: &Shared, path: &str) -> Page {
+fn panic_page(process: &ProcessState, path: &str) -> Page {
     let number = path.strip_prefix("/debug/panic/");
     let number = number.and_then(|number| number.parse().ok());
-    let cores = shared.cores();
+    let cores = process.cores();
     match number.filter(|core| cores.numbers().contains(core)) {
         Some(core) => {
             cores.panic(core);

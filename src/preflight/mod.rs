@@ -2,131 +2,25 @@
 //! line per item with cause and remedy. Reads, asks and tries; changes nothing, and takes no port.
 
 mod machine;
+mod report;
+mod requirements;
 mod routing;
 mod source;
 mod trials;
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 
 use machine::Proc;
+use report::{Item, Verdict};
+pub(crate) use report::Report;
+pub(crate) use requirements::{congestion, try_descriptors, try_threads};
 use routing::{Routing, Run};
 use source::Wanted;
 
-use crate::config::{Config, ConfigErrors, KernelVersion, Refused};
-use crate::preflight;
+use crate::config::{Config, KernelVersion, Refused};
 use crate::sync::SyncConfig;
 use crate::sys::{BindError, Listener};
-
-/// How one item came out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    Ok,
-    /// Runs, but not as well as it could or not for long.
-    Warn,
-    /// Does not run here.
-    Fail,
-    /// Does not run anywhere: the configuration is wrong.
-    Refused,
-}
-
-/// One line of the report.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Item {
-    pub name: &'static str,
-    pub verdict: Verdict,
-    /// What was found.
-    pub found: String,
-    /// What to do; empty when all is well.
-    pub remedy: String,
-}
-
-impl Item {
-    fn ok(name: &'static str, found: impl Into<String>) -> Item {
-        Item {
-            name,
-            verdict: Verdict::Ok,
-            found: found.into(),
-            remedy: String::new(),
-        }
-    }
-
-    fn warn(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Item {
-        Item {
-            verdict: Verdict::Warn,
-            remedy: remedy.into(),
-            ..Item::ok(name, found)
-        }
-    }
-
-    fn refused(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Item {
-        Item {
-            verdict: Verdict::Refused,
-            ..Item::fail(name, found, remedy)
-        }
-    }
-
-    fn fail(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Item {
-        Item {
-            verdict: Verdict::Fail,
-            remedy: remedy.into(),
-            ..Item::ok(name, found)
-        }
-    }
-}
-
-impl fmt::Display for Item {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = match self.verdict {
-            Verdict::Ok => "ok",
-            Verdict::Warn => "warn",
-            Verdict::Fail | Verdict::Refused => "FAIL",
-        };
-        write!(out, "{verdict:<5} {:<14} {}", self.name, self.found)?;
-        if !self.remedy.is_empty() {
-            write!(out, "; {}", self.remedy)?;
-        }
-        Ok(())
-    }
-}
-
-/// All items. Prints one per line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Report {
-    pub items: Vec<Item>,
-}
-
-impl Report {
-    /// The report about a configuration that never came to be.
-    pub(crate) fn of_refused(errors: &ConfigErrors) -> Report {
-        let items = errors.iter().map(|error| {
-            let found = format!("{}: {}", error.place, error.problem);
-            Item::refused("configuration", found, error.remedy.clone())
-        });
-        Report {
-            items: items.collect(),
-        }
-    }
-
-    /// As that of a start: 2 when the configuration is wrong, 1 when something else is in the way.
-    pub(crate) fn exit_code(&self) -> u8 {
-        let is = |verdict| self.items.iter().any(|item| item.verdict == verdict);
-        match () {
-            () if is(Verdict::Refused) => 2,
-            () if is(Verdict::Fail) => 1,
-            () => 0,
-        }
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.items
-            .iter()
-            .try_for_each(|item| writeln!(out, "{item}"))
-    }
-}
 
 /// What is tried out. `Ok` says what was found, `Err` cause and remedy in one text. Those that read
 /// routes note which foreign sources the routes want.
@@ -140,20 +34,20 @@ struct Trials<'a> {
 }
 
 /// Checks everything; takes up to ten seconds when Redis does not answer.
-pub(crate) fn check(config: &Config) -> Report {
+pub(crate) fn report(config: &Config) -> Report {
     let trials = Trials {
         ring: &trials::ring,
         redis: &trials::redis,
         routes: &trials::routes,
         address: &Listener::try_address,
-        threads: &preflight::try_threads,
+        threads: &try_threads,
         run: &trials::run,
     };
-    check_below(Path::new("/"), config, &trials)
+    report_below(Path::new("/"), config, &trials)
 }
 
 /// `root` is where `/proc` is, so that tests can show another machine.
-fn check_below(root: &Path, config: &Config, trials: &Trials<'_>) -> Report {
+fn report_below(root: &Path, config: &Config, trials: &Trials<'_>) -> Report {
     let machine = Proc::new(root);
     let mut items = vec![
         Item::ok(
@@ -179,7 +73,7 @@ fn check_below(root: &Path, config: &Config, trials: &Trials<'_>) -> Report {
         machine.local_ports(config),
         addresses(config, trials.address),
     ];
-    if let Err(Refused(error)) = preflight::congestion(&config.backend_congestion) {
+    if let Err(Refused(error)) = congestion(&config.backend_congestion) {
         items.push(Item::refused("congestion", error, ""));
     }
     if let Some(path) = &config.latency_dir {

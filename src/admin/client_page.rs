@@ -4,21 +4,21 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use super::cores::ask_all;
-use super::pages::Page;
-use super::{ANSWER_TIMEOUT, Shared};
+use super::page::Page;
+use super::process::ProcessState;
+use crate::cores::{ANSWER_TIMEOUT, ask_all};
 use crate::lookup::{Found, select};
 
 /// The page for the part of the request behind the question mark.
-pub(super) async fn page(shared: &Shared, query: &str) -> Page {
-    if !shared.reports.lookup {
+pub(super) async fn page(process: &ProcessState, query: &str) -> Page {
+    if !process.reports.lookup {
         return refusal("404 Not Found", "look-ups are off; start with --lookup yes");
     }
     let (source, to) = match parse(query) {
         Ok(question) => question,
         Err(error) => return refusal("400 Bad Request", &error),
     };
-    let mut found = ask(shared, source).await;
+    let mut found = ask(process, source).await;
     found.retain(|found| to.is_none_or(|to| found.ends.backend == to));
     match select(found) {
         Ok(one) => json_page("200 OK", &connection(&one)),
@@ -61,8 +61,8 @@ fn parse(query: &str) -> Result<(SocketAddr, Option<SocketAddr>), String> {
 }
 
 /// A core that does not answer in time has nothing to say.
-async fn ask(shared: &Shared, source: SocketAddr) -> Vec<Found> {
-    let cores = shared.cores();
+async fn ask(process: &ProcessState, source: SocketAddr) -> Vec<Found> {
+    let cores = process.cores();
     let ask = |core, reply| cores.lookup(core, source, reply);
     let answers = ask_all(&*cores, ANSWER_TIMEOUT, ask).await;
     answers.into_iter().flatten().collect()

@@ -11,6 +11,10 @@ use crate::core::{Command, CoreStatus, Dumped, Mailbox};
 use crate::lookup::Found;
 use crate::metrics::CoreMetrics;
 
+/// How long a core may take to answer. A healthy one answers within its turn; the rest are named
+/// in the dump and caught up with later.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// The running cores, by number. Every request is sent and not waited for; an answer comes through
 /// the channel, or never when the core has died. Requests to one core are served in order.
 pub(crate) trait Cores: Send + Sync {
@@ -64,7 +68,7 @@ impl Cores for Vec<Mailbox> {
 }
 
 /// Asks every core at once by `ask`; what those say that do not answer within `timeout` is missing.
-pub(super) async fn ask_all<T>(
+pub(crate) async fn ask_all<T>(
     cores: &dyn Cores,
     timeout: Duration,
     ask: impl Fn(usize, UnboundedSender<T>),
@@ -84,7 +88,7 @@ pub(super) async fn ask_all<T>(
 }
 
 /// How the cores stand, by their numbers.
-pub(super) async fn statuses(cores: &dyn Cores, timeout: Duration) -> Vec<CoreStatus> {
+pub(crate) async fn statuses(cores: &dyn Cores, timeout: Duration) -> Vec<CoreStatus> {
     let ask = |core, reply| cores.status(core, reply);
     let mut statuses = ask_all(cores, timeout, ask).await;
     statuses.sort_by_key(|status: &CoreStatus| status.core);

@@ -4,49 +4,34 @@ use std::fmt::{self, Write as _};
 
 use serde_json::json;
 
-use super::cores::statuses;
-use super::{ANSWER_TIMEOUT, Shared, backend_pages, client_page, sync_pages};
+use super::page::Page;
+use super::process::ProcessState;
+use super::{backend_pages, client_page, sync_pages};
 use crate::core::CoreStatus;
+use crate::cores::{ANSWER_TIMEOUT, statuses};
 use crate::metrics::write_prometheus;
 
-/// One answer.
-pub(super) struct Page {
-    pub status: &'static str,
-    pub content_type: &'static str,
-    pub body: String,
-}
-
-impl Page {
-    pub(super) fn text(status: &'static str, body: impl Into<String>) -> Page {
-        Page {
-            status,
-            content_type: "text/plain; charset=utf-8",
-            body: body.into(),
-        }
-    }
-}
-
 /// The page at `path`. Only one page has a query.
-pub(super) async fn page(shared: &Shared, path: &str, query: &str) -> Page {
+pub(super) async fn page(process: &ProcessState, path: &str, query: &str) -> Page {
     match path {
         "/metrics" => Page {
             status: "200 OK",
             // The version is part of the Prometheus text format's content type.
             content_type: "text/plain; version=0.0.4; charset=utf-8",
-            body: metrics(shared).await.expect("a String takes everything"),
+            body: metrics(process).await.expect("a String takes everything"),
         },
         "/status" => Page {
             status: "200 OK",
             content_type: "application/json",
-            body: format!("{:#}\n", status(shared).await),
+            body: format!("{:#}\n", status(process).await),
         },
         "/backends" => Page {
             status: "200 OK",
             content_type: "application/json",
-            body: format!("{:#}\n", backend_pages::json(&(shared.reports.backends)())),
+            body: format!("{:#}\n", backend_pages::json(&(process.reports.backends)())),
         },
-        "/ready" => ready(shared),
-        "/client" => client_page::page(shared, query).await,
+        "/ready" => ready(process),
+        "/client" => client_page::page(process, query).await,
         _ => Page::text(
             "404 Not Found",
             "There are /metrics, /status, /backends, /ready and /client.\n",
@@ -54,19 +39,19 @@ pub(super) async fn page(shared: &Shared, path: &str, query: &str) -> Page {
     }
 }
 
-fn ready(shared: &Shared) -> Page {
+fn ready(process: &ProcessState) -> Page {
     const AWAY: &str = "503 Service Unavailable";
-    if shared.draining.get() {
+    if process.draining.get() {
         Page::text(AWAY, "stopping\n")
-    } else if shared.is_serving() {
+    } else if process.is_serving() {
         Page::text("200 OK", "ready\n")
     } else {
         Page::text(AWAY, "waiting for the first routing table\n")
     }
 }
 
-async fn status(shared: &Shared) -> serde_json::Value {
-    let all = shared.cores();
+async fn status(process: &ProcessState) -> serde_json::Value {
+    let all = process.cores();
     let cores = statuses(&*all, ANSWER_TIMEOUT).await;
     let answered = |core: &usize| cores.iter().any(|status| status.core == *core);
     let mut silent = all.numbers();
@@ -74,14 +59,14 @@ async fn status(shared: &Shared) -> serde_json::Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
-        "uptime_s": shared.collector.uptime().as_secs(),
-        "ready": shared.is_serving(),
-        "draining": shared.draining.get(),
+        "uptime_s": process.collector.uptime().as_secs(),
+        "ready": process.is_serving(),
+        "draining": process.draining.get(),
         "cores": cores.iter().map(core).collect::<Vec<_>>(),
         "cores_without_answer": silent,
-        "backends": backend_pages::summary(&(shared.reports.backends)()),
-        "sync": sync_pages::json(&(shared.reports.sync)()),
-        "log_lines_dropped": (shared.reports.dropped_lines)(),
+        "backends": backend_pages::summary(&(process.reports.backends)()),
+        "sync": sync_pages::json(&(process.reports.sync)()),
+        "log_lines_dropped": (process.reports.dropped_lines)(),
     })
 }
 
@@ -99,9 +84,9 @@ fn core(status: &CoreStatus) -> serde_json::Value {
     })
 }
 
-async fn metrics(shared: &Shared) -> Result<String, fmt::Error> {
+async fn metrics(process: &ProcessState) -> Result<String, fmt::Error> {
     let mut out = String::new();
-    let collector = &shared.collector;
+    let collector = &process.collector;
     collector.collect(ANSWER_TIMEOUT).await;
     collector.with_total(|total| write_prometheus(&mut out, total))?;
     writeln!(
@@ -116,11 +101,11 @@ async fn metrics(shared: &Shared) -> Result<String, fmt::Error> {
         "# HELP pointsman_log_lines_dropped_total Log lines that nobody read in time.\n\
          # TYPE pointsman_log_lines_dropped_total counter\n\
          pointsman_log_lines_dropped_total {}",
-        (shared.reports.dropped_lines)()
+        (process.reports.dropped_lines)()
     )?;
-    sync_pages::write_prometheus(&mut out, &(shared.reports.sync)())?;
-    backend_pages::write_prometheus(&mut out, &(shared.reports.backends)())?;
-    gauges(&mut out, &statuses(&*shared.cores(), ANSWER_TIMEOUT).await)?;
+    sync_pages::write_prometheus(&mut out, &(process.reports.sync)())?;
+    backend_pages::write_prometheus(&mut out, &(process.reports.backends)())?;
+    gauges(&mut out, &statuses(&*process.cores(), ANSWER_TIMEOUT).await)?;
     Ok(out)
 }
 

@@ -13,13 +13,13 @@ use tokio::sync::{Notify, watch};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
-use super::cores::Cores;
+use super::ask::Cores;
 use crate::core::Dumped;
 use crate::metrics::{CoreMetrics, Dump};
 
 /// Sums over all cores. A clone is the same collector; it belongs to one thread.
 #[derive(Clone)]
-pub(super) struct Collector(Rc<Inner>);
+pub(crate) struct Collector(Rc<Inner>);
 
 struct Inner {
     sums: RefCell<Sums>,
@@ -56,7 +56,7 @@ struct Asked {
 type Wanted = Vec<(usize, u64)>;
 
 /// What one dump has in hand, on whatever thread writes it.
-pub(super) struct OwnedDump {
+pub(crate) struct OwnedDump {
     sequence: u64,
     started: SystemTime,
     taken: Instant,
@@ -69,7 +69,7 @@ pub(super) struct OwnedDump {
 }
 
 impl OwnedDump {
-    pub(super) fn as_dump(&self) -> Dump<'_> {
+    pub(crate) fn as_dump(&self) -> Dump<'_> {
         Dump {
             sequence: self.sequence,
             started: self.started,
@@ -86,7 +86,7 @@ impl OwnedDump {
 impl Collector {
     /// Nothing collected yet; the spans count from now. To be called where local tasks can be
     /// spawned: one of them takes in the answers.
-    pub(super) fn start(cores: watch::Receiver<Arc<dyn Cores>>) -> Collector {
+    pub(crate) fn start(cores: watch::Receiver<Arc<dyn Cores>>) -> Collector {
         let (reply, answers) = unbounded_channel();
         let now = Instant::now();
         let collector = Collector(Rc::new(Inner {
@@ -117,14 +117,14 @@ impl Collector {
 
     /// Takes over everything that the cores recorded before this call. Returns the cores that did
     /// not answer within `patience`; what they hold is collected the next time.
-    pub(super) async fn collect(&self, patience: Duration) -> Vec<usize> {
+    pub(crate) async fn collect(&self, patience: Duration) -> Vec<usize> {
         let wanted = self.0.sums.borrow_mut().ask_all();
         self.wait_for(wanted, patience).await
     }
 
     /// Ends every core and takes over what they recorded to their end. Returns whether all of them
     /// answered within `patience`. Later collections find nothing more.
-    pub(super) async fn cut(&self, patience: Duration) -> bool {
+    pub(crate) async fn cut(&self, patience: Duration) -> bool {
         let wanted = self.0.sums.borrow_mut().cut_all();
         self.wait_for(wanted, patience).await.is_empty()
     }
@@ -145,24 +145,24 @@ impl Collector {
     }
 
     /// Everything since the start, as of the last collection.
-    pub(super) fn with_total<T>(&self, read: impl FnOnce(&CoreMetrics) -> T) -> T {
+    pub(crate) fn with_total<T>(&self, read: impl FnOnce(&CoreMetrics) -> T) -> T {
         read(&self.0.sums.borrow().total)
     }
 
     /// Time since the start.
-    pub(super) fn uptime(&self) -> Duration {
+    pub(crate) fn uptime(&self) -> Duration {
         self.0.sums.borrow().started.1.elapsed()
     }
 
     /// Collects and gives out what a dump has. A new interval begins; [`Collector::dump_failed`]
     /// takes that back.
-    pub(super) async fn begin_dump(&self, patience: Duration) -> OwnedDump {
+    pub(crate) async fn begin_dump(&self, patience: Duration) -> OwnedDump {
         let missing = self.collect(patience).await;
         self.0.sums.borrow_mut().begin_dump(missing)
     }
 
     /// The dump was not written: what it had is in the next one, so that a full disk loses nothing.
-    pub(super) fn dump_failed(&self, dump: &OwnedDump) {
+    pub(crate) fn dump_failed(&self, dump: &OwnedDump) {
         let mut sums = self.0.sums.borrow_mut();
         sums.interval.add(&dump.interval);
         sums.sequence = dump.sequence - 1;
@@ -256,7 +256,7 @@ mod tests {
     use tokio::task::LocalSet;
 
     use super::*;
-    use crate::control::double::CoreThreads;
+    use crate::cores::double::CoreThreads;
     use crate::metrics::{Counter, Stage};
     use crate::protocol::Protocol;
 

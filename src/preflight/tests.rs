@@ -75,7 +75,7 @@ fn item(report: &Report, name: &str) -> Item {
 fn on_a_good_machine_all_is_well() {
     let root = machine();
     let config = config(&["--redis", "redis://u:hush@h", "--routes", "/r"]);
-    let report = check_below(root.path(), &config, &FINE);
+    let report = report_below(root.path(), &config, &FINE);
     assert!(
         report.items.iter().all(|item| item.verdict == Verdict::Ok),
         "{report}"
@@ -140,7 +140,7 @@ fn each_shortcoming_is_found_and_has_a_remedy() {
     ] {
         let root = machine();
         set(&root, path, text);
-        let report = check_below(root.path(), &config(arguments), &FINE);
+        let report = report_below(root.path(), &config(arguments), &FINE);
         let item = item(&report, name);
         assert_eq!(item.verdict, verdict, "{path} {arguments:?}\n{report}");
         assert!(item.to_string().contains("; "), "{report}");
@@ -166,7 +166,7 @@ fn directories_are_looked_at() {
         ("snapshot", &below_file, Warn, 0),
     ] {
         let arguments = [&format!("--{option}"), path.to_str().unwrap()];
-        let report = check_below(root.path(), &config(&arguments), &FINE);
+        let report = report_below(root.path(), &config(&arguments), &FINE);
         assert_eq!(item(&report, option).verdict, verdict, "{path:?}\n{report}");
         assert_eq!(report.exit_code(), code, "{report}");
     }
@@ -187,7 +187,7 @@ fn an_address_that_the_machine_lacks_is_fatal_unless_it_is_the_other_half() {
         ..FINE
     };
     let verdict = |arguments: &[&str]| {
-        let report = check_below(root.path(), &config(arguments), &no_v6);
+        let report = report_below(root.path(), &config(arguments), &no_v6);
         (item(&report, "addresses").verdict, report.exit_code())
     };
     assert_eq!(verdict(&[]), (Verdict::Warn, 0));
@@ -205,7 +205,7 @@ fn what_root_may_do_is_no_shortcoming() {
     );
     set(&root, "sys/fs/pipe-user-pages-soft", "16384");
     set(&root, "self/limits", &LIMITS.replace("524288 ", "65536 "));
-    let report = check_below(root.path(), &config(&["--http", ":80"]), &FINE);
+    let report = report_below(root.path(), &config(&["--http", ":80"]), &FINE);
     assert!(
         report.items.iter().all(|item| item.verdict == Verdict::Ok),
         "{report}"
@@ -221,7 +221,7 @@ fn a_reserved_port_is_safe() {
         "sys/net/ipv4/ip_local_reserved_ports",
         "80,8000-9000",
     );
-    let report = check_below(root.path(), &config(&[]), &FINE);
+    let report = report_below(root.path(), &config(&[]), &FINE);
     assert_eq!(item(&report, "local ports").verdict, Verdict::Ok);
 }
 
@@ -234,7 +234,7 @@ fn trials_that_fail_say_why() {
         ..FINE
     };
     let with_route = config(&["--redis", "redis://h"]);
-    let report = check_below(root.path(), &with_route, &trials);
+    let report = report_below(root.path(), &with_route, &trials);
     assert_eq!(report.exit_code(), 1);
     assert!(
         report
@@ -244,14 +244,14 @@ fn trials_that_fail_say_why() {
     assert_eq!(item(&report, "redis").verdict, Verdict::Warn);
     let mut only_redis = with_route;
     only_redis.sync.static_routes.clear();
-    let report = check_below(root.path(), &only_redis, &trials);
+    let report = report_below(root.path(), &only_redis, &trials);
     assert_eq!(item(&report, "redis").verdict, Verdict::Fail);
     let trials = Trials {
         routes: &|_, _| Err(String::from("f:3: no members; add one")),
         threads: &|_| Err(String::from("none left; raise the limit")),
         ..FINE
     };
-    let report = check_below(root.path(), &config(&[]), &trials);
+    let report = report_below(root.path(), &config(&[]), &trials);
     assert_eq!(item(&report, "threads").verdict, Verdict::Fail);
     assert_eq!(item(&report, "routes").verdict, Verdict::Refused);
     assert_eq!(report.exit_code(), 2, "the configuration comes first");
@@ -259,7 +259,7 @@ fn trials_that_fail_say_why() {
 
 #[test]
 fn this_machine_can_be_looked_at() {
-    let report = check(&config(&[]));
+    let report = super::report(&config(&[]));
     assert_eq!(item(&report, "kernel").verdict, Verdict::Ok, "{report}");
 }
 

@@ -3,10 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Item;
+use super::report::Item;
+use super::requirements;
 use crate::config::{Config, KernelVersion};
 use crate::core::LOCKED_MEMORY_PER_CORE_BYTES;
-use crate::preflight;
 
 /// The oldest kernel whose io_uring has what the ring needs.
 const KERNEL_MIN: KernelVersion = KernelVersion::new(5, 8);
@@ -136,7 +136,7 @@ impl Proc {
         let Some((_, hard)) = self.limit("Max open files") else {
             return unknown(NAME, "self/limits");
         };
-        if let Err(error) = preflight::try_descriptors(config, hard) {
+        if let Err(error) = requirements::try_descriptors(config, hard) {
             return Item::fail(NAME, error, "");
         }
         let found = format!(

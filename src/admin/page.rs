@@ -1,0 +1,18 @@
+//! One answer of the admin endpoint, before it is HTTP.
+
+/// One answer.
+pub(super) struct Page {
+    pub status: &'static str,
+    pub content_type: &'static str,
+    pub body: String,
+}
+
+impl Page {
+    pub(super) fn text(status: &'static str, body: impl Into<String>) -> Page {
+        Page {
+            status,
+            content_type: "text/plain; charset=utf-8",
+            body: body.into(),
+        }
+    }
+}
