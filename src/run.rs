@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use ports::Ports;
 
-use crate::config::{Config, Limits, Machine, Refused};
 use crate::admin::{Admin, Reports};
+use crate::config::{Config, Limits, Machine, Refused};
 use crate::control::{Control, CoreReporter, Ended, LatencyDir, SignalEvents};
 use crate::core::{self, Bound, Command, CoreConfig, LOCKED_MEMORY_PER_CORE_BYTES, Mailbox};
 use crate::local::Room;

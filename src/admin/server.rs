@@ -168,7 +168,12 @@ async fn read_to_end(client: &mut TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-async fn respond<B>(process: &ProcessState, rules: &Rules, own: IpAddr, request: &Request<B>) -> Page {
+async fn respond<B>(
+    process: &ProcessState,
+    rules: &Rules,
+    own: IpAddr,
+    request: &Request<B>,
+) -> Page {
     match rules.own_host.check(request, own) {
         Ok(()) => {}
         Err(NotOurs::Unclear) => {

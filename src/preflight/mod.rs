@@ -12,8 +12,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use machine::Proc;
-use report::{Item, Verdict};
 pub(crate) use report::Report;
+use report::{Item, Verdict};
 pub(crate) use requirements::{congestion, try_descriptors, try_threads};
 use routing::{Routing, Run};
 use source::Wanted;

@@ -37,7 +37,11 @@ impl Item {
         }
     }
 
-    pub(super) fn warn(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Item {
+    pub(super) fn warn(
+        name: &'static str,
+        found: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Item {
         Item {
             verdict: Verdict::Warn,
             remedy: remedy.into(),
@@ -45,14 +49,22 @@ impl Item {
         }
     }
 
-    pub(super) fn refused(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Item {
+    pub(super) fn refused(
+        name: &'static str,
+        found: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Item {
         Item {
             verdict: Verdict::Refused,
             ..Item::fail(name, found, remedy)
         }
     }
 
-    pub(super) fn fail(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Item {
+    pub(super) fn fail(
+        name: &'static str,
+        found: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Item {
         Item {
             verdict: Verdict::Fail,
             remedy: remedy.into(),
