@@ -28,7 +28,7 @@ use crate::config::{HttpSettings, Limits, ProxySettings};
 use crate::listen::Listening;
 use crate::local::{Local, Room};
 use crate::protocol::Protocol;
-use crate::reply::HttpAnswers;
+use crate::reply::ErrorResponses;
 use crate::ring::{Features, Ring, RingError};
 use crate::route::{Balance, Chooser, Table};
 use crate::sys::{Congestion, Listener, Socket, WakeReader, wake_pair};
@@ -53,7 +53,7 @@ const CONNECTIONS_SET_ASIDE_MAX: usize = 1 << 20;
 pub(crate) struct CoreConfig {
     pub limits: Limits,
     pub http: Arc<HttpSettings>,
-    pub answers: Arc<HttpAnswers>,
+    pub answers: Arc<ErrorResponses>,
     pub balance: Balance,
     pub proxy: ProxySettings,
     pub features: Features,

@@ -23,7 +23,7 @@ use crate::metrics::{CoreMetrics, Counter};
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::relay::PipePool;
-use crate::reply::HttpAnswers;
+use crate::reply::ErrorResponses;
 use crate::ring::Ring;
 use crate::route::{Chooser, Route, Table};
 use crate::sys::Congestion;
@@ -46,7 +46,7 @@ pub(crate) struct Local {
     /// Where messages are put together that are sent at once.
     pub scratch: RefCell<Vec<u8>>,
     pub http: Arc<HttpSettings>,
-    pub answers: Arc<HttpAnswers>,
+    pub answers: Arc<ErrorResponses>,
     pub idle: RefCell<IdlePool>,
     pub leases: Leases,
     pub room: Arc<Room>,
@@ -84,7 +84,7 @@ impl Local {
         limits: Limits,
         proxy: ProxySettings,
         http: Arc<HttpSettings>,
-        answers: Arc<HttpAnswers>,
+        answers: Arc<ErrorResponses>,
         chooser: Chooser,
         room: Arc<Room>,
     ) -> Local {

@@ -1,21 +1,23 @@
-//! What a client is told when its connection is not carried to a backend: a TLS alert or a small
-//! HTTP response, made once for every way to end. Pure, and nothing a client sent is in it, so
-//! there is nothing to escape.
+//! The bytes of error responses: a TLS alert or a small HTTP response, made once for every outcome.
+//! What they say is in the table of outcomes. Pure, and nothing that a client sent is in them, so there
+//! is nothing to escape.
 
 use std::sync::LazyLock;
 
 use crate::config::HttpSettings;
 use crate::http::rewrite::METHODS_ALLOWED;
-use crate::outcome::Outcome;
-use crate::refusal::Answer;
+use crate::outcome::{Alert, HttpError, Outcome};
 
-/// Says in an answer how the connection ended.
+/// Names the outcome in an HTTP error response.
 const OUTCOME_HEADER: &str = "Pointsman-Outcome";
 
-/// One protocol's answers, by [`Outcome::index`].
-type Answers = Box<[Option<Box<[u8]>>]>;
+/// One protocol's error responses, by [`Outcome::index`].
+type ByOutcome = Box<[Option<Box<[u8]>>]>;
 
-static ALERTS: LazyLock<Answers> = LazyLock::new(|| Outcome::all().map(tls_answer).collect());
+static ALERTS: LazyLock<ByOutcome> = LazyLock::new(|| {
+    let record = |outcome: Outcome| outcome.response().alert.map(alert_record);
+    Outcome::all().map(record).collect()
+});
 
 /// The alert to send before a TLS connection is closed; `None` closes it without a word. Allocates
 /// nothing but on its first call.
@@ -23,15 +25,18 @@ pub(crate) fn alert(outcome: Outcome) -> Option<&'static [u8]> {
     ALERTS[outcome.index()].as_deref()
 }
 
-/// The responses of the HTTP port, as the operator wants them.
+/// The error responses of the HTTP port, as the operator wants them.
 #[derive(Debug)]
-pub(crate) struct HttpAnswers(Answers);
+pub(crate) struct ErrorResponses(ByOutcome);
 
-impl HttpAnswers {
+impl ErrorResponses {
     /// Makes all of them.
-    pub(crate) fn new(settings: &HttpSettings) -> HttpAnswers {
-        let answer = |outcome| http_answer(outcome, settings);
-        HttpAnswers(Outcome::all().map(answer).collect())
+    pub(crate) fn new(settings: &HttpSettings) -> ErrorResponses {
+        let response = |outcome: Outcome| {
+            let error = http_error(outcome, settings)?;
+            Some(http_response(outcome, error, settings))
+        };
+        ErrorResponses(Outcome::all().map(response).collect())
     }
 
     /// The bytes to send before the connection is closed; `None` closes it without a word.
@@ -43,64 +48,12 @@ impl HttpAnswers {
     }
 }
 
-/// AlertDescription, RFC 8446 section 6 and RFC 6066 section 9.
-#[derive(Clone, Copy)]
-enum Alert {
-    UnexpectedMessage = 10,
-    RecordOverflow = 22,
-    DecodeError = 50,
-    ProtocolVersion = 70,
-    InternalError = 80,
-    UnrecognizedName = 112,
-}
-
 /// One fatal alert record. The record version is 0x0301, as in a first ClientHello: no version has
 /// been agreed upon, and clients of every version take it (RFC 8446 section 5.1).
-fn tls_answer(outcome: Outcome) -> Option<Box<[u8]>> {
-    let alert = match outcome {
-        Outcome::UnknownName | Outcome::NoName => Alert::UnrecognizedName,
-        Outcome::Refused(refusal) => match refusal.answer() {
-            Answer::Malformed | Answer::TooLarge | Answer::MethodNotAllowed => Alert::DecodeError,
-            Answer::ProtocolVersion => Alert::ProtocolVersion,
-            Answer::UnexpectedMessage => Alert::UnexpectedMessage,
-            Answer::RecordOverflow => Alert::RecordOverflow,
-        },
-        Outcome::NoAddress
-        | Outcome::BackendUnreachable
-        | Outcome::BackendTimeout
-        | Outcome::BackendsFull
-        | Outcome::OutOfResources
-        | Outcome::BackendRemoved
-        | Outcome::SourceFamily
-        | Outcome::SourceForbidden
-        | Outcome::SourceRefused => Alert::InternalError,
-        Outcome::HeadTimeout
-        | Outcome::TooManyConnections
-        | Outcome::ClientConnections
-        | Outcome::ClientRate
-        | Outcome::HostConnections
-        | Outcome::HostRate
-        | Outcome::ClientLeft
-        | Outcome::HealthCheck
-        | Outcome::Relayed
-        | Outcome::ClientReset
-        | Outcome::BackendReset
-        | Outcome::IdleTimeout
-        | Outcome::HalfClosedTimeout
-        | Outcome::ClientFinished
-        | Outcome::CutAtDrain
-        | Outcome::KeepAliveTimeout
-        | Outcome::BodyTimeout
-        | Outcome::BodyCutOff
-        | Outcome::ResponseTimeout
-        | Outcome::BackendClosed
-        | Outcome::ResponseInvalid
-        | Outcome::ResponseHeadTooLarge
-        | Outcome::UnknownByOption => return None,
-    };
+fn alert_record(alert: Alert) -> Box<[u8]> {
     const CONTENT_TYPE_ALERT: u8 = 21;
     const LEVEL_FATAL: u8 = 2;
-    Some(Box::new([
+    Box::new([
         CONTENT_TYPE_ALERT,
         0x03,
         0x01,
@@ -108,151 +61,57 @@ fn tls_answer(outcome: Outcome) -> Option<Box<[u8]>> {
         2,
         LEVEL_FATAL,
         alert as u8,
-    ]))
+    ])
 }
 
-/// Status line, sentence; RFC 9110 section 15, 429 and 431 from RFC 6585 sections 4 and 5. 429 is for a
-/// client that has done too much, and 503 where others have.
-fn http_answer(outcome: Outcome, settings: &HttpSettings) -> Option<Box<[u8]>> {
-    let (status, sentence) = match outcome {
-        Outcome::UnknownByOption => ("404 Not Found", "This host name is not served here."),
-        Outcome::UnknownName if settings.unknown_is_404 => {
-            ("404 Not Found", "This host name is not served here.")
-        }
-        Outcome::UnknownName => (
-            "421 Misdirected Request",
-            "This host name is not served here.",
-        ),
-        Outcome::NoName => (
-            "400 Bad Request",
-            "The request names no host, and there is no default.",
-        ),
-        Outcome::Refused(refusal) => match refusal.answer() {
-            Answer::Malformed
-            | Answer::ProtocolVersion
-            | Answer::UnexpectedMessage
-            | Answer::RecordOverflow => (
-                "400 Bad Request",
-                "The head of the request is malformed, ambiguous or not HTTP/1.",
-            ),
-            Answer::TooLarge => (
-                "431 Request Header Fields Too Large",
-                "The head of the request is larger than allowed.",
-            ),
-            Answer::MethodNotAllowed => ("405 Method Not Allowed", "This proxy opens no tunnels."),
-        },
-        Outcome::HeadTimeout => (
-            "408 Request Timeout",
-            "The head of the request did not arrive in time.",
-        ),
-        Outcome::NoAddress => (
-            "502 Bad Gateway",
-            "No backend of this host has a known address.",
-        ),
-        Outcome::BackendUnreachable => {
-            ("502 Bad Gateway", "No backend of this host can be reached.")
-        }
-        Outcome::BackendTimeout => (
-            "504 Gateway Timeout",
-            "No backend of this host accepted in time.",
-        ),
-        Outcome::BackendsFull => (
-            "503 Service Unavailable",
-            "Every backend of this host has as much to do as it may.",
-        ),
-        Outcome::TooManyConnections => (
-            "503 Service Unavailable",
-            "The proxy has as many connections as it may.",
-        ),
-        Outcome::ClientConnections => (
-            "503 Service Unavailable",
-            "Your address has as many connections as it may.",
-        ),
-        Outcome::ClientRate => (
-            "429 Too Many Requests",
-            "Your address makes new connections too often.",
-        ),
-        Outcome::HostConnections => (
-            "503 Service Unavailable",
-            "This host has as much to do as it may.",
-        ),
-        Outcome::HostRate => (
-            "503 Service Unavailable",
-            "This host is asked more often than it may.",
-        ),
-        Outcome::OutOfResources => (
-            "503 Service Unavailable",
-            "The proxy has no room for another connection.",
-        ),
-        Outcome::BodyTimeout => (
-            "408 Request Timeout",
-            "The body of the request came too slowly.",
-        ),
-        Outcome::ResponseTimeout | Outcome::HalfClosedTimeout => {
-            ("504 Gateway Timeout", "The backend did not answer in time.")
-        }
-        Outcome::BackendRemoved => (
-            "502 Bad Gateway",
-            "The backend of this request was taken out of service.",
-        ),
-        Outcome::BackendClosed => (
-            "502 Bad Gateway",
-            "The backend closed the connection without an answer.",
-        ),
-        Outcome::ResponseInvalid => ("502 Bad Gateway", "The backend's answer is no valid HTTP."),
-        Outcome::ResponseHeadTooLarge => (
-            "502 Bad Gateway",
-            "The head of the backend's answer is larger than allowed.",
-        ),
-        Outcome::SourceFamily | Outcome::SourceForbidden | Outcome::SourceRefused => (
-            "502 Bad Gateway",
-            "No backend of this host can be reached from your address.",
-        ),
-        Outcome::ClientLeft
-        | Outcome::HealthCheck
-        | Outcome::Relayed
-        | Outcome::ClientReset
-        | Outcome::ClientFinished
-        | Outcome::BackendReset
-        | Outcome::IdleTimeout
-        | Outcome::KeepAliveTimeout
-        | Outcome::BodyCutOff
-        | Outcome::CutAtDrain => return None,
-    };
-    let number = status[..3].parse().ok();
-    let page = settings
-        .pages
-        .iter()
-        .find(|(status, _)| Some(*status) == number);
-    let (kind, body) = match page {
+/// What an HTTP client is told: the table's word, but for the one status that an option changes.
+fn http_error(outcome: Outcome, settings: &HttpSettings) -> Option<HttpError> {
+    let error = outcome.response().http?;
+    if outcome == Outcome::UnknownName && settings.unknown_is_404 {
+        return Some(HttpError {
+            status: 404,
+            ..error
+        });
+    }
+    Some(error)
+}
+
+fn http_response(outcome: Outcome, error: HttpError, settings: &HttpSettings) -> Box<[u8]> {
+    let HttpError { status, sentence } = error;
+    let mut pages = settings.pages.iter();
+    let page = pages.find(|(of, _)| *of == status);
+    let (content_type, body) = match page {
         Some((_, page)) => ("text/html; charset=utf-8", page.to_vec()),
         None if settings.hides_outcome => ("text/plain", format!("{sentence}\n").into()),
-        None => (
-            "text/plain",
-            format!("{}: {sentence}\n", outcome.name()).into(),
-        ),
+        None => {
+            let text = format!("{}: {sentence}\n", outcome.name());
+            ("text/plain", text.into())
+        }
     };
-    let named = match settings.hides_outcome {
-        true => String::new(),
-        false => format!("{OUTCOME_HEADER}: {}\r\n", outcome.name()),
+    let mut head = format!(
+        "HTTP/1.1 {status} {}\r\nConnection: close\r\n",
+        error.reason()
+    );
+    let mut field = |name: &str, value: &str| {
+        for part in [name, ": ", value, "\r\n"] {
+            head.push_str(part);
+        }
     };
-    // RFC 9110 section 15.5.6 wants the methods that are allowed.
-    let allow = match number {
-        Some(405) => format!("Allow: {METHODS_ALLOWED}\r\n"),
-        _ => String::new(),
-    };
-    // A limit of a rate has room again within a second.
-    let retry = match outcome {
-        Outcome::ClientRate | Outcome::HostRate => "Retry-After: 1\r\n",
-        _ => "",
-    };
-    let mut response = format!(
-        "HTTP/1.1 {status}\r\nConnection: close\r\n{named}{allow}{retry}Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    )
-    .into_bytes();
-    response.extend_from_slice(&body);
-    Some(response.into_boxed_slice())
+    if !settings.hides_outcome {
+        field(OUTCOME_HEADER, outcome.name());
+    }
+    if status == 405 {
+        // RFC 9110 section 15.5.6 wants the methods that are allowed.
+        field("Allow", METHODS_ALLOWED);
+    }
+    if matches!(outcome, Outcome::ClientRate | Outcome::HostRate) {
+        // A limit of a rate has room again within a second.
+        field("Retry-After", "1");
+    }
+    field("Content-Type", content_type);
+    field("Content-Length", &body.len().to_string());
+    head.push_str("\r\n");
+    [head.as_bytes(), &body].concat().into_boxed_slice()
 }
 
 #[cfg(test)]
@@ -261,14 +120,14 @@ mod tests {
 
     use super::*;
     use crate::protocol::Protocol;
-    use crate::refusal::Refusal;
+    use crate::refusal::{Answer, Refusal};
 
     fn answer(protocol: Protocol, outcome: Outcome) -> Option<Vec<u8>> {
         match protocol {
             Protocol::Tls => alert(outcome).map(<[u8]>::to_vec),
             Protocol::Tcp => None,
             Protocol::Http => {
-                let answers = HttpAnswers::new(&HttpSettings::default());
+                let answers = ErrorResponses::new(&HttpSettings::default());
                 answers.of(outcome).map(<[u8]>::to_vec)
             }
         }
@@ -282,7 +141,7 @@ mod tests {
             unknown_is_404: true,
             ..HttpSettings::default()
         };
-        let answers = HttpAnswers::new(&settings);
+        let answers = ErrorResponses::new(&settings);
         let text = |outcome| {
             str::from_utf8(answers.of(outcome).unwrap())
                 .unwrap()

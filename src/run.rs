@@ -18,7 +18,7 @@ use crate::core::{self, Bound, Command, CoreConfig, LOCKED_MEMORY_PER_CORE_BYTES
 use crate::local::Room;
 use crate::log::{self, Log};
 use crate::protocol::Protocol;
-use crate::reply::HttpAnswers;
+use crate::reply::ErrorResponses;
 use crate::route::{Table, Update};
 use crate::sync::{self, SyncConfig, SyncHandle};
 use crate::sys::{Limited, Socket, own_addresses, raise_limit};
@@ -153,7 +153,7 @@ pub(crate) fn run(
             ..config.limits.clone()
         },
         http: Arc::new(config.http.clone()),
-        answers: Arc::new(HttpAnswers::new(&config.http)),
+        answers: Arc::new(ErrorResponses::new(&config.http)),
         balance: config.balance,
         proxy: config.proxy.clone(),
         features,
