@@ -445,7 +445,10 @@ mod tests {
     #[test]
     fn every_status_has_its_reason_phrase() {
         for error in Outcome::all().filter_map(|outcome| outcome.response().http) {
-            assert!(!error.reason().is_empty() && error.sentence.ends_with('.'), "{error:?}");
+            assert!(
+                !error.reason().is_empty() && error.sentence.ends_with('.'),
+                "{error:?}"
+            );
         }
     }
 }
