@@ -2,7 +2,7 @@
 //! anybody else: it changes with the code.
 
 pub mod config {
-    pub use crate::config::KernelVersion;
+    pub use crate::config::{KernelVersion, RedisSettings, SyncSettings};
 }
 
 pub mod host {
@@ -36,9 +36,7 @@ pub mod sniff {
 }
 
 pub mod sync {
-    pub use crate::sync::{
-        Mode, RedisConfig, RedisState, SyncConfig, SyncHandle, start, try_redis,
-    };
+    pub use crate::sync::{Mode, RedisState, SyncHandle, start, try_redis};
 }
 
 pub mod sys {

@@ -127,10 +127,16 @@ pub(crate) fn ready_line(
     }
 }
 
-/// The line that says why the process ends by itself.
+/// Says why the process ends by itself: as text one line per line of the cause, as JSON one line.
 pub(crate) fn failure_line(format: LogFormat, cause: &str) -> String {
     match format {
-        LogFormat::Text => format!("pointsman: {cause}"),
+        LogFormat::Text => {
+            let lines: Vec<String> = cause
+                .lines()
+                .map(|line| format!("pointsman: {line}"))
+                .collect();
+            lines.join("\n")
+        }
         LogFormat::Json => serde_json::Value::from(json_line("ERROR", cause)).to_string(),
     }
 }

@@ -20,7 +20,7 @@ use crate::log::{self, Log};
 use crate::protocol::Protocol;
 use crate::reply::ErrorResponses;
 use crate::route::{Table, Update};
-use crate::sync::{self, SyncConfig, SyncHandle};
+use crate::sync::{self, SyncHandle};
 use crate::sys::{Limited, Socket, own_addresses, raise_limit};
 use crate::{preflight, ring};
 
@@ -94,11 +94,11 @@ pub(crate) fn run(
             .unwrap_or_else(PoisonError::into_inner)
             .publish(&update);
     };
-    let mut sync_config = SyncConfig::from(&config.sync);
-    sync_config.backend_policy = sync_config
+    let mut sync_settings = config.sync.clone();
+    sync_settings.backend_policy = sync_settings
         .backend_policy
         .with_listeners(addresses.clone(), own_addresses()?);
-    let sync = sync::start(sync_config, Box::new(publish)).map_err(of_start)?;
+    let sync = sync::start(sync_settings, Box::new(publish)).map_err(of_start)?;
     let sync = Arc::new(sync);
     let reloading = sync.clone();
     let control = Control {

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use pointsman::internals::config::SyncSettings;
 use pointsman::internals::route::Table;
-use pointsman::internals::sync::{RedisState, SyncConfig};
+use pointsman::internals::sync::RedisState;
 use support::redis::RedisServer;
-use support::sync_rig::{LATER, Rig, SOON, config, logged, members};
+use support::sync_rig::{LATER, Rig, SOON, logged, members, settings};
 
 /// What each fault adds to the counts, and a part of what is said about it.
 struct Poison {
@@ -81,10 +82,10 @@ fn poisons() -> Vec<Poison> {
 fn a_fault_of_one_key_is_named_and_all_else_stays_live() {
     let server = RedisServer::start();
     server.run(&["SADD hostnames:good.test:backends 10.0.0.1"]);
-    let running = Rig::start(config(server.url()));
-    let usual = SyncConfig {
+    let running = Rig::start(settings(server.url()));
+    let usual = SyncSettings {
         ping_timeout: 2 * SOON,
-        ..config(server.url())
+        ..settings(server.url())
     };
     for (number, poison) in poisons().iter().enumerate() {
         for command in &poison.commands {
@@ -140,7 +141,7 @@ fn a_key_that_may_not_be_read_keeps_what_was_known_of_it() {
         "SADD hostnames:hidden.test:backends 10.0.0.2",
     ]);
     let url = format!("redis://u:pw@127.0.0.1:{}", server.port());
-    let rig = Rig::start(config(url));
+    let rig = Rig::start(settings(url));
     server.run(&[
         "ACL SETUSER u resetkeys ~hostnames:a.* ~hostnames:b.*",
         "SADD hostnames:hidden.test:backends 10.0.0.3",
@@ -178,9 +179,9 @@ fn a_giant_set_is_cut_and_named_and_does_not_hold_up_others() {
     const USED: usize = 4_096;
     let server = RedisServer::start();
     server.run(&["SADD hostnames:a.test:backends 10.0.0.1"]);
-    let rig = Rig::start(SyncConfig {
+    let rig = Rig::start(SyncSettings {
         ping_timeout: 4 * SOON,
-        ..config(server.url())
+        ..settings(server.url())
     });
     let all: Vec<String> = (0..MEMBERS)
         .map(|n| format!("10.{}.{}.{}:80", 1 + (n >> 16), n >> 8 & 255, n & 255))
@@ -255,10 +256,10 @@ fn of_two_spellings_none_is_lost_while_everything_is_compared() {
     let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
     server.run(&commands);
     let directory = tempfile::tempdir().unwrap();
-    let usual = SyncConfig {
+    let usual = SyncSettings {
         snapshot: Some(directory.path().join("table.json")),
         ping_timeout: 2 * SOON,
-        ..config(server.url())
+        ..settings(server.url())
     };
     let fault = Arc::new(Mutex::new(None));
     let done = Arc::new(AtomicBool::new(false));
@@ -308,7 +309,7 @@ fn of_two_spellings_none_is_lost_while_everything_is_compared() {
 #[test]
 fn spellings_add_up_in_whatever_order_they_come_and_go() {
     let server = RedisServer::start();
-    let rig = Rig::start(config(server.url()));
+    let rig = Rig::start(settings(server.url()));
     let written = [
         "xn--bcher-kva.test",
         "bücher.test",
@@ -322,7 +323,7 @@ fn spellings_add_up_in_whatever_order_they_come_and_go() {
         }
         let all = "10.0.0.0 10.0.0.1 10.0.0.2 10.0.0.3";
         rig.expect(SOON, "bücher.test", all);
-        let cold = Rig::start(config(server.url()));
+        let cold = Rig::start(settings(server.url()));
         assert_eq!(cold.members("bücher.test"), all);
         cold.handle.stop();
         for place in first..first + 4 {

@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use pointsman::internals::config::SyncSettings;
 use pointsman::internals::host::Host;
 use pointsman::internals::protocol::Protocol;
-use pointsman::internals::sync::{self, Mode, RedisConfig, RedisState, SyncConfig};
+use pointsman::internals::sync::{self, Mode, RedisState};
 use support::dns::Dns;
 use support::port::free_port;
 use support::redis::RedisServer;
-use support::sync_rig::{LATER, Rig, SOON, config, logged, seed};
+use support::sync_rig::{LATER, Rig, SOON, logged, seed, settings, static_routes, try_redis};
 
 #[test]
 fn the_table_follows_every_kind_of_change() {
@@ -26,7 +27,7 @@ fn the_table_follows_every_kind_of_change() {
         "SADD hostnames:httpsDefault:backends 10.0.0.9",
         "SADD hostnames:a.test:visits 1",
     ]);
-    let rig = Rig::start(config(server.url()));
+    let rig = Rig::start(settings(server.url()));
     assert_eq!(rig.members("A.Test."), "10.0.0.1 10.0.0.2:8443");
     assert_eq!(rig.members("x.y.b.test"), "[::1]:443");
     assert_eq!(rig.members("b.test"), "");
@@ -88,7 +89,7 @@ fn the_table_follows_every_kind_of_change() {
 #[test]
 fn the_last_of_two_quick_updates_wins() {
     let server = RedisServer::start();
-    let rig = Rig::start(config(server.url()));
+    let rig = Rig::start(settings(server.url()));
     let key = "hostnames:a.test:backends";
     for n in 0..1000 {
         let last = format!("10.1.{}.{}", n / 250, n % 250);
@@ -111,7 +112,7 @@ fn what_changes_while_the_table_is_read_is_not_undone() {
     const HOSTS: usize = 20_000;
     let server = RedisServer::start();
     seed(&server, 0..HOSTS);
-    let rig = Rig::start_unready(config(server.url()));
+    let rig = Rig::start_unready(settings(server.url()));
     let mut changed = HashMap::new();
     while rig.handle.status().redis != RedisState::Live {
         let batch: Vec<usize> = (0..5).map(|_| fastrand::usize(..HOSTS)).collect();
@@ -141,7 +142,7 @@ fn what_changes_while_the_table_is_read_is_not_undone() {
 fn killed_and_restarted_with_other_data() {
     let mut server = RedisServer::start();
     seed(&server, 0..8);
-    let rig = Rig::start(config(format!("unix://{}", server.socket().display())));
+    let rig = Rig::start(settings(format!("unix://{}", server.socket().display())));
     server.kill();
     rig.expect_state(LATER, RedisState::Lost);
     assert_eq!(rig.members("h3.test"), "10.0.0.3:80");
@@ -160,7 +161,7 @@ fn killed_and_restarted_with_other_data() {
 fn frozen_redis_is_noticed_and_comes_back() {
     let server = RedisServer::start();
     seed(&server, 0..3);
-    let rig = Rig::start(config(server.url()));
+    let rig = Rig::start(settings(server.url()));
     rig.expect_state(SOON, RedisState::Live);
     server.freeze();
     rig.expect_state(SOON, RedisState::Lost);
@@ -181,9 +182,9 @@ fn frozen_redis_is_noticed_and_comes_back() {
 fn a_replica_without_its_master_keeps_the_table() {
     let server = RedisServer::start();
     seed(&server, 0..3);
-    let rig = Rig::start(SyncConfig {
+    let rig = Rig::start(SyncSettings {
         full_comparison: Duration::from_millis(300),
-        ..config(server.url())
+        ..settings(server.url())
     });
     let nobody = format!("REPLICAOF 127.0.0.1 {}", free_port());
     server.run(&["CONFIG SET replica-serve-stale-data no", &nobody]);
@@ -200,7 +201,7 @@ fn a_replica_without_its_master_keeps_the_table() {
 #[test]
 fn killed_connections_are_made_anew() {
     let server = RedisServer::start();
-    let rig = Rig::start(config(server.url()));
+    let rig = Rig::start(settings(server.url()));
     for n in 0..3 {
         server.run(&[
             "CLIENT KILL TYPE normal SKIPME yes",
@@ -216,7 +217,7 @@ fn killed_connections_are_made_anew() {
 fn flushall_is_held_back_and_then_believed() {
     let server = RedisServer::start();
     seed(&server, 0..20);
-    let rig = Rig::start(config(server.url()));
+    let rig = Rig::start(settings(server.url()));
     server.run(&["FLUSHALL"]);
     rig.wait(SOON, "the hold", |rig| rig.handle.status().holding);
     assert_eq!(rig.members("h5.test"), "10.0.0.5:80");
@@ -240,9 +241,9 @@ fn flushall_is_held_back_and_then_believed() {
 fn without_a_hold_everything_goes_at_once() {
     let server = RedisServer::start();
     seed(&server, 0..20);
-    let rig = Rig::start(SyncConfig {
+    let rig = Rig::start(SyncSettings {
         hold: Duration::ZERO,
-        ..config(server.url())
+        ..settings(server.url())
     });
     server.run(&["FLUSHALL"]);
     rig.expect(SOON, "h5.test", "");
@@ -253,13 +254,13 @@ fn without_a_hold_everything_goes_at_once() {
 fn a_wrong_password_is_not_fatal() {
     let mut server = RedisServer::start_with(&["--requirepass", "another"]);
     let url = format!("redis://:secret@127.0.0.1:{}", server.port());
-    let rig = Rig::start_unready(config(&url));
+    let rig = Rig::start_unready(settings(&url));
     assert!(
         !rig.handle
             .wait_first_table(Some(Duration::from_millis(700)))
     );
     assert_eq!(rig.handle.status().redis, RedisState::Lost);
-    let error = sync::try_redis(&RedisConfig::new(&url)).unwrap_err();
+    let error = try_redis(&url).unwrap_err();
     assert!(
         error.contains("check user and password") && !error.contains("secret"),
         "{error}"
@@ -271,7 +272,7 @@ fn a_wrong_password_is_not_fatal() {
     server.restart_with(&["--requirepass", "secret"]);
     server.run(&["AUTH secret", "SADD hostnames:a.test:backends 10.0.0.1"]);
     rig.expect(LATER, "a.test", "10.0.0.1");
-    let said = sync::try_redis(&RedisConfig::new(url)).unwrap();
+    let said = try_redis(url).unwrap();
     assert!(said.contains("tracking"), "{said}");
     rig.handle.stop();
 }
@@ -286,19 +287,19 @@ fn without_tracking_the_next_best_way_is_taken() {
         );
         assert_eq!(server.run(&[rule.trim_end()]), ["OK"]);
         let url = format!("redis://{name}:secret@127.0.0.1:{}", server.port());
-        SyncConfig {
+        SyncSettings {
             full_comparison: Duration::from_millis(300),
-            ..config(url)
+            ..settings(url)
         }
     };
     server.run(&["CONFIG SET notify-keyspace-events KA"]);
     let far = Duration::from_secs(600);
-    let keyspace = Rig::start(SyncConfig {
+    let keyspace = Rig::start(SyncSettings {
         full_comparison: far,
         ..rights("keyspace", "")
     });
     // Without HELLO there is no RESP3.
-    let old = Rig::start(SyncConfig {
+    let old = Rig::start(SyncSettings {
         full_comparison: far,
         ..rights("old", "-hello")
     });
@@ -380,7 +381,7 @@ fn poison_is_counted_and_harms_nobody_else() {
         b"10.0.0.1 proxy=v2 source=client",
         b"10.0.0.2 proxy=v9",
     ]);
-    let rig = Rig::start(config(server.url()));
+    let rig = Rig::start(settings(server.url()));
     for (name, members) in [
         ("good.test", "10.0.0.1"),
         ("mixed.test", "10.0.0.1"),
@@ -417,9 +418,9 @@ fn poison_is_counted_and_harms_nobody_else() {
 fn a_snapshot_serves_until_redis_comes() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("table.json");
-    let with_snapshot = |url: String| SyncConfig {
+    let with_snapshot = |url: String| SyncSettings {
         snapshot: Some(path.clone()),
-        ..config(url)
+        ..settings(url)
     };
     let mut server = RedisServer::start();
     server.run(&[
@@ -467,14 +468,11 @@ fn static_routes_are_the_fallback_and_their_file_is_watched() {
     write("\"file.test\" = \"10.0.1.1\"\n\"both.test\" = \"10.0.1.2\"");
     let server = RedisServer::start();
     server.run(&["SADD hostnames:both.test:backends 10.0.0.2"]);
-    let option = |host: &str, members: &str| (host.to_owned(), members.to_owned());
-    let rig = Rig::start(SyncConfig {
-        static_routes: vec![
-            option("opt.test", "10.0.2.1,10.0.2.2"),
-            option("default:http", "10.0.2.9"),
-        ],
+    let of_options = static_routes(["opt.test=10.0.2.1,10.0.2.2", "default:http=10.0.2.9"]);
+    let rig = Rig::start(SyncSettings {
+        static_routes: of_options.static_routes,
         routes_file: Some(path.clone()),
-        ..config(server.url())
+        ..settings(server.url())
     });
     assert_eq!(rig.members("file.test"), "10.0.1.1");
     assert_eq!(rig.members("opt.test"), "10.0.2.1 10.0.2.2");
@@ -508,33 +506,27 @@ fn static_routes_are_the_fallback_and_their_file_is_watched() {
 #[test]
 fn without_redis_static_routes_are_enough() {
     let nobody = format!("redis://127.0.0.1:{}", free_port());
-    let routes = vec![("a.test".to_owned(), "10.0.0.1".to_owned())];
+    let only_static = static_routes(["a.test=10.0.0.1"]);
     let started = Instant::now();
-    let alone = Rig::start(SyncConfig {
-        static_routes: routes.clone(),
-        ..SyncConfig::default()
-    });
+    let alone = Rig::start(only_static.clone());
     assert!(started.elapsed() < SOON);
     assert_eq!(alone.handle.status().redis, RedisState::Unused);
-    let waiting = Rig::start(SyncConfig {
-        static_routes: routes,
-        ..config(nobody)
+    let waiting = Rig::start(SyncSettings {
+        static_routes: only_static.static_routes,
+        ..settings(nobody)
     });
     assert!(started.elapsed() >= Duration::from_secs(2));
     for rig in [alone, waiting] {
         assert_eq!(rig.members("a.test"), "10.0.0.1");
         rig.handle.stop();
     }
-    let bad = SyncConfig {
-        static_routes: vec![("a.test".to_owned(), "10.0.0.1:0".to_owned())],
-        ..SyncConfig::default()
-    };
+    let bad = static_routes(["a.test=10.0.0.1 weight=1", "a.test=10.0.0.1 weight=2"]);
     let error = sync::start(bad, Box::new(|_| {}))
         .err()
         .unwrap()
         .to_string();
     assert!(
-        error.contains("a.test") && error.contains("65535"),
+        error.contains("a.test") && error.contains("same backend"),
         "{error}"
     );
 }
@@ -548,14 +540,10 @@ fn names_are_resolved_before_the_first_table_and_again_after_their_ttl() {
         let address = route.unwrap().backends()[0].address(Protocol::Http, 0);
         format!("{address:?}")
     };
-    let routes = [("l.test", "localhost:8080"), ("n.test", "app.internal")];
-    let rig = Rig::start(SyncConfig {
-        static_routes: routes
-            .map(|(host, member)| (host.to_owned(), member.to_owned()))
-            .into(),
+    let rig = Rig::start(SyncSettings {
         dns_servers: vec![dns.address],
         dns_ttl_min: Duration::from_millis(300),
-        ..SyncConfig::default()
+        ..static_routes(["l.test=localhost:8080", "n.test=app.internal"])
     });
     assert_eq!(address(&rig, "l.test"), "Some(Inet(127.0.0.1:8080))");
     assert_eq!(address(&rig, "n.test"), "Some(Inet(10.3.3.3:80))");
@@ -582,14 +570,12 @@ fn names_are_resolved_before_the_first_table_and_again_after_their_ttl() {
 fn names_that_nobody_answers_for_do_not_hold_up_the_others() {
     const DEAD: usize = 60;
     let dns = Dns::start("10.3.3.3");
-    let names = ["dead", "alive"].map(|kind| {
-        (0..DEAD).map(move |n| (format!("{kind}{n}.test"), format!("{kind}{n}.internal")))
-    });
-    let rig = Rig::start(SyncConfig {
-        static_routes: names.into_iter().flatten().collect(),
+    let names = ["dead", "alive"]
+        .map(|kind| (0..DEAD).map(move |n| format!("{kind}{n}.test={kind}{n}.internal")));
+    let rig = Rig::start(SyncSettings {
         dns_servers: vec![dns.address],
         dns_ttl_min: Duration::from_millis(300),
-        ..SyncConfig::default()
+        ..static_routes(names.into_iter().flatten())
     });
     // A look-up that is never answered takes ten seconds.
     rig.wait(LATER, "the addresses of all that are alive", |rig| {
@@ -630,9 +616,9 @@ fn redis_over_tls_is_verified() {
     server.run(&["SADD hostnames:a.test:backends 10.0.0.1"]);
     let url = format!("rediss://localhost:{tls_port}");
     let with_ca = |ca_file: Option<PathBuf>| {
-        let mut config = config(url.clone());
-        config.redis.as_mut().unwrap().ca_file = ca_file;
-        config
+        let mut settings = settings(url.clone());
+        settings.redis.as_mut().unwrap().ca_file = ca_file;
+        settings
     };
     let rig = Rig::start(with_ca(Some(ca)));
     rig.expect(SOON, "a.test", "10.0.0.1");
@@ -650,9 +636,9 @@ fn redis_over_tls_is_verified() {
 fn a_database_number_and_a_prefix_of_its_own() {
     let server = RedisServer::start();
     server.run(&["SELECT 3", "SADD p[*]:a.test:backends 10.0.0.1"]);
-    let mut config = config(format!("{}/3", server.url()));
-    config.redis.as_mut().unwrap().prefix = "p[*]:".to_owned();
-    let rig = Rig::start(config);
+    let mut settings = settings(format!("{}/3", server.url()));
+    settings.redis.as_mut().unwrap().prefix = "p[*]:".to_owned();
+    let rig = Rig::start(settings);
     assert_eq!(rig.members("a.test"), "10.0.0.1");
     server.run(&[
         "SADD p[*]:a.test:backends 10.0.0.9",

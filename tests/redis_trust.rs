@@ -7,15 +7,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use pointsman::internals::sync::{self, RedisConfig, RedisState, SyncConfig};
+use pointsman::internals::config::SyncSettings;
+use pointsman::internals::sync::RedisState;
 use support::port::free_port;
 use support::redis::RedisServer;
-use support::sync_rig::{LATER, Rig, SOON, config, logged, seed};
+use support::sync_rig::{LATER, Rig, SOON, logged, seed, settings, try_redis};
 
-fn with_snapshot(url: String, path: &Path) -> SyncConfig {
-    SyncConfig {
+fn with_snapshot(url: String, path: &Path) -> SyncSettings {
+    SyncSettings {
         snapshot: Some(path.to_owned()),
-        ..config(url)
+        ..settings(url)
     }
 }
 
@@ -43,7 +44,7 @@ fn hosts_that_go_one_by_one_are_held_as_those_that_go_at_once() {
 fn one_by_one(way: &str) {
     let server = RedisServer::start();
     seed(&server, 0..20);
-    let rig = Rig::start(config(server.url()));
+    let rig = Rig::start(settings(server.url()));
     for n in 0..12 {
         let key = format!("hostnames:h{n}.test:backends");
         server.run(&[&match way {
@@ -83,7 +84,7 @@ fn one_by_one(way: &str) {
 fn hosts_that_come_back_during_the_hold_are_never_missed() {
     let server = RedisServer::start();
     seed(&server, 0..20);
-    let rig = Rig::start(config(server.url()));
+    let rig = Rig::start(settings(server.url()));
     let deletions: Vec<String> = (0..20)
         .map(|n| format!("DEL hostnames:h{n}.test:backends"))
         .collect();
@@ -145,9 +146,9 @@ fn a_replica_without_link_to_its_primary_is_not_believed() {
         replica.run(&[rights.trim_end()]);
     }
     let url = |user: &str| format!("redis://{user}:pw@127.0.0.1:{}", replica.port());
-    let quick = |url: String| SyncConfig {
+    let quick = |url: String| SyncSettings {
         hold: Duration::ZERO,
-        ..config(url)
+        ..settings(url)
     };
     let rigs = ["role", "info"].map(|user| Rig::start_unready(quick(url(user))));
     let plain = Rig::start_unready(quick(replica.url()));
@@ -182,7 +183,7 @@ fn a_replica_without_link_to_its_primary_is_not_believed() {
         (hosts(&plain), plain.members("h5.test").as_str()),
         (20, "10.0.0.5:80")
     );
-    let error = sync::try_redis(&RedisConfig::new(replica.url())).unwrap_err();
+    let error = try_redis(replica.url()).unwrap_err();
     assert!(
         error.contains("replica") && error.contains("check that its primary"),
         "{error}"
@@ -201,11 +202,11 @@ fn a_node_of_a_cluster_is_named_as_such() {
     let server = RedisServer::start_with(&["--cluster-enabled", "yes"]);
     server.run(&["ACL SETUSER info on >pw ~* +@read +client|tracking +ping +info"]);
     let old = format!("redis://info:pw@127.0.0.1:{}", server.port());
-    let rigs = [server.url(), old].map(|url| Rig::start(config(url)));
+    let rigs = [server.url(), old].map(|url| Rig::start(settings(url)));
     let said = |log: &str| log.matches("node of a Redis Cluster").count();
     assert_eq!(said(&logged()), 2, "once each: {}", logged());
     // Its slots are nowhere.
-    let error = sync::try_redis(&RedisConfig::new(server.url())).unwrap_err();
+    let error = try_redis(server.url()).unwrap_err();
     assert!(
         error.contains("CLUSTERDOWN") || error.contains("Hash slot"),
         "{error}"
@@ -221,7 +222,7 @@ fn a_node_of_a_cluster_is_named_as_such() {
         rig.expect(LATER, "a.test", "10.0.0.1");
         rig.handle.stop();
     }
-    let said = sync::try_redis(&RedisConfig::new(server.url())).unwrap();
+    let said = try_redis(server.url()).unwrap();
     assert!(said.contains("node of a Redis Cluster"), "{said}");
 }
 

@@ -1,6 +1,7 @@
 //! The second stage: what was typed → a complete configuration, or all that is wrong with it.
 
 mod collect;
+mod sync;
 mod unwrap;
 
 use std::num::NonZeroU32;
@@ -14,11 +15,11 @@ use super::error::{ConfigError, ConfigErrors, Fault};
 use super::typed::Typed;
 use super::{
     Config, KernelVersion, Limits, Listener, LogFormat, LogLevel, LogSettings, ProxySettings,
-    RedisUrl, SyncSettings, proxy_settings, value,
+    proxy_settings, value,
 };
-use crate::protect::{BackendPolicy, LimitSettings};
+use crate::protect::LimitSettings;
 use crate::protocol::Protocol;
-use crate::route::{Balance, EjectRules, Key, KeyError, Member, as_option, check_entry};
+use crate::route::{Balance, EjectRules};
 
 /// What the check must know of the machine.
 #[derive(Debug, Clone)]
@@ -53,7 +54,10 @@ impl Checker<'_> {
             self.listeners_of(&[("listen", Protocol::Tcp)])?
         } else {
             self.refuse_those_of_unwrap();
-            self.listeners_of(&[("https", Protocol::Tls), ("http", Protocol::Http)])?
+            let listeners =
+                self.listeners_of(&[("https", Protocol::Tls), ("http", Protocol::Http)])?;
+            self.require_source_of_routes();
+            listeners
         };
         let config = Config {
             cores: self.value("cores", |text| value::cores(text, &machine.allowed_cores))?,
@@ -226,64 +230,6 @@ impl Checker<'_> {
         Ok(settings)
     }
 
-    fn sync_settings(&self) -> Result<SyncSettings, ConfigError> {
-        let duration = |name, range: RangeInclusive<Duration>| {
-            self.value(name, |text| value::duration(text, range.clone()))
-        };
-        let settings = SyncSettings {
-            redis: self.optional("redis", RedisUrl::parse)?,
-            redis_ca: self.optional("redis-ca", path)?,
-            redis_prefix: self.value("redis-prefix", redis_prefix)?,
-            static_routes: if self.typed.unwrap {
-                self.all("to", unwrap::route)?
-            } else {
-                let routes = self.all("route", static_route)?;
-                routes.into_iter().flatten().collect()
-            },
-            routes_file: self.optional("routes", path)?,
-            snapshot: self.optional("snapshot", path)?,
-            full_comparison: duration("redis-full-comparison", 100 * MILLISECOND..=DAY)?,
-            ping: duration("redis-ping", 10 * MILLISECOND..=HOUR)?,
-            ping_timeout: duration("redis-ping-timeout", 10 * MILLISECOND..=HOUR)?,
-            hold: duration("redis-hold", Duration::ZERO..=DAY)?,
-            dns_servers: self.all("dns-server", value::server_address)?,
-            dns_ttl_min: duration("dns-ttl-min", 100 * MILLISECOND..=DAY)?,
-            dns_ttl_max: duration("dns-ttl-max", 100 * MILLISECOND..=DAY)?,
-            backend_policy: BackendPolicy::new(self.all("backend-allow", proxy_settings::network)?),
-        };
-        let ttl_bounds = ["dns-ttl-min", "dns-ttl-max"];
-        if settings.dns_ttl_min > settings.dns_ttl_max && self.are_right(&ttl_bounds) {
-            let fault = Fault::new(
-                "is longer than dns-ttl-max",
-                "shorten it or lengthen dns-ttl-max",
-            );
-            self.note("dns-ttl-min", fault);
-        }
-        for (host, entry) in &settings.static_routes {
-            let denied = match Member::parse(entry) {
-                Ok(member) if as_option(entry).is_none() => {
-                    settings.backend_policy.check_member(&member).err()
-                }
-                _ => None,
-            };
-            if let Some(denied) = denied {
-                let fault = Fault::new(
-                    format!("{host}={entry}: no backend may be at {}", denied.address()),
-                    denied.remedy(),
-                );
-                self.note(if self.typed.unwrap { "to" } else { "route" }, fault);
-            }
-        }
-        if !self.typed.unwrap {
-            let fault = Fault::new(
-                "there is nowhere to take routes from",
-                "add --redis URL, --route HOST=MEMBER or --routes FILE",
-            );
-            self.require_one_of(&["redis", "route", "routes"], fault);
-        }
-        Ok(settings)
-    }
-
     fn log(&self) -> Result<LogSettings, ConfigError> {
         const LEVELS: [(&str, LogLevel); 5] = [
             ("error", LogLevel::Error),
@@ -335,45 +281,6 @@ fn ring_entries(text: &str) -> Result<u32, Fault> {
         format!("{entries} is no power of two"),
         format!("write {}", entries.next_power_of_two()),
     ))
-}
-
-fn redis_prefix(text: &str) -> Result<String, Fault> {
-    if text.chars().any(char::is_control) || text.len() > 256 {
-        return Err(Fault::new(
-            "holds control characters or more than 256 bytes",
-            "write what stands in front of the keys, like hostnames:",
-        ));
-    }
-    Ok(text.to_owned())
-}
-
-/// `HOST=MEMBER[,MEMBER]` as one (host, member) pair per member.
-fn static_route(text: &str) -> Result<Vec<(String, String)>, Fault> {
-    let fault = |problem: &str| {
-        Fault::new(
-            format!("{text:?} {problem}"),
-            "write HOST=MEMBER[,MEMBER], like one.test=127.0.0.1:8001,127.0.0.1:8002",
-        )
-    };
-    let (host, members) = text
-        .split_once('=')
-        .ok_or_else(|| fault("has no equals sign"))?;
-    let host = host.trim();
-    if host.is_empty() {
-        return Err(fault("has no host"));
-    }
-    let key = Key::parse(host).map_err(|error| fault(&format!("has a wrong host: {error}")))?;
-    if key == Key::Default(Protocol::Tcp) {
-        return Err(fault(&format!("has a wrong host: {}", KeyError::Default)));
-    }
-    members
-        .split(',')
-        .map(str::trim)
-        .map(|member| match check_entry(member) {
-            Ok(()) => Ok((host.to_owned(), member.to_owned())),
-            Err(error) => Err(fault(&format!("has a wrong member: {error}"))),
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -24,7 +24,8 @@ pub(crate) use error::{ConfigErrors, Refused};
 pub(crate) use http::HttpSettings;
 pub(crate) use limits::Limits;
 pub(crate) use proxy_settings::ProxySettings;
-pub(crate) use sync_settings::{RedisUrl, SyncSettings};
+pub(crate) use sync_settings::StaticRoute;
+pub use sync_settings::{RedisSettings, SyncSettings};
 pub(crate) use typed::{Action, Typed, read};
 
 use crate::protect::LimitSettings;

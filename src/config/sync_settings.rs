@@ -8,65 +8,59 @@ use std::time::Duration;
 
 use super::error::Fault;
 use crate::protect::BackendPolicy;
+use crate::route::Key;
 
-/// Sources of routes and the intervals at which they are asked.
+/// Sources of routes, and the intervals at which they are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyncSettings {
-    pub redis: Option<RedisUrl>,
-    /// Certificates (PEM) to trust for `rediss://`; `None`: the system's.
-    pub redis_ca: Option<PathBuf>,
-    /// In front of every Redis key; `hostnames:`.
-    pub redis_prefix: String,
-    /// (host, member), one pair per member, in the order typed. The defaults are the hosts
-    /// `default:https` and `default:http`.
-    pub static_routes: Vec<(String, String)>,
+    /// `None`: no Redis, only static routes.
+    pub redis: Option<RedisSettings>,
+    /// In the order typed; members of the same host add up. They win over the routes file.
+    pub static_routes: Vec<StaticRoute>,
     pub routes_file: Option<PathBuf>,
-    /// The table as last known, for a start while Redis is away.
+    /// The table as last known, for a start while Redis does not answer.
     pub snapshot: Option<PathBuf>,
-    /// Between two comparisons of the whole table with Redis; 60 s. The floor under the live
-    /// changes: what every other way of noticing missed is found after this.
+    /// Between two comparisons of the whole table with Redis. They find what live changes missed.
     pub full_comparison: Duration,
-    /// Between two pings of the change feed; 2 s.
+    /// Between two pings of Redis.
     pub ping: Duration,
-    /// Without an answer for this long the connection is dropped; 2 s. TCP alone notices a frozen
+    /// Without an answer for this long the connection to Redis is dropped. TCP alone notices a frozen
     /// server after minutes.
     pub ping_timeout: Duration,
-    /// How long the loss of more than half of the hosts at once is not believed; 10 s. FLUSHALL by
-    /// mistake followed by a reload goes unnoticed by clients.
+    /// How long the loss of more than half of the hosts is not believed; 0: believed at once. A
+    /// FLUSHALL by mistake, followed by a reload of the data, then goes unnoticed by clients.
     pub hold: Duration,
     /// Name servers; empty: those of resolv.conf.
     pub dns_servers: Vec<SocketAddr>,
-    /// A DNS answer is used at least this long, whatever its TTL; 5 s.
+    /// A DNS answer is used at least this long, whatever its TTL.
     pub dns_ttl_min: Duration,
-    /// A DNS answer is asked for again after this, whatever its TTL; 5 min.
+    /// A DNS answer is asked for again after this, whatever its TTL.
     pub dns_ttl_max: Duration,
     /// Which addresses may be a backend's.
     pub backend_policy: BackendPolicy,
 }
 
-impl Default for SyncSettings {
-    fn default() -> SyncSettings {
-        SyncSettings {
-            redis: None,
-            redis_ca: None,
-            redis_prefix: String::from("hostnames:"),
-            static_routes: Vec::new(),
-            routes_file: None,
-            snapshot: None,
-            full_comparison: Duration::from_secs(60),
-            ping: Duration::from_secs(2),
-            ping_timeout: Duration::from_secs(2),
-            hold: Duration::from_secs(10),
-            dns_servers: Vec::new(),
-            dns_ttl_min: Duration::from_secs(5),
-            dns_ttl_max: Duration::from_secs(300),
-            backend_policy: BackendPolicy::default(),
-        }
-    }
+/// Which Redis, and under which keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisSettings {
+    pub url: RedisUrl,
+    /// In front of every key.
+    pub prefix: String,
+    /// Certificates (PEM) to trust for `rediss://`; `None`: the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// One member or option of a host that `--route` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StaticRoute {
+    /// The host, wildcard or default.
+    pub key: Key,
+    /// As in a Redis set: a member, or an option of the host.
+    pub entry: String,
 }
 
 /// A Redis URL of a known form. Printing it leaves the password out; only [`RedisUrl::secret`]
-/// gives it away.
+/// gives the password away.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl {
     url: String,

@@ -9,9 +9,11 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::PathBuf;
 
+use super::super::sync_settings::StaticRoute;
 use super::*;
 use crate::config::options::option;
 use crate::config::{Action, read};
+use crate::route::Key;
 
 const MINIMAL: [&str; 4] = ["--https", "127.0.0.1:0", "--route", "a.test=127.0.0.1:1"];
 
@@ -54,15 +56,22 @@ fn name(file: &tempfile::NamedTempFile) -> &str {
     file.path().to_str().unwrap()
 }
 
+fn static_route((key, entry): (&str, &str)) -> StaticRoute {
+    StaticRoute {
+        key: Key::parse(key).unwrap(),
+        entry: entry.to_owned(),
+    }
+}
+
 #[test]
 fn the_defaults_in_the_help_are_the_defaults() {
     let config = checked(&MINIMAL, &[]);
     assert_eq!(config.limits, Limits::default());
-    let expected = SyncSettings {
-        static_routes: vec![("a.test".into(), "127.0.0.1:1".into())],
-        ..SyncSettings::default()
-    };
-    assert_eq!(config.sync, expected);
+    assert_eq!(
+        config.sync.static_routes,
+        [static_route(("a.test", "127.0.0.1:1"))]
+    );
+    assert_eq!(config.sync.redis, None);
     assert_eq!(config.log, LogSettings::default());
     assert_eq!(config.balance, Balance::default());
     let nobody = ProxySettings {
@@ -115,10 +124,7 @@ fn a_repeatable_option_is_taken_whole_from_one_source() {
         ("a.test", "127.0.0.1:2"),
         ("default:http", "unix:/run/b"),
     ];
-    assert_eq!(
-        config.sync.static_routes,
-        routes.map(|(host, member)| (host.to_owned(), member.to_owned()))
-    );
+    assert_eq!(config.sync.static_routes, routes.map(static_route));
 }
 
 #[test]

@@ -50,9 +50,9 @@ fn every_route_leads_to_the_backend_of_that_name() {
         .with_no_client_auth();
     let client = Arc::new(client);
     assert_eq!(config.sync.static_routes.len(), HOSTS.len());
-    for ((protocol, host), (route, member)) in HOSTS.into_iter().zip(config.sync.static_routes) {
-        assert_eq!(host, route);
-        let socket = TcpStream::connect(member).unwrap();
+    for ((protocol, host), route) in HOSTS.into_iter().zip(config.sync.static_routes) {
+        assert_eq!(host, route.key.to_string());
+        let socket = TcpStream::connect(route.entry).unwrap();
         let response = match protocol {
             Protocol::Http | Protocol::Tcp => exchange(socket, host),
             Protocol::Tls => {

@@ -18,15 +18,14 @@ pub(crate) use requirements::{congestion, try_descriptors, try_threads};
 use routing::{Routing, Run};
 use source::Wanted;
 
-use crate::config::{Config, KernelVersion, Refused};
-use crate::sync::SyncConfig;
+use crate::config::{Config, KernelVersion, Refused, SyncSettings};
 use crate::sys::{BindError, Listener};
 
 /// What is tried out. `Ok` says what was found, `Err` cause and remedy in one text. Those that read
 /// routes note which foreign sources the routes want.
 struct Trials<'a> {
     ring: &'a dyn Fn(Option<KernelVersion>) -> Result<String, String>,
-    redis: &'a dyn Fn(&SyncConfig, &mut Wanted) -> Result<String, String>,
+    redis: &'a dyn Fn(&SyncSettings, &mut Wanted) -> Result<String, String>,
     routes: &'a dyn Fn(&Config, &mut Wanted) -> Result<String, String>,
     address: &'a dyn Fn(SocketAddr) -> Result<(), BindError>,
     threads: &'a dyn Fn(&Config) -> Result<(), String>,
@@ -89,13 +88,16 @@ fn report_below(root: &Path, config: &Config, trials: &Trials<'_>) -> Report {
     match (trials.routes)(config, &mut wanted) {
         Ok(found) if config.sync.routes_file.is_some() => items.push(Item::ok("routes", found)),
         Ok(_) => {}
-        Err(error) => items.push(Item::refused("routes", error, "")),
+        Err(mistakes) => {
+            items.extend(
+                mistakes
+                    .lines()
+                    .map(|line| Item::refused("routes", line, "")),
+            );
+        }
     }
     if config.sync.redis.is_some() {
-        items.push(redis(
-            config,
-            (trials.redis)(&SyncConfig::from(&config.sync), &mut wanted),
-        ));
+        items.push(redis(config, (trials.redis)(&config.sync, &mut wanted)));
     }
     items.extend(wanted.items(&machine, &Routing::new(trials.run)));
     Report { items }

@@ -247,13 +247,15 @@ fn trials_that_fail_say_why() {
     let report = report_below(root.path(), &only_redis, &trials);
     assert_eq!(item(&report, "redis").verdict, Verdict::Fail);
     let trials = Trials {
-        routes: &|_, _| Err(String::from("f:3: no members; add one")),
+        routes: &|_, _| Err(String::from("f:3: no members; add one\nf:7: no port")),
         threads: &|_| Err(String::from("none left; raise the limit")),
         ..FINE
     };
     let report = report_below(root.path(), &config(&[]), &trials);
     assert_eq!(item(&report, "threads").verdict, Verdict::Fail);
     assert_eq!(item(&report, "routes").verdict, Verdict::Refused);
+    let mistakes = report.items.iter().filter(|item| item.name == "routes");
+    assert_eq!(mistakes.count(), 2, "{report}");
     assert_eq!(report.exit_code(), 2, "the configuration comes first");
 }
 

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::source::Wanted;
-use crate::config::{Config, KernelVersion};
+use crate::config::{Config, KernelVersion, SyncSettings};
 use crate::ring;
 use crate::route::{Layer, Member, Table};
-use crate::sync::{self, Mode, RedisState, SyncConfig};
+use crate::sync::{self, Mode, RedisState};
 use crate::sys::own_addresses;
 
 /// Given to Redis to be read whole; an operator waits for it.
@@ -29,7 +29,7 @@ pub(super) fn routes(config: &Config, wanted: &mut Wanted) -> Result<String, Str
     let listeners = config.listeners.iter();
     let listeners = listeners.map(|listener| (listener.protocol, listener.address));
     let local = own_addresses().map_err(|error| error.to_string())?;
-    let mut of_start = SyncConfig::from(&config.sync);
+    let mut of_start = config.sync.clone();
     of_start.backend_policy = of_start
         .backend_policy
         .with_listeners(listeners.collect(), local);
@@ -53,24 +53,21 @@ pub(super) fn run(command: &[&str]) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&said.stdout).into_owned())
 }
 
-pub(super) fn redis(config: &SyncConfig, wanted: &mut Wanted) -> Result<String, String> {
-    redis_within(config, wanted, REDIS_DEADLINE)
+pub(super) fn redis(settings: &SyncSettings, wanted: &mut Wanted) -> Result<String, String> {
+    redis_within(settings, wanted, REDIS_DEADLINE)
 }
 
 /// Reads the table as the running program would, and touches neither snapshot nor cores.
 fn redis_within(
-    config: &SyncConfig,
+    settings: &SyncSettings,
     wanted: &mut Wanted,
     deadline: Duration,
 ) -> Result<String, String> {
-    let only_redis = SyncConfig {
-        redis: config.redis.clone(),
-        full_comparison: config.full_comparison,
-        ping: config.ping,
-        ping_timeout: config.ping_timeout,
-        dns_servers: config.dns_servers.clone(),
-        backend_policy: config.backend_policy.clone(),
-        ..SyncConfig::default()
+    let only_redis = SyncSettings {
+        static_routes: Vec::new(),
+        routes_file: None,
+        snapshot: None,
+        ..settings.clone()
     };
     let begin = Instant::now();
     let table = Arc::new(Mutex::new(Table::new()));
@@ -119,7 +116,6 @@ mod tests {
 
     use super::*;
     use crate::config::{Machine, read};
-    use crate::sync::RedisConfig;
 
     #[test]
     fn a_ring_can_be_had_here() {
@@ -159,12 +155,14 @@ mod tests {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
         drop(free);
-        let config = SyncConfig {
-            redis: Some(RedisConfig::new(format!("redis://:hush@{address}"))),
-            ..SyncConfig::default()
-        };
-        let error =
-            redis_within(&config, &mut Wanted::default(), Duration::from_millis(200)).unwrap_err();
+        let url = format!("redis://:hush@{address}");
+        let settings = SyncSettings::of_options(&[("redis", &url)]).unwrap();
+        let error = redis_within(
+            &settings,
+            &mut Wanted::default(),
+            Duration::from_millis(200),
+        )
+        .unwrap_err();
         assert!(
             error.contains("the log says why") && !error.contains("hush"),
             "{error}"

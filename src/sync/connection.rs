@@ -13,11 +13,12 @@ use redis::{
 };
 use tokio::task::JoinHandle;
 
-use super::config::{CONNECT_DEADLINE, RedisConfig};
 use super::feed::Feed;
 use super::keys::Keyspace;
+use super::limits::CONNECT_DEADLINE;
 use super::standing::{self, CLUSTER, Source};
 use super::status::Mode;
+use crate::config::RedisSettings;
 use crate::protocol::Protocol;
 use crate::route::Key;
 
@@ -106,11 +107,11 @@ impl Drop for Link {
 
 impl Dialer {
     /// Checks the URL and reads the certificates. The error says cause and remedy, never the URL.
-    pub(super) fn new(config: &RedisConfig) -> Result<Dialer, String> {
+    pub(super) fn new(settings: &RedisSettings) -> Result<Dialer, String> {
         // The crypto provider is compiled in once; an Err says that someone installed it before.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let info = config.url.as_str().into_connection_info();
-        let client = match &config.ca_file {
+        let info = settings.url.secret().into_connection_info();
+        let client = match &settings.ca_file {
             None => info.and_then(Client::open),
             Some(path) => {
                 let certificates = std::fs::read(path).map_err(|error| {
@@ -130,7 +131,7 @@ impl Dialer {
         })?;
         Ok(Dialer {
             client,
-            keyspace: Keyspace::new(&config.prefix),
+            keyspace: Keyspace::new(&settings.prefix),
         })
     }
 

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
-use super::config::PENDING_KEYS_MAX;
+use super::limits::PENDING_KEYS_MAX;
 
 /// Filled by the connection, emptied by the one who reads.
 #[derive(Default)]

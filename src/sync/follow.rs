@@ -13,12 +13,12 @@ use std::time::Instant;
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisError, RedisResult, Value};
 
-use super::config::{BACKOFF_MAX, BACKOFF_MIN, BATCH_KEYS, PUBLISH_GAP, SyncConfig};
 use super::connection::{Dialer, Link, Loss};
 use super::expiry::Expiry;
 use super::feed::Feed;
 use super::hold::Hold;
 use super::keys::Keyspace;
+use super::limits::{BACKOFF_MAX, BACKOFF_MIN, BATCH_KEYS, PUBLISH_GAP};
 use super::probe::Prober;
 use super::rejected::Rejected;
 use super::reply::{Answer, Faults, KeyFault, MEMBERS_MAX};
@@ -26,6 +26,7 @@ use super::spellings::{Named, Spellings};
 use super::standing::{CLUSTER, Source};
 use super::status::{Mode, RedisState, Shared};
 use super::truth::{Backoff, Truth};
+use crate::config::SyncSettings;
 use crate::route::{Key, Seen, as_option};
 
 /// Names, and the replies for them.
@@ -41,7 +42,7 @@ struct Said {
 pub(super) struct Follower {
     truth: Rc<RefCell<Truth>>,
     shared: Arc<Shared>,
-    config: Rc<SyncConfig>,
+    settings: Rc<SyncSettings>,
     dialer: Dialer,
     expiry: Expiry,
     rejected: Rejected,
@@ -60,7 +61,7 @@ pub(super) struct Follower {
 impl Follower {
     pub(super) fn new(
         truth: Rc<RefCell<Truth>>,
-        config: Rc<SyncConfig>,
+        settings: Rc<SyncSettings>,
         dialer: Dialer,
         last_answer: Rc<Cell<Instant>>,
     ) -> Follower {
@@ -73,10 +74,10 @@ impl Follower {
             rejected: Rejected::default(),
             spellings: Spellings::default(),
             compared: false,
-            hold: Hold::new(config.hold),
+            hold: Hold::new(settings.hold),
             said: Said::default(),
             backoff: Backoff::new(BACKOFF_MIN, BACKOFF_MAX),
-            config,
+            settings,
             last_answer,
         }
     }
@@ -123,8 +124,8 @@ impl Follower {
         let live = Rc::new(Cell::new(false));
         let prober = Prober {
             connection: link.connection.clone(),
-            ping: self.config.ping,
-            timeout: self.config.ping_timeout,
+            ping: self.settings.ping,
+            timeout: self.settings.ping_timeout,
             asks_source: link.source != Source::Unknown,
             last_answer: Rc::clone(&self.last_answer),
             confirms: (mode == Mode::Tracking)

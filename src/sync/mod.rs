@@ -2,23 +2,22 @@
 //! It alone talks to Redis and to DNS, reads the routes file and keeps the snapshot. While Redis is
 //! away the last known table serves.
 
-mod config;
 mod connection;
 mod expiry;
 mod feed;
-mod fixed;
 mod follow;
 mod hold;
 mod keys;
+mod limits;
 mod names;
 mod probe;
 mod rejected;
 mod reply;
 mod resolve;
-mod settings;
 mod snapshot;
 mod spellings;
 mod standing;
+mod static_routes;
 mod status;
 mod truth;
 mod watch;
@@ -30,10 +29,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-pub use config::{RedisConfig, SyncConfig};
 use connection::Dialer;
-use fixed::Routes;
 use follow::Follower;
+use static_routes::Routes;
 use status::Shared;
 pub(crate) use status::SyncStatus;
 pub use status::{Mode, RedisState};
@@ -44,6 +42,7 @@ pub(crate) use truth::Publish;
 use truth::Truth;
 use watch::Keeper;
 
+use crate::config::{RedisSettings, SyncSettings};
 use crate::route::Backend;
 
 const THREAD_NAME: &str = "redis-sync";
@@ -78,17 +77,18 @@ struct Checked {
 /// members of all static routes.
 ///
 /// # Errors
-/// `InvalidInput` with source, key or line, cause and remedy.
-pub(crate) fn check(config: &SyncConfig) -> io::Result<Vec<String>> {
-    let checked = checked(config)?;
+/// `InvalidInput` with a line for each mistake: place, cause and remedy.
+pub(crate) fn check(settings: &SyncSettings) -> io::Result<Vec<String>> {
+    let checked = checked(settings)?;
     Ok(checked.routes.into_values().flatten().collect())
 }
 
-fn checked(config: &SyncConfig) -> io::Result<Checked> {
+fn checked(settings: &SyncSettings) -> io::Result<Checked> {
     let invalid = |error: String| io::Error::new(io::ErrorKind::InvalidInput, error);
+    let routes = static_routes::load(settings);
     Ok(Checked {
-        routes: fixed::load(config).map_err(invalid)?,
-        dialer: config
+        routes: routes.map_err(|mistakes| invalid(mistakes.to_string()))?,
+        dialer: settings
             .redis
             .as_ref()
             .map(Dialer::new)
@@ -101,8 +101,8 @@ fn checked(config: &SyncConfig) -> io::Result<Checked> {
 ///
 /// # Errors
 /// Cause and remedy, for an operator; never the URL.
-pub fn try_redis(config: &RedisConfig) -> Result<String, String> {
-    let dialer = Dialer::new(config)?;
+pub fn try_redis(settings: &RedisSettings) -> Result<String, String> {
+    let dialer = Dialer::new(settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -121,8 +121,8 @@ pub fn try_redis(config: &RedisConfig) -> Result<String, String> {
 ///
 /// # Errors
 /// As [`check`], and those of starting a thread with its runtime.
-pub fn start(config: SyncConfig, publish: Publish) -> io::Result<SyncHandle> {
-    let checked = checked(&config)?;
+pub fn start(settings: SyncSettings, publish: Publish) -> io::Result<SyncHandle> {
+    let checked = checked(&settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -133,7 +133,7 @@ pub fn start(config: SyncConfig, publish: Publish) -> io::Result<SyncHandle> {
         .spawn({
             let ended = Ended(Arc::clone(&shared));
             move || {
-                run(&runtime, config, checked, publish, &ended.0, receiver);
+                run(&runtime, settings, checked, publish, &ended.0, receiver);
                 runtime.shutdown_timeout(LAST_WAIT);
             }
         })?;
@@ -209,19 +209,19 @@ impl SyncHandle {
 
 fn run(
     runtime: &Runtime,
-    config: SyncConfig,
+    settings: SyncSettings,
     checked: Checked,
     publish: Publish,
     shared: &Arc<Shared>,
     mut commands: UnboundedReceiver<Command>,
 ) {
-    let config = Rc::new(config);
-    let mut truth = Truth::new(&config, Arc::clone(shared), publish);
+    let settings = Rc::new(settings);
+    let mut truth = Truth::new(&settings, Arc::clone(shared), publish);
     truth.set_static(&checked.routes);
     tracing::info!(
         static_routes = checked.routes.len(),
         redis = checked.dialer.as_ref().map(Dialer::address),
-        snapshot = config
+        snapshot = settings
             .snapshot
             .as_ref()
             .map(|path| path.display().to_string()),
@@ -233,15 +233,15 @@ fn run(
     let last_answer = Rc::new(Cell::new(Instant::now()));
     let mut keeper = Keeper::new(
         Rc::clone(&truth),
-        Rc::clone(&config),
+        Rc::clone(&settings),
         Rc::clone(&reload_names),
         Rc::clone(&last_answer),
     );
-    let names = resolve::keep_asking(Rc::clone(&truth), Rc::clone(&config), reload_names);
+    let names = resolve::keep_asking(Rc::clone(&truth), Rc::clone(&settings), reload_names);
     let following = async {
         match checked.dialer {
             Some(dialer) => {
-                Follower::new(truth, config, dialer, last_answer)
+                Follower::new(truth, settings, dialer, last_answer)
                     .run()
                     .await
             }

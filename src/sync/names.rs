@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::config::{FAILING_LOOKUPS_MAX, LOOKUPS_MAX, RENEWALS_MAX, RENEWALS_TURN};
+use super::limits::{FAILING_LOOKUPS_MAX, LOOKUPS_MAX, RENEWALS_MAX, RENEWALS_TURN};
 use crate::due::{DueQueue, Ticket};
 use crate::protect::{BackendPolicy, Denied};
 use crate::route::{Backend, MemberAddress};

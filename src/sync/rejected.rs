@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::config::{REJECTIONS_KEPT_MAX, REJECTIONS_LOGGED_MAX};
+use super::limits::{REJECTIONS_KEPT_MAX, REJECTIONS_LOGGED_MAX};
 
 /// What is rejected at the moment, and what of it the log has not said yet.
 #[derive(Default)]

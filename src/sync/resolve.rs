@@ -14,9 +14,10 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use super::config::{LOOKUP_PATIENCE, SyncConfig};
+use super::limits::LOOKUP_PATIENCE;
 use super::names::Question;
 use super::truth::Truth;
+use crate::config::SyncSettings;
 
 /// What came of a question.
 enum Answer {
@@ -29,11 +30,11 @@ enum Answer {
 /// Asks for names as they come due, for ever. `reload` says that resolv.conf or hosts may be new.
 pub(super) async fn keep_asking(
     truth: Rc<RefCell<Truth>>,
-    config: Rc<SyncConfig>,
+    settings: Rc<SyncSettings>,
     reload: Rc<Notify>,
 ) -> Infallible {
     let wake = Rc::clone(&truth.borrow().book.wake);
-    let mut resolver = resolver(&config.dns_servers);
+    let mut resolver = resolver(&settings.dns_servers);
     let mut asking = JoinSet::new();
     loop {
         let next = {
@@ -68,7 +69,7 @@ pub(super) async fn keep_asking(
             () = pause => {}
             () = wake.notified() => {}
             () = reload.notified() => {
-                resolver = self::resolver(&config.dns_servers);
+                resolver = self::resolver(&settings.dns_servers);
                 truth.borrow_mut().book.expire_all(Instant::now());
             }
         }
@@ -125,8 +126,8 @@ fn resolver(servers: &[SocketAddr]) -> TokioResolver {
         TokioResolver::builder(provider).unwrap_or_else(|error| {
             let error = error.to_string();
             tracing::warn!(error, "resolv.conf cannot be used, only /etc/hosts is");
-            let config = ResolverConfig::from_name_servers(Vec::new());
-            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+            let settings = ResolverConfig::from_name_servers(Vec::new());
+            TokioResolver::builder_with_config(settings, TokioRuntimeProvider::default())
         })
     } else {
         let server = |address: &SocketAddr| {
@@ -136,8 +137,8 @@ fn resolver(servers: &[SocketAddr]) -> TokioResolver {
             });
             NameServerConfig::new(address.ip(), true, connections.into())
         };
-        let config = ResolverConfig::from_name_servers(servers.iter().map(server).collect());
-        TokioResolver::builder_with_config(config, provider)
+        let settings = ResolverConfig::from_name_servers(servers.iter().map(server).collect());
+        TokioResolver::builder_with_config(settings, provider)
     };
     let options = builder.options_mut();
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;

@@ -6,12 +6,13 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::config::{FIRST_TABLE_WAIT, SyncConfig};
-use super::fixed::Routes;
+use super::limits::FIRST_TABLE_WAIT;
 use super::names::Book;
 use super::reply::Faults;
 use super::snapshot::Snapshot;
+use super::static_routes::Routes;
 use super::status::Shared;
+use crate::config::SyncSettings;
 use crate::health::Prober;
 use crate::protect::BackendPolicy;
 use crate::protocol::Protocol;
@@ -62,15 +63,15 @@ impl Changes {
 }
 
 impl Truth {
-    pub(super) fn new(config: &SyncConfig, shared: Arc<Shared>, publish: Publish) -> Truth {
+    pub(super) fn new(settings: &SyncSettings, shared: Arc<Shared>, publish: Publish) -> Truth {
         Truth {
             master: Master::new(fastrand::u64(..)),
             book: Book::new(
-                config.dns_ttl_min,
-                config.dns_ttl_max,
-                config.backend_policy.clone(),
+                settings.dns_ttl_min,
+                settings.dns_ttl_max,
+                settings.backend_policy.clone(),
             ),
-            policy: config.backend_policy.clone(),
+            policy: settings.backend_policy.clone(),
             registry: Registry::listed_in(&shared.roster),
             prober: Prober::new(Arc::clone(&shared.tally)),
             shared,

@@ -13,9 +13,10 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{JoinError, JoinHandle};
 
-use super::config::{FIRST_TABLE_WAIT, SNAPSHOT_GAP, SyncConfig};
+use super::limits::{FIRST_TABLE_WAIT, SNAPSHOT_GAP};
 use super::truth::Truth;
-use super::{Command, fixed, snapshot};
+use super::{Command, snapshot, static_routes};
+use crate::config::SyncSettings;
 
 /// Between two looks.
 const TICK: Duration = Duration::from_secs(1);
@@ -30,7 +31,7 @@ type Stamp = Option<(SystemTime, u64, u64)>;
 
 pub(super) struct Keeper {
     truth: Rc<RefCell<Truth>>,
-    config: Rc<SyncConfig>,
+    settings: Rc<SyncSettings>,
     reload_names: Rc<Notify>,
     last_answer: Rc<Cell<Instant>>,
     /// As it was read.
@@ -50,12 +51,12 @@ pub(super) struct Keeper {
 impl Keeper {
     pub(super) fn new(
         truth: Rc<RefCell<Truth>>,
-        config: Rc<SyncConfig>,
+        settings: Rc<SyncSettings>,
         reload_names: Rc<Notify>,
         last_answer: Rc<Cell<Instant>>,
     ) -> Keeper {
-        let routes_file = config.routes_file.as_deref().and_then(stamp);
-        let snapshot = config.snapshot.as_deref().and_then(stamp);
+        let routes_file = settings.routes_file.as_deref().and_then(stamp);
+        let snapshot = settings.snapshot.as_deref().and_then(stamp);
         if let Some((written, ..)) = snapshot {
             truth.borrow().shared.set_snapshot_written(written);
         }
@@ -63,7 +64,7 @@ impl Keeper {
             routes_file,
             routes_file_seen: routes_file,
             truth,
-            config,
+            settings,
             reload_names,
             last_answer,
             name_files: SYSTEM_NAME_FILES.map(|path| stamp(Path::new(path))),
@@ -91,7 +92,7 @@ impl Keeper {
 
     fn tick(&mut self) {
         self.look_for_first_table();
-        if let Some(path) = &self.config.routes_file {
+        if let Some(path) = &self.settings.routes_file {
             let now = stamp(path);
             let is_settled = self.routes_file_seen == now;
             self.routes_file_seen = now;
@@ -112,7 +113,7 @@ impl Keeper {
     }
 
     fn reload(&mut self) {
-        self.routes_file = self.config.routes_file.as_deref().and_then(stamp);
+        self.routes_file = self.settings.routes_file.as_deref().and_then(stamp);
         self.load_static();
         self.reload_names.notify_one();
     }
@@ -123,8 +124,8 @@ impl Keeper {
             let saved = saving.await;
             self.note_saved(saved);
         }
-        let config = Rc::clone(&self.config);
-        if let Some(path) = &config.snapshot
+        let settings = Rc::clone(&self.settings);
+        if let Some(path) = &settings.snapshot
             && self.truth.borrow_mut().take_unsaved()
         {
             let written = snapshot::write(path, self.truth.borrow().master.table());
@@ -134,16 +135,23 @@ impl Keeper {
 
     fn load_static(&mut self) {
         let mut truth = self.truth.borrow_mut();
-        let error = match fixed::load(&self.config) {
+        let error = match static_routes::load(&self.settings) {
             Ok(routes) => {
                 truth.set_static(&routes);
                 truth.publish();
                 tracing::info!(static_routes = routes.len(), "static routes read again");
                 None
             }
-            Err(error) => {
-                tracing::error!(error, "static routes rejected, the old ones stay");
-                Some(error)
+            Err(mistakes) => {
+                let text = mistakes.to_string();
+                for mistake in text.lines() {
+                    tracing::error!(mistake, "mistake in the static routes");
+                }
+                tracing::error!(
+                    mistakes = mistakes.count(),
+                    "the static routes are rejected as a whole, those read before stay in use"
+                );
+                Some(text)
             }
         };
         truth
@@ -159,7 +167,11 @@ impl Keeper {
             return;
         }
         self.gave_up_waiting = true;
-        let snapshot = self.config.snapshot.as_deref().filter(|path| path.exists());
+        let snapshot = self
+            .settings
+            .snapshot
+            .as_deref()
+            .filter(|path| path.exists());
         if let Some(path) = snapshot {
             match snapshot::read(path) {
                 Ok(snapshot) => {
@@ -187,7 +199,7 @@ impl Keeper {
     }
 
     fn save_in_background(&mut self) {
-        let Some(path) = self.config.snapshot.clone() else {
+        let Some(path) = self.settings.snapshot.clone() else {
             return;
         };
         if let Some(saving) = self.saving.take_if(|saving| saving.is_finished())
@@ -220,7 +232,7 @@ impl Keeper {
             Err(_) => Some(String::from("the thread that wrote it panicked")),
         };
         let mut truth = self.truth.borrow_mut();
-        let path = self.config.snapshot.as_deref().unwrap_or(Path::new(""));
+        let path = self.settings.snapshot.as_deref().unwrap_or(Path::new(""));
         let path = path.display().to_string();
         match &error {
             None => {

@@ -3,10 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use pointsman::internals::config::SyncSettings;
 use pointsman::internals::host::Host;
 use pointsman::internals::protocol::Protocol;
 use pointsman::internals::route::{Route, Table};
-use pointsman::internals::sync::{self, RedisConfig, RedisState, SyncConfig, SyncHandle};
+use pointsman::internals::sync::{self, RedisState, SyncHandle};
 
 use super::redis::RedisServer;
 
@@ -42,18 +43,18 @@ pub struct Rig {
 }
 
 impl Rig {
-    pub fn start(config: SyncConfig) -> Rig {
-        let rig = Rig::start_unready(config);
+    pub fn start(settings: SyncSettings) -> Rig {
+        let rig = Rig::start_unready(settings);
         assert!(rig.handle.wait_first_table(Some(LATER)), "no first table");
         rig
     }
 
-    pub fn start_unready(config: SyncConfig) -> Rig {
-        Rig::start_watched(config, |_| {})
+    pub fn start_unready(settings: SyncSettings) -> Rig {
+        Rig::start_watched(settings, |_| {})
     }
 
     /// Shows `watch` every table that is published.
-    pub fn start_watched(config: SyncConfig, watch: impl Fn(&Table) + Send + 'static) -> Rig {
+    pub fn start_watched(settings: SyncSettings, watch: impl Fn(&Table) + Send + 'static) -> Rig {
         // The first test sets it for all of them.
         let _ = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::TRACE)
@@ -67,7 +68,7 @@ impl Rig {
             view.apply(&update);
             watch(&view);
         });
-        let handle = sync::start(config, publish).unwrap();
+        let handle = sync::start(settings, publish).unwrap();
         Rig { handle, view }
     }
 
@@ -113,15 +114,30 @@ fn texts(route: &Route) -> String {
 }
 
 /// Intervals short enough for a test; the periodic comparison too far away to help.
-pub fn config(url: impl Into<String>) -> SyncConfig {
-    SyncConfig {
-        redis: Some(RedisConfig::new(url)),
-        full_comparison: Duration::from_secs(600),
-        ping: Duration::from_millis(200),
-        ping_timeout: Duration::from_millis(300),
-        hold: Duration::from_millis(1500),
-        ..SyncConfig::default()
-    }
+pub fn settings(url: impl AsRef<str>) -> SyncSettings {
+    let options = [
+        ("redis", url.as_ref()),
+        ("redis-full-comparison", "10m"),
+        ("redis-ping", "200ms"),
+        ("redis-ping-timeout", "300ms"),
+        ("redis-hold", "1500ms"),
+    ];
+    SyncSettings::of_options(&options).unwrap()
+}
+
+/// Routes as after `--route`, and no Redis.
+pub fn static_routes<R: AsRef<str>>(routes: impl IntoIterator<Item = R>) -> SyncSettings {
+    let routes: Vec<R> = routes.into_iter().collect();
+    let options: Vec<_> = routes
+        .iter()
+        .map(|route| ("route", route.as_ref()))
+        .collect();
+    SyncSettings::of_options(&options).unwrap()
+}
+
+/// What `pointsman check` finds out about the Redis at this URL.
+pub fn try_redis(url: impl AsRef<str>) -> Result<String, String> {
+    sync::try_redis(&settings(url).redis.unwrap())
 }
 
 pub fn seed(server: &RedisServer, hosts: std::ops::Range<usize>) {

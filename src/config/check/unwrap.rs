@@ -1,7 +1,9 @@
 //! The options of `pointsman unwrap`, the receiving end: one route, whatever the bytes are.
 
+use super::super::sync_settings::StaticRoute;
 use super::{Checker, Fault};
-use crate::route::{Member, MemberAddress};
+use crate::protocol::Protocol;
+use crate::route::{Key, Member, MemberAddress};
 
 /// What has no meaning for a receiving end, which looks for no name.
 const OF_ROUTING: [&str; 8] = [
@@ -51,15 +53,15 @@ impl Checker<'_> {
 }
 
 /// `--to` as the one route that a receiving end has.
-pub(super) fn route(text: &str) -> Result<(String, String), Fault> {
+pub(super) fn route(text: &str) -> Result<StaticRoute, Fault> {
     const REMEDY: &str = "write IP:PORT or [IPV6]:PORT, like 127.0.0.1:443";
     let fault = |problem: String| Fault::new(format!("{text:?} {problem}"), REMEDY);
     let member = Member::parse(text).map_err(|error| fault(format!("is no server: {error}")))?;
     match member.address {
-        MemberAddress::Ip(_, Some(_)) if member.delivery == Default::default() => Ok((
-            String::from("default:tcp"),
-            format!("{member} source=client"),
-        )),
+        MemberAddress::Ip(_, Some(_)) if member.delivery == Default::default() => Ok(StaticRoute {
+            key: Key::Default(Protocol::Tcp),
+            entry: format!("{member} source=client"),
+        }),
         MemberAddress::Ip(_, Some(_)) => Err(fault(String::from("has options"))),
         MemberAddress::Ip(_, None) => Err(fault(String::from("has no port"))),
         MemberAddress::Name(..) | MemberAddress::Unix(_) => Err(fault(String::from(

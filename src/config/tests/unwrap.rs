@@ -22,7 +22,7 @@ fn the_receiving_end_has_one_route() {
         ("default:tcp", "127.0.0.1:443 source=client"),
         ("default:tcp", "[::1]:443 source=client"),
     ];
-    let routes = routes.map(|(host, member)| (host.to_owned(), member.to_owned()));
+    let routes = routes.map(static_route);
     assert_eq!(config.sync.static_routes, routes);
     // What check is told is what unwrap is told.
     let of_check = [&["check"], &arguments[1..]].concat();

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use redis::aio::MultiplexedConnection;
 use tokio::task::{JoinError, JoinHandle};
 
-use super::super::config::{BATCH_KEYS, COMPARISON_PAUSE, PAGE_KEYS};
 use super::super::connection::{Link, Loss};
 use super::super::feed::Feed;
+use super::super::limits::{BATCH_KEYS, COMPARISON_PAUSE, PAGE_KEYS};
 use super::super::reply::Faults;
 use super::super::snapshot::{self, Snapshot};
 use super::super::standing::{self, Source};
@@ -18,7 +18,7 @@ use crate::route::{Key, Layer, Seen};
 
 impl Follower {
     pub(super) fn next_comparison(&self, took: Duration) -> Instant {
-        let pause = self.config.full_comparison.max(took * COMPARISON_PAUSE);
+        let pause = self.settings.full_comparison.max(took * COMPARISON_PAUSE);
         let regular = Instant::now() + pause;
         let held = self.hold.until();
         held.map_or(regular, |held| held.min(regular))
@@ -112,8 +112,8 @@ impl Follower {
 
     /// Reads the snapshot beside the first comparison, for what was there before this start.
     fn read_snapshot(&self) -> Option<JoinHandle<Result<Snapshot, String>>> {
-        let path = self.config.snapshot.as_ref()?;
-        let is_of_use = !self.compared && !self.config.hold.is_zero() && path.exists();
+        let path = self.settings.snapshot.as_ref()?;
+        let is_of_use = !self.compared && !self.settings.hold.is_zero() && path.exists();
         let path = path.clone();
         is_of_use.then(|| tokio::task::spawn_blocking(move || snapshot::read(&path)))
     }
@@ -189,7 +189,7 @@ impl Follower {
     /// From now on nothing is removed, and what went lately is back.
     fn begin_hold(&mut self, removed: usize, hosts: usize, now: Instant) {
         let back = self.hold.begin(now);
-        let hold = self.config.hold;
+        let hold = self.settings.hold;
         tracing::warn!(
             removed = removed + back.len(),
             hosts_before = hosts + back.len(),

@@ -1,11 +1,6 @@
-//! What the sync thread is told at start, with the limits that are not worth an option.
+//! Limits of the sync thread that are not worth an option.
 
-use std::fmt;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
-
-use crate::protect::BackendPolicy;
 
 /// Time for connecting to Redis and logging in, each attempt.
 pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
@@ -62,80 +57,3 @@ pub(super) const RENEWALS_TURN: Duration = Duration::from_millis(20);
 /// So long an answer is expected. Longer than servers take that know it or are near who does; a
 /// hundred dead names that are asked for first delay the others by this four times.
 pub(super) const LOOKUP_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Sources of routes and the intervals at which they are asked.
-#[derive(Debug, Clone)]
-pub struct SyncConfig {
-    pub redis: Option<RedisConfig>,
-    /// `--route`: a host, `*.` wildcard, `default:https` or `default:http`, and members separated by
-    /// commas. Entries of the same host add up. They win over the routes file.
-    pub static_routes: Vec<(String, String)>,
-    pub routes_file: Option<PathBuf>,
-    pub snapshot: Option<PathBuf>,
-    /// Between two comparisons of the whole table with Redis; the floor under the live changes.
-    pub full_comparison: Duration,
-    /// Between two pings.
-    pub ping: Duration,
-    /// Without an answer for this long Redis counts as lost.
-    pub ping_timeout: Duration,
-    /// How long the loss of more than half of the hosts at once is not believed; 0: believed.
-    pub hold: Duration,
-    /// A DNS answer is used at least and at most this long, whatever its TTL.
-    pub dns_ttl_min: Duration,
-    pub dns_ttl_max: Duration,
-    /// Asked instead of those in resolv.conf when there are any.
-    pub dns_servers: Vec<SocketAddr>,
-    /// Which addresses may be a backend's.
-    pub backend_policy: BackendPolicy,
-}
-
-impl Default for SyncConfig {
-    fn default() -> SyncConfig {
-        SyncConfig {
-            redis: None,
-            static_routes: Vec::new(),
-            routes_file: None,
-            snapshot: None,
-            full_comparison: Duration::from_secs(60),
-            ping: Duration::from_secs(2),
-            ping_timeout: Duration::from_secs(2),
-            hold: Duration::from_secs(10),
-            dns_ttl_min: Duration::from_secs(5),
-            dns_ttl_max: Duration::from_secs(300),
-            dns_servers: Vec::new(),
-            backend_policy: BackendPolicy::default(),
-        }
-    }
-}
-
-/// Which Redis, and under which keys.
-#[derive(Clone)]
-pub struct RedisConfig {
-    /// `redis://`, `rediss://` or `unix://`, with user, password and database number.
-    pub url: String,
-    /// In front of every key.
-    pub prefix: String,
-    /// Certificates (PEM) to trust for `rediss://` instead of the system's.
-    pub ca_file: Option<PathBuf>,
-}
-
-impl RedisConfig {
-    /// This URL, with the prefix `hostnames:` and the system's certificates.
-    pub fn new(url: impl Into<String>) -> RedisConfig {
-        RedisConfig {
-            url: url.into(),
-            prefix: String::from("hostnames:"),
-            ca_file: None,
-        }
-    }
-}
-
-/// Leaves the URL out: it may hold a password.
-impl fmt::Debug for RedisConfig {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("RedisConfig")
-            .field("prefix", &self.prefix)
-            .field("ca_file", &self.ca_file)
-            .finish_non_exhaustive()
-    }
-}
