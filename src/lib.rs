@@ -9,14 +9,32 @@
 //! the routing table true, [`health`], which asks backends how they are, and [`control`], which obeys
 //! signals; [`run`] puts them together.
 //!
-//! Imports only go downward:
+//! A module imports only modules with a lower number, and no files of a module import each other in a
+//! circle; `tests/sources` holds both.
 //!
-//! | layer | modules |
-//! |---|---|
-//! | 3 threads | `run`, `preflight`, `demo`, `core`, `cores`, `sync`, `health`, `admin`, `control`, `log`, `command`, `internals` |
-//! | 2 connection | `conn`, `exchange`, `client`, `listen`, `dial`, `relay`, `lease`, `drain`, `local` |
-//! | 1 kernel | `ring`, `sys`: the only unsafe code |
-//! | 0 pure | `due`, `host`, `refusal`, `sniff`, `http`, `route`, `lookup`, `reply`, `metrics`, `outcome`, `protocol`, `proxy_protocol`, `protect`, `config` |
+//! | number | modules | what they are |
+//! |---|---|---|
+//! | 1 | `protocol`, `due`, `host`, `refusal` | words that all others share |
+//! | 2 | `health` | whether a backend is well |
+//! | 3 | `route` | from a name to backends |
+//! | 4 | `sniff` | from the first bytes to a name |
+//! | 5 | `http`, `proxy_protocol`, `protect` | the other parsers, and limits per client |
+//! | 6 | `outcome` | how a connection ended |
+//! | 7 | `metrics`, `config` | what is counted, what is configured |
+//! | 8 | `sys`, `sync` | system calls; the thread that keeps routes as Redis and DNS have them |
+//! | 9 | `ring`, `reply`, `lookup`, `log` | io_uring; the proxy's own answers; who is behind a connection; the log |
+//! | 10 | `local`, `drain` | what a core holds |
+//! | 11 | `client`, `listen` | the client's side |
+//! | 12 | `dial`, `lease` | from a route to a connected backend |
+//! | 13 | `relay` | bytes, both ways |
+//! | 14 | `conn`, `exchange` | a connection from accept to its outcome, of TLS and of HTTP |
+//! | 15 | `core` | one pinned thread: executor, ring, mailbox |
+//! | 16 | `cores`, `preflight` | all cores from outside; what a start needs of the machine |
+//! | 17 | `admin` | the HTTP endpoint for operators |
+//! | 18 | `control` | signals, dumps and the end of the process |
+//! | 19 | `run`, `demo` | the process, put together |
+//! | 20 | `command` | the command line |
+//! | 21 | `internals` | what tests, fuzz targets and the benchmark see |
 //!
 //! What it does not do: terminate TLS, look into bodies beyond their framing, or remember a client.
 
