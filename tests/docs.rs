@@ -1,0 +1,640 @@
+//! What the pages for people say is so: examples work when pasted, links lead somewhere, tables list
+//! what there is.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use support::client::Hello;
+use support::http::{Wire, scripted};
+use support::port::free_port;
+use support::process::Process;
+use support::proxy::Options;
+use support::redis::RedisServer;
+use support::{backend, wait_until};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A debug build on a loaded machine is up long before.
+const START_PATIENCE: Duration = Duration::from_secs(20);
+/// A reader's patience with the first page.
+const README_BYTES_MAX: usize = 9 * 1024;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn text(path: &str) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// README.md and the pages of docs/, relative to the repository.
+fn pages() -> Vec<String> {
+    let mut pages = vec![String::from("README.md")];
+    for entry in fs::read_dir(root().join("docs")).expect("there are docs") {
+        let name = entry.expect("it can be read").file_name().into_string();
+        pages.extend(
+            name.ok()
+                .filter(|name| name.ends_with(".md"))
+                .map(|name| format!("docs/{name}")),
+        );
+    }
+    pages.sort();
+    pages
+}
+
+#[test]
+fn the_readme_stays_short() {
+    let bytes = text("README.md").len();
+    assert!(
+        bytes <= README_BYTES_MAX,
+        "README.md has {bytes} bytes, at most {README_BYTES_MAX} are a first page; the rest belongs in docs/"
+    );
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_a_heading_that_exist() {
+    let mut broken = Vec::new();
+    for page in pages() {
+        for link in links(&text(&page)) {
+            if link.contains("://") {
+                continue;
+            }
+            let (path, anchor) = link.split_once('#').unwrap_or((&link, ""));
+            let target = match path {
+                "" => root().join(&page),
+                path => root().join(&page).parent().expect("a file").join(path),
+            };
+            let heading_exists = || {
+                let text = fs::read_to_string(&target).unwrap_or_default();
+                anchor.is_empty() || anchors(&text).contains(anchor)
+            };
+            if !target.exists() || !heading_exists() {
+                broken.push(format!("{page}: {link}"));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "broken links:\n{}", broken.join("\n"));
+}
+
+/// The targets of `[text](target)` outside code.
+fn links(page: &str) -> Vec<String> {
+    let mut links = Vec::new();
+    for line in outside_code(page) {
+        for (nth, part) in line.split('`').enumerate() {
+            // Between two backquotes is code, unless it is the text of a link.
+            if nth % 2 == 0 {
+                let targets = part.split("](").skip(1);
+                links.extend(
+                    targets.filter_map(|target| Some(target.split_once(')')?.0.to_owned())),
+                );
+            }
+        }
+    }
+    links
+}
+
+fn outside_code(page: &str) -> impl Iterator<Item = &str> {
+    let mut is_code = false;
+    page.lines().filter(move |line| {
+        let is_fence = line.starts_with("```");
+        is_code ^= is_fence;
+        !is_code && !is_fence
+    })
+}
+
+/// The anchors that GitHub gives the headings of a page.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let mut anchors = BTreeSet::new();
+    for line in outside_code(page) {
+        let heading = line.trim_start_matches('#');
+        if heading.len() == line.len() || !heading.starts_with(' ') {
+            continue;
+        }
+        let kept = heading.trim().chars().filter_map(|char| match char {
+            ' ' => Some('-'),
+            '-' | '_' => Some(char),
+            char => char.is_alphanumeric().then(|| char.to_ascii_lowercase()),
+        });
+        let anchor: String = kept.collect();
+        let nth = (1..).map(|nth| format!("{anchor}-{nth}"));
+        let free = |anchor: &String| !anchors.contains(anchor);
+        let free = std::iter::once(anchor.clone()).chain(nth).find(free);
+        anchors.insert(free.expect("numbers do not end"));
+    }
+    anchors
+}
+
+#[test]
+fn the_examples_of_routes_work_when_pasted() {
+    Session::run("docs/routes.md");
+}
+
+#[test]
+fn the_examples_of_http_work_when_pasted() {
+    Session::run("docs/http.md");
+}
+
+#[test]
+fn the_examples_of_the_other_pages_work_when_pasted() {
+    for page in [
+        "docs/client-address.md",
+        "docs/health.md",
+        "docs/operate.md",
+    ] {
+        Session::run(page);
+    }
+}
+
+/// What a reader does who pastes the blocks of a page one after the other, in an empty directory. The
+/// ports are others, so that pages can be tried at the same time.
+struct Session {
+    directory: tempfile::TempDir,
+    /// In the order of their start.
+    running: Vec<Process>,
+}
+
+/// One command of a page, and what it is to print.
+struct Step {
+    command: String,
+    expected: Vec<String>,
+}
+
+impl Session {
+    fn run(page: &str) {
+        let source = text(page);
+        let ports = ports(&source);
+        let mut session = Session {
+            directory: tempfile::tempdir().expect("a temporary directory"),
+            running: Vec::new(),
+        };
+        session.write_commands(&ports);
+        let mut steps = 0;
+        for (language, block) in blocks(&source) {
+            let block = with_ports(&block, &ports);
+            match &*language {
+                "sh" => {
+                    for step in steps_of(&block) {
+                        session.take(page, &step);
+                        steps += 1;
+                    }
+                }
+                // A file of an example says its own name.
+                "toml" => {
+                    let name = block
+                        .lines()
+                        .next()
+                        .and_then(|line| line.strip_prefix("# "));
+                    if let Some(name) = name {
+                        fs::write(session.directory.path().join(name), &block).expect("it is ours");
+                    }
+                }
+                _ => {}
+            }
+        }
+        assert!(steps > 0, "{page} has no example");
+        // Those that use others end first.
+        while let Some(process) = session.running.pop() {
+            drop(process);
+        }
+    }
+
+    fn bin(&self) -> PathBuf {
+        self.directory.path().join(".bin")
+    }
+
+    /// What the shell finds as `pointsman` and `redis-cli`.
+    fn write_commands(&self, ports: &BTreeMap<String, String>) {
+        fs::create_dir(self.bin()).expect("a temporary directory");
+        symlink(
+            env!("CARGO_BIN_EXE_pointsman"),
+            self.bin().join("pointsman"),
+        )
+        .expect("it is ours");
+        if let Some(port) = ports.get("6379") {
+            let path = std::env::var("PATH").unwrap_or_default();
+            let script = format!("#!/bin/sh\nPATH='{path}' exec redis-cli -p {port} \"$@\"\n");
+            let file = self.bin().join("redis-cli");
+            fs::write(&file, script).expect("it is ours");
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        }
+    }
+
+    fn shell(&self, command: &str) -> Command {
+        let mut shell = Command::new("bash");
+        let path = std::env::var("PATH").unwrap_or_default();
+        shell
+            .args(["-c", command])
+            .current_dir(self.directory.path())
+            .env("PATH", format!("{}:{path}", self.bin().display()))
+            .env("POINTSMAN_CORES", "0")
+            .env("POINTSMAN_DRAIN", "1s");
+        shell
+    }
+
+    fn take(&mut self, page: &str, step: &Step) {
+        match step.command.strip_suffix('&') {
+            Some(command) => self.start(page, command.trim()),
+            None => self.ask(page, step),
+        }
+    }
+
+    /// Starts what is to run beside the rest, and waits until it listens.
+    fn start(&mut self, page: &str, command: &str) {
+        let process = Process::start(self.shell(&format!("exec {command}")));
+        if command.starts_with("pointsman ") {
+            let is_ready = |line: &str| line.split(' ').next() == Some("ready");
+            let ready = process.wait_for_line(START_PATIENCE, is_ready);
+            assert!(ready.is_some(), "{page}: {command}\n{}", process.said());
+        } else {
+            let numbers = || command.split(|char: char| !char.is_ascii_digit());
+            wait_until(command, START_PATIENCE, || {
+                numbers().any(is_listening) || process.has_ended()
+            });
+        }
+        self.running.push(process);
+    }
+
+    /// Runs a command to its end. A change in Redis takes a moment, so that what it is to print is
+    /// waited for.
+    fn ask(&self, page: &str, step: &Step) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let output = self.shell(&step.command).output().expect("bash is there");
+            let printed = [output.stdout, output.stderr]
+                .map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+            let printed = printed.join("\n");
+            let missing = step
+                .expected
+                .iter()
+                .find(|part| !printed.contains(&***part));
+            if output.status.success() && missing.is_none() {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline && missing.is_some(),
+                "{page}: {} printed no {missing:?} ({}), but:\n{printed}",
+                step.command,
+                output.status,
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// The fenced blocks of a page with their languages.
+fn blocks(page: &str) -> Vec<(String, String)> {
+    let mut blocks: Vec<(String, String)> = Vec::new();
+    let mut is_code = false;
+    for line in page.lines() {
+        if let Some(language) = line.strip_prefix("```") {
+            is_code = !is_code;
+            if is_code {
+                blocks.push((language.to_owned(), String::new()));
+            }
+        } else if is_code {
+            let (_, block) = blocks.last_mut().expect("a block has begun");
+            block.push_str(line);
+            block.push('\n');
+        }
+    }
+    blocks
+}
+
+/// The commands of a block. Behind each, `#=> ` and what it is to print.
+fn steps_of(block: &str) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    for line in block.replace("\\\n", "").lines() {
+        if let Some(expected) = line.strip_prefix("#=> ") {
+            let step = steps
+                .last_mut()
+                .expect("a command comes before what it prints");
+            step.expected.push(expected.to_owned());
+        } else if !line.trim().is_empty() {
+            steps.push(Step {
+                command: line.trim().to_owned(),
+                expected: Vec::new(),
+            });
+        }
+    }
+    steps
+}
+
+/// A free port for each that the examples of a page use: numbers of four digits from 6000 on.
+fn ports(page: &str) -> BTreeMap<String, String> {
+    let mut ports = BTreeMap::new();
+    for (language, block) in blocks(page) {
+        if language != "sh" {
+            continue;
+        }
+        for word in block.split(|char: char| !char.is_ascii_alphanumeric()) {
+            if word.len() == 4 && word.parse().is_ok_and(|port: u16| port >= 6000) {
+                let free = || free_port().to_string();
+                ports.entry(word.to_owned()).or_insert_with(free);
+            }
+        }
+    }
+    ports
+}
+
+fn with_ports(block: &str, ports: &BTreeMap<String, String>) -> String {
+    let mut out = String::new();
+    for part in block.split_inclusive(|char: char| !char.is_ascii_alphanumeric()) {
+        let word = part.trim_end_matches(|char: char| !char.is_ascii_alphanumeric());
+        match ports.get(word) {
+            Some(port) => out.push_str(&part.replacen(word, port, 1)),
+            None => out.push_str(part),
+        }
+    }
+    out
+}
+
+/// Whether somebody listens on this TCP port. Asked of the kernel, because some servers of the examples
+/// serve one connection only.
+fn is_listening(port: &str) -> bool {
+    let Some(port) = port.parse::<u16>().ok().filter(|port| *port >= 1024) else {
+        return false;
+    };
+    let local = format!(":{port:04X}");
+    let listens = |line: &str| {
+        let mut fields = line.split_whitespace().skip(1);
+        let is_local = fields
+            .next()
+            .is_some_and(|address| address.ends_with(&local));
+        is_local && fields.nth(1) == Some("0A")
+    };
+    ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|table| {
+        let table = fs::read_to_string(table).unwrap_or_default();
+        table.lines().any(listens)
+    })
+}
+
+/// The options that the program knows, with their defaults.
+fn options() -> BTreeMap<String, Option<String>> {
+    let output = Command::new(env!("CARGO_BIN_EXE_pointsman"))
+        .arg("--help")
+        .output();
+    let help = String::from_utf8(output.expect("it runs").stdout).expect("text");
+    let mut options = BTreeMap::new();
+    let mut name = String::new();
+    for line in help.lines() {
+        if let Some(flag) = line.trim().strip_prefix("--") {
+            name = flag.split(' ').next().unwrap_or_default().to_owned();
+            options.insert(name.clone(), None);
+        } else if let Some((_, default)) = line.split_once("[default: ") {
+            let default = default.split(';').next().unwrap_or_default().to_owned();
+            options.insert(name.clone(), Some(default));
+        }
+    }
+    // Not for the file: it names it.
+    options.remove("config");
+    options.remove("help");
+    options.remove("version");
+    options
+}
+
+#[test]
+fn the_example_of_a_file_names_every_option_with_its_default() {
+    let options = options();
+    assert!(options.len() > 60, "{options:?}");
+    let file = text("docs/pointsman.toml");
+    let mut named = BTreeSet::new();
+    for line in file.lines() {
+        let line = line.strip_prefix("#unwrap: ").unwrap_or(line);
+        let is_off = line.starts_with('#');
+        let Some((name, value)) = line.trim_start_matches('#').split_once(" = ") else {
+            continue;
+        };
+        if !options.contains_key(name) {
+            continue;
+        }
+        assert!(named.insert(name.to_owned()), "{name} is there twice");
+        let value = value.split(" #").next().unwrap_or_default().trim();
+        if let (true, Some(default)) = (is_off, &options[name]) {
+            assert_eq!(value.trim_matches('"'), default, "the default of {name}");
+        }
+    }
+    let known: BTreeSet<String> = options.into_keys().collect();
+    assert_eq!(named, known, "named, and known to --help");
+}
+
+#[test]
+fn the_example_of_a_file_is_accepted_as_it_is_and_with_every_option() {
+    let redis = RedisServer::start();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let place = directory.path().display().to_string();
+    let write = |name: &str, text: &str| {
+        fs::write(directory.path().join(name), text).expect("it is ours");
+    };
+    write("502.html", "<h1>Back soon</h1>");
+    write(
+        "routes.toml",
+        "[routes]\n\"www.example.com\" = [\"10.0.0.7\"]\n",
+    );
+    let here = text("docs/pointsman.toml")
+        .replace("127.0.0.1:6379", &format!("127.0.0.1:{}", redis.port()))
+        .replace("\":443\"", &format!("\":{}\"", free_port()))
+        .replace("\":80\"", &format!("\":{}\"", free_port()))
+        .replace("127.0.0.1:9090", &format!("127.0.0.1:{}", free_port()))
+        .replace("/etc/pointsman", &place)
+        .replace("/var/lib/pointsman", &place);
+    assert!(here.contains(&format!("{place}/502.html")));
+    // This one is for rediss:// alone.
+    let lines = here.lines().filter(|line| !line.starts_with("#redis-ca"));
+    let with_all = lines.map(|line| {
+        let rest = line.strip_prefix('#').unwrap_or(line);
+        let is_option = rest
+            .split_once(" = ")
+            .is_some_and(|(name, _)| !name.contains(' '));
+        if is_option { rest } else { line }
+    });
+    let with_all: Vec<&str> = with_all.collect();
+    for (name, file) in [
+        ("as-it-is.toml", here.clone()),
+        ("all.toml", with_all.join("\n")),
+    ] {
+        write(name, &file);
+        let output = Command::new(env!("CARGO_BIN_EXE_pointsman"))
+            .args(["check", "--config"])
+            .arg(directory.path().join(name))
+            .output()
+            .expect("it runs");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let accepted = said
+            .lines()
+            .any(|line| line.starts_with("ok    configuration"));
+        let failed: Vec<&str> = said
+            .lines()
+            .filter(|line| line.starts_with("FAIL"))
+            .collect();
+        assert!(
+            accepted && failed.is_empty(),
+            "{name}: {said}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
+
+/// The rows of the table under a heading: the cells of each, without backquotes.
+fn rows(page: &str, heading: &str) -> Vec<Vec<String>> {
+    let lines = page.lines().skip_while(|line| *line != heading).skip(1);
+    let section = lines.take_while(|line| !line.starts_with('#'));
+    let rows = section.skip_while(|line| !line.starts_with("|---")).skip(1);
+    let rows = rows.take_while(|line| line.starts_with('|'));
+    let cells = |row: &str| -> Vec<String> {
+        let cells = row.trim_matches('|').split(" | ");
+        cells.map(|cell| cell.trim().replace('`', "")).collect()
+    };
+    rows.map(cells).collect()
+}
+
+#[test]
+fn the_table_of_metrics_is_what_metrics_offers() {
+    let redis = RedisServer::start();
+    redis.run(&[
+        "SADD hostnames:www.test:backends 127.0.0.1:9",
+        "HSET hostnames:www.test:options check tcp",
+    ]);
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let snapshot = directory.path().join("snapshot");
+    let proxy = Options::new()
+        .args(&["--redis", &redis.url(), "--snapshot"])
+        .args(&[&snapshot.display().to_string()])
+        .start();
+    // Those that are not there from the beginning on.
+    for late in ["table_age_seconds", "snapshot_age_seconds", "backend_up{"] {
+        let is_there = || proxy.metrics().contains(&format!("\npointsman_{late}"));
+        wait_until(late, PATIENCE, is_there);
+    }
+    let offered = table_of(&proxy.metrics());
+    let page = text("docs/operate.md");
+    let mut documented = Vec::new();
+    for row in rows(&page, "## Metrics") {
+        documented.push(format!("| {} |", row.join(" | ")));
+    }
+    assert_eq!(
+        documented
+            .iter()
+            .map(|row| row.replace('`', ""))
+            .collect::<Vec<_>>(),
+        offered
+            .iter()
+            .map(|row| row.replace('`', "").replace("|  |", "| |"))
+            .collect::<Vec<_>>(),
+        "docs/operate.md should have, in this order:\n{}\n",
+        offered.join("\n")
+    );
+}
+
+/// Name, type, labels and help of each metric, as the page has them.
+fn table_of(metrics: &str) -> Vec<String> {
+    let mut rows = Vec::new();
+    let mut lines = metrics.lines().peekable();
+    while let Some(line) = lines.next() {
+        let help = line
+            .strip_prefix("# HELP ")
+            .expect("a metric begins with its help");
+        let (name, help) = help.split_once(' ').expect("name and help");
+        let kind = lines.next().and_then(|line| line.strip_prefix("# TYPE "));
+        let kind = kind
+            .and_then(|line| line.split_once(' '))
+            .expect("then comes its type")
+            .1;
+        let mut labels: Vec<String> = Vec::new();
+        while let Some(series) = lines.next_if(|line| !line.starts_with('#')) {
+            let (_, inside) = series.split_once('{').unwrap_or_default();
+            for label in inside
+                .split("\",")
+                .filter_map(|pair| Some(pair.split_once("=\"")?.0))
+            {
+                let label = format!("`{label}`");
+                if label != "`le`" && !labels.contains(&label) {
+                    labels.push(label);
+                }
+            }
+        }
+        let labels = labels.join(", ");
+        rows.push(format!("| `{name}` | {kind} | {labels} | {help} |").replace("|  |", "| |"));
+    }
+    rows
+}
+
+#[test]
+fn the_table_of_log_fields_is_what_a_connections_line_has() {
+    let tls = backend::raw(|_| {});
+    let broken = scripted(|_, _| Some(b"HTTP/1.1 200 OK\r\nContent-Length: 1x\r\n\r\n".to_vec()));
+    let proxy = Options::new()
+        .route("tls.test", &[&format!("{} proxy=v2", tls.member())])
+        .route("broken.test", &[&broken.member()])
+        .args(&["--proxy-from", "127.0.0.1", "--proxy-in", "optional"])
+        .args(&["--log", "debug", "--log-format", "json"])
+        .start();
+    let mut stream = TcpStream::connect(proxy.https()).expect("it listens");
+    let header = b"PROXY TCP4 203.0.113.7 203.0.113.8 40000 443\r\n";
+    let hello = Hello::named("tls.test").record();
+    stream
+        .write_all(&[header.as_slice(), &hello].concat())
+        .expect("it reads");
+    drop(stream);
+    drop(Wire::connect(proxy.http()).get("broken.test", "/"));
+    let lines = |proxy: &support::proxy::Proxy| -> Vec<serde_json::Map<String, serde_json::Value>> {
+        let said = proxy.stderr();
+        let parsed = said
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        let is_connection = |line: &serde_json::Map<String, serde_json::Value>| {
+            line.get("target")
+                .is_some_and(|target| target == "pointsman::connection")
+        };
+        parsed.filter(is_connection).collect()
+    };
+    wait_until("a line for each connection", PATIENCE, || {
+        lines(&proxy).len() >= 2
+    });
+    let common = ["timestamp", "level", "target", "message"];
+    let logged: BTreeSet<String> = lines(&proxy)
+        .into_iter()
+        .flat_map(|line| line.into_iter().map(|(name, _)| name))
+        .filter(|name| !common.contains(&&**name))
+        .collect();
+    let documented: BTreeSet<String> = rows(&text("docs/operate.md"), "## Log fields")
+        .iter()
+        .flat_map(|row| row[0].split(", ").map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    assert_eq!(documented, logged, "in docs/operate.md, and in the log");
+}
+
+#[test]
+fn every_page_of_docs_begins_with_an_example_and_is_found_from_the_readme() {
+    let readme = text("README.md");
+    for page in pages().iter().filter(|page| page.starts_with("docs/")) {
+        assert!(
+            readme.contains(&format!("({page})")),
+            "README.md does not lead to {page}"
+        );
+    }
+    for page in [
+        "routes",
+        "http",
+        "client-address",
+        "health",
+        "operate",
+        "benchmark",
+    ] {
+        let source = text(&format!("docs/{page}.md"));
+        let before_example = source.split("```").next().unwrap_or_default();
+        let sections = before_example.matches("\n## ").count();
+        assert!(
+            source.contains("```") && sections == 0,
+            "docs/{page}.md begins without an example"
+        );
+    }
+    assert!(Path::new(&root().join("docs/pointsman.toml")).exists());
+}
