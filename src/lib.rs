@@ -1,13 +1,13 @@
 //! Pointsman routes connections by the name in their first bytes and never opens what they carry.
 //!
-//! Read the life of a connection in this order: [`core`] (one pinned thread: executor, ring,
-//! mailbox, accept loops), [`conn`] (one connection from accept to its one outcome), [`relay`]
-//! (the bytes, both ways); on the HTTP port [`exchange`] (one request after the other) in its place,
-//! by the rules in [`http`]. On that road lie [`sniff`] (bytes → name), [`route`] (name →
-//! backends) and [`dial`] (backends → a connected socket); underneath lie [`ring`] (what is
-//! waited for) and [`sys`] (what is called). Beside the cores run [`sync`](mod@sync), which keeps
-//! the routing table true, [`health`], which asks backends how they are, and [`control`], which obeys
-//! signals; [`run`] puts them together.
+//! Read the life of a connection in this order: [`worker`] (one pinned thread: executor, ring,
+//! mailbox, accept loops), [`tls_conn`] (one connection from accept to its one outcome) or, on the HTTP
+//! port, [`http_conn`] (one request after the other, by the rules in [`http`]), [`relay`] (the bytes,
+//! both ways). On that road lie [`sniff`] (bytes → name), [`route`] (name → backends), [`upstream`]
+//! (backends → a connected socket) and [`client`] (what every connection of a client needs);
+//! underneath lie [`state`] (what a worker holds), [`ring`] (what is waited for) and [`sys`] (what is
+//! called). Beside the workers run [`sync`](mod@sync), which keeps the routing table true, [`health`],
+//! which asks backends how they are, and [`control`], which obeys signals; [`run`] puts them together.
 //!
 //! A module imports only modules with a lower number, and no files of a module import each other in a
 //! circle; `tests/sources` holds both.
@@ -23,12 +23,12 @@
 //! | 7 | `metrics`, `config` | what is counted, what is configured |
 //! | 8 | `sys`, `sync` | system calls; the thread that keeps routes as Redis and DNS have them |
 //! | 9 | `ring`, `reply`, `lookup`, `log` | io_uring; the proxy's own answers; who is behind a connection; the log |
-//! | 10 | `local`, `drain` | what a core holds |
-//! | 11 | `client`, `listen` | the client's side |
-//! | 12 | `dial`, `lease` | from a route to a connected backend |
+//! | 10 | `state` | what a worker holds for all its connections |
+//! | 11 | `client` | what every connection of a client needs |
+//! | 12 | `upstream` | from a route to a connected backend |
 //! | 13 | `relay` | bytes, both ways |
-//! | 14 | `conn`, `exchange` | a connection from accept to its outcome, of TLS and of HTTP |
-//! | 15 | `core` | one pinned thread: executor, ring, mailbox |
+//! | 14 | `tls_conn`, `http_conn` | a connection from accept to its outcome, of TLS and of HTTP |
+//! | 15 | `worker` | one pinned thread: executor, ring, mailbox |
 //! | 16 | `cores`, `preflight` | all cores from outside; what a start needs of the machine |
 //! | 17 | `admin` | the HTTP endpoint for operators |
 //! | 18 | `control` | signals, dumps and the end of the process |
@@ -45,23 +45,16 @@ mod admin;
 mod client;
 mod command;
 mod config;
-mod conn;
 mod control;
-mod core;
 mod cores;
 mod demo;
-mod dial;
-mod drain;
 mod due;
-mod exchange;
 mod health;
 mod host;
 mod http;
+mod http_conn;
 #[doc(hidden)]
 pub mod internals;
-mod lease;
-mod listen;
-mod local;
 mod log;
 mod lookup;
 mod metrics;
@@ -78,8 +71,12 @@ mod ring;
 mod route;
 mod run;
 mod sniff;
+mod state;
 mod sync;
 #[allow(unsafe_code)]
 mod sys;
+mod tls_conn;
+mod upstream;
+mod worker;
 
 pub use command::main;

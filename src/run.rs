@@ -14,14 +14,14 @@ use ports::Ports;
 use crate::admin::{Admin, Reports};
 use crate::config::{Config, Limits, Machine, Refused};
 use crate::control::{Control, CoreReporter, Ended, LatencyDir, SignalEvents};
-use crate::core::{self, Bound, Command, CoreConfig, LOCKED_MEMORY_PER_CORE_BYTES, Mailbox};
-use crate::local::Room;
 use crate::log::{self, Log};
 use crate::protocol::Protocol;
 use crate::reply::ErrorResponses;
 use crate::route::{Table, Update};
+use crate::state::ConnectionBudget;
 use crate::sync::{self, SyncHandle};
 use crate::sys::{Limited, Socket, own_addresses, raise_limit};
+use crate::worker::{self, Bound, Command, CoreConfig, LOCKED_MEMORY_PER_CORE_BYTES, Mailbox};
 use crate::{preflight, ring};
 
 /// Descriptors kept back for Redis, DNS, the admin endpoint, the snapshot and active checks, of which one
@@ -70,7 +70,7 @@ pub(crate) fn run(
         LOCKED_MEMORY_PER_CORE_BYTES * config.cores.len() as u64,
     )?;
     if lockable < LOCKED_MEMORY_PER_CORE_BYTES {
-        return Err(core::StartError::LockedMemory { lockable }.into());
+        return Err(worker::StartError::LockedMemory { lockable }.into());
     }
     let features = ring::probe(config.kernel_mask)?;
     let latency_dir = config
@@ -120,7 +120,7 @@ pub(crate) fn run(
     }
 
     let shares = Shares::of(open_files, config.cores.len(), config.limits.pipes_per_core);
-    let room = Arc::new(Room::new(
+    let budget = Arc::new(ConnectionBudget::new(
         shares.descriptors,
         config.cores.len(),
         config.limits.pool_per_core,
@@ -129,7 +129,7 @@ pub(crate) fn run(
     tracing::info!(
         cores = ?config.cores,
         kernel = %features,
-        connections_max = room.connections_max(),
+        connections_max = budget.connections_max(),
         pipes_per_core = shares.pipes_per_core,
         version = env!("CARGO_PKG_VERSION"),
         "starting"
@@ -140,11 +140,11 @@ pub(crate) fn run(
         );
     }
     if let Some(max) = config.client_limits.connections_max
-        && max.get() as usize > room.connections_max()
+        && max.get() as usize > budget.connections_max()
     {
         tracing::warn!(
             "max-connections is {max} and the limit of open files leaves room for {}, at which clients wait; raise LimitNOFILE= or ulimit -n, or lower max-connections",
-            room.connections_max()
+            budget.connections_max()
         );
     }
     let core_config = CoreConfig {
@@ -157,7 +157,7 @@ pub(crate) fn run(
         balance: config.balance,
         proxy: config.proxy.clone(),
         features,
-        room,
+        budget,
         lookup: config.lookup,
         unpaced,
         looks_at_every_port: Socket::can_look_at_every_port(config.kernel_mask),
@@ -206,9 +206,9 @@ fn start_core(
     listeners: Vec<Bound>,
     broadcast: &Mutex<Broadcast>,
     reporter: CoreReporter,
-) -> Result<Mailbox, core::StartError> {
+) -> Result<Mailbox, worker::StartError> {
     let mut broadcast = broadcast.lock().unwrap_or_else(PoisonError::into_inner);
-    let mailbox = core::start(
+    let mailbox = worker::start(
         index,
         processor,
         config.clone(),

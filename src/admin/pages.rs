@@ -7,9 +7,9 @@ use serde_json::json;
 use super::page::Page;
 use super::process::ProcessState;
 use super::{backend_pages, client_page, sync_pages};
-use crate::core::CoreStatus;
 use crate::cores::{ANSWER_TIMEOUT, statuses};
 use crate::metrics::write_prometheus;
+use crate::worker::CoreStatus;
 
 /// The page at `path`. Only one page has a query.
 pub(super) async fn page(process: &ProcessState, path: &str, query: &str) -> Page {

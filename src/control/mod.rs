@@ -24,8 +24,8 @@ use tokio::sync::watch;
 use tokio::task::{LocalSet, spawn_local};
 
 use crate::admin::{Admin, ProcessState, Reports};
-use crate::core::Mailbox;
 use crate::cores::Cores;
+use crate::worker::Mailbox;
 
 /// What the control thread needs from the rest of the process.
 pub(crate) struct Control {

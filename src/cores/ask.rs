@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::timeout_at;
 
-use crate::core::{Command, CoreStatus, Dumped, Mailbox};
 use crate::lookup::Found;
 use crate::metrics::CoreMetrics;
+use crate::worker::{Command, CoreStatus, Dumped, Mailbox};
 
 /// How long a core may take to answer. A healthy one answers within its turn; the rest are named
 /// in the dump and caught up with later.

@@ -14,8 +14,8 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use super::ask::Cores;
-use crate::core::Dumped;
 use crate::metrics::{CoreMetrics, Dump};
+use crate::worker::Dumped;
 
 /// Sums over all cores. A clone is the same collector; it belongs to one thread.
 #[derive(Clone)]

@@ -11,11 +11,11 @@ use crossbeam_channel::{Sender, unbounded};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::ask::Cores;
-use crate::core::{CoreStatus, Dumped};
 use crate::lookup::Found;
 use crate::metrics::{CoreMetrics, Counter, Stage};
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
+use crate::worker::{CoreStatus, Dumped};
 
 type Job = Box<dyn FnOnce(&mut State) + Send>;
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::report::Item;
 use super::requirements;
 use crate::config::{Config, KernelVersion};
-use crate::core::LOCKED_MEMORY_PER_CORE_BYTES;
+use crate::worker::LOCKED_MEMORY_PER_CORE_BYTES;
 
 /// The oldest kernel whose io_uring has what the ring needs.
 const KERNEL_MIN: KernelVersion = KernelVersion::new(5, 8);

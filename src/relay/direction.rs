@@ -5,8 +5,8 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use super::pace::{Mode, Pace};
-use crate::local::Local;
 use crate::ring::{Readiness, Turn, Wait, Waited};
+use crate::state::Local;
 use crate::sys::{Pipe, Socket, is_transient};
 
 /// After this many waits for the source, its readiness is taken as a stream of events. Arming one

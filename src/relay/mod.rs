@@ -4,29 +4,26 @@
 //! passed on as a reset, but only behind every byte that was received before it. Both directions
 //! live in one task and share nothing but the two sockets; see [`Direction`] for one of them.
 
+mod body;
+mod chunk_run;
 mod direction;
-pub(crate) mod pace;
-mod pool;
-mod reset;
+mod pace;
 
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+pub(crate) use body::{BodyRelay, Moved};
 use direction::{Direction, Ending};
-pub(crate) use pool::PipePool;
-use reset::flush_patience;
-pub(crate) use reset::pass_reset_on;
 
-use crate::dial::LiveBackend;
-use crate::lease::Lease;
-use crate::local::Local;
+use crate::client::{flush_patience, pass_reset_on};
 use crate::metrics::{Counter, Stage};
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
-use crate::ring::{Deadline, Operation};
+use crate::ring::{Deadline, Operation, has_failed};
+use crate::state::Local;
 use crate::sys::Socket;
+use crate::upstream::{LiveBackend, RemovalWatch};
 
 /// A busy direction is told changes of its source only. That saves polls, but a read that ends at
 /// urgent data (RFC 6093) leaves bytes behind of which nothing tells. So a connection that has been
@@ -57,7 +54,7 @@ pub(crate) struct Relay {
     /// Counts the backend's for as long as the relay lives, and waits with it for the first byte.
     live: LiveBackend,
     /// Of the backend, where the host wants an end when it leaves.
-    lease: Option<Box<Lease>>,
+    removal: Option<Box<RemovalWatch>>,
     up: Direction,
     down: Direction,
     /// Completes when the client's socket fails while nobody reads from it.
@@ -91,7 +88,7 @@ pub(crate) enum Begun {
     ClientWentOn,
     /// The backend has closed or reset without a byte, and the client knows nothing of it.
     Unanswered(Outcome),
-    /// The backend's lease has ended without a byte of it.
+    /// The backend's removal has ended without a byte of it.
     Removed,
 }
 
@@ -101,14 +98,14 @@ impl Relay {
         client: Socket,
         backend: Socket,
         live: LiveBackend,
-        lease: Option<Box<Lease>>,
+        removal: Option<Box<RemovalWatch>>,
         head_sent: Instant,
     ) -> Relay {
         Relay {
             client,
             backend,
             live,
-            lease,
+            removal,
             up: Direction::new(true),
             down: Direction::new(false),
             client_watch: None,
@@ -204,8 +201,8 @@ impl Relay {
 
     /// Whether the backend has left and the connection ends for it.
     fn lease_ends(&self, context: &Context<'_>) -> bool {
-        let lease = self.lease.as_ref();
-        lease.is_some_and(|lease| lease.poll_end(context).is_ready())
+        let removal = self.removal.as_ref();
+        removal.is_some_and(|removal| removal.poll_end(context).is_ready())
     }
 
     /// Ends what waits and drops what is carried, where the client goes to another backend.
@@ -299,10 +296,10 @@ impl Relay {
         if self.up.waits_for_target() && self.client_watch.is_none() {
             self.client_watch = Some(local.ring.failed(&self.client));
         }
-        if failed(&mut self.backend_watch, context) {
+        if has_failed(&mut self.backend_watch, context) {
             return Poll::Ready(Outcome::BackendReset);
         }
-        if failed(&mut self.client_watch, context) || target_is_gone(&self.down) {
+        if has_failed(&mut self.client_watch, context) || target_is_gone(&self.down) {
             if self.up.ending().is_some() {
                 return Poll::Ready(Outcome::ClientReset);
             }
@@ -365,8 +362,8 @@ impl Relay {
             if self.down.ending().is_some() && self.backend_watch.is_none() {
                 self.backend_watch = Some(local.ring.failed(&self.backend));
             }
-            let _ = failed(&mut self.client_watch, context);
-            let _ = failed(&mut self.backend_watch, context);
+            let _ = has_failed(&mut self.client_watch, context);
+            let _ = has_failed(&mut self.backend_watch, context);
         }
         Poll::Pending
     }
@@ -437,15 +434,6 @@ fn outcome(up: Ending, down: Ending) -> Outcome {
 
 fn target_is_gone(direction: &Direction) -> bool {
     direction.ending().is_some_and(Ending::is_target_gone)
-}
-
-/// Whether the watched socket has failed. A spent watch stays, so that it is not set again.
-pub(crate) fn failed(watch: &mut Option<Operation>, context: &mut Context<'_>) -> bool {
-    let Some(operation) = watch else { return false };
-    match Pin::new(operation).poll(context) {
-        Poll::Ready(events) => events.has_failed(),
-        Poll::Pending => false,
-    }
 }
 
 #[cfg(test)]

@@ -38,8 +38,8 @@ use half_closed::HalfClosed;
 use io_uring::{EnterFlags, IoUring, opcode, squeue, types};
 use line::Line;
 pub(crate) use line::{Turn, Wait, Waited};
-pub(crate) use operation::Operation;
 use operation::{Completion, Held, Operations, Unasked, Waits};
+pub(crate) use operation::{Operation, has_failed};
 pub(crate) use probe::{Features, RingError, probe};
 pub(crate) use readiness::Readiness;
 

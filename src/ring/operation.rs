@@ -314,6 +314,16 @@ impl<T> Drop for Operation<T> {
     }
 }
 
+/// Whether a watch says that its socket has failed; registers the task otherwise. A watch that ended
+/// with anything else stays where it is, so that it is not set again.
+pub(crate) fn has_failed(watch: &mut Option<Operation>, context: &mut Context<'_>) -> bool {
+    let Some(operation) = watch else { return false };
+    match Pin::new(operation).poll(context) {
+        Poll::Ready(events) => events.has_failed(),
+        Poll::Pending => false,
+    }
+}
+
 /// Remembers who polls, without cloning a waker that is known already.
 pub(super) fn register(slot: &mut Option<Waker>, context: &Context<'_>) {
     match slot {

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::admin::Admin;
 use crate::config::{Config, Listener as Wanted};
-use crate::core::Bound;
 use crate::protocol::Protocol;
 use crate::sys::{BindError, Holder, Listener};
+use crate::worker::Bound;
 
 /// How long the start waits for addresses that are taken, all together. A process that was killed has
 /// ended for its parent some milliseconds before the kernel closes its rings, and its listeners with

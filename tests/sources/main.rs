@@ -35,7 +35,7 @@ const IMPURE: [&str; 13] = [
 
 /// Modules and single files without socket, clock, environment and log. Of the configuration only
 /// the first stage reads: what is typed, in a file or in the environment.
-const PURE: [&str; 15] = [
+const PURE: [&str; 16] = [
     "src/due",
     "src/host",
     "src/refusal",
@@ -51,34 +51,20 @@ const PURE: [&str; 15] = [
     "src/protect",
     "src/config/check",
     "src/relay/pace",
+    "src/relay/chunk_run",
 ];
 
 /// Imports between modules that do not yet go downward. Only to be shortened: empty, and gone.
-const KNOWN_IMPORTS: &[(&str, &str)] = &[
-    ("conn", "exchange"),
-    ("dial", "relay"),
-    ("drain", "local"),
-    ("exchange", "conn"),
-    ("health", "route"),
-    ("local", "conn"),
-    ("local", "drain"),
-    ("local", "exchange"),
-    ("local", "lease"),
-    ("local", "relay"),
-];
+const KNOWN_IMPORTS: &[(&str, &str)] = &[("health", "route")];
 
 /// Modules with files that still import each other in circles, and how many such files. Only to be
 /// lowered: empty, and gone.
 const KNOWN_CIRCLES: &[(&str, usize)] = &[
-    ("config", 7),
-    ("conn", 3),
-    ("dial", 2),
-    ("exchange", 5),
+    ("config", 6),
     ("http", 9),
     ("metrics", 6),
     ("protect", 4),
     ("proxy_protocol", 4),
-    ("relay", 2),
     ("ring", 8),
     ("route", 12),
     ("sniff", 5),
@@ -170,7 +156,7 @@ fn each_great_dependency_is_named_in_one_place() {
     let mut wrong = Vec::new();
     for source in sources_of("src") {
         for (dependency, home) in [
-            ("glommio", "src/core"),
+            ("glommio", "src/worker"),
             ("redis", "src/sync"),
             ("io_uring", "src/ring"),
             ("hickory_resolver", "src/sync"),

@@ -1,0 +1,130 @@
+//! What the log says of a connection, gathered only when the log is that talkative.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::identity::Client;
+use crate::host::Host;
+use crate::outcome::Outcome;
+use crate::protocol::Protocol;
+use crate::sniff::Head;
+use crate::state::Local;
+
+/// What the log says of a connection, gathered only when the log is that talkative.
+#[derive(Default)]
+pub(crate) struct AccessLogEntry {
+    /// Apart, because most connections live without it.
+    details: Option<Box<Details>>,
+}
+
+#[derive(Default)]
+struct Details {
+    head: Option<Rc<Head>>,
+    /// By which the backend's log knows the connection; empty when it does not.
+    id: Box<str>,
+    backend: Box<str>,
+    attempts: u32,
+    requests: u32,
+    to_backend_bytes: u64,
+    to_client_bytes: u64,
+    /// That the backend's response breaks.
+    rule: Option<&'static str>,
+}
+
+impl AccessLogEntry {
+    pub(crate) fn is_wanted() -> bool {
+        tracing::enabled!(target: "pointsman::connection", tracing::Level::DEBUG)
+    }
+
+    /// Where to note what is to be said, if anything is.
+    fn details(&mut self) -> Option<&mut Details> {
+        AccessLogEntry::is_wanted().then(|| &mut **self.details.get_or_insert_default())
+    }
+
+    pub(crate) fn set_head(&mut self, head: Option<&Rc<Head>>) {
+        if let Some(details) = self.details() {
+            details.head = head.cloned();
+        }
+    }
+
+    pub(crate) fn set_id(&mut self, id: Box<str>) {
+        if let Some(details) = self.details() {
+            details.id = id;
+        }
+    }
+
+    /// The host of the last request, known or not. Which backend had the one before says nothing of
+    /// this one.
+    pub(crate) fn set_request(&mut self, name: Option<&Host>) {
+        let Some(details) = self.details() else {
+            return;
+        };
+        details.requests += 1;
+        details.backend = Box::default();
+        details.attempts = 0;
+        details.head = Some(Rc::new(Head {
+            name: name.cloned(),
+            ..Head::default()
+        }));
+    }
+
+    /// The last backend; no attempts when the connection to it was there already.
+    pub(crate) fn set_backend(&mut self, text: &str, attempts: u32) {
+        if let Some(details) = self.details() {
+            details.backend = text.into();
+            details.attempts = attempts;
+        }
+    }
+
+    /// Which rule the last response breaks, if it does.
+    pub(crate) fn set_rule(&mut self, rule: Option<&'static str>) {
+        if let Some(details) = self.details() {
+            details.rule = rule;
+        }
+    }
+
+    /// What was moved, on top of what was before.
+    pub(crate) fn add_bytes(&mut self, to_backend: u64, to_client: u64) {
+        if let Some(details) = self.details() {
+            details.to_backend_bytes += to_backend;
+            details.to_client_bytes += to_client;
+        }
+    }
+
+    pub(super) fn log(
+        &self,
+        local: &Local,
+        client: &Client,
+        protocol: Protocol,
+        outcome: Outcome,
+        lifetime: Duration,
+    ) {
+        if !AccessLogEntry::is_wanted() {
+            return;
+        }
+        let nothing = Details::default();
+        let details = self.details.as_deref().unwrap_or(&nothing);
+        let head = details.head.as_deref();
+        let name = head.and_then(|head| head.name.as_ref());
+        let backend = Some(&*details.backend).filter(|backend| !backend.is_empty());
+        tracing::debug!(
+            target: "pointsman::connection",
+            core = local.core,
+            protocol = protocol.name(),
+            client = client.address().map(tracing::field::display),
+            via = client.via().map(tracing::field::display),
+            id = Some(&*details.id).filter(|id| !id.is_empty()),
+            name = name.map_or("-", |name| name.as_str()),
+            alpn = head.map_or("", |head| &head.alpn),
+            ech = head.is_some_and(|head| head.ech),
+            backend = backend.unwrap_or("-"),
+            attempts = details.attempts,
+            rule = details.rule,
+            requests = details.requests,
+            to_backend_bytes = details.to_backend_bytes,
+            to_client_bytes = details.to_client_bytes,
+            lifetime_us = lifetime.as_micros() as u64,
+            "{}", outcome.name()
+        );
+    }
+}

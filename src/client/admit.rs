@@ -1,0 +1,98 @@
+//! Whether a client is let in, by the limits of the process, of clients and of hosts. Without a limit
+//! this asks the kernel nothing, hashes nothing and is one branch.
+
+use std::net::IpAddr;
+
+use super::identity::Client;
+use crate::host::Host;
+use crate::metrics::Counter;
+use crate::outcome::Outcome;
+use crate::protect::{ClientLimits, Held, LetIn};
+use crate::protocol::Protocol;
+use crate::proxy_protocol::Subject;
+use crate::route::Route;
+use crate::state::Local;
+
+/// Before anything is read. For whom a sender in front speaks is not known yet: see [`after_proxy_header`].
+///
+/// # Errors
+/// The outcome of the limit that is reached.
+pub(crate) fn at_accept(local: &Local, client: &Client) -> Result<(), Outcome> {
+    let Some(limits) = &local.budget.client_limits else {
+        return Ok(());
+    };
+    // Who has gone by now has no address and is about to be noticed.
+    if limits.has_client_limits()
+        && let Some(peer) = client.peer()
+        && !local.proxy.trusts(peer)
+    {
+        enter_client(local, limits, client, peer.ip())?;
+    }
+    limits
+        .enter()?
+        .into_iter()
+        .for_each(|place| client.hold(place));
+    Ok(())
+}
+
+/// Once a sender has said whose connection it is. One that speaks for itself, or does not know, is no
+/// client.
+///
+/// # Errors
+/// As for [`at_accept`].
+pub(crate) fn after_proxy_header(local: &Local, client: &Client) -> Result<(), Outcome> {
+    let Some(limits) = &local.budget.client_limits else {
+        return Ok(());
+    };
+    match client.proxy_header().map(|header| header.subject) {
+        Some(Subject::Inet(addresses)) if limits.has_client_limits() => {
+            enter_client(local, limits, client, addresses.source().ip())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn enter_client(
+    local: &Local,
+    limits: &ClientLimits,
+    client: &Client,
+    address: IpAddr,
+) -> Result<(), Outcome> {
+    let let_in = limits.enter_client(address, local.ring.now())?;
+    counted(local, let_in)
+        .into_iter()
+        .for_each(|place| client.hold(place));
+    Ok(())
+}
+
+/// A connection or request that has its route. What it gives back counts it for as long as it lives.
+/// Limits are those of the entry in the table: names below one wildcard share them, and so do all
+/// that go to a default.
+///
+/// # Errors
+/// As for [`at_accept`].
+pub(crate) fn to_host(
+    local: &Local,
+    route: &Route,
+    protocol: Protocol,
+    host: Option<&Host>,
+) -> Result<Option<Held>, Outcome> {
+    let Some(options) = route.options() else {
+        return Ok(None);
+    };
+    let (connections, rate) = (options.said.connections_max, options.said.rate_max);
+    if connections.is_none() && rate.is_none() {
+        return Ok(None);
+    }
+    let hash = local.table.borrow().entry_hash(protocol, host);
+    let limits = &local.budget.host_limits;
+    let let_in = limits.enter(hash, connections, rate, local.ring.now())?;
+    Ok(counted(local, let_in))
+}
+
+fn counted(local: &Local, (place, is_untracked): LetIn) -> Option<Held> {
+    if is_untracked {
+        local.count(Counter::LimitsUntracked);
+    }
+    place
+}

@@ -1,0 +1,75 @@
+//! The last steps of every client's connection.
+
+use std::time::{Duration, Instant};
+
+use super::access_log::AccessLogEntry;
+use super::identity::Client;
+use super::linger::linger;
+use super::reset::pass_reset_on;
+use crate::metrics::Stage;
+use crate::outcome::Outcome;
+use crate::protocol::Protocol;
+use crate::reply;
+use crate::ring::Deadline;
+use crate::state::Local;
+use crate::sys::Socket;
+
+/// What a client that is cut gets to acknowledge what it was sent.
+pub(super) const CUT_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How a connection came to its end.
+pub(crate) struct Ended<'e> {
+    pub protocol: Protocol,
+    pub outcome: Outcome,
+    pub accepted: Instant,
+    pub entry: &'e AccessLogEntry,
+}
+
+/// Closes the client's connection, logs it and counts its one outcome. A client whose connection was
+/// cut gets a reset, behind what it was sent.
+pub(crate) async fn close(local: &Local, client: Client, ended: Ended<'_>, deadline: &Deadline) {
+    if ended.outcome == Outcome::CutAtDrain {
+        let by = Some(local.ring.now() + CUT_PATIENCE);
+        Box::pin(pass_reset_on(local, client.socket(), deadline, by)).await;
+    }
+    finish(local, client, &ended);
+}
+
+fn finish(local: &Local, client: Client, ended: &Ended<'_>) {
+    let Ended {
+        protocol, outcome, ..
+    } = *ended;
+    let lifetime = ended.accepted.elapsed();
+    ended.entry.log(local, &client, protocol, outcome, lifetime);
+    drop(client);
+    let mut metrics = local.metrics.borrow_mut();
+    metrics.record(protocol, Stage::Lifetime, lifetime);
+    drop(metrics);
+    local.connection_ends(protocol, outcome);
+}
+
+/// Tells the client why, and makes sure that it can read it before the connection is closed.
+pub(crate) async fn send_error_response(
+    local: &Local,
+    client: &Socket,
+    protocol: Protocol,
+    outcome: Outcome,
+    deadline: &Deadline,
+) {
+    let answer = match protocol {
+        Protocol::Tls => reply::alert(outcome),
+        Protocol::Http => local.answers.of(outcome),
+        Protocol::Tcp => None,
+    };
+    let Some(answer) = answer else {
+        return;
+    };
+    if outcome.is_turned_away() {
+        // What has come is read, so that closing does not reset the connection under the answer; what
+        // is still to come is not waited for.
+        let _ = client.recv(&mut local.buffer.borrow_mut());
+        let _ = client.send(answer);
+        return;
+    }
+    linger(local, client, answer, deadline).await;
+}

@@ -1,0 +1,131 @@
+//! Who the client is. Whoever shows, logs or borrows the client's address asks here, so that a
+//! connection has one answer to it.
+
+use std::cell::{Cell, OnceCell};
+use std::net::{SocketAddr, SocketAddrV4};
+
+use crate::protect::Held;
+use crate::proxy_protocol::{Addresses, Header, Subject};
+use crate::sys::Socket;
+
+/// One client: its socket, and where it is.
+pub(crate) struct Client {
+    socket: Socket,
+    /// The peer's address, once it was asked for: after the end of a connection the kernel has
+    /// forgotten it. Boxed, because most connections never need it.
+    peer: OnceCell<Box<SocketAddr>>,
+    /// What a sender that is believed said in front of the client's bytes.
+    proxy_header: OnceCell<Box<Header>>,
+    /// Where it is counted, as long as it lives; without limits nowhere.
+    places: Cell<Option<Box<Place>>>,
+}
+
+/// A place among those that are counted, and the next one.
+struct Place {
+    _held: Held,
+    _next: Option<Box<Place>>,
+}
+
+impl Client {
+    pub(crate) fn new(socket: Socket) -> Client {
+        Client {
+            socket,
+            peer: OnceCell::new(),
+            proxy_header: OnceCell::new(),
+            places: Cell::new(None),
+        }
+    }
+
+    pub(crate) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Counts it in this place until it ends.
+    pub(crate) fn hold(&self, place: Held) {
+        let next = self.places.take();
+        self.places.set(Some(Box::new(Place {
+            _held: place,
+            _next: next,
+        })));
+    }
+
+    /// Takes the word of a sender, which the caller has found to be one that is believed.
+    pub(crate) fn set_proxy_header(&self, header: Header) {
+        let twice = self.proxy_header.set(Box::new(header)).is_err();
+        assert!(!twice, "a connection has one PROXY header");
+    }
+
+    /// What the sender said of the client, where one is between.
+    pub(crate) fn proxy_header(&self) -> Option<&Header> {
+        self.proxy_header.get().map(Box::as_ref)
+    }
+
+    /// Where the client is, an IPv4-mapped address as IPv4 (RFC 4291 section 2.5.5.2). What a
+    /// PROXY header said, otherwise one getpeername(2), so only for those that need it. `None` for
+    /// a client that has reset the connection.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        match self.proxy_header().map(|header| header.subject) {
+            Some(Subject::Inet(addresses)) => Some(addresses.source()),
+            Some(Subject::Unix | Subject::Sender) | None => self.peer(),
+        }
+    }
+
+    /// The sender that speaks for the client; `None` where the peer itself is the client.
+    pub(crate) fn via(&self) -> Option<SocketAddr> {
+        match self.proxy_header()?.subject {
+            Subject::Inet(_) | Subject::Unix => self.peer(),
+            Subject::Sender => None,
+        }
+    }
+
+    /// Whose connection a backend is told that it is, never [`Subject::Sender`]: a sender that
+    /// speaks for itself is the client. Two system calls unless a header said it; `None` as for
+    /// [`Client::address`].
+    pub(crate) fn subject(&self) -> Option<Subject> {
+        match self.proxy_header().map(|header| header.subject) {
+            Some(known @ (Subject::Inet(_) | Subject::Unix)) => Some(known),
+            Some(Subject::Sender) | None => {
+                let (peer, own) = (self.peer()?, self.socket.local()?);
+                Some(Subject::Inet(Addresses::new(peer, own)))
+            }
+        }
+    }
+
+    /// The other end of the connection, which is the client or a sender that speaks for it. One
+    /// getpeername(2) when it is first asked for.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        if self.peer.get().is_none()
+            && let Some(peer) = self.socket.peer().map(unmapped)
+        {
+            let _ = self.peer.set(Box::new(peer));
+        }
+        self.peer.get().map(|peer| **peer)
+    }
+}
+
+fn unmapped(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddrV4::new(v4, v6.port()).into(),
+            None => address,
+        },
+        SocketAddr::V4(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapped_address_is_an_ipv4_address() {
+        for (is, becomes) in [
+            ("[::ffff:192.0.2.7]:5", "192.0.2.7:5"),
+            ("192.0.2.7:5", "192.0.2.7:5"),
+            ("[2001:db8::7]:5", "[2001:db8::7]:5"),
+        ] {
+            let is: SocketAddr = is.parse().unwrap();
+            assert_eq!(unmapped(is).to_string(), becomes);
+        }
+    }
+}

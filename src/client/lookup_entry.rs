@@ -1,0 +1,66 @@
+//! The place of a connection in the core's look-up table, for as long as it lives. Without
+//! `--lookup` there is no table, and nothing here asks the kernel or allocates.
+
+use std::rc::Rc;
+use std::time::{Instant, SystemTime};
+
+use super::identity::Client;
+use crate::lookup::{Connection, Ends, Kept, Serial};
+use crate::metrics::Counter;
+use crate::sniff::Head;
+use crate::state::Local;
+use crate::sys::Socket;
+
+/// Marks its connection as ended when it is dropped.
+pub(crate) struct LookupEntry {
+    local: Rc<Local>,
+    ends: Ends,
+    serial: Serial,
+}
+
+impl LookupEntry {
+    /// Enters a connection. `None` for a client or a backend without an internet address, and when
+    /// the table is full of open connections, which is counted.
+    pub(crate) fn new(
+        local: &Rc<Local>,
+        client: &Client,
+        socket: &Socket,
+        member: &str,
+        head: &Head,
+        accepted: Instant,
+    ) -> Option<Box<LookupEntry>> {
+        let mut table = local.lookup.as_ref()?.borrow_mut();
+        let ends = Ends {
+            source: socket.local()?,
+            backend: socket.peer()?,
+        };
+        let connection = Connection {
+            client: client.address()?,
+            name: head.name.as_ref().map(|name| name.as_str().into()),
+            alpn: head.alpn.clone(),
+            accepted: SystemTime::now() - accepted.elapsed(),
+            member: member.into(),
+        };
+        let kept = table.begin(ends, connection, local.ring.now());
+        if !matches!(kept, Kept::Yes(_)) {
+            local.count(Counter::LookupsForgotten);
+        }
+        let (Kept::Yes(serial) | Kept::InPlaceOfAnother(serial)) = kept else {
+            return None;
+        };
+        Some(Box::new(LookupEntry {
+            local: local.clone(),
+            ends,
+            serial,
+        }))
+    }
+}
+
+impl Drop for LookupEntry {
+    fn drop(&mut self) {
+        if let Some(table) = &self.local.lookup {
+            let now = self.local.ring.now();
+            table.borrow_mut().end(&self.ends, self.serial, now);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! A client connection on the HTTP port: one request after the other, each routed by its own host,
+//! each on whichever connection its backend has idle.
+//!
+//! One task owns the client's socket and, while a request is under way, one backend's. A backend's
+//! connection goes back to the worker's pool only when the response has ended where its head said,
+//! the whole request was sent, and nothing else has come; after any doubt it is closed, so that no
+//! response can reach another request's client.
+
+mod answer;
+mod backend;
+mod client_end;
+mod exchange;
+mod pool;
+mod request;
+mod request_loop;
+mod session;
+mod upgrade;
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Instant;
+
+pub(crate) use pool::sweep_idle;
+
+use crate::client::{self, AccessLogEntry, Client, Ended, until_cut};
+use crate::outcome::Outcome;
+use crate::protocol::Protocol;
+use crate::state::Local;
+use crate::sys::Socket;
+
+/// Serves one accepted connection, which was counted by [`Local::connection_begins`], to its end. Its
+/// task is of another kind than that of a TLS connection, because between two requests it is smaller
+/// than one that relays.
+pub(crate) async fn serve(local: Rc<Local>, client: Socket) {
+    let client = Client::new(client);
+    let accepted = Instant::now();
+    let deadline = local.ring.deadline();
+    let mut entry = AccessLogEntry::default();
+    if AccessLogEntry::is_wanted() {
+        // Not left to the end, when the client has gone and its address with it.
+        let _ = client.peer();
+    }
+    let outcome = {
+        let serving = pin!(request_loop::serve_requests(
+            &local, &client, &deadline, accepted, &mut entry
+        ));
+        until_cut(&local, &deadline, serving).await
+    };
+    let ended = Ended {
+        protocol: Protocol::Http,
+        outcome: outcome.unwrap_or(Outcome::CutAtDrain),
+        accepted,
+        entry: &entry,
+    };
+    client::close(&local, client, ended, &deadline).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task_bytes<F: Future>(_: impl FnOnce(Rc<Local>, Socket) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Together with an operation in the ring and a deadline; there is neither a buffer nor a
+    /// backend between two requests.
+    #[test]
+    fn a_client_between_two_requests_is_small() {
+        let bytes = task_bytes(serve);
+        assert!(
+            bytes <= 816,
+            "the task of an HTTP client takes {bytes} bytes"
+        );
+    }
+}

@@ -1,0 +1,48 @@
+//! How many lines a worker writes about backends that failed their clients. A host that is down is
+//! asked again and again, so lines beyond a number per second are counted instead of written.
+
+use std::time::{Duration, Instant};
+
+/// In each span this many lines; ten cores that meet a broken host write 100 lines a second.
+const LINES_MAX: u32 = 10;
+const SPAN: Duration = Duration::from_secs(1);
+
+/// How much one core has said of late.
+#[derive(Default)]
+pub(crate) struct FailureLog {
+    span: Option<Instant>,
+    lines: u32,
+    left_out: u64,
+}
+
+impl FailureLog {
+    /// Whether there is room for one more line, and how many had none since the last one.
+    pub(crate) fn enter(&mut self, now: Instant) -> Option<u64> {
+        let is_over = |began| now.saturating_duration_since(began) >= SPAN;
+        if self.span.is_none_or(is_over) {
+            self.span = Some(now);
+            self.lines = 0;
+        }
+        if self.lines == LINES_MAX {
+            self.left_out += 1;
+            return None;
+        }
+        self.lines += 1;
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_counted_instead_of_written() {
+        let mut log = FailureLog::default();
+        let begin = Instant::now();
+        let written = (0..1000).filter(|_| log.enter(begin).is_some()).count();
+        assert_eq!(written, LINES_MAX as usize);
+        assert_eq!(log.enter(begin + SPAN), Some(990));
+        assert_eq!(log.enter(begin + SPAN), Some(0));
+    }
+}

@@ -1,0 +1,310 @@
+//! What belongs to one core and is shared by its connections. Nothing in here is ever locked or
+//! seen by another thread; borrows last for one expression and never across an await.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use slab::Slab;
+
+use super::connection_budget::ConnectionBudget;
+use super::drain::Drain;
+use super::failure_log::FailureLog;
+use super::idle_pool::IdlePool;
+use super::pipes::PipePool;
+use super::removals::Removals;
+use crate::config::{HttpSettings, Limits, ProxySettings};
+use crate::host::Host;
+use crate::lookup::LookupTable;
+use crate::metrics::{CoreMetrics, Counter};
+use crate::outcome::Outcome;
+use crate::protocol::Protocol;
+use crate::reply::ErrorResponses;
+use crate::ring::{Deadline, Ring};
+use crate::route::{Chooser, Route, Table};
+use crate::sys::Congestion;
+
+/// Bytes of the buffer that all connections of a core copy through. It stays in the cache of the
+/// core; four times the usual TLS record, so that one read empties most sockets.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// What a [`Local`] is made of.
+pub(crate) struct LocalParts {
+    pub core: usize,
+    pub ring: Ring,
+    pub table: Table,
+    pub limits: Limits,
+    pub proxy: ProxySettings,
+    pub http: Arc<HttpSettings>,
+    pub answers: Arc<ErrorResponses>,
+    pub chooser: Chooser,
+    pub budget: Arc<ConnectionBudget>,
+    /// With a look-up table (`--lookup yes`).
+    pub lookup: bool,
+    pub unpaced: Option<Congestion>,
+    pub looks_at_every_port: bool,
+    pub task_waker: Box<dyn Fn(usize) -> Waker>,
+}
+
+/// The state of one core.
+pub(crate) struct Local {
+    pub core: usize,
+    pub ring: Ring,
+    pub limits: Limits,
+    pub proxy: ProxySettings,
+    pub table: RefCell<Table>,
+    pub chooser: RefCell<Chooser>,
+    pub pipes: RefCell<PipePool>,
+    pub metrics: RefCell<Box<CoreMetrics>>,
+    pub buffer: RefCell<Box<[u8]>>,
+    /// Where messages are put together that are sent at once.
+    pub scratch: RefCell<Vec<u8>>,
+    pub http: Arc<HttpSettings>,
+    pub answers: Arc<ErrorResponses>,
+    pub idle: RefCell<IdlePool>,
+    pub removals: Removals,
+    pub budget: Arc<ConnectionBudget>,
+    /// Only with `--lookup yes`.
+    pub lookup: Option<RefCell<LookupTable>>,
+    /// Of connections to backends, where the system's own does not suit them.
+    pub unpaced: Option<Congestion>,
+    /// A connect to a backend is to look at every local port.
+    pub looks_at_every_port: bool,
+    /// Accept loops that still run.
+    pub listening: Cell<usize>,
+    /// Per protocol.
+    live: [Cell<usize>; Protocol::ALL.len()],
+    /// What was said of backends that failed their clients.
+    pub failures: RefCell<FailureLog>,
+    /// What was warned of and is not to fill the log; the counts go on.
+    warned: RefCell<Vec<Outcome>>,
+    /// The next one to give away.
+    connection_id: Cell<u64>,
+    pub drain: Drain,
+    waiting_for_drain: RefCell<Vec<Waker>>,
+    /// Makes what other threads wake the callable task of this number with.
+    task_waker: Box<dyn Fn(usize) -> Waker>,
+    callable_tasks: RefCell<Slab<Option<Waker>>>,
+}
+
+impl Local {
+    pub(crate) fn new(parts: LocalParts) -> Local {
+        let LocalParts { limits, budget, .. } = parts;
+        Local {
+            core: parts.core,
+            ring: parts.ring,
+            table: RefCell::new(parts.table),
+            chooser: RefCell::new(parts.chooser),
+            pipes: RefCell::new(PipePool::new(limits.pipes_per_core, limits.pipe_bytes)),
+            metrics: RefCell::new(Box::new(CoreMetrics::new())),
+            buffer: RefCell::new(vec![0; BUFFER_BYTES].into_boxed_slice()),
+            scratch: RefCell::new(Vec::with_capacity(BUFFER_BYTES)),
+            http: parts.http,
+            answers: parts.answers,
+            idle: RefCell::new(IdlePool::new(budget.idle_count(parts.core))),
+            removals: Removals::default(),
+            budget,
+            lookup: parts.lookup.then(RefCell::default),
+            unpaced: parts.unpaced,
+            looks_at_every_port: parts.looks_at_every_port,
+            listening: Cell::new(0),
+            live: Default::default(),
+            failures: RefCell::default(),
+            warned: RefCell::default(),
+            drain: Drain::default(),
+            waiting_for_drain: RefCell::new(Vec::new()),
+            task_waker: parts.task_waker,
+            callable_tasks: RefCell::default(),
+            limits,
+            proxy: parts.proxy,
+            connection_id: Cell::new(fastrand::u64(..)),
+        }
+    }
+
+    /// Whether there is no room for another client. Connections that wait for a request give way
+    /// first; those of other cores with their next sweep.
+    pub(crate) fn is_full(&self) -> bool {
+        while self.budget.is_full() {
+            if !self.idle.borrow_mut().drop_one() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Connections accepted and not yet ended.
+    pub(crate) fn live(&self) -> usize {
+        self.live.iter().map(Cell::get).sum()
+    }
+
+    /// Whether the process is stopping: nothing new is accepted.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.drain.is_draining()
+    }
+
+    /// Makes every accept loop of the core come to its end, and every connection in its time.
+    pub(crate) fn start_draining(&self) {
+        if self.drain.begin(self.ring.now()) {
+            self.wake_accept_loops();
+            self.ring.wake_waiting();
+        }
+    }
+
+    /// When a client that waits by this deadline for its next request is let go.
+    pub(crate) fn idle_leaves_at(&self, deadline: &Deadline) -> Option<Instant> {
+        self.drain
+            .idle_leaves_at(self.limits.drain, deadline.spread())
+    }
+
+    /// When a long connection with this deadline is.
+    pub(crate) fn long_leaves_at(&self, deadline: &Deadline) -> Option<Instant> {
+        Some(self.idle_leaves_at(deadline)? + self.limits.drain / 2)
+    }
+
+    fn wake_accept_loops(&self) {
+        for waker in self.waiting_for_drain.take() {
+            waker.wake();
+        }
+        self.ring.stay_awake();
+    }
+
+    /// Gives the task that asks a number, by which other threads may wake it.
+    pub(crate) fn callable_task(&self) -> CallableTask<'_> {
+        CallableTask {
+            local: self,
+            number: self.callable_tasks.borrow_mut().insert(None),
+        }
+    }
+
+    /// Another thread has something for this task. Who has had its number before is woken for nothing.
+    pub(crate) fn wake_task(&self, number: usize) {
+        let tasks = self.callable_tasks.borrow();
+        if let Some(waker) = tasks.get(number).and_then(Option::as_ref) {
+            waker.wake_by_ref();
+            self.ring.stay_awake();
+        }
+    }
+
+    /// Runs `work` until it ends or the core drains; `None` when it drains.
+    pub(crate) async fn until_drain<F: Future>(&self, work: F) -> Option<F::Output> {
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            if let Poll::Ready(output) = work.as_mut().poll(context) {
+                return Poll::Ready(Some(output));
+            }
+            if self.is_draining() {
+                return Poll::Ready(None);
+            }
+            let mut waiting = self.waiting_for_drain.borrow_mut();
+            if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+                waiting.push(context.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Every connection that is still open ends here, by the end of the core.
+    pub(crate) fn count_as_cut(&self) {
+        let mut metrics = self.metrics.borrow_mut();
+        for protocol in Protocol::ALL {
+            for _ in 0..self.live[protocol.index()].take() {
+                self.budget.end();
+                metrics.outcome(protocol, Outcome::CutAtDrain);
+            }
+        }
+    }
+
+    /// One connection more.
+    pub(crate) fn connection_begins(&self, protocol: Protocol) {
+        let live = &self.live[protocol.index()];
+        live.set(live.get() + 1);
+        self.budget.begin();
+        self.metrics.borrow_mut().count(Counter::Accepted, 1);
+    }
+
+    /// One connection less, and how it ended. Its descriptors are closed by now.
+    pub(crate) fn connection_ends(&self, protocol: Protocol, outcome: Outcome) {
+        let live = &self.live[protocol.index()];
+        live.set(live.get() - 1);
+        self.budget.end();
+        self.metrics.borrow_mut().outcome(protocol, outcome);
+    }
+
+    /// Says the cause and the remedy of an outcome that is a fault of the configuration, the first
+    /// time that this core meets it.
+    pub(crate) fn warn_once(&self, outcome: Outcome, backend: &str) {
+        let mut warned = self.warned.borrow_mut();
+        if !warned.contains(&outcome) {
+            warned.push(outcome);
+            tracing::warn!(
+                core = self.core,
+                backend,
+                "{}: {}; said once, counted on",
+                outcome.name(),
+                outcome.explain()
+            );
+        }
+    }
+
+    /// The route of the name, or of the protocol's default.
+    ///
+    /// # Errors
+    /// [`Outcome::UnknownName`], and [`Outcome::NoName`] where there is none.
+    pub(crate) fn route(
+        &self,
+        protocol: Protocol,
+        name: Option<&Host>,
+    ) -> Result<Arc<Route>, Outcome> {
+        let table = self.table.borrow();
+        match (table.locate(name, protocol), name) {
+            (Some((_, route)), _) => Ok(route.clone()),
+            (None, Some(_)) => Err(Outcome::UnknownName),
+            (None, None) => Err(Outcome::NoName),
+        }
+    }
+
+    /// A number for a connection that others are told of. Counted on from a random one, so that no
+    /// two cores, processes or machines give away the same.
+    pub(crate) fn next_connection_id(&self) -> u64 {
+        let id = self.connection_id.get();
+        self.connection_id.set(id.wrapping_add(1));
+        id
+    }
+
+    pub(crate) fn count(&self, counter: Counter) {
+        self.metrics.borrow_mut().count(counter, 1);
+    }
+
+    pub(crate) fn count_pipe_refused(&self) {
+        self.count(Counter::PipesRefused);
+    }
+}
+
+/// A task that other threads may wake, for as long as this lives.
+pub(crate) struct CallableTask<'l> {
+    local: &'l Local,
+    number: usize,
+}
+
+impl CallableTask<'_> {
+    /// What they wake it with; the executor's own wakers must not leave their thread.
+    pub(crate) fn waker(&self) -> Waker {
+        (self.local.task_waker)(self.number)
+    }
+
+    /// To be called by the task before it looks whether what it waits for is there.
+    pub(crate) fn register(&self, context: &Context<'_>) {
+        let mut tasks = self.local.callable_tasks.borrow_mut();
+        tasks[self.number] = Some(context.waker().clone());
+    }
+}
+
+impl Drop for CallableTask<'_> {
+    fn drop(&mut self) {
+        self.local.callable_tasks.borrow_mut().remove(self.number);
+    }
+}

@@ -1,0 +1,63 @@
+//! Reads the head of a connection: first the PROXY header, where one may come, then the client's own
+//! first bytes, until the name is in them.
+
+use std::io;
+
+use crate::client::{Client, ProxyPhase, early_close_outcome};
+use crate::outcome::Outcome;
+use crate::protocol::Protocol;
+use crate::sniff::{Head, HeadLimits, Sniff, Sniffer};
+use crate::state::Local;
+
+/// Reads until the head is complete. Gives back the head and every byte that the client sent, to be
+/// replayed; a PROXY header is not among them.
+pub(crate) async fn read_head(
+    local: &Local,
+    client: &Client,
+    protocol: Protocol,
+) -> Result<(Head, Vec<u8>), Outcome> {
+    let limits = head_limits(local);
+    // One byte beyond the limit is enough to see that it is exceeded; what lies behind a head
+    // that fits stays in the socket for the relay.
+    let bytes_max = 1 + match protocol {
+        Protocol::Tls => limits.hello_bytes_max,
+        Protocol::Http => limits.request_head_bytes_max,
+        // What comes behind the header is the relay's.
+        Protocol::Tcp => 0,
+    };
+    let mut phase = ProxyPhase::of(local, client, protocol)?;
+    let mut sniffer = Sniffer::new(protocol, limits);
+    let mut received = Vec::new();
+    loop {
+        // The borrow of the core's buffer ends with this block, before anything is awaited.
+        let read = {
+            let mut buffer = local.buffer.borrow_mut();
+            let room = buffer
+                .len()
+                .min(bytes_max + phase.bytes_max() - received.len());
+            let read = client.socket().recv(&mut buffer[..room]);
+            received.extend_from_slice(&buffer[..*read.as_ref().unwrap_or(&0)]);
+            read
+        };
+        match read {
+            Ok(0) => return Err(early_close_outcome(client, &received)),
+            Ok(_) if !phase.advance(local, client, &mut received)? => {}
+            Ok(_) => match sniffer.advance(&received) {
+                Sniff::Found(head) => return Ok((head, received)),
+                Sniff::Refused(refusal) => return Err(Outcome::Refused(refusal)),
+                Sniff::More => {}
+            },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let _ = local.ring.readable(client.socket()).await;
+            }
+            Err(_) => return Err(early_close_outcome(client, &received)),
+        }
+    }
+}
+
+pub(super) fn head_limits(local: &Local) -> HeadLimits {
+    HeadLimits {
+        hello_bytes_max: local.limits.hello_bytes_max,
+        request_head_bytes_max: local.limits.request_head_bytes_max,
+    }
+}

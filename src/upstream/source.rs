@@ -1,0 +1,94 @@
+//! The address from which a backend is connected to: the proxy's own, the client's, or one that
+//! carries the client's.
+//!
+//! Of the client only the address is taken, not the port: with both, two connections of one client
+//! port (to two listeners, or to a second backend after the first was tried) would be one and the
+//! same to the kernel, and a connection from a port used before would meet its TIME_WAIT.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::client::Client;
+use crate::metrics::Counter;
+use crate::outcome::Outcome;
+use crate::route::{Address, Source};
+use crate::state::Local;
+use crate::sys::ForeignSource;
+
+/// The foreign address to connect from, if any.
+///
+/// # Errors
+/// [`Outcome::SourceFamily`] when there is no such address of the backend's family,
+/// [`Outcome::ClientReset`] when the client has gone and with it its address.
+pub(super) fn foreign_source(
+    local: &Local,
+    wanted: Source,
+    backend: &Address,
+    client: &Client,
+) -> Result<Option<ForeignSource>, Outcome> {
+    // A unix socket has no source, and options that ask for one are refused with the member.
+    let (Source::Client | Source::Nat46(_), Address::Inet(backend)) = (wanted, backend) else {
+        return Ok(None);
+    };
+    let client = client.address().ok_or(Outcome::ClientReset)?.ip();
+    let source = choose(wanted, backend, client)?;
+    if source.is_none() {
+        local.count(Counter::Nat46OwnSource);
+    }
+    Ok(source)
+}
+
+fn choose(
+    wanted: Source,
+    backend: &SocketAddr,
+    client: IpAddr,
+) -> Result<Option<ForeignSource>, Outcome> {
+    match (wanted, backend, client) {
+        (Source::Client, SocketAddr::V4(_), IpAddr::V4(_))
+        | (Source::Client, SocketAddr::V6(_), IpAddr::V6(_)) => {
+            Ok(Some(ForeignSource::Transparent(client)))
+        }
+        (Source::Nat46(prefix), SocketAddr::V6(_), IpAddr::V4(client)) => {
+            Ok(Some(ForeignSource::Free(prefix.embed(client).into())))
+        }
+        // The prefix has no room for an IPv6 address, and taking the client's own would ask for
+        // the privilege and the routing of source=client behind the operator's back.
+        (Source::Nat46(_), SocketAddr::V6(_), IpAddr::V6(_)) | (Source::Own, ..) => Ok(None),
+        _ => Err(Outcome::SourceFamily),
+    }
+}
+
+/// How a connection ends whose socket could not be given its source.
+pub(super) fn refused(error: &io::Error) -> Outcome {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => Outcome::SourceForbidden,
+        _ => Outcome::SourceRefused,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_family_of_client_and_backend() {
+        let nat46 = Source::Nat46("2001:db8:46::/96".parse().unwrap());
+        let (v4, v6) = ("192.0.2.7", "2001:db8::7");
+        let transparent = |ip: &str| Ok(Some(ForeignSource::Transparent(ip.parse().unwrap())));
+        let embedded = ForeignSource::Free("2001:db8:46::192.0.2.7".parse().unwrap());
+        for (wanted, backend, client, expected) in [
+            (Source::Client, "10.0.0.1:1", v4, transparent(v4)),
+            (Source::Client, "[::1]:1", v6, transparent(v6)),
+            (Source::Client, "10.0.0.1:1", v6, Err(Outcome::SourceFamily)),
+            (Source::Client, "[::1]:1", v4, Err(Outcome::SourceFamily)),
+            (nat46, "[::1]:1", v4, Ok(Some(embedded))),
+            (nat46, "[::1]:1", v6, Ok(None)),
+            (nat46, "10.0.0.1:1", v4, Err(Outcome::SourceFamily)),
+            (nat46, "10.0.0.1:1", v6, Err(Outcome::SourceFamily)),
+            (Source::Own, "10.0.0.1:1", v6, Ok(None)),
+        ] {
+            let chosen = choose(wanted, &backend.parse().unwrap(), client.parse().unwrap());
+            assert_eq!(chosen, expected, "{wanted:?} {backend} {client}");
+        }
+    }
+}

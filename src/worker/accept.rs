@@ -1,0 +1,152 @@
+//! Takes connections off one listening socket, for as long as the core lives. Running out of
+//! descriptors or memory makes it pause, never spin and never end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::metrics::Counter;
+use crate::protocol::Protocol;
+use crate::ring::{Accepts, Deadline};
+use crate::state::Local;
+use crate::sys::{Listener, Socket};
+
+/// Pause after accept(2) ran out of descriptors or memory, and between looks whether there is
+/// room again. Ten looks a second cost nothing and leave a client waiting for a blink.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Without a failure for this long an episode is over, and the next one is logged again.
+const EPISODE_ENDS_AFTER: Duration = Duration::from_secs(10);
+/// How long a stopping listener goes on accepting what is in the handshake or in its queue. It no
+/// longer hears new connections by then. A client that has connected and is still silent is kept
+/// back by the kernel (TCP_DEFER_ACCEPT) and handed over when it answers the SYN-ACK that is sent
+/// again after 1 s (RFC 6298 section 2.1), so this outlasts that and a attempts trip.
+const LAST_ACCEPTS: Duration = Duration::from_millis(1250);
+
+/// One listening socket and what has gone wrong on it lately.
+pub(crate) struct Listening {
+    local: Rc<Local>,
+    listener: Rc<OwnedFd>,
+    address: SocketAddr,
+    accepts: Accepts,
+    pause: Deadline,
+    last_failure: Option<Instant>,
+}
+
+impl Listening {
+    pub(crate) fn new(local: Rc<Local>, listener: Rc<OwnedFd>, address: SocketAddr) -> Listening {
+        Listening {
+            accepts: local.ring.accepts(listener.clone()),
+            pause: local.ring.deadline(),
+            local,
+            listener,
+            address,
+            last_failure: None,
+        }
+    }
+
+    /// Accepts until the core drains, and hands each connection to `serve`.
+    pub(crate) async fn run(mut self, protocol: Protocol, mut serve: impl FnMut(Socket, Protocol)) {
+        let local = self.local.clone();
+        let mut serve = |descriptor| serve(Socket::from_accepted(descriptor), protocol);
+        while !local.is_draining() {
+            local
+                .until_drain(self.accept_while_there_is_room(&mut serve))
+                .await;
+            if local.is_full() {
+                self.begin_episode("the limit of open files leaves no room for more connections");
+                self.take_accepted(&mut serve).await;
+            }
+            while local.is_full() && !local.is_draining() {
+                self.rest(PAUSE).await;
+            }
+        }
+        self.take_the_last(&mut serve).await;
+    }
+
+    async fn accept_while_there_is_room(&mut self, serve: &mut impl FnMut(OwnedFd)) {
+        while !self.local.is_full() {
+            let one_by_one = self.local.budget.is_nearly_full(self.local.limits.backlog);
+            if one_by_one != self.accepts.one_by_one() {
+                self.take_accepted(serve).await;
+                self.accepts.set_one_by_one(one_by_one);
+                continue;
+            }
+            match self.accepts.next().await {
+                Ok(descriptor) => serve(descriptor),
+                Err(error) => self.failed(&error).await,
+            }
+        }
+    }
+
+    /// Stops accepting, if it was, and serves what the kernel has accepted by then.
+    async fn take_accepted(&mut self, serve: &mut impl FnMut(OwnedFd)) {
+        self.accepts.stop();
+        while self.accepts.is_running() {
+            if let Ok(descriptor) = self.accepts.next().await {
+                serve(descriptor);
+            }
+        }
+    }
+
+    /// Before the socket is closed, which would reset what is queued on it: no new connections are
+    /// heard, and those already under way are accepted.
+    /// Each costs a system call more, which nobody before pays.
+    async fn take_the_last(mut self, serve: &mut impl FnMut(OwnedFd)) {
+        let address = self.address;
+        if let Err(error) = Listener::stop_taking(&self.listener, address) {
+            tracing::warn!(address = %self.address, %error, "cannot shut out new connections before closing the listener; those in its queue may be reset");
+        }
+        let serve = &mut |accepted: OwnedFd| {
+            // It fails on nothing but a socket that is none.
+            let _ = Listener::take_from_deaf(&accepted, address);
+            serve(accepted);
+        };
+        let until = self.local.ring.deadline();
+        until.set(self.local.ring.now() + LAST_ACCEPTS);
+        while let Some(accepted) = until.bound(self.accepts.next()).await {
+            match accepted {
+                Ok(descriptor) => serve(descriptor),
+                Err(_) => self.rest(PAUSE).await,
+            }
+        }
+        self.take_accepted(serve).await;
+    }
+
+    /// A failed accept: one that concerns a single connection is counted, one that concerns the
+    /// machine makes the loop pause.
+    async fn failed(&mut self, error: &io::Error) {
+        self.local.count(Counter::AcceptErrors);
+        let remedy = match error.raw_os_error() {
+            // The client was gone before it was accepted (accept(2)).
+            Some(libc::ECONNABORTED | libc::EPROTO | libc::EINTR) => return,
+            Some(libc::EMFILE) => {
+                "this process is out of descriptors: raise LimitNOFILE= or ulimit -n"
+            }
+            Some(libc::ENFILE) => "the system is out of descriptors: raise fs.file-max",
+            Some(libc::ENOBUFS | libc::ENOMEM) => "the kernel is out of memory for sockets",
+            _ => "accepting failed",
+        };
+        self.begin_episode(&format!("{remedy} ({error})"));
+        self.rest(PAUSE).await;
+    }
+
+    /// Counts and logs the first failure of an episode.
+    fn begin_episode(&mut self, cause: &str) {
+        let now = self.local.ring.now();
+        let goes_on = self
+            .last_failure
+            .is_some_and(|last| now.saturating_duration_since(last) < EPISODE_ENDS_AFTER);
+        self.last_failure = Some(now);
+        if !goes_on {
+            self.local.count(Counter::AcceptPaused);
+            tracing::warn!(core = self.local.core, address = %self.address, "accepting pauses: {cause}");
+        }
+    }
+
+    async fn rest(&self, pause: Duration) {
+        self.pause.set(self.local.ring.now() + pause);
+        self.pause.passed().await;
+    }
+}
