@@ -15,6 +15,7 @@ mod measure;
 mod options;
 mod peer;
 mod procfs;
+mod publish;
 mod report;
 mod routes;
 mod scenario;
@@ -22,12 +23,13 @@ mod slices;
 mod stats;
 
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use machine::{Machine, Processors};
 use measure::{Sample, Window};
-use options::Options;
+use options::{Options, Task};
 use peer::Peer;
 use scenario::{Scenario, Unit};
 
@@ -35,8 +37,14 @@ use scenario::{Scenario, Unit};
 const CALLS_WINDOW: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let options = Options::from_command_line();
-    match run(&options) {
+    let done = match Options::from_command_line() {
+        Task::Measure(options) => run(&options),
+        Task::Publish(run) => {
+            let repository = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+            publish::publish(&run, repository)
+        }
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("pointsman-bench: {error}");

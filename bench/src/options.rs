@@ -25,15 +25,26 @@ pub struct Options {
     pointsman: Vec<(String, PathBuf)>,
 }
 
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Task {
+    Measure(Options),
+    /// The costs of this run go into the pages that show them.
+    Publish(String),
+}
+
 const SETS: [(&str, &[&str]); 1] = [("core", &["connect", "exchange-64", "down-1"])];
 
 impl Options {
     /// Ends the process when the command line makes no sense, as clap does.
-    pub fn from_command_line() -> Options {
+    pub fn from_command_line() -> Task {
         let mut command = command();
         let matches = command.get_matches_mut();
+        if let Some(run) = matches.get_one::<String>("publish") {
+            return Task::Publish(run.trim_end_matches('/').to_owned());
+        }
         match Options::from_matches(&matches) {
-            Ok(options) => options,
+            Ok(options) => Task::Measure(options),
             Err(error) => command
                 .error(clap::error::ErrorKind::InvalidValue, error)
                 .exit(),
@@ -131,8 +142,9 @@ fn command() -> Command {
             Arg::new("scenario")
                 .help("Scenarios by name, `core`, or `all`; `list` shows them")
                 .num_args(1..)
-                .required(true),
+                .required_unless_present("publish"),
         )
+        .arg(option("publish", "Puts the costs of this run, a directory like bench/runs/2026-11-26T103916-vm, into README.md and docs/benchmark.md").conflicts_with("scenario"))
         .arg(option("rounds", "Rounds of one window for every proxy").default_value("5").value_parser(value_parser!(u32).range(1..)))
         .arg(option("seconds", "Length of a window").default_value("3").value_parser(value_parser!(f64)))
         .arg(
