@@ -10,7 +10,10 @@ pub mod host {
 }
 
 pub mod http {
-    pub use crate::http::{fuzz_framing, fuzz_h2c, fuzz_mended, fuzz_request};
+    pub use crate::http::{
+        FieldRoom, Framing, Length, Reading, RequestHead, RequestReader, fuzz_chunks, fuzz_h2c,
+        fuzz_request, fuzz_response,
+    };
 }
 
 pub mod protocol {
@@ -32,7 +35,7 @@ pub mod route {
 }
 
 pub mod sniff {
-    pub use crate::sniff::{Head, HeadLimits, Sniff, Sniffer, fuzz_http, fuzz_tls, ja4};
+    pub use crate::sniff::{Head, Sniff, Sniffer, fuzz_hello, ja4};
 }
 
 pub mod sync {

@@ -1,7 +1,7 @@
-//! The sniffer held against what the clients of this machine send now, not only against what
+//! The parsers of first bytes held against what the clients of this machine send now, not only against what
 //! stored captures say they once sent.
 //!
-//! A plain listener on loopback stands where the proxy would, reads until the sniffer has an
+//! A plain listener on loopback stands where the proxy would, reads until the parser has an
 //! answer, and hangs up. `openssl` and `curl` are required; Chromium is used where it is installed.
 
 use std::io::{ErrorKind, Read};
@@ -11,14 +11,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pointsman::internals::protocol::Protocol;
+use pointsman::internals::http::{FieldRoom, Reading, RequestReader};
 use pointsman::internals::refusal::Refusal;
-use pointsman::internals::sniff::{Head, HeadLimits, Sniff, Sniffer};
+use pointsman::internals::sniff::{Head, Sniff, Sniffer};
 
-const LIMITS: HeadLimits = HeadLimits {
-    hello_bytes_max: 65_536,
-    request_head_bytes_max: 32_768,
-};
+/// The defaults of `hello-bytes-max` and `request-head-bytes-max`.
+const HELLO_BYTES_MAX: usize = 65_536;
+const REQUEST_HEAD_BYTES_MAX: usize = 32_768;
 
 /// Within which a client has to connect and send its head; Chromium takes seconds to start.
 const CLIENT_DEADLINE: Duration = Duration::from_secs(60);
@@ -71,37 +70,67 @@ fn accept(listener: &TcpListener, deadline: Instant) -> TcpStream {
     }
 }
 
-/// Reads one connection until the sniffer has an answer; [`Sniff::More`] when the client left.
-fn sniff(protocol: Protocol, mut stream: TcpStream) -> Sniff {
+/// Reads one connection until `parse`, which gets all that was received, has an answer; `None` when the
+/// client left.
+fn read<T>(mut stream: TcpStream, mut parse: impl FnMut(&[u8]) -> Option<T>) -> Option<T> {
     stream
         .set_read_timeout(Some(CLIENT_DEADLINE))
         .expect("a deadline can be set");
-    let mut sniffer = Sniffer::new(protocol, LIMITS);
     let mut received = Vec::new();
     let mut buffer = [0; 4096];
     loop {
         let length = stream.read(&mut buffer).expect("the client sends its head");
         received.extend_from_slice(&buffer[..length]);
-        let verdict = sniffer.advance(&received);
-        if verdict != Sniff::More || length == 0 {
+        let verdict = parse(&received);
+        if verdict.is_some() || length == 0 {
             return verdict;
         }
     }
 }
 
-/// Runs a client and sniffs its first connection; `{port}` in the arguments is filled in.
-fn sniff_client(protocol: Protocol, program: &str, arguments: &[&str]) -> Sniff {
+/// [`Sniff::More`] when the client left.
+fn read_hello(stream: TcpStream) -> Sniff {
+    let mut sniffer = Sniffer::new(HELLO_BYTES_MAX);
+    let read = read(stream, |received| {
+        Some(sniffer.advance(received)).filter(|verdict| *verdict != Sniff::More)
+    });
+    read.unwrap_or(Sniff::More)
+}
+
+/// The host of the request that a client sends.
+fn read_request(stream: TcpStream) -> Result<Option<String>, Refusal> {
+    let mut reader = RequestReader::new(REQUEST_HEAD_BYTES_MAX);
+    let read = read(stream, |received| {
+        match reader.advance(received, &mut FieldRoom::new()) {
+            Reading::Found(head) => Some(Ok(head.host.map(|host| host.to_string()))),
+            Reading::Refused(refusal) => Some(Err(refusal)),
+            Reading::More => None,
+        }
+    });
+    read.expect("the client sends a whole head")
+}
+
+/// Runs a client and accepts its first connection; `{port}` in the arguments is filled in.
+fn connection_of(program: &str, arguments: &[&str]) -> (Client, TcpStream) {
     let (listener, port) = listen();
     let filled: Vec<String> = arguments
         .iter()
         .map(|argument| argument.replace("{port}", &port.to_string()))
         .collect();
     let filled: Vec<&str> = filled.iter().map(String::as_str).collect();
-    let _client = Client::start(program, &filled);
-    sniff(
-        protocol,
-        accept(&listener, Instant::now() + CLIENT_DEADLINE),
-    )
+    let client = Client::start(program, &filled);
+    let stream = accept(&listener, Instant::now() + CLIENT_DEADLINE);
+    (client, stream)
+}
+
+fn hello_of(program: &str, arguments: &[&str]) -> Sniff {
+    let (_client, stream) = connection_of(program, arguments);
+    read_hello(stream)
+}
+
+fn request_of(program: &str, arguments: &[&str]) -> Result<Option<String>, Refusal> {
+    let (_client, stream) = connection_of(program, arguments);
+    read_request(stream)
 }
 
 fn found(verdict: Sniff) -> Head {
@@ -147,11 +176,11 @@ fn openssl() {
     ];
     for (options, want) in runs {
         let arguments = [&plain, options].concat();
-        let head = found(sniff_client(Protocol::Tls, "openssl", &arguments));
+        let head = found(hello_of("openssl", &arguments));
         assert_eq!(name(&head), want, "{options:?}");
     }
     let arguments = [&plain[..], &["-alpn", "h2,http/1.1"]].concat();
-    let head = found(sniff_client(Protocol::Tls, "openssl", &arguments));
+    let head = found(hello_of("openssl", &arguments));
     assert_eq!(&*head.alpn, "h2,http/1.1");
 }
 
@@ -163,7 +192,7 @@ fn curl_with_tls() {
         "a.test:443:127.0.0.1:{port}",
         "https://a.test/",
     ];
-    let head = found(sniff_client(Protocol::Tls, "curl", &arguments));
+    let head = found(hello_of("curl", &arguments));
     assert_eq!(name(&head), Some("a.test"));
     assert!(head.alpn.contains("http/1.1"));
 }
@@ -181,24 +210,19 @@ fn curl_with_http() {
     ];
     for (common, options, want) in runs {
         let arguments = [common, options].concat();
-        let head = found(sniff_client(Protocol::Http, "curl", &arguments));
-        assert_eq!(name(&head), Some(want), "{options:?}");
+        let host = request_of("curl", &arguments);
+        assert_eq!(host, Ok(Some(want.to_owned())), "{options:?}");
     }
 }
 
 #[test]
 fn curl_at_the_wrong_port() {
-    let tls = sniff_client(
-        Protocol::Http,
-        "curl",
-        &["-sk", "https://127.0.0.1:{port}/"],
-    );
-    assert_eq!(tls, Sniff::Refused(Refusal::TlsOnHttpPort));
-    let http = sniff_client(Protocol::Tls, "curl", &["-s", "http://127.0.0.1:{port}/"]);
+    let tls = request_of("curl", &["-sk", "https://127.0.0.1:{port}/"]);
+    assert_eq!(tls, Err(Refusal::TlsOnHttpPort));
+    let http = hello_of("curl", &["-s", "http://127.0.0.1:{port}/"]);
     assert_eq!(http, Sniff::Refused(Refusal::HttpOnTlsPort));
     let http2 = ["-s", "--http2-prior-knowledge", "http://127.0.0.1:{port}/"];
-    let http2 = sniff_client(Protocol::Http, "curl", &http2);
-    assert_eq!(http2, Sniff::Refused(Refusal::Http2Preface));
+    assert_eq!(request_of("curl", &http2), Err(Refusal::Http2Preface));
 }
 
 /// `fragment` is the most bytes rustls puts into a record, its header included.
@@ -222,7 +246,7 @@ fn sniff_rustls(fragment: Option<usize>) -> Head {
             .expect("the listener is there");
     }
     let deadline = Instant::now() + CLIENT_DEADLINE;
-    found(sniff(Protocol::Tls, accept(&listener, deadline)))
+    found(read_hello(accept(&listener, deadline)))
 }
 
 #[test]
@@ -259,7 +283,7 @@ fn chromium() {
     let deadline = Instant::now() + CLIENT_DEADLINE;
     // A browser may connect ahead and leave without a word.
     loop {
-        match sniff(Protocol::Tls, accept(&listener, deadline)) {
+        match read_hello(accept(&listener, deadline)) {
             Sniff::More => continue,
             verdict => {
                 let head = found(verdict);

@@ -88,21 +88,16 @@ fn vector(content: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use pointsman::internals::protocol::Protocol;
-    use pointsman::internals::sniff::{HeadLimits, Sniff, Sniffer};
+    use pointsman::internals::sniff::{Sniff, Sniffer};
 
     use super::*;
 
     #[test]
     fn hellos_have_their_size_and_are_accepted() {
-        let limits = HeadLimits {
-            hello_bytes_max: 65_536,
-            request_head_bytes_max: 32_768,
-        };
         for size in [CLASSIC_BYTES, POST_QUANTUM_BYTES] {
             let hello = client_hello("small.bench.test", size);
             assert_eq!(hello.len(), size);
-            let mut sniffer = Sniffer::new(Protocol::Tls, limits);
+            let mut sniffer = Sniffer::new(65_536);
             assert_eq!(sniffer.advance(&hello[..size - 1]), Sniff::More);
             let Sniff::Found(head) = sniffer.advance(&hello) else {
                 panic!("a hello of {size} bytes is refused");

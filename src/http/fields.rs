@@ -1,9 +1,12 @@
 //! The fields that mean something to a proxy, and those that end with a connection (RFC 9110
 //! section 7.6.1). One pass over a head's fields sorts them; nothing is copied.
 
-use super::Field;
-use super::framing::Length;
-use crate::sniff::http::HEADERS_MAX;
+/// A field as it was parsed.
+pub(super) type Field<'b> = httparse::Header<'b>;
+
+/// Most fields of a request. Browsers send about 20; the common servers stop between 100 (Apache,
+/// HAProxy) and 2,000 (Node). Room for these takes 8 KiB.
+pub(super) const FIELDS_MAX: usize = 256;
 
 /// Most heads have fewer fields: browsers send some 20, servers up to 50. Room for them is made anew
 /// for every head, and each costs 32 bytes.
@@ -11,23 +14,17 @@ const USUAL_FIELDS: usize = 48;
 
 /// Room for the fields of one head, on the stack of whoever reads it; on the heap for the rare head
 /// with more than usual.
-pub(crate) struct FieldRoom<'b> {
+pub struct FieldRoom<'b> {
     pub(super) usual: [Field<'b>; USUAL_FIELDS],
     pub(super) many: Vec<Field<'b>>,
 }
 
 impl<'b> FieldRoom<'b> {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         FieldRoom {
             usual: [httparse::EMPTY_HEADER; USUAL_FIELDS],
             many: Vec::new(),
         }
-    }
-
-    /// Room for as many as are looked at.
-    pub(super) fn for_many<'v>(many: &'v mut Vec<Field<'b>>) -> &'v mut [Field<'b>] {
-        many.resize(HEADERS_MAX, httparse::EMPTY_HEADER);
-        many
     }
 }
 
@@ -181,70 +178,6 @@ pub(super) fn is_named(fields: &[Field<'_>], name: &str) -> bool {
 /// The elements of a list (RFC 9110 section 5.6.1).
 pub(super) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
-}
-
-/// The length that Content-Length and Transfer-Encoding say; gathered field by field.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Lengths {
-    length: Option<u64>,
-    chunked: bool,
-}
-
-/// Which rule about lengths is broken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LengthFault {
-    Number,
-    Differ,
-    Both,
-    Encoding,
-}
-
-impl Lengths {
-    pub(super) fn read_length(&mut self, value: &[u8]) -> Result<(), LengthFault> {
-        let digits = value.trim_ascii();
-        if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-            return Err(LengthFault::Number);
-        }
-        let text = std::str::from_utf8(digits).map_err(|_| LengthFault::Number)?;
-        let length: u64 = text.parse().map_err(|_| LengthFault::Number)?;
-        match self.length.replace(length) {
-            Some(other) if other != length => Err(LengthFault::Differ),
-            _ => Ok(()),
-        }
-    }
-
-    /// Other codings than chunked cannot be framed without a list of all that exist, and a second
-    /// field is what one of two readers overlooks.
-    pub(super) fn read_encoding(&mut self, value: &[u8]) -> Result<(), LengthFault> {
-        if self.chunked || !value.trim_ascii().eq_ignore_ascii_case(b"chunked") {
-            return Err(LengthFault::Encoding);
-        }
-        self.chunked = true;
-        Ok(())
-    }
-
-    /// Whether there are both, of which the encoding counts (RFC 9112 section 6.3, rule 3).
-    pub(super) fn has_both(self) -> bool {
-        self.chunked && self.length.is_some()
-    }
-
-    /// As [`Lengths::finish`], where the encoding counts and the length is dropped.
-    pub(super) fn finish_kindly(self) -> Option<Length> {
-        match (self.length, self.chunked) {
-            (_, true) => Some(Length::Chunked),
-            (length, false) => length.map(Length::Bytes),
-        }
-    }
-
-    /// `None` when the head says nothing about it.
-    pub(super) fn finish(self) -> Result<Option<Length>, LengthFault> {
-        match (self.length, self.chunked) {
-            (Some(_), true) => Err(LengthFault::Both),
-            (Some(length), false) => Ok(Some(Length::Bytes(length))),
-            (None, true) => Ok(Some(Length::Chunked)),
-            (None, false) => Ok(None),
-        }
-    }
 }
 
 /// Whether the credentials belong to the connection instead of the request, as those of NTLM and

@@ -5,8 +5,7 @@
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
-use super::Field;
-use super::fields::Known;
+use super::fields::{Field, Known};
 
 /// Which fields are written. None of them is the default, and costs nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

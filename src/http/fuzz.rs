@@ -1,9 +1,15 @@
-//! Fuzz entry for requests: what is forwarded is read as it was meant, and would be forwarded as it
-//! is.
+//! Fuzz entries.
 
-use super::fields::Known;
-use super::request::FieldRoom;
-use super::{Forwarding, Hop, Reading, RequestReader, rewrite};
+use super::fields::{FieldRoom, Known};
+use super::forwarded::{Forwarding, Hop};
+use super::framing::Framing;
+use super::h2c::{FirstRequest, PREFACE};
+use super::length::Length;
+use super::normalize::Chunks;
+use super::request::{Reading, RequestReader};
+use super::response::{Asked, ResponseHead};
+use super::rewrite::{self, Persistence};
+use crate::refusal::Refusal;
 
 const BYTES_MAX: usize = 65_536;
 const HOP: Hop = Hop {
@@ -12,9 +18,45 @@ const HOP: Hop = Hop {
     trusted: false,
 };
 
-/// Asserts that a request that is understood is understood alike by whoever it is forwarded to.
+/// Asserts that the verdict on a request head does not depend on how the bytes were cut, and that
+/// whoever a request is forwarded to understands it as it was understood here.
 #[doc(hidden)]
 pub fn fuzz_request(data: &[u8]) {
+    for bytes_max in [BYTES_MAX, 64, data.len()] {
+        check_cuts(data, bytes_max);
+    }
+    check_forwarded(data);
+}
+
+/// That the verdict is the same however the bytes are cut, that it stays, and that the limit holds.
+fn check_cuts(data: &[u8], bytes_max: usize) {
+    let mut room = FieldRoom::new();
+    let whole = RequestReader::new(bytes_max).advance(data, &mut room);
+    assert!(
+        whole != Reading::More || data.len() < bytes_max,
+        "more is asked for at the limit"
+    );
+    // Strides that do not fit any line, byte by byte among them.
+    for stride in [1, 7, 1 + data.len() / 3] {
+        let mut reader = RequestReader::new(bytes_max);
+        let mut is_decided = false;
+        for end in (0..data.len()).step_by(stride).chain([data.len()]) {
+            let mut room = FieldRoom::new();
+            match reader.advance(&data[..end], &mut room) {
+                Reading::More => assert!(!is_decided, "more is asked for at {end} bytes"),
+                decided => {
+                    assert_eq!(decided, whole, "at {end} bytes");
+                    is_decided = true;
+                }
+            }
+        }
+        assert_eq!(is_decided, whole != Reading::More);
+    }
+}
+
+/// That whoever a request is forwarded to understands it as it was understood here, and would forward
+/// it as it is.
+fn check_forwarded(data: &[u8]) {
     let mut room = FieldRoom::new();
     let Reading::Found(head) = RequestReader::new(BYTES_MAX).advance(data, &mut room) else {
         return;
@@ -53,4 +95,172 @@ pub fn fuzz_request(data: &[u8]) {
     let mut twice = Vec::new();
     rewrite::request(&again, &Forwarding::ALL, &HOP, &mut twice);
     assert_eq!(once, twice, "{}", once.escape_ascii());
+}
+
+/// Asserts that the verdict on a response head does not depend on how much of it has arrived, and that
+/// a client understands what is passed on as it was understood here.
+#[doc(hidden)]
+pub fn fuzz_response(data: &[u8]) {
+    for is_head in [false, true] {
+        for minor_version in [0, 1] {
+            check_response(
+                data,
+                Asked {
+                    is_head,
+                    minor_version,
+                },
+            );
+        }
+    }
+}
+
+fn check_response(data: &[u8], asked: Asked) {
+    let mut room = FieldRoom::new();
+    let whole = ResponseHead::parse(data, BYTES_MAX, asked, &mut room);
+    for end in 0..data.len() {
+        let mut room = FieldRoom::new();
+        match ResponseHead::parse(&data[..end], BYTES_MAX, asked, &mut room) {
+            Ok(None) => {}
+            Ok(found) => assert_eq!(Ok(&found), whole.as_ref(), "at {end} bytes"),
+            Err(_) => assert!(whole.is_err(), "refused at {end} bytes, and not at the end"),
+        }
+    }
+    let Ok(Some(head)) = whole else {
+        return;
+    };
+    let mut once = Vec::new();
+    rewrite::response(&head, Persistence::Default, &mut once);
+    let mut room = FieldRoom::new();
+    let again = match ResponseHead::parse(&once, 2 * BYTES_MAX, asked, &mut room) {
+        Ok(Some(again)) => again,
+        other => panic!("{} is understood as {other:?}", once.escape_ascii()),
+    };
+    let body = match head.chunks {
+        Chunks::DataOnly if head.body != Length::None => Length::UntilClose,
+        _ => head.body,
+    };
+    assert_eq!(again.head_bytes, once.len());
+    assert_eq!(
+        (again.status, again.reason, again.body, again.announced),
+        (head.status, head.reason, body, head.announced)
+    );
+    let mut twice = Vec::new();
+    rewrite::response(&again, Persistence::Default, &mut twice);
+    assert_eq!(
+        once.escape_ascii().to_string(),
+        twice.escape_ascii().to_string()
+    );
+}
+
+/// Asserts that the verdict on a body and its end do not depend on how the bytes were cut, nor on
+/// whether runs of data were seen; and that normalized chunks are sound to the strict reader and have
+/// the same data.
+#[doc(hidden)]
+pub fn fuzz_chunks(data: &[u8]) {
+    let counted = Length::Bytes(data.first().copied().unwrap_or_default().into());
+    for length in [Length::Chunked, counted, Length::UntilClose] {
+        check_body(data, length);
+    }
+    check_normalized(data);
+}
+
+fn check_body(body: &[u8], length: Length) {
+    let mut whole = Framing::new(length);
+    let verdict = whole.feed(body);
+    for stride in [1, 3, 1 + body.len() / 3] {
+        for skips in [false, true] {
+            let mut cut = Framing::new(length);
+            assert_eq!(
+                feed_in_pieces(&mut cut, body, stride, skips),
+                verdict,
+                "cut into pieces of {stride} bytes"
+            );
+            if verdict.is_ok() {
+                assert_eq!(cut.is_done(), whole.is_done());
+                assert_eq!(cut.opaque_bytes(), whole.opaque_bytes());
+            }
+        }
+    }
+}
+
+/// Feeds a body in pieces; with `skips`, runs of data are skipped unseen.
+pub(super) fn feed_in_pieces(
+    framing: &mut Framing,
+    body: &[u8],
+    stride: usize,
+    skips: bool,
+) -> Result<usize, Refusal> {
+    let mut at = 0;
+    while at < body.len() && !framing.is_done() {
+        let piece = &body[at..body.len().min(at + stride)];
+        let opaque = framing.opaque_bytes().min(piece.len() as u64);
+        if skips && opaque > 0 {
+            framing.skip(opaque);
+            at += opaque as usize;
+        } else {
+            at += framing.feed(piece)?;
+        }
+    }
+    Ok(at)
+}
+
+fn check_normalized(data: &[u8]) {
+    let of = |chunks, stride: usize| {
+        let mut framing = Framing::new(Length::Chunked);
+        let mut out = Vec::new();
+        let mut used = 0;
+        for piece in data.chunks(stride) {
+            match framing.mend(piece, chunks, &mut out) {
+                Ok(bytes) => used += bytes,
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Ok((out, used, framing.is_done()))
+    };
+    let whole = of(Chunks::Whole, usize::MAX);
+    let alone = of(Chunks::DataOnly, usize::MAX);
+    for stride in [1, 3, 1 + data.len() / 3] {
+        assert_eq!(of(Chunks::Whole, stride), whole);
+        assert_eq!(of(Chunks::DataOnly, stride), alone);
+    }
+    let mut strict = Framing::new(Length::Chunked);
+    if let Ok(used) = strict.feed(data) {
+        // Nothing was to mend.
+        let (out, mended, done) = whole.as_ref().expect("it is sound");
+        assert_eq!(
+            (&out[..], *mended, *done),
+            (&data[..used], used, strict.is_done())
+        );
+    }
+    if let Ok((out, _, done)) = &whole {
+        let mut strict = Framing::new(Length::Chunked);
+        let used = strict.feed(out).expect("it was mended");
+        assert_eq!((used, strict.is_done()), (out.len(), *done));
+        let mut data = Vec::new();
+        let mut again = Framing::new(Length::Chunked);
+        let read = again.mend(out, Chunks::DataOnly, &mut data);
+        assert_eq!(read, Ok(out.len()));
+        let (alone, ..) = alone.as_ref().expect("it is as sound");
+        assert_eq!(&data, alone);
+    }
+}
+
+/// Asserts that every prefix of the beginning of an HTTP/2 connection is undecided or has the verdict of
+/// the whole, and that one walk that sees the bytes arrive finds the same.
+#[doc(hidden)]
+pub fn fuzz_h2c(data: &[u8]) {
+    let whole = [PREFACE, data].concat();
+    let first_host = |received| FirstRequest::default().advance(received, 65_536);
+    let verdict = first_host(&whole);
+    let mut walk = FirstRequest::default();
+    let mut walked = Ok(None);
+    for end in 0..=whole.len() {
+        if walked == Ok(None) {
+            walked = walk.advance(&whole[..end], 65_536);
+        }
+        match first_host(&whole[..end]) {
+            Ok(None) => assert_eq!(walked, Ok(None)),
+            other => assert_eq!((&other, &other), (&verdict, &walked)),
+        }
+    }
 }

@@ -2,11 +2,11 @@
 //! and the first request, whose `:authority` the whole connection is routed by. Nothing else of
 //! HTTP/2 is understood, and nothing is changed.
 
+use super::authority::Authority;
 use super::hpack::{self, Malformed, Name};
-use super::work;
+use super::steps;
 use crate::host::Host;
 use crate::refusal::Refusal;
-use crate::sniff::request_line::parse_authority;
 
 /// What every HTTP/2 client sends first (RFC 9113 section 3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -64,7 +64,7 @@ impl FirstRequest {
             self.at = known;
         }
         while let Some((header, behind)) = bytes[self.at..].split_at_checked(FRAME_HEADER_BYTES) {
-            work::done(1);
+            steps::count(1);
             let (length, kind) = self.frame(header)?;
             let Some(payload) = behind.get(..length) else {
                 return Ok(None);
@@ -140,7 +140,7 @@ fn host(block: &[u8]) -> Result<Host, Refusal> {
         return Err(Refusal::ConnectMethod);
     }
     let named = authority.or(host).ok_or(Refusal::HostMissing)?;
-    parse_authority(&named)
+    Authority::parse(&named).map(|authority| authority.host)
 }
 
 impl From<Malformed> for Refusal {
@@ -149,31 +149,12 @@ impl From<Malformed> for Refusal {
     }
 }
 
-/// Fuzz entry: every prefix of what is found is undecided or the same, and so is what one walk finds
-/// that sees the bytes come.
-#[doc(hidden)]
-pub fn fuzz_h2c(data: &[u8]) {
-    let whole = [PREFACE, data].concat();
-    let first_host = |received| FirstRequest::default().advance(received, 65_536);
-    let verdict = first_host(&whole);
-    let mut walk = FirstRequest::default();
-    let mut walked = Ok(None);
-    for end in 0..=whole.len() {
-        if walked == Ok(None) {
-            walked = walk.advance(&whole[..end], 65_536);
-        }
-        match first_host(&whole[..end]) {
-            Ok(None) => assert_eq!(walked, Ok(None)),
-            other => assert_eq!((&other, &other), (&verdict, &walked)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::http::fuzz::fuzz_h2c;
 
     fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
         let length = (payload.len() as u32).to_be_bytes();
@@ -320,7 +301,7 @@ mod tests {
                 block.extend_from_slice(repeated);
             }
             let received = in_frames(&block);
-            let steps = work::of(|| {
+            let steps = steps::taken_by(|| {
                 let host = FirstRequest::default().advance(&received, 65_536);
                 assert!(host.is_err(), "{what}");
             });
@@ -343,7 +324,7 @@ mod tests {
         ]
         .concat();
         let mut walk = FirstRequest::default();
-        let steps = work::of(|| {
+        let steps = steps::taken_by(|| {
             for end in 0..bytes.len() {
                 assert_eq!(walk.advance(&bytes[..end], 65_536), Ok(None));
             }

@@ -1,7 +1,7 @@
 //! When a response head that comes in pieces is worth reading again. Reading begins at its first byte,
 //! so that doing it with every piece would cost the square of its length.
 
-use super::work;
+use super::steps;
 
 /// A head is read again when a fourth of it is new, too, so that one that breaks a rule is refused
 /// before its end, which may never come. The readings before the last then cost five times its length
@@ -41,7 +41,7 @@ impl HeadSearch {
     /// Whether an empty line came since the last call.
     fn finds_end(&mut self, received: &[u8]) -> bool {
         let begin = std::mem::replace(&mut self.at, received.len());
-        work::done(received.len() - begin);
+        steps::count(received.len() - begin);
         (begin..received.len()).any(|at| {
             let (before, byte) = (&received[..at], received[at]);
             self.has_begun |= !matches!(byte, b'\r' | b'\n');
@@ -57,12 +57,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::http::response::{Asked, FieldRoom, ResponseFault, ResponseHead};
+    use crate::http::FieldRoom;
+    use crate::http::response::{Asked, ResponseFault, ResponseHead};
 
     const BYTES_MAX: usize = 65_536;
 
     fn read(received: &[u8]) -> Result<Option<usize>, ResponseFault> {
-        work::done(received.len());
+        steps::count(received.len());
         let asked = Asked {
             is_head: false,
             minor_version: 1,
@@ -130,7 +131,7 @@ mod tests {
             ),
         ] {
             for piece in [1, 2, 7] {
-                let steps = work::of(|| {
+                let steps = steps::taken_by(|| {
                     assert_eq!(dribbled(head.as_bytes(), piece).0, Ok(Some(head.len())));
                 });
                 assert!(

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
-use super::{huffman, work};
+use super::{huffman, steps};
 
 /// What a table holds before the other side has said anything (RFC 9113 section 6.5.2).
 const TABLE_BYTES_MAX: usize = 4096;
@@ -58,7 +58,7 @@ pub(super) fn decode<E: From<Malformed>>(
     let mut rest = Rest(block);
     let mut has_fields = false;
     while let Some(first) = rest.0.first() {
-        work::done(1);
+        steps::count(1);
         if first & 0x80 != 0 {
             let entry = table.entry(rest.integer(7)?)?;
             if entry.name != Name::Other {
@@ -247,7 +247,7 @@ impl<'b> Rest<'b> {
         match is_coded {
             true => huffman::decode(raw, next).ok_or(Malformed)?,
             false => {
-                work::done(raw.len());
+                steps::count(raw.len());
                 raw.iter().for_each(|byte| next(*byte));
             }
         }

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use super::work;
+use super::steps;
 
 const SYMBOLS: usize = 256;
 /// The one symbol that no string may hold.
@@ -89,7 +89,7 @@ pub(super) fn decode(coded: &[u8], mut each: impl FnMut(u8)) -> Option<()> {
             window |= u64::from(*byte) << (56 - held);
             held += 8;
         }
-        work::done(1);
+        steps::count(1);
         let found = code.lengths.iter().find(|length| {
             let head = (window >> (64 - length.bits)) as u32;
             head < length.codes.1

@@ -3,33 +3,35 @@
 //!
 //! What is forwarded is what was understood. A head is parsed whole, held to the strict reading of
 //! RFC 9112, and written again out of its parts, so that a backend never sees a byte on which two
-//! readers could differ; see [`request`] for the rules, [`framing`] for those of bodies.
+//! readers could differ; see [`request`] for the rules, `framing` for those of bodies.
 
+mod authority;
+mod field_lines;
 mod fields;
-pub(crate) mod forwarded;
-pub(crate) mod framing;
+mod forwarded;
+mod framing;
 mod fuzz;
 pub(crate) mod h2c;
 pub(crate) mod head_search;
+mod head_walk;
 mod hpack;
 mod huffman;
+mod length;
+mod normalize;
 pub(crate) mod request;
+mod request_line;
 pub(crate) mod response;
 pub(crate) mod rewrite;
-mod work;
+mod steps;
 
 #[cfg(test)]
 mod tests;
 
+pub use fields::FieldRoom;
 pub(crate) use forwarded::{Forwarding, Hop};
-pub(crate) use framing::{Chunks, Framing, Length};
+pub use framing::Framing;
 #[doc(hidden)]
-pub use framing::{fuzz_framing, fuzz_mended};
-#[doc(hidden)]
-pub use fuzz::fuzz_request;
-#[doc(hidden)]
-pub use h2c::fuzz_h2c;
-pub(crate) use request::{Reading, RequestHead, RequestReader};
-
-/// A field as it was parsed.
-pub(crate) type Field<'b> = httparse::Header<'b>;
+pub use fuzz::{fuzz_chunks, fuzz_h2c, fuzz_request, fuzz_response};
+pub use length::Length;
+pub(crate) use normalize::Chunks;
+pub use request::{Reading, RequestHead, RequestReader};

@@ -1,33 +1,31 @@
 //! The head of a request: bytes → what it says, more needed, or a refusal by name.
 //!
-//! The rules of names and lines are those of [`sniff`](crate::sniff), which reads first heads with
-//! the same walk; on top come those of framing (RFC 9112 section 6). Where the RFC lets a recipient
-//! choose, what two readers may read differently is refused.
+//! Where RFC 9112 lets a recipient choose, a head that two readers may read differently is refused.
 
-use super::Field;
-pub(crate) use super::fields::FieldRoom;
-use super::fields::{Known, LengthFault, Lengths, Options, binds_connection, tokens};
-use super::framing::Length;
+use super::authority::Authority;
+use super::field_lines;
+use super::fields::{Field, FieldRoom, Known, Options, binds_connection, tokens};
+use super::head_walk::{HeadParts, HeadWalk};
+use super::length::{Length, LengthFault, LengthFields};
+use super::request_line::RequestLine;
 use crate::host::Host;
 use crate::refusal::Refusal;
-use crate::sniff::http::{Walk, host_of, parse_fields, trim_line_end};
-use crate::sniff::request_line::RequestLine;
 
 /// The three answers to "which request do these bytes begin with?".
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 #[expect(
     clippy::large_enum_variant,
     reason = "it lives on the stack for a moment"
 )]
-pub(crate) enum Reading<'b, 's> {
+pub enum Reading<'b, 's> {
     Found(RequestHead<'b, 's>),
     More,
     Refused(Refusal),
 }
 
 /// A complete head. It borrows the bytes it was read from.
-#[derive(Debug)]
-pub(crate) struct RequestHead<'b, 's> {
+#[derive(Debug, PartialEq, Eq)]
+pub struct RequestHead<'b, 's> {
     pub method: &'b [u8],
     /// In origin or asterisk form, or empty or beginning with `?` when the target was absolute.
     pub path: &'b [u8],
@@ -87,36 +85,33 @@ impl RequestHead<'_, '_> {
 
 /// Walks the bytes of one head; keeps positions only.
 #[derive(Debug, Clone)]
-pub(crate) struct RequestReader {
+pub struct RequestReader {
     bytes_max: usize,
-    walk: Walk,
+    walk: HeadWalk,
 }
 
 impl RequestReader {
     /// At most `bytes_max` bytes make a head, leading empty lines included.
-    pub(crate) fn new(bytes_max: usize) -> RequestReader {
+    pub fn new(bytes_max: usize) -> RequestReader {
         RequestReader {
             bytes_max,
-            walk: Walk::default(),
+            walk: HeadWalk::default(),
         }
     }
 
     /// `received` is everything since the last request ended: what the last call got, and more
     /// behind it. The answer depends on the bytes alone, not on how they were cut.
-    pub(crate) fn advance<'b, 's>(
+    pub fn advance<'b, 's>(
         &mut self,
         received: &'b [u8],
         room: &'s mut FieldRoom<'b>,
     ) -> Reading<'b, 's> {
         let within = &received[..received.len().min(self.bytes_max)];
-        match self.walk.walk_to_end(within) {
-            Ok(Some(span)) => {
-                let line = trim_line_end(&within[span.line.clone()]);
-                match parse(line, &within[span.fields.clone()], span.fields.end, room) {
-                    Ok(head) => Reading::Found(head),
-                    Err(refusal) => Reading::Refused(refusal),
-                }
-            }
+        match self.walk.advance(within) {
+            Ok(Some(parts)) => match parse(&parts, room) {
+                Ok(head) => Reading::Found(head),
+                Err(refusal) => Reading::Refused(refusal),
+            },
             Ok(None) if received.len() < self.bytes_max => Reading::More,
             Ok(None) => Reading::Refused(Refusal::RequestHeadTooLarge),
             Err(refusal) => Reading::Refused(refusal),
@@ -125,22 +120,17 @@ impl RequestReader {
 }
 
 fn parse<'b, 's>(
-    line: &'b [u8],
-    fields: &'b [u8],
-    head_bytes: usize,
+    parts: &HeadParts<'b>,
     room: &'s mut FieldRoom<'b>,
 ) -> Result<RequestHead<'b, 's>, Refusal> {
-    let line = RequestLine::parse(line)?;
-    let fields = match parse_fields(fields, &mut room.usual) {
-        Err(Refusal::TooManyHeaders) => parse_fields(fields, FieldRoom::for_many(&mut room.many))?,
-        usual => usual?,
-    };
-    let host = host_of(fields)?;
+    let line = RequestLine::parse(parts.request_line)?;
+    let fields = field_lines::parse(parts.fields, room)?;
+    let host = Authority::of_host_field(fields)?;
     if host.is_none() && line.host_required() {
         return Err(Refusal::HostMissing);
     }
     let mut options = Options::default();
-    let mut lengths = Lengths::default();
+    let mut lengths = LengthFields::default();
     let mut upgrades = Upgrades::default();
     let mut head = RequestHead {
         method: line.method,
@@ -156,17 +146,19 @@ fn parse<'b, 's>(
         max_forwards: None,
         takes_trailers: false,
         binds_connection: false,
-        head_bytes,
+        head_bytes: parts.bytes,
         options,
     };
     for field in fields {
         match Known::of(field.name) {
             Known::Connection => options.read(field.value),
-            Known::ContentLength => lengths.read_length(field.value).map_err(refusal)?,
+            Known::ContentLength => lengths.read_content_length(field.value).map_err(refusal)?,
             Known::TransferEncoding if line.minor_version == 0 => {
                 return Err(Refusal::TransferEncodingVersion);
             }
-            Known::TransferEncoding => lengths.read_encoding(field.value).map_err(refusal)?,
+            Known::TransferEncoding => lengths
+                .read_transfer_encoding(field.value)
+                .map_err(refusal)?,
             Known::Te => {
                 head.takes_trailers |=
                     tokens(field.value).any(|token| token.eq_ignore_ascii_case(b"trailers"));
@@ -190,19 +182,15 @@ fn parse<'b, 's>(
             _ => {}
         }
     }
-    head.body = lengths.finish().map_err(refusal)?.unwrap_or(Length::None);
+    head.body = lengths.strict().map_err(refusal)?.unwrap_or(Length::None);
     head.expects_continue &= !matches!(head.body, Length::None | Length::Bytes(0));
     head.persistent = options.is_persistent(line.minor_version);
     head.upgrade = upgrades.may() && options.upgrade && line.minor_version > 0;
     head.options = options;
-    let (host, authority) = match (line.authority, host) {
-        (Some((host, authority)), _) | (None, Some((host, authority))) => {
-            (Some(host), Some(authority))
-        }
-        (None, None) => (None, None),
-    };
-    head.host = host;
-    head.authority = authority;
+    if let Some(Authority { host, text }) = line.authority.or(host) {
+        head.host = Some(host);
+        head.authority = Some(text);
+    }
     Ok(head)
 }
 

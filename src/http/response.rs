@@ -6,10 +6,9 @@
 
 use std::time::Duration;
 
-use super::Field;
-pub(crate) use super::fields::FieldRoom;
-use super::fields::{Known, LengthFault, Lengths, Options, binds_connection, tokens};
-use super::framing::{Chunks, Length};
+use super::fields::{Field, FieldRoom, Known, Options, binds_connection, tokens};
+use super::length::{Length, LengthFault, LengthFields};
+use super::normalize::Chunks;
 
 /// Why a response cannot be passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +82,7 @@ pub(crate) struct Asked {
 }
 
 /// A complete head. It borrows the bytes it was read from.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ResponseHead<'b, 's> {
     pub status: u16,
     pub reason: &'b str,
@@ -109,7 +108,7 @@ pub(crate) struct ResponseHead<'b, 's> {
 #[derive(Default)]
 struct Said {
     options: Options,
-    lengths: Lengths,
+    lengths: LengthFields,
     is_bound: bool,
     kept_for: Option<Duration>,
     /// It breaks a rule and is clear all the same.
@@ -163,7 +162,7 @@ impl<'b, 's> ResponseHead<'b, 's> {
             mut is_odd,
         } = Self::said(fields)?;
         is_odd |= is_folded || lengths.has_both();
-        let said = lengths.finish_kindly().unwrap_or(Length::UntilClose);
+        let said = lengths.lenient().unwrap_or(Length::UntilClose);
         is_odd |= said == Length::Chunked && minor_version == 0;
         // RFC 9112 section 6.3, rules 1 and 2.
         let is_bare = asked.is_head || status < 200 || status == 204 || status == 304;
@@ -217,7 +216,7 @@ impl<'b, 's> ResponseHead<'b, 's> {
                 Known::Connection => said.options.read(field.value),
                 Known::ContentLength => {
                     for length in tokens(field.value) {
-                        said.lengths.read_length(length)?;
+                        said.lengths.read_content_length(length)?;
                     }
                     said.is_odd |= field.value.contains(&b',');
                 }
@@ -226,7 +225,7 @@ impl<'b, 's> ResponseHead<'b, 's> {
                 {
                     said.is_odd = true;
                 }
-                Known::TransferEncoding => said.lengths.read_encoding(field.value)?,
+                Known::TransferEncoding => said.lengths.read_transfer_encoding(field.value)?,
                 Known::KeepAlive => said.kept_for = timeout(field.value).or(said.kept_for),
                 Known::Authentication => said.is_bound |= binds_connection(field.value),
                 _ => {}

@@ -1,10 +1,9 @@
 //! Heads written anew, out of what was understood: one Host, one statement of length, nothing that
 //! ends with a connection (RFC 9110 section 7.6.1), every line ended by CRLF.
 
-use super::Field;
-use super::fields::{Known, Options, is_named};
+use super::fields::{Field, Known, Options, is_named};
 use super::forwarded::{Forwarding, Hop};
-use super::framing::Length;
+use super::length::Length;
 use super::request::RequestHead;
 use super::response::ResponseHead;
 

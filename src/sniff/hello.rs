@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::Head;
+use super::head::Head;
 use crate::host::{Host, HostError};
 use crate::refusal::Refusal;
 

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use ring::digest::{SHA256, digest};
 
 use super::hello::{EXTENSION_ALPN, EXTENSION_SERVER_NAME, RANDOM_BYTES, Reader};
-use super::tls::hello_body;
+use super::records::RecordWalk;
 
 const EXTENSION_SIGNATURE_ALGORITHMS: u16 = 13;
 const EXTENSION_SUPPORTED_VERSIONS: u16 = 43;
@@ -33,7 +33,8 @@ impl Ja4 {
 /// The fingerprint of the hello that `received` begins with; `None` when there is none, or not all
 /// of it.
 pub fn ja4(received: &[u8]) -> Option<Ja4> {
-    Traits::read(&hello_body(received)?).map(|traits| traits.fingerprint())
+    let body = RecordWalk::default().advance(received, u32::MAX);
+    Traits::read(&body.ok()??).map(|traits| traits.fingerprint())
 }
 
 /// What of a hello goes into its fingerprint, without GREASE (RFC 8701).

@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::hello::head_limits;
 use super::race::{Asked, Meanwhile, Race, Reached, Who};
 use crate::client::{
     AccessLogEntry, Client, LookupEntry, failure, send_counting, write_proxy_header,
@@ -132,7 +131,10 @@ fn fail(
     entry.set_backend(backend.unwrap_or_default(), attempts);
     // Kept only where somebody is to be told of it, and read again here.
     let host = || {
-        let mut sniffer = Sniffer::new(arrival.protocol, head_limits(local));
+        if arrival.protocol != Protocol::Tls {
+            return None;
+        }
+        let mut sniffer = Sniffer::new(local.limits.hello_bytes_max);
         match sniffer.advance(&arrival.received) {
             Sniff::Found(head) => head.name.map(|name| name.to_string()),
             _ => None,

@@ -6,7 +6,7 @@ use std::io;
 use crate::client::{Client, ProxyPhase, early_close_outcome};
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
-use crate::sniff::{Head, HeadLimits, Sniff, Sniffer};
+use crate::sniff::{Head, Sniff, Sniffer};
 use crate::state::Local;
 
 /// Reads until the head is complete. Gives back the head and every byte that the client sent, to be
@@ -16,17 +16,14 @@ pub(crate) async fn read_head(
     client: &Client,
     protocol: Protocol,
 ) -> Result<(Head, Vec<u8>), Outcome> {
-    let limits = head_limits(local);
-    // One byte beyond the limit is enough to see that it is exceeded; what lies behind a head
-    // that fits stays in the socket for the relay.
-    let bytes_max = 1 + match protocol {
-        Protocol::Tls => limits.hello_bytes_max,
-        Protocol::Http => limits.request_head_bytes_max,
-        // What comes behind the header is the relay's.
-        Protocol::Tcp => 0,
-    };
+    // Only TLS has a hello. With plain TCP, everything behind the PROXY header is the backend's.
+    let mut sniffer =
+        (protocol == Protocol::Tls).then(|| Sniffer::new(local.limits.hello_bytes_max));
+    let hello_bytes_max = sniffer.as_ref().map_or(0, |_| local.limits.hello_bytes_max);
+    // One byte beyond the limit is enough to see that it is exceeded; what lies behind a hello that
+    // fits stays in the socket for the relay.
+    let bytes_max = hello_bytes_max + 1;
     let mut phase = ProxyPhase::of(local, client, protocol)?;
-    let mut sniffer = Sniffer::new(protocol, limits);
     let mut received = Vec::new();
     loop {
         // The borrow of the core's buffer ends with this block, before anything is awaited.
@@ -42,22 +39,20 @@ pub(crate) async fn read_head(
         match read {
             Ok(0) => return Err(early_close_outcome(client, &received)),
             Ok(_) if !phase.advance(local, client, &mut received)? => {}
-            Ok(_) => match sniffer.advance(&received) {
-                Sniff::Found(head) => return Ok((head, received)),
-                Sniff::Refused(refusal) => return Err(Outcome::Refused(refusal)),
-                Sniff::More => {}
-            },
+            Ok(_) => {
+                let Some(sniffer) = &mut sniffer else {
+                    return Ok((Head::default(), received));
+                };
+                match sniffer.advance(&received) {
+                    Sniff::Found(head) => return Ok((head, received)),
+                    Sniff::Refused(refusal) => return Err(Outcome::Refused(refusal)),
+                    Sniff::More => {}
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let _ = local.ring.readable(client.socket()).await;
             }
             Err(_) => return Err(early_close_outcome(client, &received)),
         }
-    }
-}
-
-pub(super) fn head_limits(local: &Local) -> HeadLimits {
-    HeadLimits {
-        hello_bytes_max: local.limits.hello_bytes_max,
-        request_head_bytes_max: local.limits.request_head_bytes_max,
     }
 }

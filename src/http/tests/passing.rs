@@ -1,8 +1,7 @@
 //! Which fields of a request reach a backend, in whatever spelling, and from whom.
 
 use super::{BYTES_MAX, hop, rewritten, sent};
-use crate::http::request::FieldRoom;
-use crate::http::{Forwarding, Reading, RequestReader, rewrite};
+use crate::http::{FieldRoom, Forwarding, Reading, RequestReader, rewrite};
 
 /// Of several Upgrade fields each is one that a backend may obey.
 #[test]

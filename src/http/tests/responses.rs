@@ -1,8 +1,8 @@
 //! Responses that break a rule: what is clear all the same, and what is not.
 
 use super::{BYTES_MAX, GET, HEAD, OLD, answered};
-use crate::http::Length;
-use crate::http::response::{self, ResponseFault, ResponseHead};
+use crate::http::response::{ResponseFault, ResponseHead};
+use crate::http::{FieldRoom, Length};
 
 #[test]
 fn responses_that_could_be_read_differently_are_refused() {
@@ -121,7 +121,7 @@ fn responses_that_break_a_rule_and_are_clear_are_written_anew() {
         let (got, keeps, out) = answered(&head, asked).unwrap();
         assert_eq!((got, keeps, &*out), (body, false, want), "{head}");
         for cut in 0..head.len() {
-            let mut room = response::FieldRoom::new();
+            let mut room = FieldRoom::new();
             let part = ResponseHead::parse(&head.as_bytes()[..cut], BYTES_MAX, asked, &mut room);
             assert!(matches!(part, Ok(None)), "{head} up to {cut}: {part:?}");
         }

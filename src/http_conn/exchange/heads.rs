@@ -6,9 +6,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::{Down, Exchange, Finish, HeldHead};
-use crate::http::response::{FieldRoom, ResponseFault, ResponseHead};
+use crate::http::response::{ResponseFault, ResponseHead};
 use crate::http::rewrite::{self, Persistence};
-use crate::http::{Framing, Length};
+use crate::http::{FieldRoom, Framing, Length};
 use crate::metrics::{Counter, Stage};
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;

@@ -1,26 +1,24 @@
-//! The first line of a request (RFC 9112 section 3) and the authority, which stands both in it and
-//! in the Host field.
+//! The first line of a request (RFC 9112 section 3).
 
-use crate::host::{Host, HostError};
+use super::authority::Authority;
 use crate::refusal::Refusal;
 
 /// What the request line says.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct RequestLine<'l> {
-    pub(crate) method: &'l [u8],
-    /// What stands behind the authority of an absolute target, which may be empty or begin with
-    /// `?`; otherwise the whole target.
-    pub(crate) path: &'l [u8],
-    /// The host of an absolute target, which wins over the Host field (RFC 9112 section 3.2.2),
-    /// and the authority as it was sent.
-    pub(crate) authority: Option<(Host, &'l [u8])>,
-    /// Of HTTP/1.
-    pub(crate) minor_version: u8,
+pub(super) struct RequestLine<'l> {
+    pub method: &'l [u8],
+    /// What follows the authority of an absolute target, which may be empty or begin with `?`; of any
+    /// other target, all of it.
+    pub path: &'l [u8],
+    /// That of an absolute target. It takes precedence over the Host field (RFC 9112 section 3.2.2).
+    pub authority: Option<Authority<'l>>,
+    /// The `x` of HTTP/1.x.
+    pub minor_version: u8,
 }
 
 impl<'l> RequestLine<'l> {
     /// `line` is without its line end.
-    pub(crate) fn parse(line: &'l [u8]) -> Result<RequestLine<'l>, Refusal> {
+    pub(super) fn parse(line: &'l [u8]) -> Result<RequestLine<'l>, Refusal> {
         if line == b"PRI * HTTP/2.0" {
             return Err(Refusal::Http2Preface);
         }
@@ -42,8 +40,8 @@ impl<'l> RequestLine<'l> {
             [b'/', ..] => (None, target),
             b"*" if method == b"OPTIONS" => (None, target),
             _ => {
-                let (host, authority, path) = parse_absolute(target)?;
-                (Some((host, authority)), path)
+                let (authority, path) = parse_absolute(target)?;
+                (Some(authority), path)
             }
         };
         Ok(RequestLine {
@@ -55,7 +53,7 @@ impl<'l> RequestLine<'l> {
     }
 
     /// Whether the version demands a Host field: HTTP/1.1 and later minor versions do.
-    pub(crate) fn host_required(&self) -> bool {
+    pub(super) fn host_required(&self) -> bool {
         self.minor_version > 0
     }
 }
@@ -82,8 +80,8 @@ fn parse_version(version: &[u8]) -> Result<u8, Refusal> {
     }
 }
 
-/// The host of an absolute target (RFC 9112 section 3.2.2), its authority and what stands behind.
-fn parse_absolute(target: &[u8]) -> Result<(Host, &[u8], &[u8]), Refusal> {
+/// The authority of an absolute target (RFC 9112 section 3.2.2), and the path and query behind it.
+fn parse_absolute(target: &[u8]) -> Result<(Authority<'_>, &[u8]), Refusal> {
     let colon = target
         .windows(3)
         .position(|window| window == b"://")
@@ -94,61 +92,21 @@ fn parse_absolute(target: &[u8]) -> Result<(Host, &[u8], &[u8]), Refusal> {
             && scheme
                 .iter()
                 .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte));
-        return Err(match named {
-            true => Refusal::TargetScheme,
-            false => Refusal::TargetInvalid,
+        return Err(if named {
+            Refusal::TargetScheme
+        } else {
+            Refusal::TargetInvalid
         });
     }
     let end = rest
         .iter()
         .position(|byte| matches!(byte, b'/' | b'?'))
         .unwrap_or(rest.len());
-    if rest[..end].contains(&b'@') {
+    let (authority, path) = rest.split_at(end);
+    if authority.contains(&b'@') {
         return Err(Refusal::TargetUserinfo);
     }
-    Ok((parse_authority(&rest[..end])?, &rest[..end], &rest[end..]))
-}
-
-/// `host [ ":" port ]` (RFC 3986 section 3.2). The port may be empty and is not kept: the listener
-/// says the protocol, the route says the port.
-pub(crate) fn parse_authority(authority: &[u8]) -> Result<Host, Refusal> {
-    // Only in brackets may an address have colons; a bare one cannot be told from a port.
-    let host_end = match authority.first() {
-        Some(b'[') => {
-            let bracket = authority.iter().position(|byte| *byte == b']');
-            bracket.ok_or(Refusal::HostBadName)? + 1
-        }
-        _ => authority
-            .iter()
-            .position(|byte| *byte == b':')
-            .unwrap_or(authority.len()),
-    };
-    let (host, port) = authority.split_at(host_end);
-    match port {
-        [] => {}
-        [b':', digits @ ..] => check_port(digits)?,
-        _ => return Err(Refusal::HostBadName),
-    }
-    Host::parse(host).map_err(|error| match error {
-        HostError::Empty => Refusal::HostEmpty,
-        HostError::TooLong => Refusal::HostTooLong,
-        HostError::BadByte(_) => Refusal::HostBadByte,
-        HostError::BadLabel | HostError::BadLiteral | HostError::BadIdna => Refusal::HostBadName,
-    })
-}
-
-fn check_port(digits: &[u8]) -> Result<(), Refusal> {
-    let mut port = 0u16;
-    for byte in digits {
-        if !byte.is_ascii_digit() {
-            return Err(Refusal::HostPort);
-        }
-        port = port
-            .checked_mul(10)
-            .and_then(|tens| tens.checked_add(u16::from(byte - b'0')))
-            .ok_or(Refusal::HostPort)?;
-    }
-    Ok(())
+    Ok((Authority::parse(authority)?, path))
 }
 
 #[cfg(test)]
@@ -157,7 +115,7 @@ mod tests {
 
     fn authority(line: &str) -> Result<Option<String>, Refusal> {
         RequestLine::parse(line.as_bytes())
-            .map(|line| line.authority.map(|(host, _)| host.to_string()))
+            .map(|line| line.authority.map(|authority| authority.host.to_string()))
     }
 
     #[test]
@@ -211,27 +169,6 @@ mod tests {
             ("GET http://a\\b/ HTTP/1.1", Refusal::HostBadByte),
         ] {
             assert_eq!(authority(line), Err(want), "{line}");
-        }
-    }
-
-    #[test]
-    fn authorities_that_are_refused() {
-        for (sent, want) in [
-            ("", Refusal::HostEmpty),
-            (":80", Refusal::HostEmpty),
-            ("::1", Refusal::HostPort),
-            ("2001:db8::1", Refusal::HostPort),
-            ("[::1", Refusal::HostBadName),
-            ("[::1]80", Refusal::HostBadName),
-            ("[fe80::1%25eth0]", Refusal::HostBadName),
-            ("a.test:99999", Refusal::HostPort),
-            ("a.test:-1", Refusal::HostPort),
-            ("a.test:80:80", Refusal::HostPort),
-            ("a@b", Refusal::HostBadByte),
-            ("a b", Refusal::HostBadByte),
-            ("..", Refusal::HostBadName),
-        ] {
-            assert_eq!(parse_authority(sent.as_bytes()), Err(want), "{sent}");
         }
     }
 }

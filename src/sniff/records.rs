@@ -8,8 +8,6 @@
 
 use std::borrow::Cow;
 
-use super::Step;
-use super::hello::parse_hello;
 use crate::refusal::Refusal;
 
 /// Type of a handshake record (RFC 8446 section 5.1).
@@ -52,37 +50,33 @@ pub(crate) fn is_hello_alone(mut received: &[u8]) -> bool {
 
 /// How far the records were walked.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Walk {
+pub(super) struct RecordWalk {
     /// Bytes walked over; the next one is a record header or content of the current record.
     at: u32,
     /// Content of the current record that was not walked over yet.
     record_left: u32,
     /// Bytes of the handshake message walked over, its header included.
     message: u32,
-    /// What the message's header says so far about the length behind it.
+    /// The length that the message's header declares, as far as that header was read.
     declared: u32,
 }
 
-impl Walk {
-    /// `within` is what was received, cut at the limit.
-    pub(super) fn advance(&mut self, within: &[u8], limit: u32) -> Step {
-        if !self.walk(within, limit)? {
-            return Ok(None);
-        }
-        let message = gather(within, self.message as usize);
-        parse_hello(&message[HANDSHAKE_HEADER_BYTES as usize..]).map(Some)
-    }
-
-    /// Whether the whole message is there.
-    fn walk(&mut self, within: &[u8], limit: u32) -> Result<bool, Refusal> {
+impl RecordWalk {
+    /// The body of the hello, once its last byte is there. `within` is what was received, cut at the
+    /// limit.
+    pub(super) fn advance<'b>(
+        &mut self,
+        within: &'b [u8],
+        limit: u32,
+    ) -> Result<Option<Cow<'b, [u8]>>, Refusal> {
         loop {
             self.check_size(limit)?;
             if self.is_complete() {
-                return Ok(true);
+                return Ok(Some(gather(within, self.message as usize)));
             }
             let rest = &within[self.at as usize..];
             if rest.is_empty() {
-                return Ok(false);
+                return Ok(None);
             }
             if self.record_left > 0 {
                 self.walk_content(rest)?;
@@ -90,7 +84,7 @@ impl Walk {
                 self.at += RECORD_HEADER_BYTES as u32;
                 self.record_left = length;
             } else {
-                return Ok(false);
+                return Ok(None);
             }
         }
     }
@@ -135,21 +129,6 @@ impl Walk {
     }
 }
 
-/// The body of the hello that `received` begins with; `None` when it is not all there.
-pub(super) fn hello_body(received: &[u8]) -> Option<Cow<'_, [u8]>> {
-    let mut walk = Walk::default();
-    if walk.walk(received, u32::MAX) != Ok(true) {
-        return None;
-    }
-    Some(match gather(received, walk.message as usize) {
-        Cow::Borrowed(message) => Cow::Borrowed(&message[HANDSHAKE_HEADER_BYTES as usize..]),
-        Cow::Owned(mut message) => {
-            message.drain(..HANDSHAKE_HEADER_BYTES as usize);
-            Cow::Owned(message)
-        }
-    })
-}
-
 /// The length in the record header that `rest` begins with; `None` when it is not all there.
 fn record_length(rest: &[u8], first: bool) -> Result<Option<u32>, Refusal> {
     if rest[0] != RECORD_HANDSHAKE {
@@ -190,25 +169,27 @@ fn name_noise(rest: &[u8]) -> Result<Option<u32>, Refusal> {
     Err(Refusal::NotTls)
 }
 
-/// The first `length` bytes of handshake in records that were walked; borrowed when one record
-/// holds them.
+/// The body of the handshake message that takes `length` bytes, its header included, of records that
+/// were walked over; borrowed when one record holds it.
 fn gather(within: &[u8], length: usize) -> Cow<'_, [u8]> {
-    let mut scratch = Vec::new();
+    const MESSAGE_HEADER_BYTES: usize = HANDSHAKE_HEADER_BYTES as usize;
+    let mut message = Vec::new();
     let mut at = 0;
     loop {
         let content = usize::from(u16::from_be_bytes([within[at + 3], within[at + 4]]));
         at += RECORD_HEADER_BYTES;
-        let taken = content.min(length - scratch.len());
+        let taken = content.min(length - message.len());
         let fragment = &within[at..at + taken];
         if taken == length {
-            return Cow::Borrowed(fragment);
+            return Cow::Borrowed(&fragment[MESSAGE_HEADER_BYTES..]);
         }
-        if scratch.is_empty() {
-            scratch.reserve_exact(length);
+        if message.is_empty() {
+            message.reserve_exact(length);
         }
-        scratch.extend_from_slice(fragment);
-        if scratch.len() == length {
-            return Cow::Owned(scratch);
+        message.extend_from_slice(fragment);
+        if message.len() == length {
+            message.drain(..MESSAGE_HEADER_BYTES);
+            return Cow::Owned(message);
         }
         at += taken;
     }

@@ -2,7 +2,7 @@
 //! are dropped, and a line that ends with a bare LF gets its CR. What that leaves open is refused as
 //! in a request. For a client of HTTP/1.0 the lines are left out and the data goes on alone.
 
-use super::{CHUNK_EXTENSION_BYTES_MAX, Framing, Line, Place};
+use super::framing::{CHUNK_EXTENSION_BYTES_MAX, Framing, Line, Place};
 use crate::refusal::Refusal;
 
 /// How much of a chunked body goes on to the client.
@@ -90,55 +90,13 @@ impl Framing {
     }
 }
 
-/// Fuzz entry: what was mended is sound to the strict reader and has the same data, however it was cut.
-#[doc(hidden)]
-pub fn fuzz_mended(data: &[u8]) {
-    let of = |chunks, stride: usize| {
-        let mut framing = Framing::new(super::Length::Chunked);
-        let mut out = Vec::new();
-        let mut used = 0;
-        for piece in data.chunks(stride) {
-            match framing.mend(piece, chunks, &mut out) {
-                Ok(bytes) => used += bytes,
-                Err(refusal) => return Err(refusal),
-            }
-        }
-        Ok((out, used, framing.is_done()))
-    };
-    let whole = of(Chunks::Whole, usize::MAX);
-    let alone = of(Chunks::DataOnly, usize::MAX);
-    for stride in [1, 3, 1 + data.len() / 3] {
-        assert_eq!(of(Chunks::Whole, stride), whole);
-        assert_eq!(of(Chunks::DataOnly, stride), alone);
-    }
-    let mut strict = Framing::new(super::Length::Chunked);
-    if let Ok(used) = strict.feed(data) {
-        // Nothing was to mend.
-        let (out, mended, done) = whole.as_ref().expect("it is sound");
-        assert_eq!(
-            (&out[..], *mended, *done),
-            (&data[..used], used, strict.is_done())
-        );
-    }
-    if let Ok((out, _, done)) = &whole {
-        let mut strict = Framing::new(super::Length::Chunked);
-        let used = strict.feed(out).expect("it was mended");
-        assert_eq!((used, strict.is_done()), (out.len(), *done));
-        let mut data = Vec::new();
-        let mut again = Framing::new(super::Length::Chunked);
-        let read = again.mend(out, Chunks::DataOnly, &mut data);
-        assert_eq!(read, Ok(out.len()));
-        let (alone, ..) = alone.as_ref().expect("it is as sound");
-        assert_eq!(&data, alone);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::Length;
     use super::*;
+    use crate::http::fuzz::fuzz_chunks;
+    use crate::http::length::Length;
 
     fn mended(bytes: &[u8]) -> Result<(String, String, bool), Refusal> {
         let of = |chunks| -> Result<(String, bool), Refusal> {
@@ -177,7 +135,7 @@ mod tests {
             for end in 0..bytes.len() {
                 let (_, _, done) = mended(&bytes.as_bytes()[..end]).expect("a sound prefix");
                 assert!(!done, "{bytes:?} up to {end}");
-                fuzz_mended(&bytes.as_bytes()[..end]);
+                fuzz_chunks(&bytes.as_bytes()[..end]);
             }
         }
     }
@@ -202,7 +160,7 @@ mod tests {
             ("0\nContent-Length: 5\n", Refusal::Trailer),
         ] {
             assert_eq!(mended(bytes.as_bytes()), Err(want), "{bytes:?}");
-            fuzz_mended(bytes.as_bytes());
+            fuzz_chunks(bytes.as_bytes());
         }
     }
 
@@ -211,12 +169,12 @@ mod tests {
         fn nearly_chunked(
             lines in prop::collection::vec(r"[0-9a-c]{0,2}[ \t]{0,2}(;[a=\t ]{0,3})?\r?\n(x{1,5}\r?\n)?", 0..6),
         ) {
-            fuzz_mended(lines.concat().as_bytes());
+            fuzz_chunks(lines.concat().as_bytes());
         }
 
         #[test]
         fn any_bytes(data in prop::collection::vec(any::<u8>(), 0..200)) {
-            fuzz_mended(&data);
+            fuzz_chunks(&data);
         }
     }
 }

@@ -8,12 +8,12 @@ use proptest::prelude::*;
 use super::*;
 
 fn verdict(data: &[u8]) -> String {
-    let whole = sniff(Protocol::Http, data);
-    assert_eq!(sniff_byte_by_byte(Protocol::Http, data), whole);
-    word(&whole)
+    let whole = word(data);
+    assert_eq!(word_byte_by_byte(data), whole);
+    whole
 }
 
-/// The second table of awkward input that trips other proxies.
+/// Input that trips other proxies.
 #[test]
 fn awkward_heads_are_routed() {
     let far = format!(
@@ -153,12 +153,9 @@ fn the_limit_holds_to_the_byte() {
         (head.len(), "a.test"),
         (head.len() - 1, "request_head_too_large"),
     ] {
-        let limits = HeadLimits {
-            request_head_bytes_max: limit,
-            ..LIMITS
-        };
-        let verdict = Sniffer::new(Protocol::Http, limits).advance(head);
-        assert_eq!(word(&verdict), want);
+        let mut room = FieldRoom::new();
+        let reading = RequestReader::new(limit).advance(head, &mut room);
+        assert_eq!(word_of(&reading), want);
     }
     assert_eq!(verdict(&b"\r\n".repeat(20_000)), "request_head_too_large");
 }
@@ -177,16 +174,10 @@ fn headers_are_counted() {
 fn a_head_byte_by_byte_costs_its_length_only() {
     let start = Instant::now();
     for filling in ["\n".repeat(32_767), format!("GET /{}", "a".repeat(32_762))] {
-        assert_eq!(
-            word(&sniff_byte_by_byte(Protocol::Http, filling.as_bytes())),
-            "..."
-        );
+        assert_eq!(word_byte_by_byte(filling.as_bytes()), "...");
     }
     let lines = format!("GET / HTTP/1.0\r\n{}", "a:\n".repeat(10_900));
-    assert_eq!(
-        word(&sniff_byte_by_byte(Protocol::Http, lines.as_bytes())),
-        "..."
-    );
+    assert_eq!(word_byte_by_byte(lines.as_bytes()), "...");
     assert!(start.elapsed() < Duration::from_secs(5));
 }
 
@@ -206,16 +197,16 @@ proptest! {
         lines.insert(place.index(lines.len() + 1), format!("Host: {host}{port}"));
         let head = format!("{}GET / HTTP/1.1\r\n{}\r\n\r\n", "\r\n".repeat(empty), lines.join("\r\n"));
         for end in 0..head.len() {
-            prop_assert_eq!(sniff(Protocol::Http, &head.as_bytes()[..end]), Sniff::More);
+            prop_assert_eq!(word(&head.as_bytes()[..end]), "...");
         }
         let data = [head.as_bytes(), &body].concat();
-        prop_assert_eq!(word(&sniff(Protocol::Http, &data)), host);
-        fuzz_http(&data);
+        prop_assert_eq!(word(&data), host);
+        fuzz_request(&data);
     }
 
     #[test]
     fn any_bytes(data in prop::collection::vec(any::<u8>(), 0..200)) {
-        fuzz_http(&data);
+        fuzz_request(&data);
     }
 
     #[test]
@@ -225,6 +216,6 @@ proptest! {
         end in "\r?\n",
     ) {
         let fields = fields.join(&end);
-        fuzz_http(format!("{line}{end}{fields}{end}{end}").as_bytes());
+        fuzz_request(format!("{line}{end}{fields}{end}{end}").as_bytes());
     }
 }

@@ -8,8 +8,8 @@ use super::hello_builder::*;
 use super::*;
 
 fn verdict(data: &[u8]) -> String {
-    let whole = sniff(Protocol::Tls, data);
-    assert_eq!(sniff_byte_by_byte(Protocol::Tls, data), whole);
+    let whole = sniff(data);
+    assert_eq!(sniff_byte_by_byte(data), whole);
     word(&whole)
 }
 
@@ -295,14 +295,10 @@ fn the_limit_counts_record_headers_and_holds_to_the_byte() {
         (hello.len(), "a.test"),
         (hello.len() - 1, "hello_too_large"),
     ] {
-        let limits = HeadLimits {
-            hello_bytes_max: limit,
-            ..LIMITS
-        };
-        let verdict = Sniffer::new(Protocol::Tls, limits).advance(&hello);
+        let verdict = Sniffer::new(limit).advance(&hello);
         assert_eq!(word(&verdict), want);
         // The handshake header says how long the hello is; nobody has to wait for its end.
-        let early = Sniffer::new(Protocol::Tls, limits).advance(&hello[..9]);
+        let early = Sniffer::new(limit).advance(&hello[..9]);
         let want_early = if want == "a.test" { "..." } else { want };
         assert_eq!(word(&early), want_early);
     }
@@ -314,14 +310,14 @@ fn alpn_is_kept_printable_and_bounded_and_ech_is_seen() {
         (ALPN, alpn(&[b"h2", b"a,b", b"\xba\xad\n"])),
         (ECH, vec![1]),
     ]);
-    let Sniff::Found(head) = sniff(Protocol::Tls, &hello.records()) else {
+    let Sniff::Found(head) = sniff(&hello.records()) else {
         panic!("a sound hello is found");
     };
     assert_eq!(&*head.alpn, r"h2,a\x2cb,\xba\xad\n");
     assert!(head.ech);
     let long = vec![&b"\x00\x01\x02\x03"[..]; 5000];
     let hello = Hello::new(vec![(ALPN, alpn(&long))]);
-    let Sniff::Found(head) = sniff(Protocol::Tls, &hello.records()) else {
+    let Sniff::Found(head) = sniff(&hello.records()) else {
         panic!("a sound hello is found");
     };
     assert!(head.alpn.len() <= 256 && head.alpn.ends_with("..."));
@@ -335,10 +331,7 @@ fn a_hello_in_one_byte_records_costs_its_length_only() {
     let data = records(&message(&vec![0; 10_900]), 1);
     assert!(data.len() > 65_000 && data.len() < 65_536);
     let start = Instant::now();
-    assert_eq!(
-        word(&sniff_byte_by_byte(Protocol::Tls, &data)),
-        "hello_version"
-    );
+    assert_eq!(word(&sniff_byte_by_byte(&data)), "hello_version");
     assert!(start.elapsed() < Duration::from_secs(5));
 }
 
@@ -364,11 +357,11 @@ fn hellos_of_any_version_from_ssl_3_are_routed() {
             ..Hello::named("a.test", 0)
         };
         let data = hello.records();
-        assert_eq!(word(&sniff(Protocol::Tls, &data)), want, "{version:#06x}");
+        assert_eq!(word(&sniff(&data)), want, "{version:#06x}");
         for end in 0..data.len() {
-            assert_eq!(sniff(Protocol::Tls, &data[..end]), Sniff::More);
+            assert_eq!(sniff(&data[..end]), Sniff::More);
         }
-        fuzz_tls(&data);
+        fuzz_hello(&data);
     }
 }
 
@@ -384,28 +377,28 @@ proptest! {
             rest = second;
         }
         data.extend(records(rest, 16_384));
-        prop_assert_eq!(word(&sniff(Protocol::Tls, &data)), name.unwrap_or("-".to_owned()));
+        prop_assert_eq!(word(&sniff(&data)), name.unwrap_or("-".to_owned()));
         for end in 0..data.len() {
-            prop_assert_eq!(sniff(Protocol::Tls, &data[..end]), Sniff::More);
+            prop_assert_eq!(sniff(&data[..end]), Sniff::More);
         }
-        fuzz_tls(&data);
+        fuzz_hello(&data);
     }
 
     #[test]
     fn any_bytes(data in prop::collection::vec(any::<u8>(), 0..200)) {
-        fuzz_tls(&data);
+        fuzz_hello(&data);
     }
 
     #[test]
     fn any_hello_body(body in prop::collection::vec(any::<u8>(), 0..200), length in 1usize..99) {
-        fuzz_tls(&records(&message(&body), length));
+        fuzz_hello(&records(&message(&body), length));
     }
 
     #[test]
     fn any_extensions(block in prop::collection::vec(0u8..20, 0..120)) {
         let mut body = Hello { extensions: None, ..Hello::new(vec![]) }.body();
         body.extend(vector16(&block));
-        fuzz_tls(&records(&message(&body), 16_384));
+        fuzz_hello(&records(&message(&body), 16_384));
     }
 
     #[test]
@@ -415,6 +408,6 @@ proptest! {
             let position = position % data.len();
             data[position] = byte;
         }
-        fuzz_tls(&data);
+        fuzz_hello(&data);
     }
 }
