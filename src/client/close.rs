@@ -25,17 +25,21 @@ pub(crate) struct Ended<'e> {
     pub entry: &'e AccessLogEntry,
 }
 
-/// Closes the client's connection, logs it and counts its one outcome. A client whose connection was
-/// cut gets a reset, behind what it was sent.
-pub(crate) async fn close(local: &Local, client: Client, ended: Ended<'_>, deadline: &Deadline) {
-    if ended.outcome == Outcome::CutAtDrain {
+/// Resets a client whose connection was cut, behind what it was sent.
+pub(crate) async fn reset_if_cut(
+    local: &Local,
+    client: &Client,
+    outcome: Outcome,
+    deadline: &Deadline,
+) {
+    if outcome == Outcome::CutAtDrain {
         let by = Some(local.ring.now() + CUT_PATIENCE);
         Box::pin(pass_reset_on(local, client.socket(), deadline, by)).await;
     }
-    finish(local, client, &ended);
 }
 
-fn finish(local: &Local, client: Client, ended: &Ended<'_>) {
+/// Closes the client's connection, logs it and counts its one outcome.
+pub(crate) fn close(local: &Local, client: Client, ended: &Ended<'_>) {
     let Ended {
         protocol, outcome, ..
     } = *ended;

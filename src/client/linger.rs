@@ -125,7 +125,7 @@ impl Discard {
                 self.wait = None;
             }
             if reads_left == 0 {
-                self.wait = Some(Wait::InLine(local.ring.stand_in_line(true)));
+                self.wait = Some(Wait::Turn(local.ring.yield_to_queue(true)));
                 continue;
             }
             let read = client.recv(&mut local.buffer.borrow_mut());

@@ -16,7 +16,7 @@ mod reset;
 mod send;
 
 pub(crate) use access_log::AccessLogEntry;
-pub(crate) use close::{Ended, close, send_error_response};
+pub(crate) use close::{Ended, close, reset_if_cut, send_error_response};
 pub(crate) use cut::{cut_all, until_cut};
 pub(crate) use identity::Client;
 pub(crate) use linger::{Discard, linger};

@@ -46,13 +46,15 @@ pub(crate) async fn serve(local: Rc<Local>, client: Socket) {
         ));
         until_cut(&local, &deadline, serving).await
     };
+    let outcome = outcome.unwrap_or(Outcome::CutAtDrain);
+    client::reset_if_cut(&local, &client, outcome, &deadline).await;
     let ended = Ended {
         protocol: Protocol::Http,
-        outcome: outcome.unwrap_or(Outcome::CutAtDrain),
+        outcome,
         accepted,
         entry: &entry,
     };
-    client::close(&local, client, ended, &deadline).await;
+    client::close(&local, client, &ended);
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::pace::{Mode, Pace};
 use crate::http::{Chunks, Framing};
 use crate::metrics::Counter;
 use crate::refusal::Refusal;
-use crate::ring::{Turn, Wait, Waited};
+use crate::ring::{BulkTurn, Wait, Waited};
 use crate::state::Local;
 use crate::sys::{Pipe, Socket, is_transient};
 
@@ -177,15 +177,15 @@ impl BodyRelay {
                 let waited = ready!(wait.poll(context));
                 self.wait = None;
                 match waited {
-                    Waited::InLine(turn) => {
-                        piece_bytes = local.limits.piece_bytes(turn == Turn::Alone);
+                    Waited::Turn(turn) => {
+                        piece_bytes = local.limits.piece_bytes(turn == BulkTurn::Uncontended);
                     }
                     // What came is not looked at: the next system call reports the socket's state.
                     Waited::Event(_) => {
                         self.source_has_more |= !self.waits_for_target;
                         if self.pace.mode() == Mode::Splice {
-                            let turn = local.ring.stand_in_line(self.pace.is_slow());
-                            self.wait = Some(Wait::InLine(turn));
+                            let turn = local.ring.yield_to_queue(self.pace.is_slow());
+                            self.wait = Some(Wait::Turn(turn));
                             continue;
                         }
                     }

@@ -5,7 +5,7 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use super::pace::{Mode, Pace};
-use crate::ring::{Readiness, Turn, Wait, Waited};
+use crate::ring::{BulkTurn, Readiness, Wait, Waited};
 use crate::state::Local;
 use crate::sys::{Pipe, Socket, is_transient};
 
@@ -188,8 +188,8 @@ impl Direction {
             let waited = ready!(wait.poll(context));
             self.wait = None;
             match waited {
-                Waited::InLine(turn) => {
-                    return Poll::Ready(local.limits.piece_bytes(turn == Turn::Alone));
+                Waited::Turn(turn) => {
+                    return Poll::Ready(local.limits.piece_bytes(turn == BulkTurn::Uncontended));
                 }
                 // A failure is not looked at: the next system call reports the socket's state.
                 Waited::Event(events) => {
@@ -199,7 +199,7 @@ impl Direction {
             if self.pace.mode() == Mode::Copy {
                 return Poll::Ready(local.limits.piece_bytes(false));
             }
-            self.wait = Some(Wait::InLine(local.ring.stand_in_line(self.pace.is_slow())));
+            self.wait = Some(Wait::Turn(local.ring.yield_to_queue(self.pace.is_slow())));
         }
         if let Some(stream) = &mut self.stream {
             let events = ready!(stream.poll_events(context));

@@ -9,8 +9,8 @@ use std::{io, ptr};
 
 use io_uring::{opcode, types};
 
-use super::Ring;
-use super::operation::{Held, Waits, register};
+use super::driver::Ring;
+use super::operations::{Held, Waits, register};
 
 /// A stream of accepted, non-blocking descriptors.
 pub(crate) struct Accepts {
@@ -18,6 +18,13 @@ pub(crate) struct Accepts {
     listener: Rc<OwnedFd>,
     key: Option<u32>,
     one_by_one: bool,
+}
+
+impl Ring {
+    /// The connections arriving on a listening socket.
+    pub(crate) fn accepts(&self, listener: Rc<OwnedFd>) -> Accepts {
+        Accepts::new(self, listener)
+    }
 }
 
 impl Accepts {

@@ -1,107 +1,24 @@
-//! Deadlines of tasks, kept in the wheel and fed by the ring's one timer.
+//! A deadline of one task.
 
 use std::future::poll_fn;
-use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll};
+use std::time::Instant;
 
-use super::Ring;
-use super::operation::register;
-use super::wheel::Wheel;
-
-/// Resolution of deadlines. They bound waits of a second and more, so a hundredth of that is
-/// exact enough, and it bounds the timer to a hundred wake-ups a second.
-const TICK: Duration = Duration::from_millis(10);
-
-/// The wheel, who waits for what, and the one timer.
-pub(super) struct Deadlines {
-    wheel: Wheel,
-    /// By wheel key.
-    states: Vec<State>,
-    started: Instant,
-    /// The operation of the armed timer and the tick it is armed for.
-    timer: Option<(u32, u64)>,
-}
-
-#[derive(Default)]
-struct State {
-    passed: bool,
-    waker: Option<Waker>,
-}
-
-impl Deadlines {
-    pub(super) fn new(started: Instant, capacity: usize) -> Deadlines {
-        Deadlines {
-            wheel: Wheel::with_capacity(capacity),
-            states: Vec::with_capacity(capacity),
-            started,
-            timer: None,
-        }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.wheel.len()
-    }
-
-    /// Wakes everybody whose deadline has passed at `now`.
-    pub(super) fn advance(&mut self, now: Instant) {
-        let now_tick =
-            (now.saturating_duration_since(self.started).as_nanos() / TICK.as_nanos()) as u64;
-        let states = &mut self.states;
-        self.wheel.advance(now_tick, |key| {
-            let state = &mut states[key as usize];
-            state.passed = true;
-            if let Some(waker) = state.waker.take() {
-                waker.wake();
-            }
-        });
-    }
-
-    /// Wakes everybody who waits for a deadline, which does not pass for that.
-    pub(super) fn wake_waiting(&self) {
-        let wakers = self.states.iter().filter_map(|state| state.waker.as_ref());
-        wakers.for_each(Waker::wake_by_ref);
-    }
-
-    /// The tick and the wait for which a timer must be armed, unless the armed one is early enough.
-    pub(super) fn timer_wanted(&self) -> Option<(u64, Duration)> {
-        let next = self.wheel.next_tick()?;
-        if self.timer.is_some_and(|(_, armed)| armed <= next) {
-            return None;
-        }
-        let at = self.started + Duration::from_nanos(next * TICK.as_nanos() as u64);
-        let wait = at.saturating_duration_since(Instant::now());
-        Some((next, wait.max(Duration::from_millis(1))))
-    }
-
-    pub(super) fn timer_is_armed(&self) -> bool {
-        self.timer.is_some()
-    }
-
-    pub(super) fn take_timer(&mut self) -> Option<u32> {
-        self.timer.take().map(|(key, _)| key)
-    }
-
-    pub(super) fn timer_armed(&mut self, key: u32, tick: u64) {
-        self.timer = Some((key, tick));
-    }
-
-    /// A timer completed; one that was replaced meanwhile is none of ours.
-    pub(super) fn timer_ended(&mut self, key: u32) {
-        if self.timer.is_some_and(|(armed, _)| armed == key) {
-            self.timer = None;
-        }
-    }
-
-    fn tick_at_or_after(&self, at: Instant) -> u64 {
-        let nanos = at.saturating_duration_since(self.started).as_nanos();
-        nanos.div_ceil(TICK.as_nanos()) as u64
-    }
-}
+use super::driver::Ring;
+use super::operations::register;
+use super::timers::State;
 
 /// One deadline of one task, to be set again and again.
 pub(crate) struct Deadline {
     ring: Ring,
     key: u32,
+}
+
+impl Ring {
+    /// A deadline that is not set to anything yet.
+    pub(crate) fn deadline(&self) -> Deadline {
+        Deadline::new(self)
+    }
 }
 
 impl Deadline {

@@ -1,6 +1,11 @@
 //! What has happened to a socket, in words, so that nobody above reads poll(2) bits.
 
-use super::operation::Completed;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
+
+use io_uring::{opcode, squeue, types};
+
+use super::completed::Completed;
 
 const READ: u32 = libc::POLLIN as u32;
 const WRITE: u32 = libc::POLLOUT as u32;
@@ -37,6 +42,11 @@ impl Interest {
         asked: 0,
         ends_with: FAIL,
     };
+
+    /// A poll for one event.
+    pub(super) fn poll_entry(self, descriptor: &Rc<OwnedFd>) -> squeue::Entry {
+        opcode::PollAdd::new(types::Fd(descriptor.as_raw_fd()), self.asked).build()
+    }
 }
 
 /// Everything that a wait for a socket has found to hold.

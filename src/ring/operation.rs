@@ -1,257 +1,20 @@
-//! Operations under way: the slab that owns what the kernel may still use, and the future that
-//! waits for one result.
+//! The future that waits for the one result of an operation, and the waits for one event of a socket.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
-use io_uring::types::Timespec;
-use slab::Slab;
+use io_uring::{opcode, types};
 
-use super::Ring;
+use super::completed::Completed;
+use super::driver::Ring;
 use super::events::{Events, Interest};
-use crate::sys::SocketAddress;
-
-/// The user data of completions that concern nobody: those of cancellations.
-pub(super) const NOBODY: u64 = u64::MAX;
-
-/// What the kernel may use until the operation's last completion. Owned, never read.
-#[allow(dead_code)]
-pub(super) enum Held {
-    Descriptor(Rc<OwnedFd>),
-    /// Of a poll for one event.
-    Polled(Rc<OwnedFd>, Interest),
-    /// Of one that went over to the epoll for half-closed sockets; the ring has none of it.
-    HalfClosed(Rc<OwnedFd>, Interest),
-    Address(Rc<OwnedFd>, Box<SocketAddress>),
-    Time(Box<Timespec>),
-    /// The kernel knows nothing of the operation.
-    Nothing,
-}
-
-/// Who waits for the operation, and what for.
-pub(super) enum Waits {
-    /// A future, for the one result.
-    ForOne(Option<Waker>),
-    /// The result is there; the future has not looked yet.
-    Done(i32),
-    /// A stream of accepted descriptors.
-    ForAccepts(Box<Accepting>),
-    /// A stream of events, gathered until somebody looks.
-    ForEvents {
-        waker: Option<Waker>,
-        events: u32,
-        ended: bool,
-    },
-    /// The ring itself, for its timer.
-    Timer,
-    /// The ring itself, for the epoll of half-closed sockets.
-    HalfClosed,
-    /// Nobody any more; the flag says that results are descriptors, to be closed.
-    Nobody { accepts: bool },
-}
-
-/// Results of an accept that may yield many.
-#[derive(Default)]
-pub(super) struct Accepting {
-    pub ready: VecDeque<io::Result<OwnedFd>>,
-    pub waker: Option<Waker>,
-    pub ended: bool,
-}
-
-struct Entry {
-    held: Held,
-    waits: Waits,
-    /// Tells a new operation from an earlier one under the same key.
-    generation: u32,
-}
-
-/// Every operation of one ring.
-pub(super) struct Operations {
-    entries: Slab<Entry>,
-    generation: u32,
-}
-
-impl Operations {
-    pub(super) fn with_capacity(operations: usize) -> Operations {
-        Operations {
-            entries: Slab::with_capacity(operations),
-            generation: 0,
-        }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    pub(super) fn insert(&mut self, held: Held, waits: Waits) -> (u32, u64) {
-        self.generation = self.generation.wrapping_add(1);
-        let key = self.entries.insert(Entry {
-            held,
-            waits,
-            generation: self.generation,
-        });
-        let key = u32::try_from(key).expect("fewer than 2^32 operations");
-        (key, self.user_data(key))
-    }
-
-    /// The number by which the kernel knows the operation.
-    pub(super) fn user_data(&self, key: u32) -> u64 {
-        let generation = self.entries[key as usize].generation;
-        // The top bit is kept clear so that no operation is taken for NOBODY.
-        (u64::from(generation & 0x7fff_ffff) << 32) | u64::from(key)
-    }
-
-    pub(super) fn waits(&mut self, key: u32) -> &mut Waits {
-        &mut self.entries[key as usize].waits
-    }
-
-    pub(super) fn held(&self, key: u32) -> &Held {
-        &self.entries[key as usize].held
-    }
-
-    /// Whether it waits for its turn only, and not for the kernel.
-    pub(super) fn is_in_line(&self, key: u32) -> bool {
-        matches!(self.entries[key as usize].held, Held::Nothing)
-    }
-
-    pub(super) fn remove(&mut self, key: u32) {
-        let entry = self.entries.remove(key as usize);
-        drop(entry.held);
-    }
-
-    /// Takes in one completion, and says what the ring itself has to do about it.
-    pub(super) fn complete(&mut self, user_data: u64, result: i32, more: bool) -> Completion {
-        if user_data == NOBODY {
-            return Completion::Told;
-        }
-        let key = user_data as u32;
-        debug_assert_eq!(
-            self.user_data(key),
-            user_data,
-            "a completion of an earlier operation"
-        );
-        let entry = &mut self.entries[key as usize];
-        match &mut entry.waits {
-            Waits::ForOne(_) if let Some(unasked) = entry.held.goes_over(result) => {
-                return Completion::Unasked(unasked);
-            }
-            Waits::ForOne(waker) => {
-                let waker = waker.take();
-                *self.waits(key) = Waits::Done(result);
-                if let Some(waker) = waker {
-                    waker.wake();
-                }
-            }
-            Waits::ForAccepts(accepting) => {
-                accepting.ready.push_back(descriptor(result));
-                accepting.ended |= !more;
-                if let Some(waker) = accepting.waker.take() {
-                    waker.wake();
-                }
-            }
-            Waits::ForEvents {
-                waker,
-                events,
-                ended,
-            } => {
-                *events |= u32::try_from(result).unwrap_or(0);
-                *ended |= !more;
-                // Kept for the next event: it is the same task that waits.
-                if let Some(waker) = waker {
-                    waker.wake_by_ref();
-                }
-            }
-            Waits::Timer => {
-                self.remove(key);
-                return Completion::Timer(key);
-            }
-            Waits::HalfClosed => {
-                self.remove(key);
-                return Completion::HalfClosed;
-            }
-            Waits::Nobody { accepts } => {
-                if *accepts {
-                    drop(descriptor(result));
-                }
-                if !more {
-                    self.remove(key);
-                }
-            }
-            Waits::Done(_) => unreachable!("an operation with one result completed twice"),
-        }
-        Completion::Told
-    }
-}
-
-/// What a completion was about.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Completion {
-    /// Whoever waits knows.
-    Told,
-    /// A poll has reported what it was not asked for: the wait goes on elsewhere.
-    Unasked(Unasked),
-    /// The ring's timer, by its key.
-    Timer(u32),
-    HalfClosed,
-}
-
-/// Where a wait goes on.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Unasked {
-    pub descriptor: RawFd,
-    pub interest: Interest,
-}
-
-impl Held {
-    /// Turns a poll that `result` does not end into a wait for a half-closed socket.
-    fn goes_over(&mut self, result: i32) -> Option<Unasked> {
-        let Held::Polled(descriptor, interest) = self else {
-            return None;
-        };
-        let interest = *interest;
-        // A negative result is an error, which ends the wait.
-        if result < 0 || result as u32 & interest.ends_with != 0 {
-            return None;
-        }
-        let descriptor = descriptor.clone();
-        let unasked = Unasked {
-            descriptor: descriptor.as_raw_fd(),
-            interest,
-        };
-        *self = Held::HalfClosed(descriptor, interest);
-        Some(unasked)
-    }
-}
-
-fn descriptor(result: i32) -> io::Result<OwnedFd> {
-    if result < 0 {
-        return Err(io::Error::from_raw_os_error(-result));
-    }
-    // SAFETY: a non-negative result of an accept is a descriptor that the kernel has just made for
-    // this process; this is the only place that takes it.
-    Ok(unsafe { OwnedFd::from_raw_fd(result) })
-}
-
-/// What the result of an operation means.
-pub(crate) trait Completed {
-    /// From what the system call would have returned; a negative value is the errno.
-    fn of(result: i32) -> Self;
-}
-
-impl Completed for io::Result<()> {
-    fn of(result: i32) -> io::Result<()> {
-        match result {
-            0.. => Ok(()),
-            _ => Err(io::Error::from_raw_os_error(-result)),
-        }
-    }
-}
+use super::operations::{Held, Waits, register};
+use crate::sys::{Socket, SocketAddress};
 
 /// A future for the one result of an operation. Dropped early, it cancels the operation; what the
 /// kernel still uses stays owned by the ring.
@@ -314,6 +77,52 @@ impl<T> Drop for Operation<T> {
     }
 }
 
+impl Ring {
+    /// Completes when the socket can be read, or its peer has finished or failed.
+    pub(crate) fn readable(&self, socket: &Socket) -> Operation {
+        self.poll_descriptor(socket.descriptor(), Interest::READABLE)
+    }
+
+    /// Completes when the socket takes bytes again, or has failed.
+    pub(crate) fn writable(&self, socket: &Socket) -> Operation {
+        self.poll_descriptor(socket.descriptor(), Interest::WRITABLE)
+    }
+
+    /// Completes when the peer has finished sending or failed, whatever there is to read before.
+    pub(crate) fn finished(&self, socket: &Socket) -> Operation {
+        self.poll_descriptor(socket.descriptor(), Interest::FINISHED)
+    }
+
+    /// Completes when the socket has failed, and not when its peer or both sides have finished.
+    pub(crate) fn failed(&self, socket: &Socket) -> Operation {
+        self.poll_descriptor(socket.descriptor(), Interest::FAILED)
+    }
+
+    /// Completes when a descriptor that is no socket, such as an eventfd, can be read.
+    pub(crate) fn descriptor_readable(&self, descriptor: &Rc<OwnedFd>) -> Operation {
+        self.poll_descriptor(descriptor, Interest::READABLE)
+    }
+
+    /// Connects; completes when the peer has accepted or refused.
+    pub(crate) fn connect(
+        &self,
+        socket: &Socket,
+        address: SocketAddress,
+    ) -> Operation<io::Result<()>> {
+        let address = Box::new(address);
+        let (pointer, length) = address.as_raw();
+        let entry = opcode::Connect::new(types::Fd(socket.raw()), pointer, length).build();
+        let held = Held::Address(socket.descriptor().clone(), address);
+        Operation::new(self, self.start(entry, held, Waits::ForOne(None)))
+    }
+
+    fn poll_descriptor(&self, descriptor: &Rc<OwnedFd>, interest: Interest) -> Operation {
+        let entry = interest.poll_entry(descriptor);
+        let held = Held::Polled(descriptor.clone(), interest);
+        Operation::new(self, self.start(entry, held, Waits::ForOne(None)))
+    }
+}
+
 /// Whether a watch says that its socket has failed; registers the task otherwise. A watch that ended
 /// with anything else stays where it is, so that it is not set again.
 pub(crate) fn has_failed(watch: &mut Option<Operation>, context: &mut Context<'_>) -> bool {
@@ -321,13 +130,5 @@ pub(crate) fn has_failed(watch: &mut Option<Operation>, context: &mut Context<'_
     match Pin::new(operation).poll(context) {
         Poll::Ready(events) => events.has_failed(),
         Poll::Pending => false,
-    }
-}
-
-/// Remembers who polls, without cloning a waker that is known already.
-pub(super) fn register(slot: &mut Option<Waker>, context: &Context<'_>) {
-    match slot {
-        Some(waker) if waker.will_wake(context.waker()) => {}
-        _ => *slot = Some(context.waker().clone()),
     }
 }

@@ -10,15 +10,22 @@ use std::task::{Context, Poll};
 
 use io_uring::{opcode, types};
 
-use super::Ring;
+use super::driver::Ring;
 use super::events::{Events, Interest};
-use super::operation::{Held, Waits, register};
+use super::operations::{Held, Waits, register};
 use crate::sys::Socket;
 
 /// A socket's events. Dropped, it cancels its operation; what the kernel uses stays with the ring.
 pub(crate) struct Readiness {
     ring: Ring,
     key: u32,
+}
+
+impl Ring {
+    /// The events of a socket that is waited for again and again; `None` on kernels that lack them.
+    pub(crate) fn readiness(&self, socket: &Socket) -> Option<Readiness> {
+        Readiness::start(self, socket)
+    }
 }
 
 impl Readiness {

@@ -1,17 +1,19 @@
 //! The ring against the real kernel, with every feature and with all of them masked.
 
 use std::future::Future;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::operation::Completed;
+use super::completed::Completed;
 use super::*;
 use crate::config::KernelVersion;
-use crate::sys::{Listener, wake_pair};
+use crate::sys::{Listener, Socket, SocketAddress, wake_pair};
 
 /// Runs a future to its end, taking turns while it waits.
 fn block_on<F: Future>(ring: &Ring, future: F) -> F::Output {
@@ -363,21 +365,22 @@ fn a_stream_of_events_tells_each_change_and_leaves_nothing_behind() {
 fn who_stands_in_line_is_called_one_by_one() {
     on_every_kernel(|ring| {
         let mut context = Context::from_waker(Waker::noop());
-        let mut places: Vec<Operation<Turn>> = (0..4).map(|_| ring.stand_in_line(false)).collect();
-        let mut called = |places: &mut Vec<Operation<Turn>>| {
+        let mut places: Vec<Operation<BulkTurn>> =
+            (0..4).map(|_| ring.yield_to_queue(false)).collect();
+        let mut called = |places: &mut Vec<Operation<BulkTurn>>| {
             places.retain_mut(|place| Pin::new(place).poll(&mut context).is_pending());
             places.len()
         };
         // Nothing has completed, and yet a turn comes back.
         ring.turn().unwrap();
         assert_eq!(called(&mut places), 4);
-        assert!(ring.call_next());
+        assert!(ring.serve_queue());
         assert_eq!(called(&mut places), 3);
         // Who leaves is passed over.
         drop(places.remove(0));
-        assert!(ring.call_next());
+        assert!(ring.serve_queue());
         assert_eq!(called(&mut places), 2);
-        assert!(ring.call_next() && ring.call_next() && !ring.call_next());
+        assert!(ring.serve_queue() && ring.serve_queue() && !ring.serve_queue());
         assert_eq!(called(&mut places), 0);
         assert_eq!(ring.operations(), 0);
     });
@@ -386,8 +389,8 @@ fn who_stands_in_line_is_called_one_by_one() {
 #[test]
 fn who_is_called_is_told_whether_anybody_else_wants_the_core() {
     on_every_kernel(|ring| {
-        let called = |mut place: Operation<Turn>| {
-            assert!(ring.call_next());
+        let called = |mut place: Operation<BulkTurn>| {
+            assert!(ring.serve_queue());
             block_on(ring, &mut place)
         };
         // What a descriptor that can be read at once is told.
@@ -397,20 +400,20 @@ fn who_is_called_is_told_whether_anybody_else_wants_the_core() {
             let mut readable = ring.descriptor_readable(&Rc::new(end.into()));
             block_on(ring, &mut readable);
         };
-        assert_eq!(called(ring.stand_in_line(false)), Turn::Alone);
+        assert_eq!(called(ring.yield_to_queue(false)), BulkTurn::Uncontended);
         // The event for which it came here.
         event();
-        assert_eq!(called(ring.stand_in_line(false)), Turn::Alone);
+        assert_eq!(called(ring.yield_to_queue(false)), BulkTurn::Uncontended);
         let second = {
-            let first = ring.stand_in_line(false);
-            let second = ring.stand_in_line(false);
-            assert_eq!(called(first), Turn::AmongOthers);
+            let first = ring.yield_to_queue(false);
+            let second = ring.yield_to_queue(false);
+            assert_eq!(called(first), BulkTurn::Contended);
             second
         };
-        assert_eq!(called(second), Turn::Alone);
+        assert_eq!(called(second), BulkTurn::Uncontended);
         event();
         event();
-        assert_eq!(called(ring.stand_in_line(false)), Turn::AmongOthers);
-        assert_eq!(called(ring.stand_in_line(false)), Turn::Alone);
+        assert_eq!(called(ring.yield_to_queue(false)), BulkTurn::Contended);
+        assert_eq!(called(ring.yield_to_queue(false)), BulkTurn::Uncontended);
     });
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
-use super::check;
+use super::errno::check;
 
 /// Events taken in one call.
 const BATCH: usize = 64;

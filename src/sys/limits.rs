@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::check;
+use super::errno::check;
 
 /// What the kernel limits per process (getrlimit(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use rustix::pipe::SpliceFlags;
 
-use super::{Socket, check};
+use super::errno::check;
+use super::socket::Socket;
 
 /// A pipe has this many bytes from the start (pipe(7)), unless it was made above the soft limit.
 const SIZE_ASKED_MIN: i32 = 64 * 1024;

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use rustix::net::{RecvFlags, SendFlags};
 
-use super::{Congestion, SocketAddress, check};
+use super::address::SocketAddress;
+use super::congestion::Congestion;
+use super::errno::check;
 use crate::config::KernelVersion;
 
 /// ip(7), Linux 6.3; not in libc.

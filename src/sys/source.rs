@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use socket2::SockRef;
 
-use super::Socket;
+use super::socket::Socket;
 
 /// A foreign address to connect from. What the peer sends back must be routed to this machine and
 /// be taken for its own; that is the operator's to arrange.

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::check;
+use super::errno::check;
 
 /// The side that other threads hold; a clone wakes the same core.
 #[derive(Debug, Clone)]

@@ -66,13 +66,14 @@ pub(crate) async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) 
         (None, _) => Outcome::CutAtDrain,
     };
     drop(reached);
+    client::reset_if_cut(&local, &client, outcome, &deadline).await;
     let ended = Ended {
         protocol,
         outcome,
         accepted,
         entry: &entry,
     };
-    client::close(&local, client, ended, &deadline).await;
+    client::close(&local, client, &ended);
 }
 
 /// Everything up to the relay, for which there is a backend in `reached` when it has come so far.

@@ -332,7 +332,7 @@ async fn drive(ring: &Ring, ended: &Cell<bool>) {
             panic!("io_uring_enter failed: {error}; the core cannot go on without its ring");
         }
         glommio::executor().yield_now().await;
-        if ring.call_next() {
+        if ring.serve_queue() {
             glommio::executor().yield_now().await;
         }
     }

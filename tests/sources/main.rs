@@ -65,11 +65,9 @@ const KNOWN_CIRCLES: &[(&str, usize)] = &[
     ("metrics", 6),
     ("protect", 4),
     ("proxy_protocol", 4),
-    ("ring", 8),
     ("route", 12),
     ("sniff", 5),
     ("sync", 4),
-    ("sys", 8),
 ];
 
 /// Number by module, out of the table in the documentation of the crate.
