@@ -49,7 +49,7 @@ fn start() -> Result<ExitCode, Box<dyn Error>> {
     match action {
         Action::Run | Action::Unwrap => serve(&typed, signals, |_| {}),
         Action::Check => {
-            let report = match typed.check(&run::machine()) {
+            let report = match typed.validate(&run::machine()) {
                 Ok(config) => {
                     // What Redis says to the check is in the log, and only asked for on trouble.
                     let mut settings = config.log;
@@ -79,7 +79,7 @@ fn serve(
     signals: SignalEvents,
     on_ready: impl FnOnce(&[(Protocol, SocketAddr)]),
 ) -> Result<ExitCode, Box<dyn Error>> {
-    let config = typed.check(&run::machine())?;
+    let config = typed.validate(&run::machine())?;
     let log = Log::start(config.log)?;
     let format = config.log.format;
     match run::run(config, signals, &log, on_ready) {

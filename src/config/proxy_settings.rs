@@ -4,8 +4,6 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
-use super::error::Fault;
-
 /// The PROXY protocol, in and out.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct ProxySettings {
@@ -30,40 +28,10 @@ impl ProxySettings {
     }
 }
 
-/// `ADDRESS/BITS`, or an address alone.
-pub(super) fn network(text: &str) -> Result<IpNet, Fault> {
-    const REMEDY: &str =
-        "write an address like 192.0.2.7 or a network like 10.1.0.0/16 or 2001:db8::/32";
-    let network = match text.parse::<IpNet>() {
-        Ok(network) => network,
-        Err(_) => match text.parse() {
-            Ok(address) => IpNet::from(std::net::IpAddr::to_canonical(&address)),
-            Err(_) => {
-                return Err(Fault::new(format!("{text:?} is no network"), REMEDY));
-            }
-        },
-    };
-    if network != network.trunc() {
-        return Err(Fault::new(
-            format!("{text:?} has bits behind its prefix"),
-            format!("write {}", network.trunc()),
-        ));
-    }
-    // Senders are compared as IPv4, so this network would hold none of them.
-    match network {
-        IpNet::V6(v6) if v6.prefix_len() >= 96 && v6.addr().to_ipv4_mapped().is_some() => {
-            Err(Fault::new(
-                format!("{text:?} is IPv4 in the form of IPv6"),
-                "write the network as IPv4, like 10.1.0.0/16",
-            ))
-        }
-        network => Ok(network),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::value::network;
 
     #[test]
     fn networks_and_who_is_in_them() {
@@ -100,23 +68,5 @@ mod tests {
         };
         assert!(everybody.trusts_everybody());
         assert!(!ProxySettings::default().trusts("127.0.0.1:1".parse().unwrap()));
-    }
-
-    #[test]
-    fn what_is_no_network_says_what_to_write() {
-        for (text, problem) in [
-            ("", "is no network"),
-            ("10.1.0.0/33", "is no network"),
-            ("proxy.test", "is no network"),
-            ("10.1.0.1/16", "behind its prefix"),
-            ("::ffff:10.0.0.0/104", "in the form of IPv6"),
-        ] {
-            let fault = network(text).unwrap_err();
-            assert!(fault.problem.contains(problem), "{text}: {}", fault.problem);
-        }
-        assert_eq!(
-            network("10.1.0.1/16").unwrap_err().remedy,
-            "write 10.1.0.0/16"
-        );
     }
 }

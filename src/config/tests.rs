@@ -1,19 +1,19 @@
 //! Both stages together, as an operator meets them.
 
-#[path = "tests/places.rs"]
 mod places;
-#[path = "tests/unwrap.rs"]
 mod unwrap;
 
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use super::super::sync_settings::StaticRoute;
+use super::options::option;
+use super::value::path;
 use super::*;
-use crate::config::options::option;
-use crate::config::{Action, read};
-use crate::route::Key;
+use crate::protect::LimitSettings;
+use crate::protocol::Protocol;
+use crate::route::{Balance, Key};
 
 const MINIMAL: [&str; 4] = ["--https", "127.0.0.1:0", "--route", "a.test=127.0.0.1:1"];
 
@@ -34,14 +34,14 @@ fn typed(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Typed, clap
 fn checked(arguments: &[&str], environment: &[(&str, &str)]) -> Config {
     typed(arguments, environment)
         .unwrap()
-        .check(&machine())
+        .validate(&machine())
         .unwrap()
 }
 
 /// What the operator reads.
 fn complaint(arguments: &[&str], environment: &[(&str, &str)]) -> String {
     match typed(arguments, environment) {
-        Ok(typed) => typed.check(&machine()).unwrap_err().to_string(),
+        Ok(typed) => typed.validate(&machine()).unwrap_err().to_string(),
         Err(error) => error.to_string(),
     }
 }
@@ -305,6 +305,27 @@ fn what_follows_from_a_fault_is_no_fault_of_its_own() {
 }
 
 #[test]
+fn pages_are_read_in_the_first_stage() {
+    let page = file("<p>away</p>");
+    let option = format!("502={}", name(&page));
+    let config = checked(&[&MINIMAL[..], &["--error-page", &option]].concat(), &[]);
+    assert_eq!(config.http.pages, [(502, (*b"<p>away</p>").into())]);
+    let huge = file(&"x".repeat(256 * 1024 + 1));
+    for (wrong, expected) in [
+        ("502", "has no equals sign"),
+        ("200=/x", "never answers \"200\" by itself"),
+        (&format!("{option}.missing"), "cannot be read: No such file"),
+        (&format!("502={}", name(&huge)), "cannot be read: "),
+    ] {
+        let got = complaint(&[&MINIMAL[..], &["--error-page", wrong]].concat(), &[]);
+        assert!(
+            got.starts_with("--error-page: ") && got.contains(expected),
+            "{got}"
+        );
+    }
+}
+
+#[test]
 fn variables_of_others_are_left_alone() {
     checked(
         &MINIMAL,
@@ -441,7 +462,7 @@ fn subcommands_take_options_on_either_side() {
     typed.set_default("demo", "http", &["127.0.0.1:8080".into()]);
     typed.set_default("demo", "https", &["127.0.0.1:8443".into()]);
     typed.set_default("demo", "route", &["one.localhost=127.0.0.1:1".into()]);
-    let config = typed.check(&machine()).unwrap();
+    let config = typed.validate(&machine()).unwrap();
     let ports: Vec<u16> = config
         .listeners
         .iter()

@@ -2,10 +2,18 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::BackendCongestion;
+use ipnet::IpNet;
+
 use super::error::Fault;
+use super::kernel_version::KernelVersion;
+use super::settings::BackendCongestion;
+
+pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
+pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A duration with its unit, within `range`.
 pub(super) fn duration(text: &str, range: RangeInclusive<Duration>) -> Result<Duration, Fault> {
@@ -223,11 +231,63 @@ pub(super) fn cores(text: &str, allowed: &[usize]) -> Result<Vec<usize>, Fault> 
     Ok(cores)
 }
 
+/// `ADDRESS/BITS`, or an address alone.
+pub(super) fn network(text: &str) -> Result<IpNet, Fault> {
+    const REMEDY: &str =
+        "write an address like 192.0.2.7 or a network like 10.1.0.0/16 or 2001:db8::/32";
+    let network = match text.parse::<IpNet>() {
+        Ok(network) => network,
+        Err(_) => match text.parse() {
+            Ok(address) => IpNet::from(IpAddr::to_canonical(&address)),
+            Err(_) => {
+                return Err(Fault::new(format!("{text:?} is no network"), REMEDY));
+            }
+        },
+    };
+    if network != network.trunc() {
+        return Err(Fault::new(
+            format!("{text:?} has bits behind its prefix"),
+            format!("write {}", network.trunc()),
+        ));
+    }
+    // Senders are compared as IPv4, so this network would hold none of them.
+    match network {
+        IpNet::V6(v6) if v6.prefix_len() >= 96 && v6.addr().to_ipv4_mapped().is_some() => {
+            Err(Fault::new(
+                format!("{text:?} is IPv4 in the form of IPv6"),
+                "write the network as IPv4, like 10.1.0.0/16",
+            ))
+        }
+        network => Ok(network),
+    }
+}
+
+pub(super) fn path(text: &str) -> Result<PathBuf, Fault> {
+    if text.is_empty() || text.contains('\0') {
+        return Err(Fault::new(
+            "is no path",
+            "name a path, or leave the option out",
+        ));
+    }
+    Ok(PathBuf::from(text))
+}
+
+pub(super) fn kernel_version(text: &str) -> Result<KernelVersion, Fault> {
+    KernelVersion::parse(text).ok_or_else(|| {
+        Fault::new(
+            format!("{text:?} is no kernel version"),
+            "write it like 5.10",
+        )
+    })
+}
+
+pub(super) fn yes_or_no(text: &str) -> Result<bool, Fault> {
+    word(text, &[("yes", true), ("no", false)])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const DAY: Duration = Duration::from_secs(86_400);
 
     #[test]
     fn a_host_of_the_admin_endpoint_has_no_port() {
@@ -343,5 +403,23 @@ mod tests {
         for wrong in ["", "a", "3-1", "0,", "-1", "0-4294967295"] {
             assert!(cores(wrong, &allowed).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn what_is_no_network_says_what_to_write() {
+        for (text, problem) in [
+            ("", "is no network"),
+            ("10.1.0.0/33", "is no network"),
+            ("proxy.test", "is no network"),
+            ("10.1.0.1/16", "behind its prefix"),
+            ("::ffff:10.0.0.0/104", "in the form of IPv6"),
+        ] {
+            let fault = network(text).unwrap_err();
+            assert!(fault.problem.contains(problem), "{text}: {}", fault.problem);
+        }
+        assert_eq!(
+            network("10.1.0.1/16").unwrap_err().remedy,
+            "write 10.1.0.0/16"
+        );
     }
 }

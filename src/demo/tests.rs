@@ -22,7 +22,7 @@ fn started(arguments: &[&str]) -> (Demo, Config) {
     let machine = Machine {
         allowed_cores: vec![0],
     };
-    let config = typed.check(&machine).unwrap();
+    let config = typed.validate(&machine).unwrap();
     (demo, config)
 }
 

@@ -52,7 +52,7 @@ fn config(arguments: &[&str]) -> Config {
     let machine = Machine {
         allowed_cores: vec![0, 1],
     };
-    typed.check(&machine).unwrap()
+    typed.validate(&machine).unwrap()
 }
 
 const FINE: Trials<'_> = Trials {
@@ -271,7 +271,7 @@ fn a_refused_configuration_is_a_report_too() {
     let machine = Machine {
         allowed_cores: vec![0],
     };
-    let report = Report::of_refused(&typed.check(&machine).unwrap_err());
+    let report = Report::of_refused(&typed.validate(&machine).unwrap_err());
     assert_eq!(report.exit_code(), 2);
     assert!(
         report

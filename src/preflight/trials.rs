@@ -130,7 +130,7 @@ mod tests {
         let machine = Machine {
             allowed_cores: vec![0],
         };
-        typed.check(&machine).unwrap()
+        typed.validate(&machine).unwrap()
     }
 
     #[test]

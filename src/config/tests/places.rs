@@ -1,8 +1,29 @@
 //! One option after the other, from the command line, the environment and the file.
 
 use super::*;
-use crate::config::http::tests::HTTP_VALUES;
 use crate::config::options::OPTIONS;
+
+/// A value of each option of HTTP that is not its default.
+const HTTP_VALUES: [(&str, &str); 15] = [
+    ("keep-alive-deadline", "61s"),
+    ("body-deadline", "31s"),
+    ("response-deadline", "62s"),
+    ("response-head-bytes-max", "16KiB"),
+    ("requests-per-connection-max", "9"),
+    ("pool-per-backend", "8"),
+    ("pool-per-core", "9"),
+    ("client-finished", "abort"),
+    ("pool-idle-deadline", "29s"),
+    ("forwarded", "x-real-ip,forwarded"),
+    ("trusted-from", "10.0.0.0/8"),
+    ("h2c", "yes"),
+    ("outcome-header", "no"),
+    (
+        "error-page",
+        concat!("502=", env!("CARGO_MANIFEST_DIR"), "/LICENSE"),
+    ),
+    ("unknown-host", "404"),
+];
 
 #[test]
 fn every_option_is_read_from_all_three_places() {
@@ -106,7 +127,7 @@ fn every_option_is_read_from_all_three_places() {
             .copied()
             .filter(|flag| *flag != format!("--{name}={value}"))
             .collect();
-        let without = typed(&fewer, &[]).unwrap().check(&machine());
+        let without = typed(&fewer, &[]).unwrap().validate(&machine());
         let without = without.map(|config| format!("{config:?}"));
         assert_ne!(without.as_ref(), Ok(&from_flags), "{name} is not read");
     }

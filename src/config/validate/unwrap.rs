@@ -1,7 +1,8 @@
 //! The options of `pointsman unwrap`, the receiving end: one route, whatever the bytes are.
 
-use super::super::sync_settings::StaticRoute;
-use super::{Checker, Fault};
+use super::validator::Validator;
+use crate::config::error::Fault;
+use crate::config::sync_settings::StaticRoute;
 use crate::protocol::Protocol;
 use crate::route::{Key, Member, MemberAddress};
 
@@ -20,8 +21,8 @@ const OF_ROUTING: [&str; 8] = [
 /// What has a meaning for a receiving end only.
 const OF_UNWRAP: [&str; 2] = ["listen", "to"];
 
-impl Checker<'_> {
-    pub(super) fn check_unwrap(&self) {
+impl Validator<'_> {
+    pub(super) fn validate_unwrap(&self) {
         for name in OF_ROUTING.iter().filter(|name| self.is_set(name)) {
             let fault = Fault::new(
                 "unwrap takes off a header that has to be there, looks for no name and has no routes",

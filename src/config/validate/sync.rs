@@ -3,12 +3,13 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::super::error::{ConfigError, Fault, Origin};
-use super::super::options::option;
-use super::super::sync_settings::{RedisSettings, RedisUrl, StaticRoute, SyncSettings};
-use super::super::typed::{Typed, TypedValue};
-use super::super::{proxy_settings, value};
-use super::{Checker, DAY, HOUR, MILLISECOND, path, unwrap};
+use super::unwrap;
+use super::validator::Validator;
+use crate::config::error::{Fault, Origin};
+use crate::config::options::option;
+use crate::config::sync_settings::{RedisSettings, RedisUrl, StaticRoute, SyncSettings};
+use crate::config::typed::{Typed, TypedValue};
+use crate::config::value::{self, DAY, HOUR, MILLISECOND, network, path};
 use crate::protect::BackendPolicy;
 use crate::protocol::Protocol;
 use crate::route::{Key, KeyError, Member, as_option, check_entry};
@@ -31,9 +32,9 @@ impl SyncSettings {
                 origin: Origin::CommandLine,
             });
         }
-        let checker = Checker::new(&typed);
-        let settings = checker.sync_settings();
-        let settings = checker.finish(settings);
+        let validator = Validator::new(&typed);
+        let settings = validator.sync_settings();
+        let settings = validator.finish(settings);
         settings.map_err(|errors| errors.to_string())
     }
 }
@@ -45,14 +46,14 @@ impl Default for SyncSettings {
     }
 }
 
-impl Checker<'_> {
-    pub(super) fn sync_settings(&self) -> Result<SyncSettings, ConfigError> {
+impl Validator<'_> {
+    pub(super) fn sync_settings(&self) -> SyncSettings {
         let duration = |name, range: RangeInclusive<Duration>| {
             self.value(name, |text| value::duration(text, range.clone()))
         };
-        let url = self.optional("redis", RedisUrl::parse)?;
-        let prefix = self.value("redis-prefix", redis_prefix)?;
-        let ca_file = self.optional("redis-ca", path)?;
+        let url = self.optional("redis", RedisUrl::parse);
+        let prefix = self.value("redis-prefix", redis_prefix);
+        let ca_file = self.optional("redis-ca", path);
         let settings = SyncSettings {
             redis: url.map(|url| RedisSettings {
                 url,
@@ -60,21 +61,21 @@ impl Checker<'_> {
                 ca_file,
             }),
             static_routes: if self.typed.unwrap {
-                self.all("to", unwrap::route)?
+                self.all("to", unwrap::route)
             } else {
-                let routes = self.all("route", static_route)?;
+                let routes = self.all("route", static_route);
                 routes.into_iter().flatten().collect()
             },
-            routes_file: self.optional("routes", path)?,
-            snapshot: self.optional("snapshot", path)?,
-            full_comparison: duration("redis-full-comparison", 100 * MILLISECOND..=DAY)?,
-            ping: duration("redis-ping", 10 * MILLISECOND..=HOUR)?,
-            ping_timeout: duration("redis-ping-timeout", 10 * MILLISECOND..=HOUR)?,
-            hold: duration("redis-hold", Duration::ZERO..=DAY)?,
-            dns_servers: self.all("dns-server", value::server_address)?,
-            dns_ttl_min: duration("dns-ttl-min", 100 * MILLISECOND..=DAY)?,
-            dns_ttl_max: duration("dns-ttl-max", 100 * MILLISECOND..=DAY)?,
-            backend_policy: BackendPolicy::new(self.all("backend-allow", proxy_settings::network)?),
+            routes_file: self.optional("routes", path),
+            snapshot: self.optional("snapshot", path),
+            full_comparison: duration("redis-full-comparison", 100 * MILLISECOND..=DAY),
+            ping: duration("redis-ping", 10 * MILLISECOND..=HOUR),
+            ping_timeout: duration("redis-ping-timeout", 10 * MILLISECOND..=HOUR),
+            hold: duration("redis-hold", Duration::ZERO..=DAY),
+            dns_servers: self.all("dns-server", value::server_address),
+            dns_ttl_min: duration("dns-ttl-min", 100 * MILLISECOND..=DAY),
+            dns_ttl_max: duration("dns-ttl-max", 100 * MILLISECOND..=DAY),
+            backend_policy: BackendPolicy::new(self.all("backend-allow", network)),
         };
         let ttl_bounds = ["dns-ttl-min", "dns-ttl-max"];
         if settings.dns_ttl_min > settings.dns_ttl_max && self.are_right(&ttl_bounds) {
@@ -99,7 +100,7 @@ impl Checker<'_> {
                 self.note(if self.typed.unwrap { "to" } else { "route" }, fault);
             }
         }
-        Ok(settings)
+        settings
     }
 
     pub(super) fn require_source_of_routes(&self) {

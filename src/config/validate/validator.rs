@@ -3,21 +3,21 @@
 
 use std::cell::RefCell;
 
-use super::super::error::{ConfigError, ConfigErrors, Fault};
-use super::super::options::{OptionSpec, option};
-use super::super::typed::{Typed, TypedValue};
+use crate::config::error::{ConfigError, ConfigErrors, Fault};
+use crate::config::options::{OptionSpec, option};
+use crate::config::typed::{Typed, TypedValue};
 
 /// What was typed, with what is wrong with it so far.
-pub(in crate::config) struct Checker<'a> {
+pub(super) struct Validator<'a> {
     pub typed: &'a Typed,
     faults: RefCell<Vec<ConfigError>>,
     /// The options whose values are wrong.
     wrong: RefCell<Vec<&'static str>>,
 }
 
-impl<'a> Checker<'a> {
-    pub(crate) fn new(typed: &'a Typed) -> Checker<'a> {
-        Checker {
+impl<'a> Validator<'a> {
+    pub(super) fn new(typed: &'a Typed) -> Validator<'a> {
+        Validator {
             typed,
             faults: RefCell::new(typed.faults.clone()),
             wrong: RefCell::default(),
@@ -25,53 +25,46 @@ impl<'a> Checker<'a> {
     }
 
     /// What was made of the values, if nothing was wrong.
-    pub(crate) fn finish<T>(self, made: Result<T, ConfigError>) -> Result<T, ConfigErrors> {
-        let mut faults = self.faults.into_inner();
-        match made {
-            Ok(made) if faults.is_empty() => return Ok(made),
-            Ok(_) => {}
-            Err(last) => faults.push(last),
+    pub(super) fn finish<T>(self, made: T) -> Result<T, ConfigErrors> {
+        let faults = self.faults.into_inner();
+        if faults.is_empty() {
+            Ok(made)
+        } else {
+            Err(ConfigErrors::new(faults))
         }
-        Err(ConfigErrors::new(faults))
     }
 
     /// The value of an option that has a default, which stands in for a wrong one.
     ///
-    /// # Errors
+    /// # Panics
     /// When the default itself is wrong, which a test rules out.
-    pub(crate) fn value<T>(
+    pub(super) fn value<T>(
         &self,
         name: &'static str,
         parse: impl Fn(&str) -> Result<T, Fault>,
-    ) -> Result<T, ConfigError> {
-        match self.optional(name, &parse)? {
-            Some(value) => Ok(value),
-            None => parse(listed(name).default).map_err(|fault| fault.at(name)),
-        }
+    ) -> T {
+        self.optional(name, &parse).unwrap_or_else(|| {
+            let default = parse(listed(name).default);
+            default.unwrap_or_else(|fault| panic!("the default of {name}: {}", fault.problem))
+        })
     }
 
-    /// The value of an option that may be missing, as a wrong one then is.
-    ///
-    /// # Errors
-    /// None; it is for the callers to look the same.
-    pub(crate) fn optional<T>(
+    /// The value of an option that may be missing. A wrong value counts as missing.
+    pub(super) fn optional<T>(
         &self,
         name: &'static str,
         parse: impl Fn(&str) -> Result<T, Fault>,
-    ) -> Result<Option<T>, ConfigError> {
-        let value = self.first(name).map(|typed| parse(&typed.text));
-        Ok(value.and_then(|value| value.map_err(|fault| self.note(name, fault)).ok()))
+    ) -> Option<T> {
+        let value = parse(&self.first(name)?.text);
+        value.map_err(|fault| self.note(name, fault)).ok()
     }
 
     /// The values of a repeatable option, without the wrong ones.
-    ///
-    /// # Errors
-    /// None; as with [`Checker::optional`].
-    pub(crate) fn all<T>(
+    pub(super) fn all<T>(
         &self,
         name: &'static str,
         parse: impl Fn(&str) -> Result<T, Fault>,
-    ) -> Result<Vec<T>, ConfigError> {
+    ) -> Vec<T> {
         let typed = self.typed.values.get(name).into_iter().flatten();
         let values = typed.filter_map(|typed| {
             let value = parse(&typed.text);
@@ -79,11 +72,11 @@ impl<'a> Checker<'a> {
                 .map_err(|fault| self.note_of(name, fault.of(listed(name), &typed.origin)))
                 .ok()
         });
-        Ok(values.collect())
+        values.collect()
     }
 
     /// Keeps what is wrong with an option, by itself or beside others.
-    pub(crate) fn note(&self, name: &'static str, fault: Fault) {
+    pub(super) fn note(&self, name: &'static str, fault: Fault) {
         let error = match self.first(name) {
             Some(typed) => fault.of(listed(name), &typed.origin),
             None => fault.at(name),
@@ -98,18 +91,18 @@ impl<'a> Checker<'a> {
 
     /// At least one of some options has to be there, right or wrong. What a file says that cannot be
     /// read is not known.
-    pub(crate) fn require_one_of(&self, names: &[&str], fault: Fault) {
+    pub(super) fn require_one_of(&self, names: &[&str], fault: Fault) {
         if !self.typed.lacks_file && !names.iter().any(|name| self.is_set(name)) {
             self.faults.borrow_mut().push(fault.at(names.join(", ")));
         }
     }
 
-    pub(crate) fn is_set(&self, name: &str) -> bool {
+    pub(super) fn is_set(&self, name: &str) -> bool {
         self.typed.is_set(name)
     }
 
     /// Whether nothing was found to be wrong with these.
-    pub(crate) fn are_right(&self, names: &[&str]) -> bool {
+    pub(super) fn are_right(&self, names: &[&str]) -> bool {
         !self.wrong.borrow().iter().any(|name| names.contains(name))
     }
 
