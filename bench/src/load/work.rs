@@ -25,7 +25,7 @@ const LATENCY_MAX_US: u64 = 60_000_000;
 /// Listener tokens; clients have even ones from 0, served connections odd ones.
 pub const LISTENER_TOKENS: usize = usize::MAX - 64;
 
-/// What one group did since the last [`LoadSide::reset`].
+/// What one group did since the last [`super::LoadSide::reset`].
 #[derive(Debug)]
 pub struct Tally {
     pub answers: u64,
