@@ -16,7 +16,7 @@ use support::client::Hello;
 use support::http::{Wire, scripted};
 use support::port::free_port;
 use support::process::Process;
-use support::proxy::Options;
+use support::proxy::{Options, Proxy};
 use support::redis::RedisServer;
 use support::{backend, wait_until};
 
@@ -495,8 +495,14 @@ fn rows(page: &str, heading: &str) -> Vec<Vec<String>> {
     rows.map(cells).collect()
 }
 
-#[test]
-fn the_table_of_metrics_is_what_metrics_offers() {
+/// A proxy that has all there is to be counted and shown, and what it needs for that.
+struct Complete {
+    proxy: Proxy,
+    _redis: RedisServer,
+    _directory: tempfile::TempDir,
+}
+
+fn complete_proxy() -> Complete {
     let redis = RedisServer::start();
     redis.run(&[
         "SADD hostnames:www.test:backends 127.0.0.1:9",
@@ -513,24 +519,102 @@ fn the_table_of_metrics_is_what_metrics_offers() {
         let is_there = || proxy.metrics().contains(&format!("\npointsman_{late}"));
         wait_until(late, PATIENCE, is_there);
     }
-    let offered = table_of(&proxy.metrics());
-    let page = text("docs/operate.md");
-    let mut documented = Vec::new();
-    for row in rows(&page, "## Metrics") {
-        documented.push(format!("| {} |", row.join(" | ")));
+    Complete {
+        proxy,
+        _redis: redis,
+        _directory: directory,
     }
-    assert_eq!(
-        documented
-            .iter()
-            .map(|row| row.replace('`', ""))
-            .collect::<Vec<_>>(),
-        offered
-            .iter()
-            .map(|row| row.replace('`', "").replace("|  |", "| |"))
-            .collect::<Vec<_>>(),
-        "docs/operate.md should have, in this order:\n{}\n",
-        offered.join("\n")
+}
+
+#[test]
+fn the_table_of_metrics_is_what_metrics_offers() {
+    let complete = complete_proxy();
+    let proxy = &complete.proxy;
+    let offered = table_of(&proxy.metrics());
+    let documented: Vec<String> = rows(&text("docs/operate.md"), "## Metrics")
+        .iter()
+        .map(|row| format!("| {} |", row.join(" | ")).replace("|  |", "| |"))
+        .collect();
+    let without_quotes: Vec<String> = offered.iter().map(|row| row.replace('`', "")).collect();
+    assert!(
+        documented == without_quotes,
+        "docs/operate.md should have, in this order:\n{}\nand has:\n{}",
+        offered.join("\n"),
+        documented.join("\n"),
     );
+}
+
+#[test]
+fn what_the_pages_name_exists() {
+    let complete = complete_proxy();
+    let proxy = &complete.proxy;
+    let metrics = proxy.metrics();
+    let options = options();
+    let mut known = BTreeSet::new();
+    for line in metrics.lines() {
+        let words = line.split(|char: char| !char.is_ascii_alphanumeric() && char != '_');
+        known.extend(words.map(str::to_owned));
+    }
+    for page in ["/status", "/backends"] {
+        let page = serde_json::from_str(&proxy.admin_page(page)).expect("it is JSON");
+        keys(&page, &mut known);
+    }
+    for row in rows(&text("docs/operate.md"), "## Log fields") {
+        known.extend(row[0].split(", ").map(str::to_owned));
+    }
+    let mut unknown = Vec::new();
+    for page in pages() {
+        let source = text(&page);
+        let names = source.split(|char: char| !char.is_ascii_alphanumeric() && char != '_');
+        let metrics = names.filter(|name| name.starts_with("pointsman_"));
+        unknown.extend(
+            metrics
+                .filter(|name| !known.contains(*name))
+                .map(|name| format!("{page}: {name}")),
+        );
+        for code in inline_codes(&source) {
+            let word = code.split([' ', '=']).next().unwrap_or_default();
+            let is_unknown = match word.strip_prefix("--") {
+                Some(option) => !options.contains_key(option) && option != "config",
+                None => is_snake_case(word) && !known.contains(word) && !ELSEWHERE.contains(&word),
+            };
+            if is_unknown {
+                unknown.push(format!("{page}: {code}"));
+            }
+        }
+    }
+    assert!(
+        unknown.is_empty(),
+        "named and not there:\n{}",
+        unknown.join("\n")
+    );
+}
+
+/// What the pages name and others have.
+const ELSEWHERE: [&str; 1] = ["set_real_ip_from"];
+
+fn keys(value: &serde_json::Value, into: &mut BTreeSet<String>) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            for (name, value) in fields {
+                into.insert(name.clone());
+                keys(value, into);
+            }
+        }
+        serde_json::Value::Array(values) => values.iter().for_each(|value| keys(value, into)),
+        _ => {}
+    }
+}
+
+fn inline_codes(page: &str) -> impl Iterator<Item = &str> {
+    outside_code(page).flat_map(|line| line.split('`').skip(1).step_by(2))
+}
+
+fn is_snake_case(word: &str) -> bool {
+    word.contains('_')
+        && word
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }
 
 /// Name, type, labels and help of each metric, as the page has them.
@@ -584,7 +668,7 @@ fn the_table_of_log_fields_is_what_a_connections_line_has() {
         .expect("it reads");
     drop(stream);
     drop(Wire::connect(proxy.http()).get("broken.test", "/"));
-    let lines = |proxy: &support::proxy::Proxy| -> Vec<serde_json::Map<String, serde_json::Value>> {
+    let lines = |proxy: &Proxy| -> Vec<serde_json::Map<String, serde_json::Value>> {
         let said = proxy.stderr();
         let parsed = said
             .lines()
