@@ -14,7 +14,7 @@
 //!
 //! | number | modules | what they are |
 //! |---|---|---|
-//! | 1 | `protocol`, `due`, `host`, `refusal`, `fixtures` | words that all others share; what real clients sent, for unit tests |
+//! | 1 | `protocol`, `due`, `host`, `refusal` | words that all others share |
 //! | 2 | `health` | whether a backend is well |
 //! | 3 | `route` | from a name to backends |
 //! | 4 | `sniff` | from the first bytes to a name |
