@@ -19,10 +19,12 @@ mod typed;
 mod validate;
 mod value;
 
+pub(crate) use command::explain_command;
 pub(crate) use error::{ConfigErrors, Refused};
 pub(crate) use http_settings::HttpSettings;
 pub use kernel_version::KernelVersion;
 pub(crate) use limits::Limits;
+pub(crate) use options::{Kind, OptionSpec, SECTIONS, Section, option, options};
 pub(crate) use proxy_settings::ProxySettings;
 pub(crate) use read::read;
 pub(crate) use settings::{BackendCongestion, Config, Listener, LogFormat, LogLevel, LogSettings};

@@ -1,6 +1,6 @@
 //! Names that are none of an option: what was meant by them, and whose they are.
 
-use super::options::{ENVIRONMENT_PREFIX, OPTIONS, OptionSpec};
+use super::options::{ENVIRONMENT_PREFIX, OptionSpec, options};
 
 /// How alike two names have to be, as clap says it of flags but a little stricter: a wrong hint costs
 /// more than none. 1 is the same.
@@ -27,7 +27,7 @@ pub(super) fn remedy_for_variable(name: &str) -> String {
 /// The option whose name is most like this one.
 fn meant(name: &str) -> Option<&'static OptionSpec> {
     let name = name.to_ascii_lowercase().replace('_', "-");
-    let shown = OPTIONS.iter().filter(|spec| !spec.hidden);
+    let shown = options().filter(|spec| !spec.hidden);
     shown
         .map(|spec| (strsim::jaro(spec.name, &name), spec))
         .filter(|(alike, _)| *alike > ALIKE)
@@ -139,7 +139,7 @@ mod tests {
         ] {
             assert!(!is_of_kubernetes(name, value), "{name}={value}");
         }
-        let options = OPTIONS.iter().map(|spec| spec.environment_name());
+        let options = options().map(|spec| spec.environment_name());
         for name in options {
             assert!(!is_of_kubernetes(&name, "tcp://10.0.0.1:1"), "{name}");
         }

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use clap::error::ErrorKind;
+
 use super::command::command;
 use super::error::{ConfigError, Fault, Origin};
-use super::options::{ENVIRONMENT_PREFIX, ENVIRONMENT_SEPARATOR, OPTIONS, option};
+use super::options::{ENVIRONMENT_PREFIX, ENVIRONMENT_SEPARATOR, option, options};
 use super::typed::{Action, Typed, TypedValue};
 use super::{file, files, names};
 
@@ -23,13 +25,17 @@ pub(crate) fn read(
 ) -> Result<(Action, Typed), clap::Error> {
     let matches = command().try_get_matches_from(arguments)?;
     let action = match matches.subcommand_name() {
+        Some("explain") => {
+            let words = "explain needs no options; write it first, as in pointsman explain drain";
+            return Err(command().error(ErrorKind::ArgumentConflict, words));
+        }
         Some("demo") => Action::Demo,
         Some("check") => Action::Check,
         Some("unwrap") => Action::Unwrap,
         _ => Action::Run,
     };
     let mut typed = Typed::default();
-    for spec in OPTIONS {
+    for spec in options() {
         if let Some(values) = matches.get_many::<String>(spec.name) {
             let values = values.map(|text| TypedValue {
                 text: text.clone(),
@@ -94,7 +100,7 @@ fn from_environment(
         else {
             continue;
         };
-        let Some(spec) = OPTIONS.iter().find(|spec| spec.environment_name() == name) else {
+        let Some(spec) = options().find(|spec| spec.environment_name() == name) else {
             if !names::is_of_kubernetes(name, &value.to_string_lossy()) {
                 let fault = Fault::new("there is no such option", names::remedy_for_variable(name));
                 faults.push(fault.of_variable(name));

@@ -11,10 +11,6 @@ use super::error::Fault;
 use super::kernel_version::KernelVersion;
 use super::settings::BackendCongestion;
 
-pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
-pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
-pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// A duration with its unit, within `range`.
 pub(super) fn duration(text: &str, range: RangeInclusive<Duration>) -> Result<Duration, Fault> {
     let remedy = format!(

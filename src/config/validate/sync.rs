@@ -1,15 +1,12 @@
 //! The options that say where routes come from.
 
-use std::ops::RangeInclusive;
-use std::time::Duration;
-
 use super::unwrap;
 use super::validator::Validator;
 use crate::config::error::{Fault, Origin};
 use crate::config::options::option;
 use crate::config::sync_settings::{RedisSettings, RedisUrl, StaticRoute, SyncSettings};
 use crate::config::typed::{Typed, TypedValue};
-use crate::config::value::{self, DAY, HOUR, MILLISECOND, network, path};
+use crate::config::value::{self, network, path};
 use crate::protect::BackendPolicy;
 use crate::protocol::Protocol;
 use crate::route::{Key, KeyError, Member, as_option, check_entry};
@@ -48,9 +45,6 @@ impl Default for SyncSettings {
 
 impl Validator<'_> {
     pub(super) fn sync_settings(&self) -> SyncSettings {
-        let duration = |name, range: RangeInclusive<Duration>| {
-            self.value(name, |text| value::duration(text, range.clone()))
-        };
         let url = self.optional("redis", RedisUrl::parse);
         let prefix = self.value("redis-prefix", redis_prefix);
         let ca_file = self.optional("redis-ca", path);
@@ -68,13 +62,13 @@ impl Validator<'_> {
             },
             routes_file: self.optional("routes", path),
             snapshot: self.optional("snapshot", path),
-            full_comparison: duration("redis-full-comparison", 100 * MILLISECOND..=DAY),
-            ping: duration("redis-ping", 10 * MILLISECOND..=HOUR),
-            ping_timeout: duration("redis-ping-timeout", 10 * MILLISECOND..=HOUR),
-            hold: duration("redis-hold", Duration::ZERO..=DAY),
+            full_comparison: self.duration("redis-full-comparison"),
+            ping: self.duration("redis-ping"),
+            ping_timeout: self.duration("redis-ping-timeout"),
+            hold: self.duration("redis-hold"),
             dns_servers: self.all("dns-server", value::server_address),
-            dns_ttl_min: duration("dns-ttl-min", 100 * MILLISECOND..=DAY),
-            dns_ttl_max: duration("dns-ttl-max", 100 * MILLISECOND..=DAY),
+            dns_ttl_min: self.duration("dns-ttl-min"),
+            dns_ttl_max: self.duration("dns-ttl-max"),
             backend_policy: BackendPolicy::new(self.all("backend-allow", network)),
         };
         let ttl_bounds = ["dns-ttl-min", "dns-ttl-max"];

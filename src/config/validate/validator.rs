@@ -2,10 +2,12 @@
 //! corrects everything in one go.
 
 use std::cell::RefCell;
+use std::time::Duration;
 
 use crate::config::error::{ConfigError, ConfigErrors, Fault};
-use crate::config::options::{OptionSpec, option};
+use crate::config::options::{Kind, OptionSpec, option};
 use crate::config::typed::{Typed, TypedValue};
+use crate::config::value;
 
 /// What was typed, with what is wrong with it so far.
 pub(super) struct Validator<'a> {
@@ -57,6 +59,34 @@ impl<'a> Validator<'a> {
     ) -> Option<T> {
         let value = parse(&self.first(name)?.text);
         value.map_err(|fault| self.note(name, fault)).ok()
+    }
+
+    /// A duration within the bounds of its option.
+    pub(super) fn duration(&self, name: &'static str) -> Duration {
+        self.value(name, |text| duration(name, text))
+    }
+
+    /// As [`Validator::duration`], without a default.
+    pub(super) fn optional_duration(&self, name: &'static str) -> Option<Duration> {
+        self.optional(name, |text| duration(name, text))
+    }
+
+    /// A count within the bounds of its option.
+    pub(super) fn count(&self, name: &'static str) -> u32 {
+        self.value(name, |text| count(name, text))
+    }
+
+    /// As [`Validator::count`], without a default.
+    pub(super) fn optional_count(&self, name: &'static str) -> Option<u32> {
+        self.optional(name, |text| count(name, text))
+    }
+
+    /// A number of bytes within the bounds of its option.
+    pub(super) fn bytes(&self, name: &'static str) -> usize {
+        self.value(name, |text| match &listed(name).kind {
+            Kind::Bytes(bounds) => value::bytes(text, bounds.clone()),
+            other => unreachable!("{name} is {other:?}"),
+        })
     }
 
     /// The values of a repeatable option, without the wrong ones.
@@ -113,4 +143,18 @@ impl<'a> Validator<'a> {
 
 fn listed(name: &str) -> &'static OptionSpec {
     option(name).expect("only listed options are checked")
+}
+
+fn duration(name: &str, text: &str) -> Result<Duration, Fault> {
+    match &listed(name).kind {
+        Kind::Duration(bounds) => value::duration(text, bounds.clone()),
+        other => unreachable!("{name} is {other:?}"),
+    }
+}
+
+fn count(name: &str, text: &str) -> Result<u32, Fault> {
+    match &listed(name).kind {
+        Kind::Count(bounds) => value::count(text, bounds.clone()),
+        other => unreachable!("{name} is {other:?}"),
+    }
 }
