@@ -5,16 +5,17 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use crate::config::{Action, ConfigErrors, LogLevel, Refused, Typed, read};
+use crate::config::{Action, ConfigErrors, LogLevel, Refused, Typed, explain_command, read};
 use crate::control::SignalEvents;
 use crate::demo::Demo;
+use crate::explain::Unknown;
 use crate::log::{Log, failure_line, print_line};
 use crate::protocol::Protocol;
-use crate::{preflight, run};
+use crate::{explain, preflight, run};
 
 /// Something other than the configuration is in the way of the start.
 const CANNOT_START: u8 = 1;
-/// The configuration is wrong.
+/// What the operator wrote is wrong.
 const WRONG_CONFIGURATION: u8 = 2;
 
 /// Runs the command with this process's arguments and environment, to its end. What is wrong is
@@ -36,14 +37,22 @@ pub fn main() -> ExitCode {
 }
 
 fn exit_code(error: &(dyn Error + 'static)) -> ExitCode {
-    let of_configuration = error.is::<ConfigErrors>() || error.is::<Refused>();
-    ExitCode::from(match of_configuration {
-        true => WRONG_CONFIGURATION,
-        false => CANNOT_START,
+    let is_operators = error.is::<ConfigErrors>() || error.is::<Refused>() || error.is::<Unknown>();
+    ExitCode::from(if is_operators {
+        WRONG_CONFIGURATION
+    } else {
+        CANNOT_START
     })
 }
 
 fn start() -> Result<ExitCode, Box<dyn Error>> {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|first| first == "explain")
+    {
+        print_out(&explained()?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let signals = SignalEvents::catch()?;
     let (action, mut typed) = read(std::env::args_os(), std::env::vars_os())?;
     match action {
@@ -72,6 +81,24 @@ fn start() -> Result<ExitCode, Box<dyn Error>> {
             })
         }
     }
+}
+
+/// What `pointsman explain` was asked for. Needs no configuration, so that a wrong one cannot be in its
+/// way.
+fn explained() -> Result<String, Box<dyn Error>> {
+    let matches = explain_command().try_get_matches_from(std::env::args_os().skip(1))?;
+    if let Some(page) = matches.get_one::<String>("markdown") {
+        return Ok(explain::page(page));
+    }
+    let names: Vec<&String> = matches.get_many("name").into_iter().flatten().collect();
+    if names.is_empty() {
+        return Ok(explain::list());
+    }
+    let texts: Result<Vec<String>, _> = names
+        .into_iter()
+        .map(|name| explain::explain(name))
+        .collect();
+    Ok(texts?.join("\n"))
 }
 
 fn serve(

@@ -18,6 +18,14 @@ pub enum Answer {
     RecordOverflow,
 }
 
+/// What a refusal is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    ProxyHeader,
+    ClientHello,
+    Request,
+}
+
 macro_rules! refusals {
     ($($(#[$doc:meta])* $variant:ident $name:literal $answer:ident $explanation:literal)*) => {
         /// Why a head is refused.
@@ -321,6 +329,17 @@ impl Refusal {
     /// Every refusal, in the order of [`Refusal::index`].
     pub fn all() -> impl Iterator<Item = Refusal> {
         Self::ALL.into_iter()
+    }
+
+    /// What it is about; the table is in this order.
+    pub fn subject(self) -> Subject {
+        if self.index() < Refusal::NotTls.index() {
+            Subject::ProxyHeader
+        } else if self.index() < Refusal::NotHttp.index() {
+            Subject::ClientHello
+        } else {
+            Subject::Request
+        }
     }
 
     /// Position in [`Refusal::all`], below [`Refusal::COUNT`].

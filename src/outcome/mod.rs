@@ -34,6 +34,7 @@ impl Side {
 macro_rules! outcomes {
     ($($(#[$doc:meta])* $variant:ident $name:literal $side:ident {
         response: $response:expr,
+        otherwise: $otherwise:literal,
         cause: $cause:literal,
         look: $look:literal,
         remedy: $remedy:literal,
@@ -85,6 +86,14 @@ macro_rules! outcomes {
                 }
             }
 
+            /// What the client sees where it is told nothing; may be empty.
+            pub(crate) fn otherwise(self) -> &'static str {
+                match self {
+                    $(Outcome::$variant => $otherwise,)*
+                    Outcome::Refused(_) => "",
+                }
+            }
+
             /// What happened.
             pub(crate) fn cause(self) -> &'static str {
                 match self {
@@ -126,6 +135,7 @@ outcomes! {
     /// Both sides finished: each direction carried its end of stream.
     Relayed "relayed" Both {
         response: ErrorResponse::SILENT,
+        otherwise: "the end of the backend's stream",
         cause: "both sides finished sending, and all that they sent was passed on",
         look: "nothing is wrong",
         remedy: "nothing to do",
@@ -133,6 +143,7 @@ outcomes! {
     /// The client reset the connection while it was relayed.
     ClientReset "client_reset" Client {
         response: ErrorResponse::SILENT,
+        otherwise: "nothing, since it has left",
         cause: "the client reset the connection while it was relayed",
         look: "client= in the access log (log debug), and the client's own log",
         remedy: "usual for browsers that close a tab, otherwise look at the client",
@@ -140,6 +151,7 @@ outcomes! {
     /// The backend reset the connection while it was relayed.
     BackendReset "backend_reset" Backend {
         response: ErrorResponse::SILENT,
+        otherwise: "a reset, after all that the backend had sent",
         cause: "the backend reset the connection while it was relayed",
         look: "backend= in the access log (log debug), and whether that backend crashed, restarted or timed out",
         remedy: "look at the backend's log",
@@ -147,6 +159,7 @@ outcomes! {
     /// No byte moved in either direction for the idle deadline.
     IdleTimeout "idle_timeout" Both {
         response: ErrorResponse::SILENT,
+        otherwise: "a reset",
         cause: "no byte moved in either direction for idle-deadline",
         look: "whether the application is silent that long on purpose, as a database session may be",
         remedy: "raise idle-deadline if such long silence is normal here, or let one side send keep-alives",
@@ -154,6 +167,7 @@ outcomes! {
     /// One side had finished, and the other sent no byte for the half-closed deadline.
     HalfClosedTimeout "half_closed_timeout" Both {
         response: ErrorResponse::http(504, "The backend did not answer in time."),
+        otherwise: "a reset where it still waits for bytes",
         cause: "one side had finished sending, and the other sent no byte for half-closed-deadline",
         look: "the bytes in the access log (log debug): where hardly any came back, the client has left",
         remedy: "usual for clients that have left, otherwise raise half-closed-deadline",
@@ -161,6 +175,7 @@ outcomes! {
     /// The client finished sending while its answer was awaited, and that ends requests here.
     ClientFinished "client_finished" Client {
         response: ErrorResponse::SILENT,
+        otherwise: "the end of the connection",
         cause: "the client finished sending before it had its whole response, and client-finished is abort",
         look: "whether such clients still read: those that half-close, like nc -N, do",
         remedy: "usual for clients that leave, set client-finished to wait if they still read",
@@ -169,6 +184,7 @@ outcomes! {
     BackendRemoved "backend_removed" Proxy {
         response: ErrorResponse::both(
             Alert::InternalError, 502, "The backend of this request was taken out of service."),
+        otherwise: "a reset, after all that it was sent, where a response or a relay was under way",
         cause: "the backend left the host, whose option removal ends connections then",
         look: "the host's members in Redis or in the routes file, and who changed them",
         remedy: "set removal=keep, or a longer drain=, if the connections are to go on",
@@ -176,6 +192,7 @@ outcomes! {
     /// Still open when the drain deadline passed; cut by the stopping proxy.
     CutAtDrain "cut_at_drain" Proxy {
         response: ErrorResponse::SILENT,
+        otherwise: "a reset, after all that it was sent",
         cause: "the proxy was told to stop, and the connection was still open when drain was over or a second signal came",
         look: "which connections live that long: lifetime in the access log (log debug)",
         remedy: "raise drain if clients need longer",
@@ -183,6 +200,7 @@ outcomes! {
     /// The client closed or reset before its head was complete.
     ClientLeft "client_left" Client {
         response: ErrorResponse::SILENT,
+        otherwise: "nothing, since it has left",
         cause: "the client closed the connection before its head was complete",
         look: "client= in the access log (log debug), if there are many",
         remedy: "usual for port scans, health probes and browsers that connect ahead",
@@ -191,6 +209,7 @@ outcomes! {
     /// byte.
     HealthCheck "health_check" Client {
         response: ErrorResponse::SILENT,
+        otherwise: "nothing, since it has left",
         cause: "a sender listed in proxy-from opened a connection of its own and closed it without a request",
         look: "nothing is wrong: the balancer in front checks this proxy",
         remedy: "nothing to do",
@@ -198,6 +217,7 @@ outcomes! {
     /// The head was not complete within the head deadline.
     HeadTimeout "head_timeout" Client {
         response: ErrorResponse::http(408, "The head of the request did not arrive in time."),
+        otherwise: "over TLS the end of the connection",
         cause: "the ClientHello or the request's head was not complete within head-deadline",
         look: "client= in the access log (log debug), and whether the server speaks first in that protocol, as in SMTP",
         remedy: "slow or hostile clients; raise head-deadline only for clients on very bad networks",
@@ -206,6 +226,7 @@ outcomes! {
     UnknownName "unknown_name" Proxy {
         response: ErrorResponse::both(
             Alert::UnrecognizedName, 421, "This host name is not served here."),
+        otherwise: "",
         cause: "the name that the client asked for has no route, and the protocol has no default",
         look: "name= in the access log (log debug), and hosts and rejected_keys of sync in /status",
         remedy: "add the route, or a default",
@@ -214,6 +235,7 @@ outcomes! {
     NoName "no_name" Client {
         response: ErrorResponse::both(
             Alert::UnrecognizedName, 400, "The request names no host, and there is no default."),
+        otherwise: "",
         cause: "the client named no host (no SNI, or HTTP/1.0 without Host), and the protocol has no default",
         look: "client= in the access log (log debug): scanners and clients that connect to an address do this",
         remedy: "add a default if such clients are yours",
@@ -222,6 +244,7 @@ outcomes! {
     NoAddress "no_address" Proxy {
         response: ErrorResponse::both(
             Alert::InternalError, 502, "No backend of this host has a known address."),
+        otherwise: "",
         cause: "no backend of the route has an address, since its DNS names do not resolve",
         look: "names_unresolved and names_failing of sync in /status, and the lines of the log about DNS",
         remedy: "correct the members, or the resolver (dns-server)",
@@ -230,6 +253,7 @@ outcomes! {
     BackendUnreachable "backend_unreachable" Backend {
         response: ErrorResponse::both(
             Alert::InternalError, 502, "No backend of this host can be reached."),
+        otherwise: "",
         cause: "every backend tried refused the connection, reset it or was unreachable",
         look: "/backends of the admin endpoint, and from this machine: nc -vz BACKEND PORT",
         remedy: "start the backend, or correct the route",
@@ -238,6 +262,7 @@ outcomes! {
     BackendTimeout "backend_timeout" Backend {
         response: ErrorResponse::both(
             Alert::InternalError, 504, "No backend of this host accepted in time."),
+        otherwise: "",
         cause: "the last backend tried did not accept, or did not answer the hello, in time",
         look: "the backend's load and the queue of its listener (ss -ltn there), and firewalls between",
         remedy: "relieve the backend or open the firewall; connect-deadline and first-byte-deadline bound the wait",
@@ -247,6 +272,7 @@ outcomes! {
     BackendsFull "backends_full" Proxy {
         response: ErrorResponse::both(
             Alert::InternalError, 503, "Every backend of this host has as much to do as it may."),
+        otherwise: "",
         cause: "every backend that is up has as many connections as max= allows, and the queue was full or took too long",
         look: "live in /backends of the admin endpoint, and pointsman_upstream_queued_total",
         remedy: "add backends, or raise max=, queue or queue-deadline",
@@ -254,6 +280,7 @@ outcomes! {
     /// The process has as many connections as it may.
     TooManyConnections "too_many_connections" Proxy {
         response: ErrorResponse::http(503, "The proxy has as many connections as it may."),
+        otherwise: "over TLS the end of the connection",
         cause: "the process has as many connections as max-connections allows",
         look: "pointsman_core_open_connections, and client= in the access log (log debug)",
         remedy: "raise max-connections, or look who has so many",
@@ -261,6 +288,7 @@ outcomes! {
     /// The client has as many connections as one client may.
     ClientConnections "client_connections" Client {
         response: ErrorResponse::http(503, "Your address has as many connections as it may."),
+        otherwise: "over TLS the end of the connection",
         cause: "the client has as many connections as max-connections-per-client allows",
         look: "client= in the access log (log debug)",
         remedy: "raise the limit, or list the client in limit-exempt if its address stands for many",
@@ -268,6 +296,7 @@ outcomes! {
     /// The client has made as many connections in a second as one client may.
     ClientRate "client_rate" Client {
         response: ErrorResponse::http(429, "Your address makes new connections too often."),
+        otherwise: "over TLS the end of the connection",
         cause: "the client makes more new connections in a second than max-rate-per-client allows",
         look: "client= in the access log (log debug)",
         remedy: "raise the limit, or list the client in limit-exempt if its address stands for many",
@@ -275,6 +304,7 @@ outcomes! {
     /// The host has as many connections and requests under way as its options allow.
     HostConnections "host_connections" Proxy {
         response: ErrorResponse::http(503, "This host has as much to do as it may."),
+        otherwise: "over TLS the end of the connection",
         cause: "the host has as many connections and requests under way as its option max-connections allows",
         look: "name= in the access log (log debug), and how long the backends take to answer",
         remedy: "raise the option, or add backends",
@@ -282,6 +312,7 @@ outcomes! {
     /// The host has had as many connections and requests in a second as its options allow.
     HostRate "host_rate" Proxy {
         response: ErrorResponse::http(503, "This host is asked more often than it may."),
+        otherwise: "over TLS the end of the connection",
         cause: "the host is asked more often in a second than its option max-rate allows",
         look: "name= and client= in the access log (log debug)",
         remedy: "raise the option, or look who asks",
@@ -290,6 +321,7 @@ outcomes! {
     OutOfResources "out_of_resources" Proxy {
         response: ErrorResponse::both(
             Alert::InternalError, 503, "The proxy has no room for another connection."),
+        otherwise: "",
         cause: "no descriptor, memory or local port was left for the backend connection",
         look: "/proc/PID/limits, and ss -s for connections in TIME-WAIT",
         remedy: "raise LimitNOFILE=, widen net.ipv4.ip_local_port_range, or set net.ipv4.tcp_tw_reuse=1",
@@ -297,6 +329,7 @@ outcomes! {
     /// No request came on a connection that was kept open for one.
     KeepAliveTimeout "keep_alive_timeout" Client {
         response: ErrorResponse::SILENT,
+        otherwise: "the end of the connection",
         cause: "no further request came on a kept connection within keep-alive-deadline",
         look: "nothing is wrong",
         remedy: "usual for browsers; behind a balancer keep-alive-deadline has to be longer than the balancer keeps connections",
@@ -304,6 +337,7 @@ outcomes! {
     /// The body of a request came too slowly.
     BodyTimeout "body_timeout" Client {
         response: ErrorResponse::http(408, "The body of the request came too slowly."),
+        otherwise: "",
         cause: "less than 1 KiB of a request's body came within body-deadline",
         look: "client= in the access log (log debug)",
         remedy: "slow or hostile clients; raise body-deadline if such clients are yours",
@@ -311,6 +345,7 @@ outcomes! {
     /// The client ended its stream within the body of a request.
     BodyCutOff "body_cut_off" Client {
         response: ErrorResponse::SILENT,
+        otherwise: "the end of the connection",
         cause: "the client ended its stream within the body of a request",
         look: "client= in the access log (log debug), if there are many",
         remedy: "usual for uploads that are given up",
@@ -318,6 +353,7 @@ outcomes! {
     /// The backend took the request and began no response within the response deadline.
     ResponseTimeout "response_timeout" Backend {
         response: ErrorResponse::http(504, "The backend did not answer in time."),
+        otherwise: "",
         cause: "the backend took the request and began no response within response-deadline",
         look: "backend= in the line of the log, and how long that backend takes for such requests",
         remedy: "look at the backend's load, or raise response-deadline",
@@ -326,6 +362,7 @@ outcomes! {
     BackendClosed "backend_closed" Backend {
         response: ErrorResponse::http(
             502, "The backend closed the connection without an answer."),
+        otherwise: "over TLS the end of the connection",
         cause: "the backend closed or reset the connection before its response began, and the request could not be repeated",
         look: "backend= in the line of the log, and that backend's log; where it is a POST now and then, its idle time-out",
         remedy: "correct the backend; let pool-idle-deadline be shorter than the backend keeps idle connections",
@@ -333,6 +370,7 @@ outcomes! {
     /// The backend's response breaks HTTP, or where it ends is ambiguous.
     ResponseInvalid "response_invalid" Backend {
         response: ErrorResponse::http(502, "The backend's answer is no valid HTTP."),
+        otherwise: "",
         cause: "the backend's response breaks HTTP, or where it ends is ambiguous",
         look: "rule= and backend= in the line of the log, and what that backend speaks on its port",
         remedy: "correct the backend, or the port in the route",
@@ -341,6 +379,7 @@ outcomes! {
     ResponseHeadTooLarge "response_head_too_large" Backend {
         response: ErrorResponse::http(
             502, "The head of the backend's answer is larger than allowed."),
+        otherwise: "",
         cause: "the head of the backend's response is larger than response-head-bytes-max",
         look: "backend= in the line of the log, and the cookies that it sets",
         remedy: "raise response-head-bytes-max if such responses are yours",
@@ -348,6 +387,7 @@ outcomes! {
     /// The options of the host say that HTTP clients are to be told 404.
     UnknownByOption "unknown_by_option" Proxy {
         response: ErrorResponse::http(404, "This host name is not served here."),
+        otherwise: "",
         cause: "the options of the host have unknown=404",
         look: "the host's options in Redis or in the routes file",
         remedy: "remove the option to serve the host",
@@ -355,6 +395,7 @@ outcomes! {
     /// Every backend is to see the client's address, and none is of the client's family.
     SourceFamily "source_family" Proxy {
         response: ErrorResponse::both(Alert::InternalError, 502, NOT_FROM_YOUR_ADDRESS),
+        otherwise: "",
         cause: "the backend is to see the client's address (source=client), and one is IPv4, the other IPv6",
         look: "the members of the route, and client= in the access log (log debug)",
         remedy: "add a backend of the other family, or write source=nat46 for IPv4 clients of IPv6 backends",
@@ -362,6 +403,7 @@ outcomes! {
     /// The kernel lets this process connect from its own addresses only.
     SourceForbidden "source_forbidden" Proxy {
         response: ErrorResponse::both(Alert::InternalError, 502, NOT_FROM_YOUR_ADDRESS),
+        otherwise: "",
         cause: "the kernel forbids this process to connect from the client's address (source=client)",
         look: "pointsman check with the same options, which tries it",
         remedy: "grant CAP_NET_ADMIN, as AmbientCapabilities= in systemd",
@@ -369,6 +411,7 @@ outcomes! {
     /// The kernel lets no connection to the backend come from the client's address.
     SourceRefused "source_refused" Proxy {
         response: ErrorResponse::both(Alert::InternalError, 502, NOT_FROM_YOUR_ADDRESS),
+        otherwise: "",
         cause: "no connection to that backend can come from the client's address, such as from 127.0.0.1 to another machine",
         look: "client= and backend= in the access log (log debug)",
         remedy: "leave source= out for such clients' routes",

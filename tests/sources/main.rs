@@ -43,6 +43,7 @@ const PURE: &[&str] = &[
     "src/proxy_protocol",
     "src/route",
     "src/lookup",
+    "src/explain",
     "src/reply",
     "src/metrics",
     "src/outcome",
