@@ -449,15 +449,8 @@ fn subcommands_take_options_on_either_side() {
         .map(|listener| listener.address.port())
         .collect();
     assert_eq!(ports, [8443, 0, 0]);
-    assert_eq!(
-        read(
-            ["pointsman", "--latency-dir", "/tmp/x"].map(OsString::from),
-            []
-        )
-        .unwrap()
-        .0,
-        Action::Run
-    );
+    let arguments = ["pointsman", "--latency-dir", "/tmp/x"].map(OsString::from);
+    assert_eq!(read(arguments, []).unwrap().0, Action::Run);
     assert_eq!(path("/tmp/x"), Ok(PathBuf::from("/tmp/x")));
 }
 

@@ -285,6 +285,8 @@ pub(super) fn yes_or_no(text: &str) -> Result<bool, Fault> {
 mod tests {
     use super::*;
 
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
     #[test]
     fn a_host_of_the_admin_endpoint_has_no_port() {
         for (text, host) in [
