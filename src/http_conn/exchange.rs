@@ -106,7 +106,7 @@ pub(super) struct Exchange<'s> {
     awaits_up: bool,
     /// What the client got besides the response: interim ones, and what came with 101.
     beside_bytes: u64,
-    client_told: bool,
+    response_begun: bool,
     /// The backend has asked for the body, so that it will read it.
     was_continued: bool,
     client_goes_on: bool,
@@ -158,7 +158,7 @@ impl<'s> Exchange<'s> {
             down: Down::Head(HeldHead::default()),
             awaits_up: false,
             beside_bytes: 0,
-            client_told: false,
+            response_begun: false,
             was_continued: false,
             client_goes_on: false,
             backend_goes_on: false,
@@ -217,7 +217,7 @@ impl<'s> Exchange<'s> {
         {
             // What is missing of the request must not look like an end to the backend.
             self.upstream.socket.abort_on_close();
-            return Poll::Ready(match self.client_told {
+            return Poll::Ready(match self.response_begun {
                 true => Finish::CutOff(Outcome::BackendRemoved),
                 false => Finish::Removed,
             });
@@ -291,7 +291,7 @@ impl<'s> Exchange<'s> {
     }
 
     fn failed(&self, outcome: Outcome) -> Finish {
-        if self.client_told {
+        if self.response_begun {
             Finish::CutOff(outcome)
         } else {
             Finish::Refused(outcome)

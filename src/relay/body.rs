@@ -4,17 +4,17 @@
 //! The same bounds as in [`relay`](crate::relay): a turn moves a share, then waits on the ring, and
 //! in bulk also in line; nothing is held while the source is waited for.
 
-use std::io;
 use std::task::{Context, Poll, ready};
 
+use super::carried::{Carried, Stop};
 use super::chunk_run::{LINE_BYTES, Run};
-use super::pace::{Mode, Pace};
+use super::pace::Mode;
 use crate::http::{Chunks, Framing};
 use crate::metrics::Counter;
 use crate::refusal::Refusal;
 use crate::ring::{BulkTurn, Wait, Waited};
 use crate::state::Local;
-use crate::sys::{Pipe, Socket, is_transient};
+use crate::sys::Socket;
 
 /// How the moving of a body ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,12 +29,9 @@ pub(crate) enum Moved {
     Broken(Refusal),
 }
 
-/// Bytes taken from the source and not yet given to the target.
-enum Carried {
-    Nothing,
-    Copied { bytes: Box<[u8]>, given: usize },
-    Piped(Pipe),
-}
+/// The target takes nothing more.
+#[derive(Debug)]
+pub(crate) struct TargetFailed;
 
 enum Next {
     ReadSource,
@@ -46,7 +43,6 @@ enum Next {
 pub(crate) struct BodyRelay {
     framing: Framing,
     carried: Carried,
-    pace: Pace,
     wait: Option<Wait>,
     waits_for_target: bool,
     /// Whether it is worth reading before readiness is waited for.
@@ -56,8 +52,6 @@ pub(crate) struct BodyRelay {
     /// How a response is read; `None`: a request, which is held to the letter.
     chunks: Option<Chunks>,
     was_mended: bool,
-    moved_bytes: u64,
-    spliced_bytes: u64,
 }
 
 impl BodyRelay {
@@ -66,16 +60,13 @@ impl BodyRelay {
     pub(crate) fn new(framing: Framing, source_has_more: bool) -> BodyRelay {
         BodyRelay {
             framing,
-            carried: Carried::Nothing,
-            pace: Pace::new(),
+            carried: Carried::new(),
             wait: None,
             waits_for_target: false,
             source_has_more,
             at_line: false,
             chunks: None,
             was_mended: false,
-            moved_bytes: 0,
-            spliced_bytes: 0,
         }
     }
 
@@ -121,30 +112,24 @@ impl BodyRelay {
     }
 
     /// Gives the target the first bytes of the message, head included; keeps a copy of what it does
-    /// not take. Returns how many it took.
+    /// not take.
     ///
     /// # Errors
     /// When the target has failed; it took nothing.
-    pub(crate) fn begin(&mut self, to: &Socket, bytes: &[u8]) -> io::Result<usize> {
-        let sent = match to.send(bytes) {
-            Ok(sent) => sent,
-            Err(error) if is_transient(&error) => 0,
-            Err(error) => return Err(error),
-        };
-        self.moved_bytes += sent as u64;
-        if sent < bytes.len() {
-            self.carried = Carried::Copied {
-                bytes: bytes[sent..].into(),
-                given: 0,
-            };
-            self.waits_for_target = true;
+    pub(crate) fn begin(&mut self, to: &Socket, bytes: &[u8]) -> Result<(), TargetFailed> {
+        match self.carried.send(to, bytes) {
+            Ok(()) => Ok(()),
+            Err(Stop::TargetFull) => {
+                self.waits_for_target = true;
+                Ok(())
+            }
+            Err(_) => Err(TargetFailed),
         }
-        Ok(sent)
     }
 
     /// Whether nothing is left to do.
     pub(crate) fn is_over(&self) -> bool {
-        self.framing.is_done() && matches!(self.carried, Carried::Nothing)
+        self.framing.is_done() && self.carried.is_empty()
     }
 
     /// Whether the source has nothing more to give.
@@ -154,7 +139,7 @@ impl BodyRelay {
 
     /// Bytes the target has taken.
     pub(crate) fn moved_bytes(&self) -> u64 {
-        self.moved_bytes
+        self.carried.moved_bytes()
     }
 
     /// Whether the target's slowness is what holds it up.
@@ -183,8 +168,8 @@ impl BodyRelay {
                     // What came is not looked at: the next system call reports the socket's state.
                     Waited::Event(_) => {
                         self.source_has_more |= !self.waits_for_target;
-                        if self.pace.mode() == Mode::Splice {
-                            let turn = local.ring.yield_to_queue(self.pace.is_slow());
+                        if self.carried.pace.mode() == Mode::Splice {
+                            let turn = local.ring.yield_to_queue(self.carried.pace.is_slow());
                             self.wait = Some(Wait::Turn(turn));
                             continue;
                         }
@@ -194,7 +179,7 @@ impl BodyRelay {
             match self.turn(local, from, to, surplus, piece_bytes) {
                 Next::ReadSource => {
                     self.waits_for_target = false;
-                    self.release(local);
+                    self.carried.release(local);
                     self.wait = Some(Wait::Event(local.ring.readable(from)));
                 }
                 Next::WriteTarget => {
@@ -203,7 +188,7 @@ impl BodyRelay {
                 }
                 Next::End(moved) => {
                     self.waits_for_target = false;
-                    self.release(local);
+                    self.carried.release(local);
                     return Poll::Ready(moved);
                 }
             }
@@ -213,17 +198,12 @@ impl BodyRelay {
     /// Stops waiting, drops what is carried and counts what was moved. It is not polled again.
     pub(crate) fn finish(&mut self, local: &Local, counter: Counter) {
         self.wait = None;
-        self.release(local);
+        self.carried.release(local);
         let mut metrics = local.metrics.borrow_mut();
-        metrics.count(counter, self.moved_bytes);
-        metrics.count(Counter::SplicedBytes, self.spliced_bytes);
-        metrics.count(Counter::CopiedBytes, self.moved_bytes - self.spliced_bytes);
-    }
-
-    fn release(&mut self, local: &Local) {
-        if let Carried::Piped(pipe) = std::mem::replace(&mut self.carried, Carried::Nothing) {
-            local.pipes.borrow_mut().give_back(pipe);
-        }
+        let (moved, spliced) = (self.carried.moved_bytes(), self.carried.spliced_bytes());
+        metrics.count(counter, moved);
+        metrics.count(Counter::SplicedBytes, spliced);
+        metrics.count(Counter::CopiedBytes, moved - spliced);
     }
 
     fn turn(
@@ -234,51 +214,32 @@ impl BodyRelay {
         surplus: &mut Vec<u8>,
         piece_bytes: usize,
     ) -> Next {
-        let limit = self.moved_bytes + local.limits.full_turn_bytes();
-        loop {
-            if let Err(next) = self.give_carried(to) {
-                return next;
-            }
-            if self.framing.is_done() {
-                return Next::End(Moved::Whole);
-            }
-            if self.moved_bytes >= limit || !self.source_has_more {
-                return Next::ReadSource;
-            }
-            let step = match self.pace.mode() {
-                Mode::Splice => self.splice(local, from, piece_bytes),
-                Mode::Copy => Ok(false),
-            };
-            let step = match step {
-                Ok(false) => self.copy(local, from, to, surplus),
-                Ok(true) => Ok(()),
-                Err(next) => Err(next),
-            };
-            if let Err(next) = step {
-                return next;
-            }
+        match self.try_turn(local, from, to, surplus, piece_bytes) {
+            Ok(next) | Err(next) => next,
         }
     }
 
-    fn give_carried(&mut self, to: &Socket) -> Result<(), Next> {
+    fn try_turn(
+        &mut self,
+        local: &Local,
+        from: &Socket,
+        to: &Socket,
+        surplus: &mut Vec<u8>,
+        piece_bytes: usize,
+    ) -> Result<Next, Next> {
+        let limit = self.moved_bytes() + local.limits.full_turn_bytes();
         loop {
-            let result = match &mut self.carried {
-                Carried::Nothing => return Ok(()),
-                Carried::Copied { bytes, given } if *given == bytes.len() => {
-                    self.carried = Carried::Nothing;
-                    return Ok(());
-                }
-                Carried::Copied { bytes, given } => {
-                    to.send(&bytes[*given..]).inspect(|sent| *given += sent)
-                }
-                Carried::Piped(pipe) if pipe.held_bytes() == 0 => return Ok(()),
-                Carried::Piped(pipe) => pipe.drain_to(to).inspect(|moved| {
-                    self.spliced_bytes += *moved as u64;
-                }),
-            };
-            match result {
-                Ok(bytes) => self.moved_bytes += bytes as u64,
-                Err(error) => return Err(after_write_error(&error)),
+            self.carried.give(to)?;
+            if self.framing.is_done() {
+                return Ok(Next::End(Moved::Whole));
+            }
+            if self.moved_bytes() >= limit || !self.source_has_more {
+                return Ok(Next::ReadSource);
+            }
+            let has_spliced = self.carried.pace.mode() == Mode::Splice
+                && self.splice(local, from, piece_bytes)?;
+            if !has_spliced {
+                self.copy(local, from, to, surplus)?;
             }
         }
     }
@@ -291,14 +252,14 @@ impl BodyRelay {
         surplus: &mut Vec<u8>,
     ) -> Result<(), Next> {
         // A pipe may be left from the last run; it is empty here.
-        self.release(local);
+        self.carried.release(local);
         let mut buffer = local.buffer.borrow_mut();
         let received = match from.recv(&mut buffer) {
             Ok(0) => return Err(self.at_end_of_stream()),
             Ok(received) => received,
-            Err(error) => return Err(after_read_error(&error)),
+            Err(error) => return Err(Stop::after_read(&error).into()),
         };
-        self.pace.read(received);
+        self.carried.pace.read(received);
         self.source_has_more = received == buffer.len();
         let (used, mended) = match self.take_in(&buffer[..received]) {
             Ok(taken) => taken,
@@ -306,11 +267,7 @@ impl BodyRelay {
         };
         surplus.extend_from_slice(&buffer[used..received]);
         let ours = mended.as_deref().unwrap_or(&buffer[..used]);
-        match self.begin(to, ours) {
-            Ok(sent) if sent < ours.len() => Err(Next::WriteTarget),
-            Ok(_) => Ok(()),
-            Err(error) => Err(after_write_error(&error)),
-        }
+        Ok(self.carried.send(to, ours)?)
     }
 
     /// Fills the empty pipe with at most `piece_bytes` that need not be seen, and the lines of chunks
@@ -318,27 +275,21 @@ impl BodyRelay {
     fn splice(&mut self, local: &Local, from: &Socket, piece_bytes: usize) -> Result<bool, Next> {
         loop {
             let run = self.next_run(from);
-            if !run.is_large() || !self.has_pipe(local) {
-                return Ok(self.holds_bytes());
+            if !run.is_large() || !self.carried.has_pipe(local) {
+                return Ok(self.carried.piped_bytes() > 0);
             }
-            let pipe = self.pipe();
-            let held = pipe.held_bytes();
+            let held = self.carried.piped_bytes();
             let most = run.bytes_up_to(piece_bytes - held);
-            let received = match pipe.fill_from(from, most) {
+            let filled = match self.carried.fill(from, most) {
                 // The end of the stream will still be there when what is held was given on, and after
                 // a failure there is one, too. Or else the pipe is full.
-                Ok(0) | Err(_) if held > 0 => return Ok(true),
-                Ok(received) if received > 0 => received,
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                    return Err(after_read_error(&error));
-                }
-                // There is nothing, or urgent data, which splice(2) does not get past and a read does;
-                // it says 0 there once the end of the stream is in.
-                _ => return Ok(false),
+                Ok(None) | Err(_) if held > 0 => return Ok(true),
+                Ok(None) => return Ok(false),
+                Ok(Some(filled)) => filled,
+                Err(stop) => return Err(stop.into()),
             };
-            let is_short = pipe.is_short_fill(received, most);
+            let (received, is_short) = (filled.bytes, filled.is_short);
             self.source_has_more = !is_short;
-            self.pace.filled(received, is_short);
             run.pass(&mut self.framing, received);
             // Where chunks are left out their lines are read instead.
             self.at_line = self.framing.opaque_bytes() == 0
@@ -361,32 +312,6 @@ impl BodyRelay {
         Run::behind(&self.framing, &seen[..bytes])
     }
 
-    fn holds_bytes(&self) -> bool {
-        matches!(&self.carried, Carried::Piped(pipe) if pipe.held_bytes() > 0)
-    }
-
-    /// Whether it has a pipe, now or from before. Without one it copies.
-    fn has_pipe(&mut self, local: &Local) -> bool {
-        if let Carried::Nothing = self.carried {
-            match local.pipes.borrow_mut().take() {
-                Some(pipe) => self.carried = Carried::Piped(pipe),
-                None => {
-                    local.count_pipe_refused();
-                    self.pace.no_pipe();
-                    return false;
-                }
-            }
-        }
-        true
-    }
-
-    fn pipe(&mut self) -> &mut Pipe {
-        let Carried::Piped(pipe) = &mut self.carried else {
-            unreachable!("copied bytes are given before the next read")
-        };
-        pipe
-    }
-
     fn at_end_of_stream(&self) -> Next {
         Next::End(if self.framing.ends_with_stream() {
             Moved::Whole
@@ -396,18 +321,13 @@ impl BodyRelay {
     }
 }
 
-fn after_read_error(error: &io::Error) -> Next {
-    if is_transient(error) {
-        Next::ReadSource
-    } else {
-        Next::End(Moved::SourceFailed)
-    }
-}
-
-fn after_write_error(error: &io::Error) -> Next {
-    if is_transient(error) {
-        Next::WriteTarget
-    } else {
-        Next::End(Moved::TargetFailed)
+impl From<Stop> for Next {
+    fn from(stop: Stop) -> Next {
+        match stop {
+            Stop::SourceEmpty | Stop::SourceBusy => Next::ReadSource,
+            Stop::SourceFailed => Next::End(Moved::SourceFailed),
+            Stop::TargetFull => Next::WriteTarget,
+            Stop::TargetFailed | Stop::TargetClosed => Next::End(Moved::TargetFailed),
+        }
     }
 }

@@ -1,13 +1,13 @@
 //! One direction of a relayed connection: takes bytes from one socket, gives them to the other,
 //! and carries what the other does not take yet.
 
-use std::io;
 use std::task::{Context, Poll, ready};
 
-use super::pace::{Mode, Pace};
+use super::carried::{Carried, Stop};
+use super::pace::Mode;
 use crate::ring::{BulkTurn, Readiness, Wait, Waited};
 use crate::state::Local;
-use crate::sys::{Pipe, Socket, is_transient};
+use crate::sys::Socket;
 
 /// After this many waits for the source, its readiness is taken as a stream of events. Arming one
 /// and cancelling it at the end costs about as much as two polls for one event each, and most
@@ -35,16 +35,8 @@ impl Ending {
     }
 }
 
-/// Bytes taken from the source and not yet given to the target.
-enum Carried {
-    Nothing,
-    Copied { bytes: Box<[u8]>, given: usize },
-    Piped(Pipe),
-}
-
 /// The state of one direction. It borrows no buffer while it waits: an idle one holds nothing.
 pub(super) struct Direction {
-    pace: Pace,
     carried: Carried,
     /// A wait for one event, at the source or at the target, or in line.
     wait: Option<Wait>,
@@ -53,8 +45,6 @@ pub(super) struct Direction {
     /// Waits for an empty source so far, as far as it matters.
     waits: u8,
     waits_for_target: bool,
-    moved_bytes: u64,
-    spliced_bytes: u64,
     begun: bool,
     /// The target would hold back small pieces.
     holds_back: bool,
@@ -73,14 +63,11 @@ impl Direction {
             begun: false,
             holds_back,
             more_than_bytes: false,
-            pace: Pace::new(),
-            carried: Carried::Nothing,
+            carried: Carried::new(),
             wait: None,
             stream: None,
             waits: 0,
             waits_for_target: false,
-            moved_bytes: 0,
-            spliced_bytes: 0,
             ending: None,
         }
     }
@@ -88,8 +75,7 @@ impl Direction {
     /// Gives these bytes before anything is read.
     pub(super) fn carry_first(&mut self, bytes: Vec<u8>) {
         if !bytes.is_empty() {
-            let bytes = bytes.into_boxed_slice();
-            self.carried = Carried::Copied { bytes, given: 0 };
+            self.carried.hold(bytes.into_boxed_slice());
             self.begun = true;
         }
     }
@@ -100,12 +86,12 @@ impl Direction {
 
     /// Bytes the target has taken.
     pub(super) fn moved_bytes(&self) -> u64 {
-        self.moved_bytes
+        self.carried.moved_bytes()
     }
 
     /// The part of them that was spliced.
     pub(super) fn spliced_bytes(&self) -> u64 {
-        self.spliced_bytes
+        self.carried.spliced_bytes()
     }
 
     /// Whether the target's slowness is what holds this direction up.
@@ -137,12 +123,12 @@ impl Direction {
             match next {
                 Next::ReadEmptied => {
                     self.waits_for_target = false;
-                    self.release(local);
+                    self.carried.release(local);
                     self.wait_for_bytes(local, from);
                 }
                 Next::ReadMore => {
                     self.waits_for_target = false;
-                    self.release(local);
+                    self.carried.release(local);
                     self.wait = Some(Wait::Event(local.ring.readable(from)));
                 }
                 Next::WriteTarget => {
@@ -151,7 +137,7 @@ impl Direction {
                 }
                 Next::End(ending) => {
                     self.waits_for_target = false;
-                    self.release(local);
+                    self.carried.release(local);
                     self.stream = None;
                     self.ending = Some(ending);
                     return Poll::Ready(ending);
@@ -161,13 +147,13 @@ impl Direction {
     }
 
     /// Whether it has a stream of the source's events.
-    pub(super) fn is_busy(&self) -> bool {
+    pub(super) fn uses_multishot(&self) -> bool {
         self.stream.is_some()
     }
 
-    /// From being told changes goes back to being told whether there is anything to read. The task
-    /// must poll again.
-    pub(super) fn calm_down(&mut self, local: &Local, from: &Socket) {
+    /// Goes back from a stream of events, which tells changes only, to plain polls, which tell what is
+    /// there to read. The task must poll again.
+    pub(super) fn use_oneshot_polls(&mut self, local: &Local, from: &Socket) {
         if self.wait.is_none() && self.stream.take().is_some() {
             self.waits = 0;
             self.wait = Some(Wait::Event(local.ring.readable(from)));
@@ -178,7 +164,7 @@ impl Direction {
     pub(super) fn abandon(&mut self, local: &Local) {
         self.wait = None;
         self.stream = None;
-        self.release(local);
+        self.carried.release(local);
     }
 
     /// Pending while there is something to wait for that has not happened; then how much may go into
@@ -196,10 +182,12 @@ impl Direction {
                     self.more_than_bytes = !self.waits_for_target && !events.is_only_bytes();
                 }
             }
-            if self.pace.mode() == Mode::Copy {
+            if self.carried.pace.mode() == Mode::Copy {
                 return Poll::Ready(local.limits.piece_bytes(false));
             }
-            self.wait = Some(Wait::Turn(local.ring.yield_to_queue(self.pace.is_slow())));
+            self.wait = Some(Wait::Turn(
+                local.ring.yield_to_queue(self.carried.pace.is_slow()),
+            ));
         }
         if let Some(stream) = &mut self.stream {
             let events = ready!(stream.poll_events(context));
@@ -214,7 +202,7 @@ impl Direction {
     /// The source has been emptied. A stream of events tells changes only, so it is not for bulk,
     /// whose turns end with bytes left in the source.
     fn wait_for_bytes(&mut self, local: &Local, from: &Socket) {
-        if self.pace.mode() == Mode::Splice {
+        if self.carried.pace.mode() == Mode::Splice {
             self.stream = None;
         } else if self.stream.is_some() {
             return;
@@ -229,55 +217,30 @@ impl Direction {
         self.wait = Some(Wait::Event(local.ring.readable(from)));
     }
 
-    /// Gives the pipe back, and drops what is carried, which is nothing while the source is waited for.
-    fn release(&mut self, local: &Local) {
-        if let Carried::Piped(pipe) = std::mem::replace(&mut self.carried, Carried::Nothing) {
-            local.pipes.borrow_mut().give_back(pipe);
+    fn turn(&mut self, local: &Local, from: &Socket, to: &Socket, piece_bytes: usize) -> Next {
+        match self.try_turn(local, from, to, piece_bytes) {
+            Ok(next) | Err(next) => next,
         }
     }
 
-    fn turn(&mut self, local: &Local, from: &Socket, to: &Socket, piece_bytes: usize) -> Next {
-        let limit = self.moved_bytes + local.limits.full_turn_bytes();
+    fn try_turn(
+        &mut self,
+        local: &Local,
+        from: &Socket,
+        to: &Socket,
+        piece_bytes: usize,
+    ) -> Result<Next, Next> {
+        let limit = self.moved_bytes() + local.limits.full_turn_bytes();
         let mut is_short = false;
         loop {
-            if let Err(next) = self.give_carried(to) {
-                return next;
+            self.carried.give(to)?;
+            if self.moved_bytes() >= limit || is_short {
+                return Ok(Next::ReadMore);
             }
-            if self.moved_bytes >= limit || is_short {
-                return Next::ReadMore;
-            }
-            let step = match self.pace.mode() {
-                Mode::Copy => self.copy(local, from, to).map(|()| false),
-                Mode::Splice => self.splice(local, from, to, piece_bytes),
+            is_short = match self.carried.pace.mode() {
+                Mode::Copy => self.copy(local, from, to).map(|()| false)?,
+                Mode::Splice => self.splice(local, from, to, piece_bytes)?,
             };
-            is_short = match step {
-                Ok(is_short) => is_short,
-                Err(next) => return next,
-            };
-        }
-    }
-
-    /// Gives the target what is carried. An empty pipe stays for the next piece.
-    fn give_carried(&mut self, to: &Socket) -> Result<(), Next> {
-        loop {
-            let result = match &mut self.carried {
-                Carried::Nothing => return Ok(()),
-                Carried::Copied { bytes, given } if *given == bytes.len() => {
-                    self.carried = Carried::Nothing;
-                    return Ok(());
-                }
-                Carried::Copied { bytes, given } => {
-                    to.send(&bytes[*given..]).inspect(|sent| *given += sent)
-                }
-                Carried::Piped(pipe) if pipe.held_bytes() == 0 => return Ok(()),
-                Carried::Piped(pipe) => pipe.drain_to(to).inspect(|moved| {
-                    self.spliced_bytes += *moved as u64;
-                }),
-            };
-            match result {
-                Ok(bytes) => self.moved_bytes += bytes as u64,
-                Err(error) => return Err(after_write_error(&error)),
-            }
         }
     }
 
@@ -285,30 +248,18 @@ impl Direction {
     /// when the target is full.
     fn copy(&mut self, local: &Local, from: &Socket, to: &Socket) -> Result<(), Next> {
         // A pipe may be left from the last piece of bulk; it is empty here.
-        self.release(local);
+        self.carried.release(local);
         let mut buffer = local.buffer.borrow_mut();
         let received = match from.recv(&mut buffer) {
             Ok(0) => return Err(Next::End(Ending::Finished)),
             Ok(received) => received,
-            Err(error) => return Err(after_read_error(&error)),
+            Err(error) => return Err(Stop::after_read(&error).into()),
         };
-        self.pace.read(received);
+        self.carried.pace.read(received);
         if std::mem::take(&mut self.holds_back) {
             to.send_at_once();
         }
-        let sent = match to.send(&buffer[..received]) {
-            Ok(sent) => sent,
-            Err(error) if is_transient(&error) => 0,
-            Err(error) => return Err(after_write_error(&error)),
-        };
-        self.moved_bytes += sent as u64;
-        if sent < received {
-            self.carried = Carried::Copied {
-                bytes: buffer[sent..received].into(),
-                given: 0,
-            };
-            return Err(Next::WriteTarget);
-        }
+        self.carried.send(to, &buffer[..received])?;
         // A read that did not fill the buffer has emptied the socket: asking again would most
         // often only be told so, and the ring reports what came meanwhile. Unless it has already
         // reported what ends a read early, which is read at once.
@@ -318,8 +269,8 @@ impl Direction {
         Ok(())
     }
 
-    /// Fills the empty pipe once, with `most` bytes at most; the next step of the turn drains it. Whether there was little: to ask
-    /// again would then most often only be told that there is nothing more.
+    /// Fills the empty pipe once, with `most` bytes at most; the next step of the turn drains it. Whether
+    /// it was a short fill.
     fn splice(
         &mut self,
         local: &Local,
@@ -327,31 +278,12 @@ impl Direction {
         to: &Socket,
         most: usize,
     ) -> Result<bool, Next> {
-        if let Carried::Nothing = self.carried {
-            match local.pipes.borrow_mut().take() {
-                Some(pipe) => self.carried = Carried::Piped(pipe),
-                None => {
-                    local.count_pipe_refused();
-                    self.pace.no_pipe();
-                    return Ok(false);
-                }
-            }
+        if !self.carried.has_pipe(local) {
+            return Ok(false);
         }
-        let Carried::Piped(pipe) = &mut self.carried else {
-            unreachable!("copied bytes are given before the next read")
-        };
-        match pipe.fill_from(from, most) {
-            Ok(received) if received > 0 => {
-                let is_short = pipe.is_short_fill(received, most);
-                self.pace.filled(received, is_short);
-                Ok(is_short)
-            }
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                Err(after_read_error(&error))
-            }
-            // There is nothing, or urgent data, which splice(2) does not get past and a read does; it
-            // says 0 there once the end of the stream is in.
-            _ => self.copy(local, from, to).map(|()| false),
+        match self.carried.fill(from, most)? {
+            Some(filled) => Ok(filled.is_short),
+            None => self.copy(local, from, to).map(|()| false),
         }
     }
 }
@@ -366,21 +298,15 @@ enum Next {
     End(Ending),
 }
 
-fn after_read_error(error: &io::Error) -> Next {
-    match error.raw_os_error() {
-        Some(libc::EAGAIN) => Next::ReadEmptied,
-        _ if is_transient(error) => Next::ReadMore,
-        _ => Next::End(Ending::SourceFailed),
-    }
-}
-
-fn after_write_error(error: &io::Error) -> Next {
-    if is_transient(error) {
-        Next::WriteTarget
-    } else if error.raw_os_error() == Some(libc::EPIPE) {
-        // A reset behind the peer's end of stream is reported as EPIPE, one without as ECONNRESET.
-        Next::End(Ending::TargetClosed)
-    } else {
-        Next::End(Ending::TargetFailed)
+impl From<Stop> for Next {
+    fn from(stop: Stop) -> Next {
+        match stop {
+            Stop::SourceEmpty => Next::ReadEmptied,
+            Stop::SourceBusy => Next::ReadMore,
+            Stop::SourceFailed => Next::End(Ending::SourceFailed),
+            Stop::TargetFull => Next::WriteTarget,
+            Stop::TargetFailed => Next::End(Ending::TargetFailed),
+            Stop::TargetClosed => Next::End(Ending::TargetClosed),
+        }
     }
 }

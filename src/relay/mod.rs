@@ -5,6 +5,7 @@
 //! live in one task and share nothing but the two sockets; see [`Direction`] for one of them.
 
 mod body;
+mod carried;
 mod chunk_run;
 mod direction;
 mod pace;
@@ -28,7 +29,7 @@ use crate::upstream::{LiveBackend, RemovalWatch};
 /// A busy direction is told changes of its source only. That saves polls, but a read that ends at
 /// urgent data (RFC 6093) leaves bytes behind of which nothing tells. So a connection that has been
 /// quiet for this long goes back to plain polls, which report all that is there.
-const CALM_AFTER: Duration = Duration::from_secs(1);
+const ONESHOT_AFTER: Duration = Duration::from_secs(1);
 /// After one side has ended its stream, the other direction no longer looks at that side, so a
 /// reset would go unseen until something is written to it. Most connections are over well before
 /// this; the others get a watch for errors.
@@ -66,15 +67,15 @@ pub(crate) struct Relay {
     seen_bytes: u64,
     last_moved: Instant,
     /// A direction waits for changes, and the deadline has been set to look after it.
-    busy: bool,
+    uses_multishot: bool,
     /// One of the sides has finished, and the silence of the other counts from then on.
     half_closed: bool,
     /// The client has failed, and what it had sent before is still being given to the backend.
     client_gone: bool,
     /// The client's end of stream was passed on, or need not be.
-    backend_told: bool,
+    end_passed_to_backend: bool,
     /// The same of the backend's.
-    client_told: bool,
+    end_passed_to_client: bool,
     /// A backend that vanishes is noticed.
     is_probed: bool,
 }
@@ -113,11 +114,11 @@ impl Relay {
             waiting_for_first_byte: Some(head_sent),
             seen_bytes: 0,
             last_moved: head_sent,
-            busy: false,
+            uses_multishot: false,
             half_closed: false,
             client_gone: false,
-            backend_told: false,
-            client_told: false,
+            end_passed_to_backend: false,
+            end_passed_to_client: false,
             is_probed: false,
         }
     }
@@ -169,7 +170,7 @@ impl Relay {
                 Poll::Ready(Begun::Unanswered(Outcome::BackendReset))
             }
             Poll::Ready(_) => Poll::Ready(Begun::ClientWentOn),
-            Poll::Pending if self.lease_ends(context) => Poll::Ready(Begun::Removed),
+            Poll::Pending if self.removal_ends(context) => Poll::Ready(Begun::Removed),
             Poll::Pending => Poll::Pending,
         }
     }
@@ -200,7 +201,7 @@ impl Relay {
     }
 
     /// Whether the backend has left and the connection ends for it.
-    fn lease_ends(&self, context: &Context<'_>) -> bool {
+    fn removal_ends(&self, context: &Context<'_>) -> bool {
         let removal = self.removal.as_ref();
         removal.is_some_and(|removal| removal.poll_end(context).is_ready())
     }
@@ -272,14 +273,14 @@ impl Relay {
     ) -> Poll<Outcome> {
         let up = self.up.poll(local, &self.client, &self.backend, context);
         if up == Poll::Ready(Ending::Finished)
-            && !std::mem::replace(&mut self.backend_told, true)
+            && !std::mem::replace(&mut self.end_passed_to_backend, true)
             && self.down.ending().is_none()
         {
             self.backend.shutdown_write();
         }
         let down = self.down.poll(local, &self.backend, &self.client, context);
         if down == Poll::Ready(Ending::Finished)
-            && !std::mem::replace(&mut self.client_told, true)
+            && !std::mem::replace(&mut self.end_passed_to_client, true)
             && self.up.ending().is_none()
         {
             self.client.shutdown_write();
@@ -309,7 +310,7 @@ impl Relay {
             }
         }
         // Behind the directions, so that what the backend has sent is given to a client that takes it.
-        if self.lease_ends(context) {
+        if self.removal_ends(context) {
             return Poll::Ready(Outcome::BackendRemoved);
         }
         if local.drain.asks_relays() {
@@ -332,10 +333,10 @@ impl Relay {
             self.last_moved = now;
             deadline.set(now + HALF_CLOSED_GRACE.min(local.limits.half_closed_deadline));
         }
-        if !self.busy && (self.up.is_busy() || self.down.is_busy()) {
-            self.busy = true;
+        if !self.uses_multishot && (self.up.uses_multishot() || self.down.uses_multishot()) {
+            self.uses_multishot = true;
             let idle_until = self.last_moved + local.limits.idle_deadline;
-            deadline.set(idle_until.min(local.ring.now() + CALM_AFTER));
+            deadline.set(idle_until.min(local.ring.now() + ONESHOT_AFTER));
         }
         while deadline.poll_passed(context).is_ready() {
             self.probe(local);
@@ -343,16 +344,16 @@ impl Relay {
             if local.ring.now() >= idle_until {
                 return Poll::Ready(ending);
             }
-            let calm_at = self.last_moved + CALM_AFTER;
-            if self.busy && local.ring.now() >= calm_at {
-                self.up.calm_down(local, &self.client);
-                self.down.calm_down(local, &self.backend);
-                self.busy = self.up.is_busy() || self.down.is_busy();
+            let oneshot_at = self.last_moved + ONESHOT_AFTER;
+            if self.uses_multishot && local.ring.now() >= oneshot_at {
+                self.up.use_oneshot_polls(local, &self.client);
+                self.down.use_oneshot_polls(local, &self.backend);
+                self.uses_multishot = self.up.uses_multishot() || self.down.uses_multishot();
                 context.waker().wake_by_ref();
                 local.ring.stay_awake();
             }
-            deadline.set(if self.busy {
-                idle_until.min(calm_at.max(local.ring.now() + CALM_AFTER / 2))
+            deadline.set(if self.uses_multishot {
+                idle_until.min(oneshot_at.max(local.ring.now() + ONESHOT_AFTER / 2))
             } else {
                 idle_until
             });

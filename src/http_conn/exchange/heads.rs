@@ -79,7 +79,7 @@ impl Exchange<'_> {
         let Down::Head(held) = &self.down else {
             unreachable!("heads come before the body")
         };
-        if held.bytes.is_empty() && !self.client_told {
+        if held.bytes.is_empty() && !self.response_begun {
             Finish::Unanswered { unsent: false }
         } else {
             self.failed(Outcome::BackendClosed)
@@ -131,7 +131,7 @@ impl Exchange<'_> {
         if out.is_empty() {
             return None;
         }
-        self.client_told = true;
+        self.response_begun = true;
         let mut mover = BodyRelay::new(Framing::new(Length::None), false);
         if mover.begin(&self.client.socket, out).is_err() {
             return Some(Finish::CutOff(Outcome::ClientReset));
@@ -192,7 +192,7 @@ impl Exchange<'_> {
         if used < rest.len() || body.was_mended() {
             self.backend_goes_on = false;
         }
-        self.client_told = true;
+        self.response_begun = true;
         if body.begin(&self.client.socket, out).is_err() {
             return Some(Finish::CutOff(Outcome::ClientReset));
         }
@@ -205,7 +205,7 @@ impl Exchange<'_> {
     /// fill its socket, and a reset would destroy them.
     fn upgrade(&mut self, out: &mut Vec<u8>, rest: &[u8]) -> Finish {
         out.extend_from_slice(rest);
-        self.client_told = true;
+        self.response_begun = true;
         let sent = match self.client.socket.send(out) {
             Ok(sent) => sent,
             Err(error) if is_transient(&error) => 0,
