@@ -22,7 +22,8 @@ pub mod protocol {
 
 pub mod proxy_protocol {
     pub use crate::proxy_protocol::{
-        Addresses, Header, Notes, Reading, Subject, TlvKind, fuzz_header, read, write,
+        Addresses, Endpoints, Header, OutgoingTlvs, Reading, TlvKind, fuzz_proxy_header, read,
+        write,
     };
 }
 

@@ -11,7 +11,7 @@ use pointsman::internals::host::Host;
 use pointsman::internals::http::{
     FieldRoom, Framing, Reading, RequestReader, fuzz_chunks, fuzz_request,
 };
-use pointsman::internals::proxy_protocol::fuzz_header;
+use pointsman::internals::proxy_protocol::fuzz_proxy_header;
 use pointsman::internals::sniff::{Sniff, Sniffer, fuzz_hello};
 
 /// The defaults of `hello-bytes-max` and `request-head-bytes-max`.
@@ -94,7 +94,7 @@ fn corpus_of_hellos() {
         }
     });
     cases.iter().for_each(|case| fuzz_hello(&case.data));
-    cases.iter().for_each(|case| fuzz_header(&case.data));
+    cases.iter().for_each(|case| fuzz_proxy_header(&case.data));
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn corpus_of_requests() {
     for case in &cases {
         fuzz_request(&case.data);
         fuzz_chunks(&case.data);
-        fuzz_header(&case.data);
+        fuzz_proxy_header(&case.data);
     }
 }
 

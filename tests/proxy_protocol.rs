@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver as Channel, channel};
 use std::time::Duration;
 
 use pointsman::internals::proxy_protocol::{
-    Addresses, Header, Notes, Reading, Subject, TlvKind, read, write,
+    Addresses, Endpoints, Header, OutgoingTlvs, Reading, TlvKind, read, write,
 };
 use pointsman::internals::route::ProxyVersion;
 use pointsman::internals::sniff::ja4;
@@ -107,8 +107,8 @@ fn haproxy_drops_a_header_with_a_wrong_checksum() {
         "203.0.113.1:2".parse().unwrap(),
     );
     let mut header = Vec::new();
-    let notes = Notes::default();
-    write(&mut header, ProxyVersion::V2, Some(&addresses), &notes);
+    let tlvs = OutgoingTlvs::default();
+    write(&mut header, ProxyVersion::V2, Some(&addresses), &tlvs);
     let hello = Hello::named("a.test").record();
     for is_wrong in [false, true] {
         *header.last_mut().expect("a checksum") ^= u8::from(is_wrong);
@@ -163,7 +163,10 @@ fn next(channel: &Channel<Vec<u8>>) -> Vec<u8> {
 /// The header in front of `bytes`, and what lies behind it.
 fn split(bytes: &[u8]) -> (Header, &[u8]) {
     match read(bytes) {
-        Reading::Found(header, length) => (header, &bytes[length..]),
+        Reading::Found {
+            header,
+            bytes: length,
+        } => (header, &bytes[length..]),
         other => panic!("{other:?} of {}", bytes.escape_ascii()),
     }
 }
@@ -211,7 +214,7 @@ fn header_and_head_are_one_segment_and_the_header_comes_once() {
             let (header, behind) = split(&first);
             assert_eq!(behind, bytes);
             assert_eq!(rest, if is_http { &b""[..] } else { b"tail" });
-            let Subject::Inet(addresses) = header.subject else {
+            let Endpoints::Tcp(addresses) = header.endpoints else {
                 panic!("{header:?}");
             };
             assert_eq!((addresses.source(), addresses.destination()), (own, to));

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver as Channel, channel};
 
-use pointsman::internals::proxy_protocol::{Reading, Subject, TlvKind, read};
+use pointsman::internals::proxy_protocol::{Endpoints, Reading, TlvKind, read};
 use support::backend::{self, Backend};
 use support::client::{self, Answer, Cut, DECODE_ERROR, Hello, PATIENCE, Response};
 use support::proxy::{Options, Proxy};
@@ -299,10 +299,14 @@ fn local_unknown_and_unix() {
             b"PROXY UNKNOWN 203.0.113.7 whatever\r\n".to_vec(),
         ] {
             let (own, bytes) = carried(&proxy, &header, &channel);
-            let Reading::Found(header, length) = read(&bytes) else {
+            let Reading::Found {
+                header,
+                bytes: length,
+            } = read(&bytes)
+            else {
                 panic!("{}", bytes.escape_ascii());
             };
-            let Subject::Inet(addresses) = header.subject else {
+            let Endpoints::Tcp(addresses) = header.endpoints else {
                 panic!("{header:?}");
             };
             assert_eq!(addresses.source(), own);
@@ -370,7 +374,7 @@ fn what_the_sender_said_of_its_tls_goes_on() {
     ]
     .concat();
     let (_, bytes) = carried(&proxy, &v2_claim(&tlvs), &channel);
-    let Reading::Found(header, _) = read(&bytes) else {
+    let Reading::Found { header, .. } = read(&bytes) else {
         panic!("{}", bytes.escape_ascii());
     };
     for (kind, value) in [

@@ -9,7 +9,7 @@ use crate::metrics::Counter;
 use crate::outcome::Outcome;
 use crate::protect::{ClientLimits, Held, LetIn};
 use crate::protocol::Protocol;
-use crate::proxy_protocol::Subject;
+use crate::proxy_protocol::Endpoints;
 use crate::route::Route;
 use crate::state::Local;
 
@@ -44,8 +44,8 @@ pub(crate) fn after_proxy_header(local: &Local, client: &Client) -> Result<(), O
     let Some(limits) = &local.budget.client_limits else {
         return Ok(());
     };
-    match client.proxy_header().map(|header| header.subject) {
-        Some(Subject::Inet(addresses)) if limits.has_client_limits() => {
+    match client.proxy_header().map(|header| header.endpoints) {
+        Some(Endpoints::Tcp(addresses)) if limits.has_client_limits() => {
             enter_client(local, limits, client, addresses.source().ip())
         }
         _ => Ok(()),

@@ -5,7 +5,7 @@ use std::cell::{Cell, OnceCell};
 use std::net::{SocketAddr, SocketAddrV4};
 
 use crate::protect::Held;
-use crate::proxy_protocol::{Addresses, Header, Subject};
+use crate::proxy_protocol::{Addresses, Endpoints, Header};
 use crate::sys::Socket;
 
 /// One client: its socket, and where it is.
@@ -64,29 +64,29 @@ impl Client {
     /// PROXY header said, otherwise one getpeername(2), so only for those that need it. `None` for
     /// a client that has reset the connection.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
-        match self.proxy_header().map(|header| header.subject) {
-            Some(Subject::Inet(addresses)) => Some(addresses.source()),
-            Some(Subject::Unix | Subject::Sender) | None => self.peer(),
+        match self.proxy_header().map(|header| header.endpoints) {
+            Some(Endpoints::Tcp(addresses)) => Some(addresses.source()),
+            Some(Endpoints::Unix | Endpoints::Local) | None => self.peer(),
         }
     }
 
     /// The sender that speaks for the client; `None` where the peer itself is the client.
     pub(crate) fn via(&self) -> Option<SocketAddr> {
-        match self.proxy_header()?.subject {
-            Subject::Inet(_) | Subject::Unix => self.peer(),
-            Subject::Sender => None,
+        match self.proxy_header()?.endpoints {
+            Endpoints::Tcp(_) | Endpoints::Unix => self.peer(),
+            Endpoints::Local => None,
         }
     }
 
-    /// Whose connection a backend is told that it is, never [`Subject::Sender`]: a sender that
+    /// Whose connection a backend is told that it is, never [`Endpoints::Local`]: a sender that
     /// speaks for itself is the client. Two system calls unless a header said it; `None` as for
     /// [`Client::address`].
-    pub(crate) fn subject(&self) -> Option<Subject> {
-        match self.proxy_header().map(|header| header.subject) {
-            Some(known @ (Subject::Inet(_) | Subject::Unix)) => Some(known),
-            Some(Subject::Sender) | None => {
+    pub(crate) fn endpoints(&self) -> Option<Endpoints> {
+        match self.proxy_header().map(|header| header.endpoints) {
+            Some(known @ (Endpoints::Tcp(_) | Endpoints::Unix)) => Some(known),
+            Some(Endpoints::Local) | None => {
                 let (peer, own) = (self.peer()?, self.socket.local()?);
-                Some(Subject::Inet(Addresses::new(peer, own)))
+                Some(Endpoints::Tcp(Addresses::new(peer, own)))
             }
         }
     }

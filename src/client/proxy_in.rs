@@ -6,7 +6,7 @@ use super::admit;
 use super::identity::Client;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
-use crate::proxy_protocol::{self, HEADER_BYTES_MAX, Reading, Subject};
+use crate::proxy_protocol::{self, Endpoints, HEADER_BYTES_MAX, Reading};
 use crate::refusal::Refusal;
 use crate::state::Local;
 
@@ -37,9 +37,9 @@ pub(crate) async fn read_proxy_header(local: &Local, client: &Client) -> Result<
 
 /// How the connection ends when no more bytes come.
 pub(crate) fn early_close_outcome(client: &Client, received: &[u8]) -> Outcome {
-    let subject = client.proxy_header().map(|header| header.subject);
-    match subject {
-        Some(Subject::Sender) if received.is_empty() => Outcome::HealthCheck,
+    let endpoints = client.proxy_header().map(|header| header.endpoints);
+    match endpoints {
+        Some(Endpoints::Local) if received.is_empty() => Outcome::HealthCheck,
         _ => Outcome::ClientLeft,
     }
 }
@@ -115,7 +115,7 @@ impl ProxyPhase {
                     return refused(Refusal::ProxyMissing);
                 }
                 Reading::Absent => {}
-                Reading::Found(header, bytes) => {
+                Reading::Found { header, bytes } => {
                     client.set_proxy_header(header);
                     received.drain(..bytes);
                     admit::after_proxy_header(local, client)?;

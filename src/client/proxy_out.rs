@@ -4,7 +4,7 @@
 use super::identity::Client;
 use crate::host::Host;
 use crate::outcome::Outcome;
-use crate::proxy_protocol::{self, Notes, Subject, TlvKind};
+use crate::proxy_protocol::{self, Endpoints, OutgoingTlvs, TlvKind};
 use crate::route::ProxyVersion;
 use crate::sniff::{self, Head};
 use crate::state::Local;
@@ -31,29 +31,29 @@ pub(crate) fn write_proxy_header(
     head: Option<&Head>,
     received: &[u8],
 ) -> Result<HeadWithProxy, Outcome> {
-    let subject = client.subject().ok_or(Outcome::ClientReset)?;
-    let addresses = match &subject {
-        Subject::Inet(addresses) => Some(addresses),
-        Subject::Unix | Subject::Sender => None,
+    let endpoints = client.endpoints().ok_or(Outcome::ClientReset)?;
+    let addresses = match &endpoints {
+        Endpoints::Tcp(addresses) => Some(addresses),
+        Endpoints::Unix | Endpoints::Local => None,
     };
     let mut bytes = Vec::with_capacity(USUAL_BYTES + received.len());
     let id = match version {
         ProxyVersion::V1 => {
-            proxy_protocol::write(&mut bytes, version, addresses, &Notes::default());
+            proxy_protocol::write(&mut bytes, version, addresses, &OutgoingTlvs::default());
             Box::default()
         }
         ProxyVersion::V2 => {
             let passed_on = client.proxy_header().map(|header| &header.tlvs);
             let own_id = format!("{:016x}", local.next_connection_id());
             let ja4 = local.proxy.ja4.then(|| sniff::ja4(received)).flatten();
-            let notes = Notes {
+            let tlvs = OutgoingTlvs {
                 authority: head.and_then(|head| head.name.as_ref().map(Host::as_str)),
                 alpn: head.and_then(Head::only_alpn).map(str::as_bytes),
                 unique_id: own_id.as_bytes(),
                 ja4: ja4.as_ref().map(|ja4| ja4.as_str().as_bytes()),
                 received: passed_on,
             };
-            proxy_protocol::write(&mut bytes, version, addresses, &notes);
+            proxy_protocol::write(&mut bytes, version, addresses, &tlvs);
             match passed_on.and_then(|tlvs| tlvs.value(TlvKind::UNIQUE_ID)) {
                 Some(id) => id.escape_ascii().to_string().into(),
                 None => own_id.into(),

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::pool::Owner;
 use crate::client::Client;
 use crate::http::Hop;
-use crate::proxy_protocol::Subject;
+use crate::proxy_protocol::Endpoints;
 use crate::route::Backend;
 use crate::state::Local;
 
@@ -42,8 +42,8 @@ impl<'c> Session<'c> {
         }
         self.hop.get().unwrap_or_else(|| {
             let client = self.client.address().map(|address| address.ip());
-            let own = match self.client.proxy_header().map(|header| header.subject) {
-                Some(Subject::Inet(addresses)) => Some(addresses.destination()),
+            let own = match self.client.proxy_header().map(|header| header.endpoints) {
+                Some(Endpoints::Tcp(addresses)) => Some(addresses.destination()),
                 _ => self.client.socket().local(),
             };
             let hop = Hop {

@@ -1,10 +1,14 @@
 //! The reader held against headers of the specification, headers built to order and noise; the
 //! writer against the reader and against bytes worked out by hand.
 
+use std::net::{IpAddr, SocketAddr};
+
 use proptest::prelude::*;
 
+use super::tlv::TlvKind;
 use super::*;
 use crate::refusal::Refusal;
+use crate::route::ProxyVersion;
 
 fn addresses(source: &str, destination: &str) -> Addresses {
     Addresses::new(source.parse().unwrap(), destination.parse().unwrap())
@@ -12,7 +16,7 @@ fn addresses(source: &str, destination: &str) -> Addresses {
 
 fn found(data: &[u8]) -> (Header, usize) {
     match read(data) {
-        Reading::Found(header, bytes) => (header, bytes),
+        Reading::Found { header, bytes } => (header, bytes),
         other => panic!("{other:?} for {}", data.escape_ascii()),
     }
 }
@@ -31,9 +35,13 @@ fn tcp4_with(tlvs: &[u8]) -> Vec<u8> {
     v2_bytes(0x21, 0x11, &[&TCP4_CONTENT, tlvs].concat())
 }
 
-fn written(version: ProxyVersion, addresses: Option<&Addresses>, notes: &Notes<'_>) -> Vec<u8> {
+fn written(
+    version: ProxyVersion,
+    addresses: Option<&Addresses>,
+    tlvs: &OutgoingTlvs<'_>,
+) -> Vec<u8> {
     let mut out = Vec::new();
-    write(&mut out, version, addresses, notes);
+    write(&mut out, version, addresses, tlvs);
     out
 }
 
@@ -46,26 +54,30 @@ fn lines_of_version_1() {
         "PROXY UNKNOWN {0} {0} 65535 65535\r\n",
         ["ffff"; 8].join(":")
     );
-    assert_eq!(longest.len(), V1_BYTES_MAX);
-    for (line, subject) in [
+    assert_eq!(longest.len(), v1::BYTES_MAX);
+    for (line, endpoints) in [
         (
             "PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535\r\n",
-            Subject::Inet(v4),
+            Endpoints::Tcp(v4),
         ),
         (
             "PROXY TCP6 2001:db8::7 2001:DB8:0::1 40000 443\r\n",
-            Subject::Inet(v6),
+            Endpoints::Tcp(v6),
         ),
         (
             "PROXY TCP6 ::ffff:192.0.2.7 ::ffff:192.0.2.1 1 2\r\n",
-            Subject::Inet(mapped),
+            Endpoints::Tcp(mapped),
         ),
-        ("PROXY UNKNOWN\r\n", Subject::Sender),
-        (&longest, Subject::Sender),
+        ("PROXY UNKNOWN\r\n", Endpoints::Local),
+        (&longest, Endpoints::Local),
     ] {
         let bytes = format!("{line}\x16\x03");
         let (header, length) = found(bytes.as_bytes());
-        assert_eq!((header.subject, length), (subject, line.len()), "{line}");
+        assert_eq!(
+            (header.endpoints, length),
+            (endpoints, line.len()),
+            "{line}"
+        );
         assert_eq!(header.version, ProxyVersion::V1);
     }
 }
@@ -96,14 +108,14 @@ fn lines_that_are_none() {
     ] {
         let refused = Reading::Refused(Refusal::ProxyV1Malformed);
         assert_eq!(read(line.as_bytes()), refused, "{line:?}");
-        fuzz_header(line.as_bytes());
+        fuzz_proxy_header(line.as_bytes());
     }
-    let long = format!("PROXY UNKNOWN {}", "x".repeat(V1_BYTES_MAX));
-    assert_eq!(read(&long.as_bytes()[..V1_BYTES_MAX - 1]), Reading::More);
+    let long = format!("PROXY UNKNOWN {}", "x".repeat(v1::BYTES_MAX));
+    assert_eq!(read(&long.as_bytes()[..v1::BYTES_MAX - 1]), Reading::More);
     let refused = Reading::Refused(Refusal::ProxyV1TooLong);
-    assert_eq!(read(&long.as_bytes()[..V1_BYTES_MAX]), refused);
+    assert_eq!(read(&long.as_bytes()[..v1::BYTES_MAX]), refused);
     // The line feed would be the 108th byte.
-    let one_more = format!("{}\r\n", &long[..V1_BYTES_MAX - 1]);
+    let one_more = format!("{}\r\n", &long[..v1::BYTES_MAX - 1]);
     assert_eq!(read(one_more.as_bytes()), refused);
 }
 
@@ -119,7 +131,7 @@ fn what_begins_otherwise_is_the_clients_own() {
         b"\r\n\r\n\0\r\nQUIX",
     ] {
         assert_eq!(read(bytes), Reading::Absent);
-        fuzz_header(bytes);
+        fuzz_proxy_header(bytes);
     }
     for bytes in [&b""[..], b"P", b"PROXY", b"\r", b"\r\n\r\n\0\r\nQUIT"] {
         assert_eq!(read(bytes), Reading::More);
@@ -128,27 +140,27 @@ fn what_begins_otherwise_is_the_clients_own() {
 
 #[test]
 fn headers_of_version_2() {
-    let v4 = Subject::Inet(addresses("192.0.2.7:40000", "192.0.2.1:443"));
+    let v4 = Endpoints::Tcp(addresses("192.0.2.7:40000", "192.0.2.1:443"));
     let v6 = addresses("[2001:db8::7]:40000", "[2001:db8::1]:443");
-    let v6_bytes = written(ProxyVersion::V2, Some(&v6), &Notes::default());
-    for (mut bytes, subject) in [
+    let v6_bytes = written(ProxyVersion::V2, Some(&v6), &OutgoingTlvs::default());
+    for (mut bytes, endpoints) in [
         (tcp4_with(&[]), v4),
         (tcp4_with(&[4, 0, 0, 4, 0, 1, 9]), v4),
-        (v6_bytes, Subject::Inet(v6)),
-        (v2_bytes(0x21, 0x31, &[7; 216]), Subject::Unix),
+        (v6_bytes, Endpoints::Tcp(v6)),
+        (v2_bytes(0x21, 0x31, &[7; 216]), Endpoints::Unix),
         // LOCAL discards whatever else the header says, and needs no content (Envoy's
         // CVE-2024-23327).
-        (v2_bytes(0x20, 0x00, &[]), Subject::Sender),
-        (v2_bytes(0x20, 0x11, &[1]), Subject::Sender),
-        (v2_bytes(0x20, 0xff, &[1; 99]), Subject::Sender),
-        (v2_bytes(0x21, 0x00, &[1, 0, 9]), Subject::Sender),
-        (v2_bytes(0x20, 0x00, &[0; 4096]), Subject::Sender),
+        (v2_bytes(0x20, 0x00, &[]), Endpoints::Local),
+        (v2_bytes(0x20, 0x11, &[1]), Endpoints::Local),
+        (v2_bytes(0x20, 0xff, &[1; 99]), Endpoints::Local),
+        (v2_bytes(0x21, 0x00, &[1, 0, 9]), Endpoints::Local),
+        (v2_bytes(0x20, 0x00, &[0; 4096]), Endpoints::Local),
     ] {
         let length = bytes.len();
         bytes.extend(b"\x16\x03\x01");
         let (header, used) = found(&bytes);
-        assert_eq!((header.subject, used), (subject, length));
-        fuzz_header(&bytes);
+        assert_eq!((header.endpoints, used), (endpoints, length));
+        fuzz_proxy_header(&bytes);
     }
 }
 
@@ -192,7 +204,7 @@ fn broken_headers_of_version_2_have_names() {
             "{}",
             bytes.escape_ascii()
         );
-        fuzz_header(&data);
+        fuzz_proxy_header(&data);
     }
 }
 
@@ -209,33 +221,33 @@ fn what_is_written_byte_by_byte() {
     let v4 = addresses("192.0.2.7:40000", "192.0.2.1:443");
     let line = b"PROXY TCP4 192.0.2.7 192.0.2.1 40000 443\r\n";
     assert_eq!(
-        written(ProxyVersion::V1, Some(&v4), &Notes::default()),
+        written(ProxyVersion::V1, Some(&v4), &OutgoingTlvs::default()),
         line
     );
     let v6 = addresses("[2001:db8::7]:40000", "[2001:db8::1]:443");
     let line = b"PROXY TCP6 2001:db8::7 2001:db8::1 40000 443\r\n";
     assert_eq!(
-        written(ProxyVersion::V1, Some(&v6), &Notes::default()),
+        written(ProxyVersion::V1, Some(&v6), &OutgoingTlvs::default()),
         line
     );
-    let unknown = written(ProxyVersion::V1, None, &Notes::default());
+    let unknown = written(ProxyVersion::V1, None, &OutgoingTlvs::default());
     assert_eq!(unknown, b"PROXY UNKNOWN\r\n");
-    let local = written(ProxyVersion::V2, None, &Notes::default());
+    let local = written(ProxyVersion::V2, None, &OutgoingTlvs::default());
     assert_eq!(local, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0");
-    let notes = Notes {
+    let tlvs = OutgoingTlvs {
         authority: Some("a.test"),
         alpn: Some(b"h2"),
         unique_id: b"7",
         ja4: Some(b"ja4"),
         received: None,
     };
-    let bytes = written(ProxyVersion::V2, Some(&v4), &notes);
+    let bytes = written(ProxyVersion::V2, Some(&v4), &tlvs);
     let (sum_header, sum) = bytes[bytes.len() - 7..].split_at(3);
     assert_eq!(sum_header, [3, 0, 4]);
     let tlvs = b"\x02\0\x06a.test\x01\0\x02h2\x05\0\x017\xe0\0\x03ja4";
     let expected = tcp4_with(&[tlvs, sum_header, sum].concat());
     assert_eq!(bytes, expected);
-    assert_eq!(found(&bytes).0.subject, Subject::Inet(v4));
+    assert_eq!(found(&bytes).0.endpoints, Endpoints::Tcp(v4));
     // Any byte that changes is seen, but for the one that says that there is a checksum.
     for at in (16..bytes.len()).filter(|at| *at != bytes.len() - 7) {
         let mut broken = bytes.clone();
@@ -252,7 +264,7 @@ fn only_both_ends_mapped_are_ipv4() {
     assert_eq!(one.source().to_string(), "[::ffff:192.0.2.7]:1");
     let line = b"PROXY TCP6 ::ffff:192.0.2.7 2001:db8::1 1 2\r\n";
     assert_eq!(
-        written(ProxyVersion::V1, Some(&one), &Notes::default()),
+        written(ProxyVersion::V1, Some(&one), &OutgoingTlvs::default()),
         line
     );
 }
@@ -269,14 +281,14 @@ fn what_the_header_before_said_is_passed_on() {
     ]
     .concat();
     let (header, _) = found(&tcp4_with(&received));
-    let notes = Notes {
+    let tlvs = OutgoingTlvs {
         authority: Some("new"),
         unique_id: b"own",
         received: Some(&header.tlvs),
-        ..Notes::default()
+        ..OutgoingTlvs::default()
     };
     let v6 = addresses("[2001:db8::7]:1", "[2001:db8::1]:2");
-    let (again, _) = found(&written(ProxyVersion::V2, Some(&v6), &notes));
+    let (again, _) = found(&written(ProxyVersion::V2, Some(&v6), &tlvs));
     let kinds: Vec<u8> = again.tlvs.iter().map(|tlv| tlv.kind.0).collect();
     assert_eq!(kinds, [0x02, 0x05, 0x01, 0x20, 0xea, 0x03]);
     for (kind, value) in [
@@ -295,7 +307,7 @@ fn what_is_passed_on_has_an_end() {
     let large = [&[0xea, 0x0f, 0xa0][..], &[7; 4000]].concat();
     let (header, _) = found(&tcp4_with(&[&large[..], b"\xeb\0\x01s"].concat()));
     let name = "n".repeat(253);
-    let notes = Notes {
+    let tlvs = OutgoingTlvs {
         authority: Some(&name),
         alpn: Some(&[b'a'; 255]),
         unique_id: &[b'u'; 128],
@@ -303,7 +315,7 @@ fn what_is_passed_on_has_an_end() {
         received: Some(&header.tlvs),
     };
     let v6 = addresses("[2001:db8::7]:1", "[2001:db8::1]:2");
-    let bytes = written(ProxyVersion::V2, Some(&v6), &notes);
+    let bytes = written(ProxyVersion::V2, Some(&v6), &tlvs);
     let (again, length) = found(&bytes);
     assert_eq!(length, bytes.len());
     assert_eq!(again.tlvs.value(TlvKind(0xea)), None);
@@ -314,11 +326,11 @@ fn what_is_passed_on_has_an_end() {
 fn every_prefix_asks_for_more() {
     let v4 = addresses("192.0.2.7:40000", "192.0.2.1:443");
     for version in [ProxyVersion::V1, ProxyVersion::V2] {
-        let notes = Notes {
+        let tlvs = OutgoingTlvs {
             authority: Some("a.test"),
-            ..Notes::default()
+            ..OutgoingTlvs::default()
         };
-        let bytes = written(version, Some(&v4), &notes);
+        let bytes = written(version, Some(&v4), &tlvs);
         for end in 0..bytes.len() {
             assert_eq!(read(&bytes[..end]), Reading::More, "{end} bytes");
         }
@@ -345,37 +357,37 @@ proptest! {
         unique_id in proptest::collection::vec(any::<u8>(), 0..=128),
         behind in proptest::collection::vec(any::<u8>(), 0..40),
     ) {
-        let notes = Notes {
+        let tlvs = OutgoingTlvs {
             authority: authority.as_deref(),
             alpn: alpn.as_deref(),
             unique_id: &unique_id,
-            ..Notes::default()
+            ..OutgoingTlvs::default()
         };
         for version in [ProxyVersion::V1, ProxyVersion::V2] {
-            let mut bytes = written(version, Some(&addresses), &notes);
+            let mut bytes = written(version, Some(&addresses), &tlvs);
             let length = bytes.len();
             bytes.extend(&behind);
             let (header, used) = found(&bytes);
             prop_assert_eq!(used, length);
-            prop_assert_eq!(header.subject, Subject::Inet(addresses));
+            prop_assert_eq!(header.endpoints, Endpoints::Tcp(addresses));
             if version == ProxyVersion::V2 {
-                prop_assert_eq!(header.tlvs.value(TlvKind::AUTHORITY), notes.authority.map(str::as_bytes));
-                prop_assert_eq!(header.tlvs.value(TlvKind::ALPN), notes.alpn);
+                prop_assert_eq!(header.tlvs.value(TlvKind::AUTHORITY), tlvs.authority.map(str::as_bytes));
+                prop_assert_eq!(header.tlvs.value(TlvKind::ALPN), tlvs.alpn);
             }
-            fuzz_header(&bytes);
+            fuzz_proxy_header(&bytes);
         }
     }
 
     #[test]
     fn noise_never_panics(data in proptest::collection::vec(any::<u8>(), 0..300)) {
-        fuzz_header(&data);
-        fuzz_header(&[&b"PROXY "[..], &data].concat());
-        fuzz_header(&[&v2::SIGNATURE[..], &data].concat());
-        fuzz_header(&tcp4_with(&data));
+        fuzz_proxy_header(&data);
+        fuzz_proxy_header(&[&b"PROXY "[..], &data].concat());
+        fuzz_proxy_header(&[&v2::SIGNATURE[..], &data].concat());
+        fuzz_proxy_header(&tcp4_with(&data));
     }
 
     #[test]
     fn lines_of_words_never_panic(words in proptest::collection::vec("TCP4|TCP6|UNKNOWN|[0-9.:a-f]{0,12}|65535|\r\n| ", 0..8)) {
-        fuzz_header(format!("PROXY {}\r\n", words.join(" ")).as_bytes());
+        fuzz_proxy_header(format!("PROXY {}\r\n", words.join(" ")).as_bytes());
     }
 }

@@ -76,6 +76,22 @@ impl Tlvs {
     }
 }
 
+/// What a header of version 2 that is written says beside the addresses.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OutgoingTlvs<'a> {
+    /// The name that the client asked for.
+    pub authority: Option<&'a str>,
+    /// The application protocol, where it is known.
+    pub alpn: Option<&'a [u8]>,
+    /// At most 128 bytes. Where the client came with a header that has an id, that one is written.
+    pub unique_id: &'a [u8],
+    /// The fingerprint of the client's hello.
+    pub ja4: Option<&'a [u8]>,
+    /// The TLVs of the header that the client came with. They are passed on where none of the above
+    /// takes their place, as far as there is room.
+    pub received: Option<&'a Tlvs>,
+}
+
 /// The field that `rest` begins with, and what lies behind it.
 fn split(rest: &[u8]) -> Option<(Tlv<'_>, &[u8])> {
     let (header, rest) = rest.split_first_chunk::<TLV_HEADER_BYTES>()?;

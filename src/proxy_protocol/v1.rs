@@ -4,16 +4,19 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use super::read::Step;
-use super::{Addresses, Header, Subject, Tlvs, V1_BYTES_MAX};
+use super::header::{Addresses, Endpoints, Header, Parsed};
+use super::tlv::Tlvs;
 use crate::refusal::Refusal;
 use crate::route::ProxyVersion;
 
 pub(super) const SIGNATURE: [u8; 6] = *b"PROXY ";
 
-/// `received` begins with the signature.
-pub(super) fn read(received: &[u8]) -> Step {
-    let within = &received[..received.len().min(V1_BYTES_MAX)];
+/// The longest header in bytes, line end included (section 2.1).
+pub(super) const BYTES_MAX: usize = 107;
+
+/// Reads the header that `received` begins with, whose signature was found; `None`: valid so far.
+pub(super) fn read(received: &[u8]) -> Result<Option<Parsed>, Refusal> {
+    let within = &received[..received.len().min(BYTES_MAX)];
     let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
     let Some(end) = within.iter().position(is_end) else {
         return more_or_too_long(within);
@@ -24,36 +27,40 @@ pub(super) fn read(received: &[u8]) -> Step {
         _ => return Err(Refusal::ProxyV1Malformed),
     }
     let line = str::from_utf8(&within[SIGNATURE.len()..end]);
-    let subject = line.ok().and_then(parse).ok_or(Refusal::ProxyV1Malformed)?;
+    let endpoints = line.ok().and_then(parse).ok_or(Refusal::ProxyV1Malformed)?;
     let header = Header {
         version: ProxyVersion::V1,
-        subject,
+        endpoints,
         tlvs: Tlvs::default(),
     };
-    Ok(Some((header, end + 2)))
+    Ok(Some(Parsed {
+        header,
+        bytes: end + 2,
+    }))
 }
 
-fn more_or_too_long(within: &[u8]) -> Step {
-    match within.len() < V1_BYTES_MAX {
-        true => Ok(None),
-        false => Err(Refusal::ProxyV1TooLong),
+fn more_or_too_long(within: &[u8]) -> Result<Option<Parsed>, Refusal> {
+    if within.len() < BYTES_MAX {
+        Ok(None)
+    } else {
+        Err(Refusal::ProxyV1TooLong)
     }
 }
 
-/// What stands between the signature and the line end; one blank between two words.
-fn parse(line: &str) -> Option<Subject> {
+/// Parses what is between the signature and the line end; one space is between two words.
+fn parse(line: &str) -> Option<Endpoints> {
     let mut words = line.split(' ');
     let ip = match words.next()? {
         "TCP4" => |word| Ipv4Addr::from_str(word).ok().map(IpAddr::V4),
         "TCP6" => |word| Ipv6Addr::from_str(word).ok().map(IpAddr::V6),
         // Whatever follows is to be ignored.
-        "UNKNOWN" => return Some(Subject::Sender),
+        "UNKNOWN" => return Some(Endpoints::Local),
         _ => return None,
     };
     let (source, destination) = (ip(words.next()?)?, ip(words.next()?)?);
     let (from, to) = (parse_port(words.next()?)?, parse_port(words.next()?)?);
     match words.next() {
-        None => Some(Subject::Inet(Addresses::new(
+        None => Some(Endpoints::Tcp(Addresses::new(
             SocketAddr::new(source, from),
             SocketAddr::new(destination, to),
         ))),
@@ -74,22 +81,17 @@ fn parse_port(word: &str) -> Option<u16> {
 
 pub(super) fn write(out: &mut Vec<u8>, addresses: Option<&Addresses>) {
     // A string on the way, because addresses are written as text.
-    let mut line = String::with_capacity(V1_BYTES_MAX);
+    let mut line = String::with_capacity(BYTES_MAX);
     match addresses {
         None => line.push_str("PROXY UNKNOWN\r\n"),
-        Some(Addresses {
-            source,
-            destination,
-        }) => write!(
-            line,
-            "PROXY {} {} {} {} {}\r\n",
-            if source.is_ipv4() { "TCP4" } else { "TCP6" },
-            source.ip(),
-            destination.ip(),
-            source.port(),
-            destination.port()
-        )
-        .expect("a string takes all"),
+        Some(addresses) => {
+            let (source, destination) = (addresses.source(), addresses.destination());
+            let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
+            let (from, to) = (source.ip(), destination.ip());
+            let (from_port, to_port) = (source.port(), destination.port());
+            write!(line, "PROXY {family} {from} {to} {from_port} {to_port}\r\n")
+                .expect("writing to a String never fails");
+        }
     }
     out.extend_from_slice(line.as_bytes());
 }

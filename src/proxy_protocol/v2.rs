@@ -1,12 +1,9 @@
-//! Version 2: sixteen bytes, the addresses, and fields of more to say (section 2.2).
+//! Version 2: sixteen fixed bytes, the addresses, and TLVs (section 2.2).
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::read::Step;
-use super::tlv::{TLV_HEADER_BYTES, UNIQUE_ID_BYTES_MAX};
-use super::{
-    Addresses, Header, Notes, Subject, TlvKind, Tlvs, V2_CONTENT_BYTES_MAX, WRITTEN_BYTES_MAX,
-};
+use super::header::{Addresses, Endpoints, Header, Parsed};
+use super::tlv::{OutgoingTlvs, TLV_HEADER_BYTES, TlvKind, Tlvs, UNIQUE_ID_BYTES_MAX};
 use crate::refusal::Refusal;
 use crate::route::ProxyVersion;
 
@@ -14,6 +11,13 @@ pub(super) const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 
 /// Signature, version and command, family and transport, and two bytes of length.
 pub(super) const FIXED_BYTES: usize = 16;
+
+/// What a header that is read may have behind its fixed bytes. The protocol's own bound is 65,535;
+/// HAProxy, AWS and Envoy send a few hundred, nginx takes 4,096.
+pub(super) const CONTENT_BYTES_MAX: usize = 4096;
+
+/// The longest header that is written, in bytes: as much as current nginx takes.
+pub(super) const WRITTEN_BYTES_MAX: usize = 4096;
 
 const VERSION: u8 = 0x2;
 const COMMAND_LOCAL: u8 = 0x0;
@@ -31,8 +35,8 @@ const UNIX_BYTES: usize = 216;
 
 const CRC32C_BYTES: usize = 4;
 
-/// `received` begins with the signature.
-pub(super) fn read(received: &[u8]) -> Step {
+/// Reads the header that `received` begins with, whose signature was found; `None`: valid so far.
+pub(super) fn read(received: &[u8]) -> Result<Option<Parsed>, Refusal> {
     let fixed = &received[SIGNATURE.len()..];
     let Some(&version_and_command) = fixed.first() else {
         return Ok(None);
@@ -45,30 +49,30 @@ pub(super) fn read(received: &[u8]) -> Step {
         return Ok(None);
     };
     let content_bytes = usize::from(u16::from_be_bytes([high, low]));
-    if content_bytes > V2_CONTENT_BYTES_MAX {
+    if content_bytes > CONTENT_BYTES_MAX {
         return Err(Refusal::ProxyV2TooLong);
     }
     let bytes = FIXED_BYTES + content_bytes;
     let Some(whole) = received.get(..bytes) else {
         return Ok(None);
     };
-    let (subject, tlvs) = match command {
+    let (endpoints, tlvs) = match command {
         // Family and content are to be discarded, whatever they are.
-        COMMAND_LOCAL => (Subject::Sender, Tlvs::default()),
+        COMMAND_LOCAL => (Endpoints::Local, Tlvs::default()),
         _ => read_content(whole, family)?,
     };
     let header = Header {
         version: ProxyVersion::V2,
-        subject,
+        endpoints,
         tlvs,
     };
-    Ok(Some((header, bytes)))
+    Ok(Some(Parsed { header, bytes }))
 }
 
-fn read_content(whole: &[u8], family: u8) -> Result<(Subject, Tlvs), Refusal> {
+fn read_content(whole: &[u8], family: u8) -> Result<(Endpoints, Tlvs), Refusal> {
     let address_bytes = match family {
         // How long its addresses would be is not defined, so what follows is discarded too.
-        UNSPEC => return Ok((Subject::Sender, Tlvs::default())),
+        UNSPEC => return Ok((Endpoints::Local, Tlvs::default())),
         TCP4 => TCP4_BYTES,
         TCP6 => TCP6_BYTES,
         UNIX_STREAM => UNIX_BYTES,
@@ -77,14 +81,14 @@ fn read_content(whole: &[u8], family: u8) -> Result<(Subject, Tlvs), Refusal> {
     let (addresses, rest) = whole[FIXED_BYTES..]
         .split_at_checked(address_bytes)
         .ok_or(Refusal::ProxyV2Length)?;
-    let subject = match family {
-        TCP4 => Subject::Inet(addresses_of::<4, Ipv4Addr>(addresses)),
-        TCP6 => Subject::Inet(addresses_of::<16, Ipv6Addr>(addresses)),
-        _ => Subject::Unix,
+    let endpoints = match family {
+        TCP4 => Endpoints::Tcp(addresses_of::<4, Ipv4Addr>(addresses)),
+        TCP6 => Endpoints::Tcp(addresses_of::<16, Ipv6Addr>(addresses)),
+        _ => Endpoints::Unix,
     };
     let tlvs = Tlvs::parse(rest)?;
     check_sum(whole, rest.len(), &tlvs)?;
-    Ok((subject, tlvs))
+    Ok((endpoints, tlvs))
 }
 
 /// Both addresses, then both ports; `block` has exactly their length.
@@ -120,9 +124,10 @@ fn check_sum(whole: &[u8], tlv_bytes: usize, tlvs: &Tlvs) -> Result<(), Refusal>
     let sum = crc32c::crc32c(&whole[..at]);
     let sum = crc32c::crc32c_append(sum, &[0; CRC32C_BYTES]);
     let sum = crc32c::crc32c_append(sum, &whole[end..]);
-    match sum.to_be_bytes() == whole[at..end] {
-        true => Ok(()),
-        false => Err(Refusal::ProxyV2Checksum),
+    if sum.to_be_bytes() == whole[at..end] {
+        Ok(())
+    } else {
+        Err(Refusal::ProxyV2Checksum)
     }
 }
 
@@ -133,27 +138,27 @@ const _: () = assert!(
 );
 
 /// Without addresses it is LOCAL and says nothing else: a receiver has to discard the rest.
-pub(super) fn write(out: &mut Vec<u8>, addresses: Option<&Addresses>, notes: &Notes<'_>) {
+pub(super) fn write(out: &mut Vec<u8>, addresses: Option<&Addresses>, tlvs: &OutgoingTlvs<'_>) {
     let begin = out.len();
     out.extend_from_slice(&SIGNATURE);
     let Some(addresses) = addresses else {
         out.extend_from_slice(&[VERSION << 4 | COMMAND_LOCAL, UNSPEC, 0, 0]);
         return;
     };
-    let family = match addresses.source {
+    let family = match addresses.source() {
         SocketAddr::V4(_) => TCP4,
         SocketAddr::V6(_) => TCP6,
     };
     out.extend_from_slice(&[VERSION << 4 | COMMAND_PROXY, family, 0, 0]);
-    for end in [addresses.source, addresses.destination] {
+    for end in [addresses.source(), addresses.destination()] {
         match end {
             SocketAddr::V4(end) => out.extend_from_slice(&end.ip().octets()),
             SocketAddr::V6(end) => out.extend_from_slice(&end.ip().octets()),
         }
     }
-    out.extend_from_slice(&addresses.source.port().to_be_bytes());
-    out.extend_from_slice(&addresses.destination.port().to_be_bytes());
-    write_notes(out, begin, notes);
+    out.extend_from_slice(&addresses.source().port().to_be_bytes());
+    out.extend_from_slice(&addresses.destination().port().to_be_bytes());
+    write_tlvs(out, begin, tlvs);
     push(out, TlvKind::CRC32C, &[0; CRC32C_BYTES]);
     let content_bytes = out.len() - begin - FIXED_BYTES;
     let length = u16::try_from(content_bytes).expect("below WRITTEN_BYTES_MAX");
@@ -163,32 +168,32 @@ pub(super) fn write(out: &mut Vec<u8>, addresses: Option<&Addresses>, notes: &No
     out[sum_at..].copy_from_slice(&sum.to_be_bytes());
 }
 
-fn write_notes(out: &mut Vec<u8>, begin: usize, notes: &Notes<'_>) {
-    let received_id = notes
+fn write_tlvs(out: &mut Vec<u8>, begin: usize, tlvs: &OutgoingTlvs<'_>) {
+    let received_id = tlvs
         .received
-        .and_then(|tlvs| tlvs.value(TlvKind::UNIQUE_ID));
-    let unique_id = received_id.unwrap_or(notes.unique_id);
+        .and_then(|received| received.value(TlvKind::UNIQUE_ID));
+    let unique_id = received_id.unwrap_or(tlvs.unique_id);
     let own = [
-        (TlvKind::AUTHORITY, notes.authority.map(str::as_bytes)),
-        (TlvKind::ALPN, notes.alpn),
+        (TlvKind::AUTHORITY, tlvs.authority.map(str::as_bytes)),
+        (TlvKind::ALPN, tlvs.alpn),
         (
             TlvKind::UNIQUE_ID,
             Some(unique_id).filter(|id| !id.is_empty()),
         ),
-        (TlvKind::JA4, notes.ja4),
+        (TlvKind::JA4, tlvs.ja4),
     ];
     for (kind, value) in own {
         if let Some(value) = value {
             push(out, kind, value);
         }
     }
-    let said_anew = |kind| {
+    let is_replaced = |kind| {
         own.iter()
             .any(|(own, value)| *own == kind && value.is_some())
     };
-    for tlv in notes.received.into_iter().flat_map(Tlvs::iter) {
+    for tlv in tlvs.received.into_iter().flat_map(Tlvs::iter) {
         let end = out.len() - begin + 2 * TLV_HEADER_BYTES + tlv.value.len() + CRC32C_BYTES;
-        let passes = !said_anew(tlv.kind) && !matches!(tlv.kind, TlvKind::NOOP | TlvKind::CRC32C);
+        let passes = !is_replaced(tlv.kind) && !matches!(tlv.kind, TlvKind::NOOP | TlvKind::CRC32C);
         if passes && end <= WRITTEN_BYTES_MAX {
             push(out, tlv.kind, tlv.value);
         }
