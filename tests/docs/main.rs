@@ -1,54 +1,30 @@
 //! What the pages for people say is so: examples work when pasted, links lead somewhere, tables list
 //! what there is.
 
+mod page;
+mod session;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
 use std::net::TcpStream;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use page::{anchors, inline_codes, is_snake_case, links, pages, root, rows, text};
+use session::Session;
 use support::client::Hello;
 use support::http::{Wire, scripted};
 use support::port::free_port;
-use support::process::Process;
 use support::proxy::{Options, Proxy};
 use support::redis::RedisServer;
 use support::{backend, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A debug build on a loaded machine is up long before.
-const START_PATIENCE: Duration = Duration::from_secs(20);
 /// A reader's patience with the first page.
 const README_BYTES_MAX: usize = 9 * 1024;
-
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn text(path: &str) -> String {
-    let path = root().join(path);
-    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-/// README.md and the pages of docs/, relative to the repository.
-fn pages() -> Vec<String> {
-    let mut pages = vec![String::from("README.md")];
-    for entry in fs::read_dir(root().join("docs")).expect("there are docs") {
-        let name = entry.expect("it can be read").file_name().into_string();
-        pages.extend(
-            name.ok()
-                .filter(|name| name.ends_with(".md"))
-                .map(|name| format!("docs/{name}")),
-        );
-    }
-    pages.sort();
-    pages
-}
 
 #[test]
 fn the_readme_stays_short() {
@@ -84,54 +60,6 @@ fn every_link_leads_to_a_file_and_a_heading_that_exist() {
     assert!(broken.is_empty(), "broken links:\n{}", broken.join("\n"));
 }
 
-/// The targets of `[text](target)` outside code.
-fn links(page: &str) -> Vec<String> {
-    let mut links = Vec::new();
-    for line in outside_code(page) {
-        for (nth, part) in line.split('`').enumerate() {
-            // Between two backquotes is code, unless it is the text of a link.
-            if nth % 2 == 0 {
-                let targets = part.split("](").skip(1);
-                links.extend(
-                    targets.filter_map(|target| Some(target.split_once(')')?.0.to_owned())),
-                );
-            }
-        }
-    }
-    links
-}
-
-fn outside_code(page: &str) -> impl Iterator<Item = &str> {
-    let mut is_code = false;
-    page.lines().filter(move |line| {
-        let is_fence = line.starts_with("```");
-        is_code ^= is_fence;
-        !is_code && !is_fence
-    })
-}
-
-/// The anchors that GitHub gives the headings of a page.
-fn anchors(page: &str) -> BTreeSet<String> {
-    let mut anchors = BTreeSet::new();
-    for line in outside_code(page) {
-        let heading = line.trim_start_matches('#');
-        if heading.len() == line.len() || !heading.starts_with(' ') {
-            continue;
-        }
-        let kept = heading.trim().chars().filter_map(|char| match char {
-            ' ' => Some('-'),
-            '-' | '_' => Some(char),
-            char => char.is_alphanumeric().then(|| char.to_ascii_lowercase()),
-        });
-        let anchor: String = kept.collect();
-        let nth = (1..).map(|nth| format!("{anchor}-{nth}"));
-        let free = |anchor: &String| !anchors.contains(anchor);
-        let free = std::iter::once(anchor.clone()).chain(nth).find(free);
-        anchors.insert(free.expect("numbers do not end"));
-    }
-    anchors
-}
-
 #[test]
 fn the_examples_of_routes_work_when_pasted() {
     Session::run("docs/routes.md");
@@ -143,237 +71,18 @@ fn the_examples_of_http_work_when_pasted() {
 }
 
 #[test]
-fn the_examples_of_the_other_pages_work_when_pasted() {
-    for page in [
-        "docs/client-address.md",
-        "docs/health.md",
-        "docs/operate.md",
-    ] {
-        Session::run(page);
-    }
+fn the_example_of_client_address_works_when_pasted() {
+    Session::run("docs/client-address.md");
 }
 
-/// What a reader does who pastes the blocks of a page one after the other, in an empty directory. The
-/// ports are others, so that pages can be tried at the same time.
-struct Session {
-    directory: tempfile::TempDir,
-    /// In the order of their start.
-    running: Vec<Process>,
+#[test]
+fn the_example_of_health_works_when_pasted() {
+    Session::run("docs/health.md");
 }
 
-/// One command of a page, and what it is to print.
-struct Step {
-    command: String,
-    expected: Vec<String>,
-}
-
-impl Session {
-    fn run(page: &str) {
-        let source = text(page);
-        let ports = ports(&source);
-        let mut session = Session {
-            directory: tempfile::tempdir().expect("a temporary directory"),
-            running: Vec::new(),
-        };
-        session.write_commands(&ports);
-        let mut steps = 0;
-        for (language, block) in blocks(&source) {
-            let block = with_ports(&block, &ports);
-            match &*language {
-                "sh" => {
-                    for step in steps_of(&block) {
-                        session.take(page, &step);
-                        steps += 1;
-                    }
-                }
-                // A file of an example says its own name.
-                "toml" => {
-                    let name = block
-                        .lines()
-                        .next()
-                        .and_then(|line| line.strip_prefix("# "));
-                    if let Some(name) = name {
-                        fs::write(session.directory.path().join(name), &block).expect("it is ours");
-                    }
-                }
-                _ => {}
-            }
-        }
-        assert!(steps > 0, "{page} has no example");
-        // Those that use others end first.
-        while let Some(process) = session.running.pop() {
-            drop(process);
-        }
-    }
-
-    fn bin(&self) -> PathBuf {
-        self.directory.path().join(".bin")
-    }
-
-    /// What the shell finds as `pointsman` and `redis-cli`.
-    fn write_commands(&self, ports: &BTreeMap<String, String>) {
-        fs::create_dir(self.bin()).expect("a temporary directory");
-        symlink(
-            env!("CARGO_BIN_EXE_pointsman"),
-            self.bin().join("pointsman"),
-        )
-        .expect("it is ours");
-        if let Some(port) = ports.get("6379") {
-            let path = std::env::var("PATH").unwrap_or_default();
-            let script = format!("#!/bin/sh\nPATH='{path}' exec redis-cli -p {port} \"$@\"\n");
-            let file = self.bin().join("redis-cli");
-            fs::write(&file, script).expect("it is ours");
-            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("it is ours");
-        }
-    }
-
-    fn shell(&self, command: &str) -> Command {
-        let mut shell = Command::new("bash");
-        let path = std::env::var("PATH").unwrap_or_default();
-        shell
-            .args(["-c", command])
-            .current_dir(self.directory.path())
-            .env("PATH", format!("{}:{path}", self.bin().display()))
-            .env("POINTSMAN_CORES", "0")
-            .env("POINTSMAN_DRAIN", "1s");
-        shell
-    }
-
-    fn take(&mut self, page: &str, step: &Step) {
-        match step.command.strip_suffix('&') {
-            Some(command) => self.start(page, command.trim()),
-            None => self.ask(page, step),
-        }
-    }
-
-    /// Starts what is to run beside the rest, and waits until it listens.
-    fn start(&mut self, page: &str, command: &str) {
-        let process = Process::start(self.shell(&format!("exec {command}")));
-        if command.starts_with("pointsman ") {
-            let is_ready = |line: &str| line.split(' ').next() == Some("ready");
-            let ready = process.wait_for_line(START_PATIENCE, is_ready);
-            assert!(ready.is_some(), "{page}: {command}\n{}", process.said());
-        } else {
-            let numbers = || command.split(|char: char| !char.is_ascii_digit());
-            wait_until(command, START_PATIENCE, || {
-                numbers().any(is_listening) || process.has_ended()
-            });
-        }
-        self.running.push(process);
-    }
-
-    /// Runs a command to its end. A change in Redis takes a moment, so that what it is to print is
-    /// waited for.
-    fn ask(&self, page: &str, step: &Step) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let output = self.shell(&step.command).output().expect("bash is there");
-            let printed = [output.stdout, output.stderr]
-                .map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-            let printed = printed.join("\n");
-            let missing = step
-                .expected
-                .iter()
-                .find(|part| !printed.contains(&***part));
-            if output.status.success() && missing.is_none() {
-                return;
-            }
-            assert!(
-                Instant::now() < deadline && missing.is_some(),
-                "{page}: {} printed no {missing:?} ({}), but:\n{printed}",
-                step.command,
-                output.status,
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-/// The fenced blocks of a page with their languages.
-fn blocks(page: &str) -> Vec<(String, String)> {
-    let mut blocks: Vec<(String, String)> = Vec::new();
-    let mut is_code = false;
-    for line in page.lines() {
-        if let Some(language) = line.strip_prefix("```") {
-            is_code = !is_code;
-            if is_code {
-                blocks.push((language.to_owned(), String::new()));
-            }
-        } else if is_code {
-            let (_, block) = blocks.last_mut().expect("a block has begun");
-            block.push_str(line);
-            block.push('\n');
-        }
-    }
-    blocks
-}
-
-/// The commands of a block. Behind each, `#=> ` and what it is to print.
-fn steps_of(block: &str) -> Vec<Step> {
-    let mut steps: Vec<Step> = Vec::new();
-    for line in block.replace("\\\n", "").lines() {
-        if let Some(expected) = line.strip_prefix("#=> ") {
-            let step = steps
-                .last_mut()
-                .expect("a command comes before what it prints");
-            step.expected.push(expected.to_owned());
-        } else if !line.trim().is_empty() {
-            steps.push(Step {
-                command: line.trim().to_owned(),
-                expected: Vec::new(),
-            });
-        }
-    }
-    steps
-}
-
-/// A free port for each that the examples of a page use: numbers of four digits from 6000 on.
-fn ports(page: &str) -> BTreeMap<String, String> {
-    let mut ports = BTreeMap::new();
-    for (language, block) in blocks(page) {
-        if language != "sh" {
-            continue;
-        }
-        for word in block.split(|char: char| !char.is_ascii_alphanumeric()) {
-            if word.len() == 4 && word.parse().is_ok_and(|port: u16| port >= 6000) {
-                let free = || free_port().to_string();
-                ports.entry(word.to_owned()).or_insert_with(free);
-            }
-        }
-    }
-    ports
-}
-
-fn with_ports(block: &str, ports: &BTreeMap<String, String>) -> String {
-    let mut out = String::new();
-    for part in block.split_inclusive(|char: char| !char.is_ascii_alphanumeric()) {
-        let word = part.trim_end_matches(|char: char| !char.is_ascii_alphanumeric());
-        match ports.get(word) {
-            Some(port) => out.push_str(&part.replacen(word, port, 1)),
-            None => out.push_str(part),
-        }
-    }
-    out
-}
-
-/// Whether somebody listens on this TCP port. Asked of the kernel, because some servers of the examples
-/// serve one connection only.
-fn is_listening(port: &str) -> bool {
-    let Some(port) = port.parse::<u16>().ok().filter(|port| *port >= 1024) else {
-        return false;
-    };
-    let local = format!(":{port:04X}");
-    let listens = |line: &str| {
-        let mut fields = line.split_whitespace().skip(1);
-        let is_local = fields
-            .next()
-            .is_some_and(|address| address.ends_with(&local));
-        is_local && fields.nth(1) == Some("0A")
-    };
-    ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|table| {
-        let table = fs::read_to_string(table).unwrap_or_default();
-        table.lines().any(listens)
-    })
+#[test]
+fn the_example_of_operate_works_when_pasted() {
+    Session::run("docs/operate.md");
 }
 
 /// The options that the program knows, with their defaults.
@@ -480,19 +189,6 @@ fn the_example_of_a_file_is_accepted_as_it_is_and_with_every_option() {
             String::from_utf8_lossy(&output.stderr)
         );
     }
-}
-
-/// The rows of the table under a heading: the cells of each, without backquotes.
-fn rows(page: &str, heading: &str) -> Vec<Vec<String>> {
-    let lines = page.lines().skip_while(|line| *line != heading).skip(1);
-    let section = lines.take_while(|line| !line.starts_with('#'));
-    let rows = section.skip_while(|line| !line.starts_with("|---")).skip(1);
-    let rows = rows.take_while(|line| line.starts_with('|'));
-    let cells = |row: &str| -> Vec<String> {
-        let cells = row.trim_matches('|').split(" | ");
-        cells.map(|cell| cell.trim().replace('`', "")).collect()
-    };
-    rows.map(cells).collect()
 }
 
 /// A proxy that has all there is to be counted and shown, and what it needs for that.
@@ -606,17 +302,6 @@ fn keys(value: &serde_json::Value, into: &mut BTreeSet<String>) {
     }
 }
 
-fn inline_codes(page: &str) -> impl Iterator<Item = &str> {
-    outside_code(page).flat_map(|line| line.split('`').skip(1).step_by(2))
-}
-
-fn is_snake_case(word: &str) -> bool {
-    word.contains('_')
-        && word
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-}
-
 /// Name, type, labels and help of each metric, as the page has them.
 fn table_of(metrics: &str) -> Vec<String> {
     let mut rows = Vec::new();
@@ -720,5 +405,5 @@ fn every_page_of_docs_begins_with_an_example_and_is_found_from_the_readme() {
             "docs/{page}.md begins without an example"
         );
     }
-    assert!(Path::new(&root().join("docs/pointsman.toml")).exists());
+    assert!(root().join("docs/pointsman.toml").exists());
 }
