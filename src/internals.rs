@@ -40,7 +40,7 @@ pub mod sniff {
 }
 
 pub mod sync {
-    pub use crate::sync::{Mode, RedisState, SyncHandle, start, try_redis};
+    pub use crate::sync::{ChangeDetection, RedisState, SyncHandle, start, try_redis};
 }
 
 pub mod sys {

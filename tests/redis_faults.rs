@@ -1,5 +1,5 @@
 //! What is wrong in Redis, of every kind: it is named and counted, stays with the key that it is
-//! about, and what was right before serves on.
+//! about, and the routes that were right before stay in use.
 
 mod support;
 
@@ -13,21 +13,21 @@ use pointsman::internals::sync::RedisState;
 use support::redis::RedisServer;
 use support::sync_rig::{LATER, Rig, SOON, logged, members, settings};
 
-/// What each fault adds to the counts, and a part of what is said about it.
+/// What each fault adds to the counts, and a part of its reason in the log.
 struct Poison {
     commands: Vec<Vec<Vec<u8>>>,
     keys: usize,
     members: usize,
-    said: &'static str,
+    reason: &'static str,
 }
 
-fn poison(commands: &[&[&[u8]]], (keys, members): (usize, usize), said: &'static str) -> Poison {
+fn poison(commands: &[&[&[u8]]], (keys, members): (usize, usize), reason: &'static str) -> Poison {
     let words = |command: &&[&[u8]]| command.iter().map(|word| word.to_vec()).collect();
     Poison {
         commands: commands.iter().map(words).collect(),
         keys,
         members,
-        said,
+        reason,
     }
 }
 
@@ -46,12 +46,12 @@ fn poisons() -> Vec<Poison> {
         poison(
             &[good, &[b"HSET", HASH, b"balance", b"\xff\xfe"]],
             (0, 1),
-            "no UTF-8 text",
+            "is not UTF-8",
         ),
         poison(
             &[good, &[b"HSET", HASH, b"\xc3\x28", b"1"]],
             (0, 1),
-            "no UTF-8 text",
+            "is not UTF-8",
         ),
         poison(
             &[good, &[b"HSET", HASH, b"balance", &long]],
@@ -68,18 +68,22 @@ fn poisons() -> Vec<Poison> {
             (0, 1),
             "no option",
         ),
-        poison(&[good, &[b"SET", HASH, b"x"]], (1, 0), "no hash"),
-        poison(&[good, &[b"SADD", HASH, b"x"]], (1, 0), "no hash"),
-        poison(&[&[b"SET", SET, b"x"]], (1, 0), "no set"),
-        poison(&[&[b"HSET", SET, b"x", b"y"]], (1, 0), "no set"),
-        poison(&[&[b"ZADD", SET, b"1", b"10.0.0.1"]], (1, 0), "no set"),
-        poison(&[&[b"RPUSH", SET, b"10.0.0.1"]], (1, 0), "no set"),
-        poison(&[&[b"XADD", SET, b"*", b"a", b"b"]], (1, 0), "no set"),
+        poison(&[good, &[b"SET", HASH, b"x"]], (1, 0), "is not a hash"),
+        poison(&[good, &[b"SADD", HASH, b"x"]], (1, 0), "is not a hash"),
+        poison(&[&[b"SET", SET, b"x"]], (1, 0), "is not a set"),
+        poison(&[&[b"HSET", SET, b"x", b"y"]], (1, 0), "is not a set"),
+        poison(
+            &[&[b"ZADD", SET, b"1", b"10.0.0.1"]],
+            (1, 0),
+            "is not a set",
+        ),
+        poison(&[&[b"RPUSH", SET, b"10.0.0.1"]], (1, 0), "is not a set"),
+        poison(&[&[b"XADD", SET, b"*", b"a", b"b"]], (1, 0), "is not a set"),
     ]
 }
 
 #[test]
-fn a_fault_of_one_key_is_named_and_all_else_stays_live() {
+fn a_problem_of_one_key_is_named_and_the_others_stay_live() {
     let server = RedisServer::start();
     server.run(&["SADD hostnames:good.test:backends 10.0.0.1"]);
     let running = Rig::start(settings(server.url()));
@@ -93,13 +97,13 @@ fn a_fault_of_one_key_is_named_and_all_else_stays_live() {
             let reply = server.run_words(&words);
             assert!(!reply.starts_with('-'), "{number}: {reply}");
         }
-        // A start beside it gets ready, and who runs already follows what comes after it.
+        // A process that starts now gets ready, and one that runs already sees later changes.
         let cold = Rig::start(usual.clone());
         let later = format!("10.0.1.{number}");
         server.run(&[&format!("SADD hostnames:n{number}.test:backends {later}")]);
         for rig in [&running, &cold] {
             rig.expect(LATER, &format!("n{number}.test"), &later);
-            let what = format!("the counts of {number}, {}", poison.said);
+            let what = format!("the counts of {number}, {}", poison.reason);
             rig.wait(LATER, &what, |rig| {
                 let status = rig.handle.status();
                 status.redis == RedisState::Live
@@ -107,7 +111,7 @@ fn a_fault_of_one_key_is_named_and_all_else_stays_live() {
                     && status.rejected_members == poison.members
             });
             assert_eq!(rig.members("good.test"), "10.0.0.1");
-            let is_usable = poison.said != "no set";
+            let is_usable = poison.reason != "is not a set";
             assert_eq!(
                 rig.members("evil.test"),
                 if is_usable { "10.0.0.1" } else { "" }
@@ -115,12 +119,13 @@ fn a_fault_of_one_key_is_named_and_all_else_stays_live() {
         }
         cold.handle.stop();
         let log = logged();
-        let mut told = log
+        let mut lines = log
             .lines()
             .filter(|line| line.contains("hostnames:evil.test:backends"));
         assert!(
-            told.next_back()
-                .is_some_and(|line| line.contains(poison.said)),
+            lines
+                .next_back()
+                .is_some_and(|line| line.contains(poison.reason)),
             "{number}: {log}"
         );
         server.run(&["DEL hostnames:evil.test:backends hostnames:evil.test:options"]);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use pointsman::internals::config::SyncSettings;
 use pointsman::internals::host::Host;
 use pointsman::internals::protocol::Protocol;
-use pointsman::internals::sync::{self, Mode, RedisState};
+use pointsman::internals::sync::{self, ChangeDetection, RedisState};
 use support::dns::Dns;
 use support::port::free_port;
 use support::redis::RedisServer;
@@ -36,7 +36,7 @@ fn the_table_follows_every_kind_of_change() {
     let status = rig.handle.status();
     assert_eq!(
         (status.redis, status.mode, status.hosts),
-        (RedisState::Live, Some(Mode::Tracking), 2)
+        (RedisState::Live, Some(ChangeDetection::Tracking), 2)
     );
 
     server.run(&["SADD hostnames:a.test:backends unix:/run/a.sock"]);
@@ -308,7 +308,7 @@ fn without_tracking_the_next_best_way_is_taken() {
     let deaf = Rig::start(rights("deaf", "-psubscribe"));
     let modes = [&keyspace, &old, &poll, &deaf].map(|rig| rig.handle.status().mode.unwrap());
     // Who may not ask whether events are sent does not claim so before one has come.
-    assert_eq!(modes, [Mode::Poll; 4]);
+    assert_eq!(modes, [ChangeDetection::Polling; 4]);
     server.run(&["CONFIG SET notify-keyspace-events KA"]);
     for rig in [&keyspace, &old, &poll, &deaf] {
         server.run(&["SADD hostnames:a.test:backends 10.0.0.1"]);
@@ -317,7 +317,12 @@ fn without_tracking_the_next_best_way_is_taken() {
         rig.expect(SOON, "a.test", "");
     }
     let modes = [&keyspace, &old, &poll, &deaf].map(|rig| rig.handle.status().mode.unwrap());
-    let proved = [Mode::Keyspace, Mode::Keyspace, Mode::Poll, Mode::Poll];
+    let proved = [
+        ChangeDetection::KeyspaceEvents,
+        ChangeDetection::KeyspaceEvents,
+        ChangeDetection::Polling,
+        ChangeDetection::Polling,
+    ];
     assert_eq!(modes, proved);
 
     // Each of the two connections alone brings the other down with it, and everything is read anew.
@@ -341,7 +346,10 @@ fn without_tracking_the_next_best_way_is_taken() {
         "SADD hostnames:b.test:backends 10.0.0.3",
     ]);
     keyspace.expect(LATER, "b.test", "10.0.0.1 10.0.0.2 10.0.0.3");
-    assert_eq!(keyspace.handle.status().mode, Some(Mode::Tracking));
+    assert_eq!(
+        keyspace.handle.status().mode,
+        Some(ChangeDetection::Tracking)
+    );
     for rig in [keyspace, old, poll, deaf] {
         rig.handle.stop();
     }

@@ -4,13 +4,13 @@ use std::fmt::{self, Write};
 
 use serde_json::{Value, json};
 
-use crate::sync::{Mode, RedisState, SyncStatus};
+use crate::sync::{ChangeDetection, RedisState, SyncStatus};
 
 /// The `sync` part of `/status`.
 pub(super) fn json(status: &SyncStatus) -> Value {
     json!({
         "redis": status.redis.name(),
-        "mode": status.mode.map(Mode::name),
+        "mode": status.mode.map(ChangeDetection::name),
         "table_age_s": status.table_age.map(|age| age.as_secs_f64()),
         "version": status.version,
         "hosts": status.hosts,

@@ -9,7 +9,7 @@ use super::source::Wanted;
 use crate::config::{Config, KernelVersion, SyncSettings};
 use crate::ring;
 use crate::route::{Layer, Member, Table};
-use crate::sync::{self, Mode, RedisState};
+use crate::sync::{self, ChangeDetection, RedisState};
 use crate::sys::own_addresses;
 
 /// Given to Redis to be read whole; an operator waits for it.
@@ -97,7 +97,7 @@ fn redis_within(
     for backend in routes.flat_map(|(_, route)| route.backends()) {
         wanted.add(backend.member());
     }
-    let mode = status.mode.map_or("poll", Mode::name);
+    let mode = status.mode.map_or("poll", ChangeDetection::name);
     let mut found = format!("{} hosts, changes by {mode}", status.hosts);
     if status.rejected_keys + status.rejected_members > 0 {
         found.push_str(&format!(

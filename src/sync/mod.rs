@@ -1,26 +1,16 @@
-//! The redis-sync thread: keeps the one full routing table true and sends each core what changed.
-//! It alone talks to Redis and to DNS, reads the routes file and keeps the snapshot. While Redis is
-//! away the last known table serves.
+//! The redis-sync thread: keeps the routing table equal to what Redis has, and sends every change to the
+//! cores. Only this thread talks to Redis and to DNS, reads the routes file and writes the snapshot. While
+//! Redis does not answer, the last known table stays in use.
 
-mod connection;
-mod expiry;
-mod feed;
-mod follow;
-mod hold;
-mod keys;
-mod limits;
-mod names;
-mod probe;
-mod rejected;
-mod reply;
-mod resolve;
+mod dns_cache;
+mod housekeeper;
+mod redis_client;
+mod rejected_entries;
+mod resolver;
+mod routing_state;
 mod snapshot;
-mod spellings;
-mod standing;
 mod static_routes;
 mod status;
-mod truth;
-mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -29,52 +19,47 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use connection::Dialer;
-use follow::Follower;
+use housekeeper::{Command, Housekeeper};
+use redis_client::{CLUSTER_NODE, Connector, SyncLoop};
+pub(crate) use routing_state::Publish;
+use routing_state::RoutingState;
 use static_routes::Routes;
-use status::Shared;
+use status::SharedStatus;
 pub(crate) use status::SyncStatus;
-pub use status::{Mode, RedisState};
+pub use status::{ChangeDetection, RedisState};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-pub(crate) use truth::Publish;
-use truth::Truth;
-use watch::Keeper;
 
 use crate::config::{RedisSettings, SyncSettings};
 use crate::route::Backend;
 
 const THREAD_NAME: &str = "redis-sync";
 
-/// How long the thread waits at its end for name look-ups of the system that hang.
-const LAST_WAIT: Duration = Duration::from_millis(200);
+/// How long the thread waits at its end for look-ups of the system's resolver that hang.
+const RUNTIME_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// What the end of the process leaves it for the snapshot, which takes milliseconds.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
-/// Between two looks whether it has ended.
-const STOP_LOOK: Duration = Duration::from_millis(2);
-
-enum Command {
-    Reload,
-    Stop,
-}
+/// How long the end of the process waits for the thread, which writes the snapshot; that takes
+/// milliseconds.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often it looks whether the thread has ended.
+const STOP_POLL: Duration = Duration::from_millis(2);
 
 /// The running thread. Dropping the handle stops it, without waiting.
 pub struct SyncHandle {
-    shared: Arc<Shared>,
+    status: Arc<SharedStatus>,
     commands: UnboundedSender<Command>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What is checked before anything runs.
+/// The parts of the settings that can be wrong, checked.
 struct Checked {
     routes: Routes,
-    dialer: Option<Dialer>,
+    connector: Option<Connector>,
 }
 
-/// Checks static routes, routes file, Redis URL and CA file without asking anyone. Gives back the
-/// members of all static routes.
+/// Checks static routes, routes file, Redis URL and CA file. Asks neither Redis nor DNS. Gives back the
+/// members and options of all static routes.
 ///
 /// # Errors
 /// `InvalidInput` with a line for each mistake: place, cause and remedy.
@@ -88,77 +73,87 @@ fn checked(settings: &SyncSettings) -> io::Result<Checked> {
     let routes = static_routes::load(settings);
     Ok(Checked {
         routes: routes.map_err(|mistakes| invalid(mistakes.to_string()))?,
-        dialer: settings
+        connector: settings
             .redis
             .as_ref()
-            .map(Dialer::new)
+            .map(Connector::new)
             .transpose()
             .map_err(invalid)?,
     })
 }
 
-/// Asks Redis once for what the thread will need of it, and says how changes would be noticed.
+/// Tries once the commands that the thread needs of Redis. Says how changes would be noticed.
 ///
 /// # Errors
 /// Cause and remedy, for an operator; never the URL.
 pub fn try_redis(settings: &RedisSettings) -> Result<String, String> {
-    let dialer = Dialer::new(settings)?;
+    let connector = Connector::new(settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("no runtime: {error}; raise the limit of open files"))?;
-    let mode = runtime.block_on(dialer.try_out());
-    runtime.shutdown_timeout(LAST_WAIT);
-    let (mode, is_cluster) = mode.map_err(|loss| format!("{loss}; {}", loss.remedy()))?;
-    let said = format!("answers; changes are noticed by {}", mode.name());
-    Ok(match is_cluster {
-        true => format!("{said}; {}", standing::CLUSTER),
-        false => said,
+    let probed = runtime.block_on(connector.probe());
+    runtime.shutdown_timeout(RUNTIME_TIMEOUT);
+    let probed = probed.map_err(|error| format!("{error}; {}", error.remedy()))?;
+    let found = format!(
+        "answers; changes are noticed by {}",
+        probed.detection.name()
+    );
+    Ok(if probed.is_cluster_node {
+        format!("{found}; {CLUSTER_NODE}")
+    } else {
+        found
     })
 }
 
 /// Starts the thread. `publish` is called on it with every version of the table, in order.
 ///
 /// # Errors
-/// As [`check`], and those of starting a thread with its runtime.
+/// Those of [`check`], and those of starting a thread with its runtime.
 pub fn start(settings: SyncSettings, publish: Publish) -> io::Result<SyncHandle> {
     let checked = checked(&settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let shared = Arc::new(Shared::default());
-    let (commands, receiver) = unbounded_channel();
+    let status = Arc::new(SharedStatus::default());
+    let (sender, commands) = unbounded_channel();
+    let sync = SyncThread {
+        settings,
+        checked,
+        publish,
+        commands,
+        status: Arc::clone(&status),
+    };
+    let ended = EndedOnDrop(Arc::clone(&status));
     let thread = std::thread::Builder::new()
         .name(THREAD_NAME.into())
-        .spawn({
-            let ended = Ended(Arc::clone(&shared));
-            move || {
-                run(&runtime, settings, checked, publish, &ended.0, receiver);
-                runtime.shutdown_timeout(LAST_WAIT);
-            }
+        .spawn(move || {
+            let _ended = ended;
+            sync.run(&runtime);
+            runtime.shutdown_timeout(RUNTIME_TIMEOUT);
         })?;
     Ok(SyncHandle {
-        shared,
-        commands,
+        status,
+        commands: sender,
         thread: Mutex::new(Some(thread)),
     })
 }
 
-/// Tells those who wait that the thread has ended, by a panic too.
-struct Ended(Arc<Shared>);
+/// Notes that the thread has ended, also when it panics.
+struct EndedOnDrop(Arc<SharedStatus>);
 
-impl Drop for Ended {
+impl Drop for EndedOnDrop {
     fn drop(&mut self) {
         self.0.set_ended();
     }
 }
 
 impl SyncHandle {
-    /// Waits until there is a table to serve with: Redis was read, or no Redis is configured, or Redis
-    /// did not answer and a snapshot or static routes have to do. False when `timeout` passed first or
-    /// the thread has ended.
+    /// Waits until there is a table to start with: Redis was read, or no Redis is configured, or Redis did
+    /// not answer and the snapshot or the static routes are used. False when `timeout` passed first or the
+    /// thread has ended.
     pub fn wait_first_table(&self, timeout: Option<Duration>) -> bool {
-        self.shared.wait_ready(timeout)
+        self.status.wait_ready(timeout)
     }
 
     /// Reads the routes file and the system's DNS configuration again.
@@ -167,97 +162,109 @@ impl SyncHandle {
         let _ = self.commands.send(Command::Reload);
     }
 
-    /// Whether the thread is gone, which before [`SyncHandle::stop`] only a panic brings about. The
-    /// last published table serves on.
+    /// Whether the thread has ended. Before [`SyncHandle::stop`] only a panic ends it; the last published
+    /// table stays in use.
     pub fn has_ended(&self) -> bool {
-        self.shared.has_ended()
+        self.status.has_ended()
     }
 
     pub fn status(&self) -> SyncStatus {
-        self.shared.status()
+        self.status.status()
     }
 
     /// The backends that some route has.
     pub fn backends(&self) -> Vec<Arc<Backend>> {
-        self.shared.roster.backends()
+        self.status.roster.backends()
     }
 
-    /// Saves the snapshot and ends the thread; returns when it has ended, or leaves it behind when its
-    /// disk hangs.
+    /// Writes the snapshot and ends the thread. Returns when the thread has ended, or after
+    /// [`STOP_TIMEOUT`] when its disk hangs.
     pub fn stop(&self) {
         let _ = self.commands.send(Command::Stop);
         let Some(thread) = self.thread.lock().expect("no holder panics").take() else {
             return;
         };
-        let deadline = Instant::now() + STOP_PATIENCE;
+        let deadline = Instant::now() + STOP_TIMEOUT;
         while !thread.is_finished() {
             if Instant::now() >= deadline {
                 tracing::warn!(
-                    "the redis-sync thread does not end and is left behind; if its disk hangs, the snapshot is that of before"
+                    "the redis-sync thread does not end, the process ends without it; if its disk hangs, the snapshot on disk is the previous one"
                 );
                 return;
             }
-            std::thread::sleep(STOP_LOOK);
+            std::thread::sleep(STOP_POLL);
         }
         if thread.join().is_err() {
             tracing::error!(
-                "the redis-sync thread had panicked; please report it with the lines before"
+                "the redis-sync thread had panicked; please report it with the log lines before"
             );
         }
     }
 }
 
-fn run(
-    runtime: &Runtime,
+/// What the thread is started with.
+struct SyncThread {
     settings: SyncSettings,
     checked: Checked,
     publish: Publish,
-    shared: &Arc<Shared>,
-    mut commands: UnboundedReceiver<Command>,
-) {
-    let settings = Rc::new(settings);
-    let mut truth = Truth::new(&settings, Arc::clone(shared), publish);
-    truth.set_static(&checked.routes);
-    tracing::info!(
-        static_routes = checked.routes.len(),
-        redis = checked.dialer.as_ref().map(Dialer::address),
-        snapshot = settings
-            .snapshot
-            .as_ref()
-            .map(|path| path.display().to_string()),
-        "redis-sync started"
-    );
-    truth.publish();
-    let truth = Rc::new(RefCell::new(truth));
-    let reload_names = Rc::new(Notify::new());
-    let last_answer = Rc::new(Cell::new(Instant::now()));
-    let mut keeper = Keeper::new(
-        Rc::clone(&truth),
-        Rc::clone(&settings),
-        Rc::clone(&reload_names),
-        Rc::clone(&last_answer),
-    );
-    let names = resolve::keep_asking(Rc::clone(&truth), Rc::clone(&settings), reload_names);
-    let following = async {
-        match checked.dialer {
-            Some(dialer) => {
-                Follower::new(truth, settings, dialer, last_answer)
-                    .run()
-                    .await
-            }
-            None => {
-                truth.borrow_mut().set_first_table();
-                std::future::pending().await
-            }
+    commands: UnboundedReceiver<Command>,
+    status: Arc<SharedStatus>,
+}
+
+impl SyncThread {
+    fn run(self, runtime: &Runtime) {
+        let SyncThread {
+            settings,
+            checked: Checked { routes, connector },
+            publish,
+            mut commands,
+            status,
+        } = self;
+        let mut state = RoutingState::new(&settings, status, publish);
+        state.set_static(&routes);
+        tracing::info!(
+            static_routes = routes.len(),
+            server.address = connector.as_ref().map(Connector::server_address),
+            server.port = connector.as_ref().and_then(Connector::server_port),
+            snapshot = settings
+                .snapshot
+                .as_ref()
+                .map(|path| path.display().to_string()),
+            "redis-sync started"
+        );
+        state.publish();
+        if connector.is_none() {
+            state.set_first_table();
         }
-    };
-    // One task, so that a panic in any part ends the thread and is seen.
-    runtime.block_on(async {
-        tokio::select! {
-            () = keeper.serve(&mut commands) => {}
-            never = names => match never {},
-            never = following => match never {},
-        }
-        keeper.finish().await;
-    });
+        let state = Rc::new(RefCell::new(state));
+        let settings = Rc::new(settings);
+        let reload_names = Rc::new(Notify::new());
+        let last_answer = Rc::new(Cell::new(Instant::now()));
+        let mut housekeeper = Housekeeper::new(
+            Rc::clone(&state),
+            Rc::clone(&settings),
+            Rc::clone(&reload_names),
+            Rc::clone(&last_answer),
+        );
+        let names = resolver::resolve_names(Rc::clone(&state), Rc::clone(&settings), reload_names);
+        let redis = async {
+            match connector {
+                Some(connector) => {
+                    SyncLoop::new(state, settings, connector, last_answer)
+                        .run()
+                        .await
+                }
+                None => std::future::pending().await,
+            }
+        };
+        // All parts are one task, so that a panic in any of them ends the thread and is noticed.
+        runtime.block_on(async {
+            tokio::select! {
+                () = housekeeper.serve(&mut commands) => {}
+                never = names => match never {},
+                never = redis => match never {},
+            }
+            housekeeper.finish().await;
+        });
+    }
 }

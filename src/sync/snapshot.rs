@@ -1,5 +1,5 @@
-//! The Redis part of the table on disk, so that a start without Redis can serve. Written whole to
-//! a temporary file and renamed: whoever reads finds the old one or the new one.
+//! The snapshot: the routes of Redis in a file, for a start while Redis does not answer. It is written to
+//! a temporary file and renamed, so that a reader finds the old snapshot or the new one, never a part.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -12,20 +12,20 @@ use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::reply::Faults;
+use super::rejected_entries::RejectedEntries;
 use crate::route::{Key, Layer, Table};
 
 const FORMAT: &str = "pointsman-snapshot-1";
 
-/// For its owner alone: members may be inside addresses, and whoever can write it can route.
+/// For the owner alone: the file names internal addresses, and whoever may write it decides about routes.
 const MODE: u32 = 0o600;
 
 /// What a snapshot holds.
 pub(super) struct Snapshot {
     pub(super) routes: Vec<(Key, Vec<String>)>,
     pub(super) written: SystemTime,
-    /// What of it is no route; members and options are looked at when they are filed.
-    pub(super) faults: Faults,
+    /// What is not a route. Members and options are checked when they are filed.
+    pub(super) rejected: RejectedEntries,
 }
 
 impl Snapshot {
@@ -37,7 +37,7 @@ impl Snapshot {
 #[derive(Serialize)]
 struct Written<'a> {
     format: &'static str,
-    /// Seconds since 1970. In the file, because copies and restores change its own time.
+    /// Seconds since 1970. It is in the file because copying and restoring change the time of the file.
     written: u64,
     #[serde(serialize_with = "routes")]
     routes: &'a Table,
@@ -58,7 +58,7 @@ fn routes<S: Serializer>(table: &Table, out: S) -> Result<S::Ok, S::Error> {
     map.end()
 }
 
-/// Replaces the snapshot by the Redis part of `table`.
+/// Replaces the snapshot by the routes of Redis in `table`.
 pub(super) fn write(path: &Path, table: &Table) -> io::Result<()> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -70,7 +70,7 @@ pub(super) fn write(path: &Path, table: &Table) -> io::Result<()> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(MODE);
         let file = options.open(&temporary)?;
-        // One that an earlier process of the same number left has the mode that it had.
+        // A file that an earlier process with the same number left behind keeps its own mode.
         file.set_permissions(Permissions::from_mode(MODE))?;
         let mut out = BufWriter::new(file);
         let content = Written {
@@ -85,18 +85,18 @@ pub(super) fn write(path: &Path, table: &Table) -> io::Result<()> {
         File::open(directory)?.sync_all()
     })();
     if written.is_err() {
-        // The write has failed already; that its rest cannot be removed adds nothing.
+        // The error to report is that of the write.
         let _ = fs::remove_file(&temporary);
     }
     written
 }
 
-/// What the snapshot holds. A host that makes no sense, as one of a later version may, is left out
-/// and named; a file that does not make sense as a whole is an error.
+/// Reads the snapshot. A host that is not understood, as one that a later version wrote may be, is
+/// skipped and named; a file that is not understood as a whole is an error.
 pub(super) fn read(path: &Path) -> Result<Snapshot, String> {
     let fault = |error: &dyn std::fmt::Display| {
         format!(
-            "{}: {error}; the snapshot is ignored and written anew once Redis answers",
+            "{}: {error}; the snapshot is ignored, and written again when Redis answers",
             path.display()
         )
     };
@@ -110,34 +110,34 @@ pub(super) fn read(path: &Path) -> Result<Snapshot, String> {
             read.format
         )));
     }
-    let said = read
+    let written = read
         .written
         .and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
     let mut snapshot = Snapshot {
         routes: Vec::with_capacity(read.routes.len()),
-        written: said.or(modified.ok()).unwrap_or(UNIX_EPOCH),
-        faults: Faults::default(),
+        written: written.or(modified.ok()).unwrap_or(UNIX_EPOCH),
+        rejected: RejectedEntries::default(),
     };
     for (name, entries) in read.routes {
         let key = match Key::parse(&name) {
             Ok(key) => key,
             Err(error) => {
-                snapshot.faults.note(|| format!("{name:?}: {error}"));
+                snapshot.rejected.add(|| format!("{name:?}: {error}"));
                 continue;
             }
         };
         let Value::Array(entries) = entries else {
             snapshot
-                .faults
-                .note(|| format!("{name:?}: no list of members"));
+                .rejected
+                .add(|| format!("{name:?}: not a list of members"));
             continue;
         };
         let texts = entries.into_iter().filter_map(|entry| match entry {
             Value::String(text) => Some(text),
             other => {
                 snapshot
-                    .faults
-                    .note(|| format!("{name:?}: {other} is no member"));
+                    .rejected
+                    .add(|| format!("{name:?}: {other} is not a member"));
                 None
             }
         });
@@ -170,7 +170,7 @@ mod tests {
         }
         write(&path, master.table()).unwrap();
         let snapshot = read(&path).unwrap();
-        assert!(snapshot.age() < Duration::from_secs(60) && snapshot.faults.count() == 0);
+        assert!(snapshot.age() < Duration::from_secs(60) && snapshot.rejected.count() == 0);
         assert_eq!(
             fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
@@ -189,7 +189,7 @@ mod tests {
                 "{cut}"
             );
         }
-        // Without a time, as earlier versions wrote it, and with what only later ones may know.
+        // Without a time, as earlier versions wrote it, and with entries that only a later version knows.
         let odd = r#"{"format":"pointsman-snapshot-1","later":1,"routes":{
             "a b":["10.0.0.1"],"no.test":7,"a.test":["10.0.0.1",7,"x:0","@later=1"]}}"#;
         fs::write(&path, odd).unwrap();
@@ -200,9 +200,9 @@ mod tests {
             snapshot.routes,
             [(Key::parse("a.test").unwrap(), entries.to_vec())]
         );
-        let said = snapshot.faults.into_reasons().join("; ");
+        let said = snapshot.rejected.into_reasons().join("; ");
         assert!(
-            ["\"a b\"", "\"no.test\"", "7 is no"]
+            ["\"a b\"", "\"no.test\"", "7 is not"]
                 .iter()
                 .all(|part| said.contains(part)),
             "{said}"

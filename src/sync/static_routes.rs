@@ -19,7 +19,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::reply::MEMBERS_MAX;
+use super::rejected_entries::MEMBERS_MAX;
 use crate::config::{StaticRoute, SyncSettings};
 use crate::protect::BackendPolicy;
 use crate::protocol::Protocol;

@@ -1,4 +1,4 @@
-//! What other threads may know about the sync thread: its numbers, and that the first table is there.
+//! What the sync thread shows to other threads: its numbers, and that the first table is there.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::health::Tally;
 use crate::route::Roster;
 
-/// How Redis is doing.
+/// The state of the connection to Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RedisState {
     /// No Redis is configured.
@@ -17,7 +17,7 @@ pub enum RedisState {
     Loading,
     /// The table is what Redis has.
     Live,
-    /// The last known table serves until Redis is back.
+    /// Not connected. The last known table stays in use.
     Lost,
 }
 
@@ -36,22 +36,22 @@ impl RedisState {
 
 /// How changes in Redis are noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Client tracking in broadcast mode (Redis 6 and later).
+pub enum ChangeDetection {
+    /// By client tracking in broadcast mode (Redis 6 and later).
     Tracking,
-    /// Keyspace events on a connection of their own.
-    Keyspace,
+    /// By keyspace events, on a connection of their own.
+    KeyspaceEvents,
     /// Only by the periodic comparison.
-    Poll,
+    Polling,
 }
 
-impl Mode {
+impl ChangeDetection {
     /// The word used in log, metrics and admin endpoint.
     pub fn name(self) -> &'static str {
         match self {
-            Mode::Tracking => "tracking",
-            Mode::Keyspace => "keyspace",
-            Mode::Poll => "poll",
+            ChangeDetection::Tracking => "tracking",
+            ChangeDetection::KeyspaceEvents => "keyspace",
+            ChangeDetection::Polling => "poll",
         }
     }
 }
@@ -61,44 +61,45 @@ impl Mode {
 pub struct SyncStatus {
     pub redis: RedisState,
     /// `None` until connected for the first time.
-    pub mode: Option<Mode>,
-    /// Since the table was last known to be what Redis has; `None` before that and without Redis.
+    pub mode: Option<ChangeDetection>,
+    /// The time since the table was last known to be what Redis has; `None` before that and without Redis.
     pub table_age: Option<Duration>,
     pub version: u64,
     /// Names and wildcards, without the defaults.
     pub hosts: usize,
     pub backends: usize,
-    /// Redis keys that give no usable route at the moment.
+    /// Redis keys that are rejected as a whole now.
     pub rejected_keys: usize,
-    /// Members in Redis that are skipped at the moment.
+    /// Members and options in Redis that are skipped now.
     pub rejected_members: usize,
-    /// Whether the removal of many hosts is held back at the moment.
+    /// Whether a mass removal of hosts is held back now.
     pub holding: bool,
-    /// Since the snapshot on disk was written; `None` when there is none.
+    /// The age of the snapshot on disk; `None` when there is none.
     pub snapshot_age: Option<Duration>,
-    /// Why it could not be written when that was last tried.
+    /// Why the last attempt to write the snapshot failed.
     pub snapshot_error: Option<String>,
-    /// Why the routes file was rejected when it was last read; its old routes serve.
+    /// Every mistake in the routes file, a line each, when it was last read and rejected. Its old routes
+    /// stay in use.
     pub routes_file_error: Option<String>,
     /// DNS names that have no address to connect to.
     pub names_unresolved: usize,
-    /// DNS names whose last question failed.
+    /// DNS names whose last look-up failed.
     pub names_failing: usize,
-    /// DNS names whose last answer had addresses where no backend may be.
+    /// DNS names whose last answer had addresses that no backend may have.
     pub names_denied: usize,
-    /// Answers to active checks since the start.
+    /// Passed and failed health checks since the start.
     pub checks_good: u64,
     pub checks_bad: u64,
 }
 
-/// The side that both threads hold.
+/// The numbers that the sync thread writes and other threads read.
 #[derive(Default)]
-pub(super) struct Shared {
+pub(super) struct SharedStatus {
     inner: Mutex<Inner>,
     changed: Condvar,
     /// The backends of the table.
     pub(super) roster: Roster,
-    /// Counted by the prober.
+    /// Counted by the health checks.
     pub(super) tally: Arc<Tally>,
 }
 
@@ -111,7 +112,7 @@ struct Inner {
     ended: bool,
 }
 
-impl Shared {
+impl SharedStatus {
     pub(super) fn status(&self) -> SyncStatus {
         let inner = self.lock();
         SyncStatus {
@@ -129,16 +130,16 @@ impl Shared {
         change(&mut self.lock().status);
     }
 
-    /// The table is what Redis has, now; unless what Redis has is not believed.
-    pub(super) fn confirm(&self) {
+    /// The table is what Redis has now; unless a mass removal is held back.
+    pub(super) fn confirm_table(&self) {
         let mut inner = self.lock();
         if !inner.status.holding {
             inner.confirmed = Some(Instant::now());
         }
     }
 
-    /// The table is what Redis had so long ago, as far as nothing newer is known.
-    pub(super) fn confirm_past(&self, age: Duration) {
+    /// The table is what Redis had so long ago. Has no effect when something newer is known.
+    pub(super) fn confirm_table_at(&self, age: Duration) {
         let past = Instant::now().checked_sub(age);
         let mut inner = self.lock();
         inner.confirmed = inner.confirmed.or(past);

@@ -1,5 +1,5 @@
-//! When keys with a TTL end. Redis tells of an expired key only when it happens to come by it;
-//! reading the key at its end makes it tell at once.
+//! When keys with a TTL expire. Redis reports an expired key only when it deletes it, which may be long
+//! after. Reading the key at the moment of its expiry shows at once that it is gone.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -7,51 +7,51 @@ use std::time::{Duration, Instant};
 
 use crate::due::{DueQueue, Ticket};
 
-/// Two readings of one TTL differ by the round trip; below this they mean the same end.
-const SAME_END: Duration = Duration::from_millis(20);
+/// Two readings of one TTL differ by the round trip. Below this difference they mean the same moment.
+const SAME_EXPIRY: Duration = Duration::from_millis(20);
 
-/// Keys by their end.
+/// Keys by the moment of their expiry.
 #[derive(Default)]
 pub(super) struct Expiry {
-    ends: HashMap<Rc<[u8]>, Ticket>,
+    tickets: HashMap<Rc<[u8]>, Ticket>,
     queue: DueQueue<Rc<[u8]>>,
 }
 
 impl Expiry {
-    /// The key ends `ttl` after `now`, or not at all.
-    pub(super) fn set(&mut self, raw: &[u8], now: Instant, ttl: Option<Duration>) {
-        let Some(end) = ttl.map(|ttl| now + ttl + Duration::from_millis(1)) else {
-            if let Some(ticket) = self.ends.remove(raw) {
+    /// The key expires `ttl` after `now`; without a TTL it does not expire.
+    pub(super) fn set(&mut self, redis_key: &[u8], now: Instant, ttl: Option<Duration>) {
+        let Some(expires) = ttl.map(|ttl| now + ttl + Duration::from_millis(1)) else {
+            if let Some(ticket) = self.tickets.remove(redis_key) {
                 self.queue.remove(ticket);
             }
             return;
         };
-        let Some(ticket) = self.ends.get_mut(raw) else {
-            let raw: Rc<[u8]> = raw.into();
-            let ticket = self.queue.insert(end, Rc::clone(&raw));
-            self.ends.insert(raw, ticket);
+        let Some(ticket) = self.tickets.get_mut(redis_key) else {
+            let redis_key: Rc<[u8]> = redis_key.into();
+            let ticket = self.queue.insert(expires, Rc::clone(&redis_key));
+            self.tickets.insert(redis_key, ticket);
             return;
         };
         let known = ticket.due();
         let is_same = known > now
-            && end.saturating_duration_since(known) < SAME_END
-            && known.saturating_duration_since(end) < SAME_END;
-        if !is_same && let Some(raw) = self.queue.remove(*ticket) {
-            *ticket = self.queue.insert(end, raw);
+            && expires.saturating_duration_since(known) < SAME_EXPIRY
+            && known.saturating_duration_since(expires) < SAME_EXPIRY;
+        if !is_same && let Some(redis_key) = self.queue.remove(*ticket) {
+            *ticket = self.queue.insert(expires, redis_key);
         }
     }
 
-    /// When the next key ends.
+    /// When the next key expires.
     pub(super) fn next(&self) -> Option<Instant> {
         self.queue.next_due()
     }
 
-    /// The keys whose end has come; each is given once.
+    /// Takes the keys that have expired; each is given once.
     pub(super) fn due(&mut self, now: Instant) -> Vec<Vec<u8>> {
         let mut due = Vec::new();
-        while let Some(raw) = self.queue.pop_due(now) {
-            self.ends.remove(&raw);
-            due.push(raw.to_vec());
+        while let Some(redis_key) = self.queue.pop_due(now) {
+            self.tickets.remove(&redis_key);
+            due.push(redis_key.to_vec());
         }
         due
     }
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_end_counts_and_each_key_is_given_once() {
+    fn the_last_ttl_counts_and_each_key_is_given_once() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let ttl = |ms| Some(Duration::from_millis(ms));
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_comparing_nor_renewing_piles_up() {
+    fn reading_the_same_key_again_adds_nothing() {
         let start = Instant::now();
         let mut expiry = Expiry::default();
         for second in 0..1000 {
@@ -87,15 +87,15 @@ mod tests {
             let jitter = Duration::from_millis(second % 10);
             expiry.set(b"a", now, Some(Duration::from_secs(2000 - second) - jitter));
         }
-        assert_eq!((expiry.queue.len(), expiry.ends.len()), (1, 1));
-        // An end that moves takes the old one along, and none takes it away.
+        assert_eq!((expiry.queue.len(), expiry.tickets.len()), (1, 1));
+        // A new TTL replaces the old one, and no TTL removes it.
         for second in 0..1000 {
             let now = start + Duration::from_secs(second);
             expiry.set(b"a", now, Some(Duration::from_secs(3600)));
         }
-        assert_eq!((expiry.queue.len(), expiry.ends.len()), (1, 1));
+        assert_eq!((expiry.queue.len(), expiry.tickets.len()), (1, 1));
         expiry.set(b"a", start, None);
-        assert_eq!((expiry.queue.len(), expiry.ends.len()), (0, 0));
+        assert_eq!((expiry.queue.len(), expiry.tickets.len()), (0, 0));
         assert_eq!(expiry.next(), None);
     }
 }

@@ -1,17 +1,17 @@
-//! What the sync thread holds to be true: the table, its backends and their names. Everything
-//! that learns something tells it here; it publishes to the cores and frees what they let go.
+//! The routing state of the sync thread: the table, its backends and their DNS names. Redis, the routes
+//! file, the snapshot and DNS change it. It publishes the changes to the cores, and frees old pieces of
+//! the table when no core uses them any more.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::limits::FIRST_TABLE_WAIT;
-use super::names::Book;
-use super::reply::Faults;
+use super::dns_cache::DnsCache;
+use super::rejected_entries::RejectedEntries;
 use super::snapshot::Snapshot;
 use super::static_routes::Routes;
-use super::status::Shared;
+use super::status::SharedStatus;
 use crate::config::SyncSettings;
 use crate::health::Prober;
 use crate::protect::BackendPolicy;
@@ -21,27 +21,30 @@ use crate::route::{
     Seen, Update, as_option,
 };
 
-/// Takes each new version of the table, on the sync thread.
+/// Without a table for this long at start, the snapshot or the static routes are used.
+pub(super) const FIRST_TABLE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Is called with each new version of the table, on the sync thread.
 pub(crate) type Publish = Box<dyn FnMut(Arc<Update>) + Send>;
 
-pub(super) struct Truth {
+pub(super) struct RoutingState {
     pub(super) master: Master,
-    pub(super) book: Book,
-    pub(super) shared: Arc<Shared>,
+    pub(super) dns: DnsCache,
+    pub(super) status: Arc<SharedStatus>,
     registry: Registry,
     policy: BackendPolicy,
     prober: Prober,
     publish: Publish,
-    /// Not yet published.
+    /// Changes that are not published yet.
     changes: Changes,
     /// Since when there is a table to start with, whether or not its names have addresses.
     first_table: Option<Instant>,
-    ready: bool,
-    /// Whether the Redis part was compared with Redis once. Before that, saving it would put a part in
-    /// the place of a whole.
-    whole: bool,
-    /// Whether the Redis part changed since the last snapshot.
-    unsaved: bool,
+    is_ready: bool,
+    /// Whether the routes of Redis were compared with Redis once. Before that, a snapshot would replace a
+    /// whole table by a part of one.
+    is_compared: bool,
+    /// Whether the routes of Redis changed since the last snapshot.
+    is_unsaved: bool,
 }
 
 #[derive(Default, Clone, Copy)]
@@ -62,58 +65,74 @@ impl Changes {
     }
 }
 
-impl Truth {
-    pub(super) fn new(settings: &SyncSettings, shared: Arc<Shared>, publish: Publish) -> Truth {
-        Truth {
+impl RoutingState {
+    pub(super) fn new(
+        settings: &SyncSettings,
+        status: Arc<SharedStatus>,
+        publish: Publish,
+    ) -> RoutingState {
+        RoutingState {
             master: Master::new(fastrand::u64(..)),
-            book: Book::new(
+            dns: DnsCache::new(
                 settings.dns_ttl_min,
                 settings.dns_ttl_max,
                 settings.backend_policy.clone(),
             ),
             policy: settings.backend_policy.clone(),
-            registry: Registry::listed_in(&shared.roster),
-            prober: Prober::new(Arc::clone(&shared.tally)),
-            shared,
+            registry: Registry::listed_in(&status.roster),
+            prober: Prober::new(Arc::clone(&status.tally)),
+            status,
             publish,
             changes: Changes::default(),
             first_table: None,
-            ready: false,
-            whole: false,
-            unsaved: false,
+            is_ready: false,
+            is_compared: false,
+            is_unsaved: false,
         }
     }
 
-    /// Files what Redis has under a key: its members, of which those that cannot be parsed are left
-    /// out and named; `None` when it has nothing.
-    pub(super) fn set_redis(&mut self, key: &Key, members: Option<&[&str]>, faults: &mut Faults) {
-        let route = members.map(|members| self.route_of(key, members, faults));
-        let change = self.master.set(key, Layer::Redis, route);
-        self.unsaved |= change != Change::None;
-        self.changes.count(change);
+    /// Files what Redis has for a host. Members and options that cannot be used are skipped and named in
+    /// `rejected`.
+    pub(super) fn set_redis(
+        &mut self,
+        key: &Key,
+        entries: &[&str],
+        rejected: &mut RejectedEntries,
+    ) {
+        let route = self.route_of(key, entries, rejected);
+        self.set_redis_route(key, Some(route));
     }
 
-    /// Removes what a comparison did not come by, and gives it back.
+    /// Redis no longer has this host.
+    pub(super) fn remove_redis(&mut self, key: &Key) {
+        self.set_redis_route(key, None);
+    }
+
+    /// Removes the hosts that a comparison did not find, and gives them back.
     pub(super) fn remove_unseen(&mut self, seen: &Seen) -> Vec<(Key, Arc<Route>)> {
         let unseen = self.master.unseen(seen);
         for (key, _) in &unseen {
-            self.set_redis(key, None, &mut Faults::default());
+            self.remove_redis(key);
         }
         unseen
     }
 
-    /// Puts back what was removed, unless Redis has said something newer.
-    pub(super) fn put_back(&mut self, removed: Vec<(Key, Arc<Route>)>) {
+    /// Restores hosts that were removed, unless Redis has them again.
+    pub(super) fn restore(&mut self, removed: Vec<(Key, Arc<Route>)>) {
         for (key, route) in removed {
             if self.master.get(&key, Layer::Redis).is_none() {
-                let change = self.master.set(&key, Layer::Redis, Some(route));
-                self.unsaved |= change != Change::None;
-                self.changes.count(change);
+                self.set_redis_route(&key, Some(route));
             }
         }
     }
 
-    /// Replaces all static routes by these, which were checked.
+    fn set_redis_route(&mut self, key: &Key, route: Option<Arc<Route>>) {
+        let change = self.master.set(key, Layer::Redis, route);
+        self.is_unsaved |= change != Change::None;
+        self.changes.count(change);
+    }
+
+    /// Replaces all static routes. These were checked when they were read.
     pub(super) fn set_static(&mut self, routes: &Routes) {
         let gone: Vec<Key> = self
             .master
@@ -132,43 +151,43 @@ impl Truth {
         }
     }
 
-    /// The Redis part was compared with all that Redis has.
-    pub(super) fn set_whole(&mut self) {
-        self.whole = true;
+    /// The routes of Redis were compared with all that Redis has.
+    pub(super) fn set_compared(&mut self) {
+        self.is_compared = true;
     }
 
-    /// Files what a snapshot holds as what Redis had. What Redis itself has said is newer.
+    /// Files what a snapshot holds as routes of Redis. Routes that Redis itself has sent are newer and stay.
     pub(super) fn set_snapshot(&mut self, snapshot: Snapshot) {
         let age = snapshot.age();
-        let mut faults = snapshot.faults;
+        let mut rejected = snapshot.rejected;
         for (key, members) in &snapshot.routes {
             if self.master.get(key, Layer::Redis).is_some() {
                 continue;
             }
-            // What options there are and where backends may be can have changed since.
-            let before = faults.count();
+            // The known options and the allowed addresses may have changed since it was written.
+            let before = rejected.count();
             let members: Vec<&str> = members.iter().map(String::as_str).collect();
-            let route = self.route_of(key, &members, &mut faults);
-            if faults.count() > before {
-                faults.name_last(|| key.to_string());
+            let route = self.route_of(key, &members, &mut rejected);
+            if rejected.count() > before {
+                rejected.name_last(|| key.to_string());
             }
             self.changes
                 .count(self.master.set(key, Layer::Redis, Some(route)));
         }
-        self.shared.set_snapshot_written(snapshot.written);
-        self.shared.confirm_past(age);
-        if faults.count() > 0 {
-            let count = faults.count();
-            let reasons = faults.into_reasons().join("; ");
+        self.status.set_snapshot_written(snapshot.written);
+        self.status.confirm_table_at(age);
+        if rejected.count() > 0 {
+            let count = rejected.count();
+            let reasons = rejected.into_reasons().join("; ");
             tracing::warn!(
                 count,
                 reasons,
-                "skipped in the snapshot, the rest of it serves"
+                "entries of the snapshot are skipped, the others are used"
             );
         }
     }
 
-    /// Sends what changed to the cores and frees what they let go.
+    /// Sends the changes to the cores, and frees what no core uses any more.
     pub(super) fn publish(&mut self) {
         if let Some(update) = self.master.publish() {
             let Changes {
@@ -185,6 +204,7 @@ impl Truth {
         self.sweep();
     }
 
+    /// Frees what no core uses any more, and updates the status.
     pub(super) fn sweep(&mut self) {
         for route in self.master.sweep() {
             self.registry.retire(route);
@@ -192,28 +212,27 @@ impl Truth {
         self.registry.sweep();
         let (version, hosts) = (self.master.table().version(), self.master.table().len());
         let backends = self.registry.backend_count();
-        self.shared.update(|status| {
+        self.status.update(|status| {
             status.version = version;
             status.hosts = hosts;
             status.backends = backends;
         });
-        self.tell_names();
+        self.update_dns_status();
     }
 
-    /// Tells other threads how the names are.
-    pub(super) fn tell_names(&self) {
-        let counts = self.book.counts();
-        self.shared.update(|status| {
+    pub(super) fn update_dns_status(&self) {
+        let counts = self.dns.counts();
+        self.status.update(|status| {
             status.names_unresolved = counts.unresolved;
             status.names_failing = counts.failing;
             status.names_denied = counts.denied;
         });
     }
 
-    /// There is a table that can serve.
+    /// There is a table that the proxy can start with.
     pub(super) fn set_first_table(&mut self) {
         self.first_table.get_or_insert_with(Instant::now);
-        self.check_ready();
+        self.update_ready();
     }
 
     pub(super) fn has_first_table(&self) -> bool {
@@ -221,55 +240,66 @@ impl Truth {
     }
 
     pub(super) fn is_ready(&self) -> bool {
-        self.ready
+        self.is_ready
     }
 
-    /// Ready once there is a table and DNS was asked for its names, for which it has a while.
-    pub(super) fn check_ready(&mut self) {
+    /// The proxy is ready to start when there is a table and every name in it was looked up once, or the
+    /// time for that is over.
+    pub(super) fn update_ready(&mut self) {
         let Some(since) = self.first_table else {
             return;
         };
-        if !self.ready && (self.book.counts().unsettled == 0 || since.elapsed() >= FIRST_TABLE_WAIT)
+        if !self.is_ready
+            && (self.dns.counts().pending == 0 || since.elapsed() >= FIRST_TABLE_TIMEOUT)
         {
-            self.ready = true;
-            self.shared.set_ready();
+            self.is_ready = true;
+            self.status.set_ready();
         }
     }
 
-    /// What was to be saved was not.
+    /// The snapshot could not be written.
     pub(super) fn set_unsaved(&mut self) {
-        self.unsaved = true;
+        self.is_unsaved = true;
     }
 
-    /// Whether there is something to save; afterwards there is not.
+    /// Whether a snapshot has to be written. The caller writes it, so the next call says no.
     pub(super) fn take_unsaved(&mut self) -> bool {
-        self.whole && std::mem::take(&mut self.unsaved)
+        self.is_compared && std::mem::take(&mut self.is_unsaved)
     }
 
     fn checked_route(&mut self, key: &Key, entries: &[String]) -> Arc<Route> {
         let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
-        let mut faults = Faults::default();
-        let route = self.route_of(key, &entries, &mut faults);
-        debug_assert!(faults.count() == 0, "checked when it was read: {faults:?}");
+        let mut rejected = RejectedEntries::default();
+        let route = self.route_of(key, &entries, &mut rejected);
+        debug_assert!(
+            rejected.count() == 0,
+            "checked when it was read: {rejected:?}"
+        );
         route
     }
 
-    /// The route of some members and options; those that cannot be parsed are left out and named.
-    fn route_of(&mut self, key: &Key, entries: &[&str], faults: &mut Faults) -> Arc<Route> {
+    /// The route that some members and options make. Those that cannot be used are skipped and named in
+    /// `rejected`.
+    fn route_of(
+        &mut self,
+        key: &Key,
+        entries: &[&str],
+        rejected: &mut RejectedEntries,
+    ) -> Arc<Route> {
         let mut seats = Seats::default();
         let mut said = HostOptions::default();
         for entry in entries {
-            let error = match as_option(entry) {
-                Some(option) => said.read(option).err().map(|error| error.to_string()),
-                None => self.adopt(entry).and_then(|seat| seats.take_in(seat)).err(),
-            };
-            if let Some(error) = error {
-                faults.note(|| format!("member {entry:.100?}: {error}"));
+            if let Some(option) = as_option(entry) {
+                if let Err(error) = said.read(option) {
+                    rejected.add(|| format!("option {option:.100?}: {error}"));
+                }
+            } else if let Err(error) = self.adopt(entry).and_then(|seat| seats.take_in(seat)) {
+                rejected.add(|| format!("member {entry:.100?}: {error}"));
             }
         }
         let Seats { seats, .. } = seats;
         if let Err(error) = said.check_together() {
-            faults.note(|| format!("options: {error}"));
+            rejected.add(|| format!("options: {error}"));
         }
         if said == HostOptions::default() {
             return self.registry.route(seats);
@@ -278,7 +308,7 @@ impl Truth {
         for member in &said.acme {
             match self.adopt(member) {
                 Ok(seat) => acme.push(seat),
-                Err(error) => faults.note(|| format!("option acme={member}: {error}")),
+                Err(error) => rejected.add(|| format!("option acme={member}: {error}")),
             }
         }
         let acme = (!acme.is_empty()).then(|| self.registry.route(acme));
@@ -295,13 +325,13 @@ impl Truth {
         let checked = self.policy.check_member(&member);
         checked.map_err(|denied| denied.to_string())?;
         let seat = self.registry.seat_of(member);
-        self.book.adopt(&seat.backend, Instant::now());
+        self.dns.add_backend(&seat.backend, Instant::now());
         Ok(seat)
     }
 }
 
-/// As what the checks of a host present themselves. Below a wildcard any name would do; its domain is
-/// the one that is sure to exist.
+/// The name and protocol that health checks of a host use. For a wildcard it is the domain behind the
+/// star, which is sure to exist.
 fn asked_as(key: &Key) -> AskedAs {
     match key {
         Key::Host(host) | Key::Wildcard(host) => AskedAs {
@@ -315,11 +345,12 @@ fn asked_as(key: &Key) -> AskedAs {
     }
 }
 
-/// One backend has one share in a route; of two members that differ in it only the first counts.
+/// The members of a route. A backend has one share in it: of two members that differ only in the share,
+/// the first counts.
 #[derive(Default)]
 struct Seats {
     seats: Vec<Seat>,
-    /// Where among them each slot's is.
+    /// The position in `seats` by slot.
     places: HashMap<u32, usize>,
 }
 
@@ -340,32 +371,5 @@ impl Seats {
             "the same backend is there as {:?}; leave the one that is meant",
             known.to_string()
         ))
-    }
-}
-
-/// A pause that doubles from `first` to `last`, each time shortened at random by up to a half.
-pub(super) struct Backoff {
-    first: Duration,
-    last: Duration,
-    next: Duration,
-}
-
-impl Backoff {
-    pub(super) fn new(first: Duration, last: Duration) -> Backoff {
-        Backoff {
-            first,
-            last,
-            next: first,
-        }
-    }
-
-    pub(super) fn reset(&mut self) {
-        self.next = self.first;
-    }
-
-    pub(super) fn next(&mut self) -> Duration {
-        let pause = self.next;
-        self.next = (pause * 2).min(self.last);
-        pause.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 }

@@ -1,5 +1,5 @@
-//! What the sync thread does by the clock: looks at its files, writes the snapshot, frees what the
-//! cores let go, and decides at start that Redis has been waited for long enough.
+//! The periodic work of the sync thread: reads changed files, writes the snapshot, frees old pieces of the
+//! table, and at start decides when to go on without Redis.
 
 use std::cell::{Cell, RefCell};
 use std::os::unix::fs::MetadataExt;
@@ -13,57 +13,73 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{JoinError, JoinHandle};
 
-use super::limits::{FIRST_TABLE_WAIT, SNAPSHOT_GAP};
-use super::truth::Truth;
-use super::{Command, snapshot, static_routes};
+use super::routing_state::{FIRST_TABLE_TIMEOUT, RoutingState};
+use super::{snapshot, static_routes};
 use crate::config::SyncSettings;
 
-/// Between two looks.
+/// Between two rounds.
 const TICK: Duration = Duration::from_secs(1);
 
 /// The same while the first table is awaited.
 const TICK_AT_START: Duration = Duration::from_millis(50);
 
+/// Between two snapshots: many changes in a row cause few writes to the disk.
+const SNAPSHOT_GAP: Duration = Duration::from_secs(5);
+
 const SYSTEM_NAME_FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 
-/// A file's modification time, size and inode: when all stay, it was not changed.
-type Stamp = Option<(SystemTime, u64, u64)>;
+/// What the handle asks of the thread.
+pub(super) enum Command {
+    /// Read the routes file and the system's DNS configuration again.
+    Reload,
+    Stop,
+}
 
-pub(super) struct Keeper {
-    truth: Rc<RefCell<Truth>>,
+/// While all of these stay the same, the file was not changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    modified: SystemTime,
+    bytes: u64,
+    inode: u64,
+}
+
+pub(super) struct Housekeeper {
+    state: Rc<RefCell<RoutingState>>,
     settings: Rc<SyncSettings>,
     reload_names: Rc<Notify>,
     last_answer: Rc<Cell<Instant>>,
-    /// As it was read.
-    routes_file: Stamp,
-    /// As it was at the last look. Only a file that has not changed between two looks is read: an
-    /// editor or a copy empties a file before it fills it, and an empty one is a valid one.
-    routes_file_seen: Stamp,
-    name_files: [Stamp; 2],
-    /// Whether the first table was sought elsewhere than in Redis.
+    /// The routes file when it was last read; `None` without a file.
+    routes_file: Option<Stamp>,
+    /// The routes file in the last round. It is read only when it did not change between two rounds: an
+    /// editor or a copy empties a file before filling it, and an empty file is valid.
+    routes_file_seen: Option<Stamp>,
+    name_files: [Option<Stamp>; 2],
+    /// Whether the start no longer waits for Redis.
     gave_up_waiting: bool,
     saved: Option<Instant>,
     saving: Option<JoinHandle<io::Result<()>>>,
-    /// Why the snapshot could not be written, until it could: said once, tried again and again.
+    /// Why the last snapshot could not be written. Each error is logged once, and each time the write is
+    /// tried again.
     save_error: Option<String>,
 }
 
-impl Keeper {
+impl Housekeeper {
     pub(super) fn new(
-        truth: Rc<RefCell<Truth>>,
+        state: Rc<RefCell<RoutingState>>,
         settings: Rc<SyncSettings>,
         reload_names: Rc<Notify>,
         last_answer: Rc<Cell<Instant>>,
-    ) -> Keeper {
+    ) -> Housekeeper {
         let routes_file = settings.routes_file.as_deref().and_then(stamp);
         let snapshot = settings.snapshot.as_deref().and_then(stamp);
-        if let Some((written, ..)) = snapshot {
-            truth.borrow().shared.set_snapshot_written(written);
+        if let Some(snapshot) = snapshot {
+            let status = &state.borrow().status;
+            status.set_snapshot_written(snapshot.modified);
         }
-        Keeper {
+        Housekeeper {
             routes_file,
             routes_file_seen: routes_file,
-            truth,
+            state,
             settings,
             reload_names,
             last_answer,
@@ -75,10 +91,10 @@ impl Keeper {
         }
     }
 
-    /// Works until it is told to stop, or the handle is gone.
+    /// Runs until the command to stop, or until the handle is dropped.
     pub(super) async fn serve(&mut self, commands: &mut UnboundedReceiver<Command>) {
         loop {
-            let ready = self.truth.borrow().is_ready();
+            let ready = self.state.borrow().is_ready();
             let tick = if ready { TICK } else { TICK_AT_START };
             tokio::select! {
                 command = commands.recv() => match command {
@@ -91,7 +107,7 @@ impl Keeper {
     }
 
     fn tick(&mut self) {
-        self.look_for_first_table();
+        self.find_first_table();
         if let Some(path) = &self.settings.routes_file {
             let now = stamp(path);
             let is_settled = self.routes_file_seen == now;
@@ -107,9 +123,9 @@ impl Keeper {
             self.reload_names.notify_one();
         }
         self.save_in_background();
-        let mut truth = self.truth.borrow_mut();
-        truth.sweep();
-        truth.check_ready();
+        let mut state = self.state.borrow_mut();
+        state.sweep();
+        state.update_ready();
     }
 
     fn reload(&mut self) {
@@ -118,7 +134,7 @@ impl Keeper {
         self.reload_names.notify_one();
     }
 
-    /// Saves what is not saved, and waits for it.
+    /// Writes the snapshot, if something changed since the last one.
     pub(super) async fn finish(mut self) {
         if let Some(saving) = self.saving.take() {
             let saved = saving.await;
@@ -126,19 +142,19 @@ impl Keeper {
         }
         let settings = Rc::clone(&self.settings);
         if let Some(path) = &settings.snapshot
-            && self.truth.borrow_mut().take_unsaved()
+            && self.state.borrow_mut().take_unsaved()
         {
-            let written = snapshot::write(path, self.truth.borrow().master.table());
+            let written = snapshot::write(path, self.state.borrow().master.table());
             self.note_saved(Ok(written));
         }
     }
 
     fn load_static(&mut self) {
-        let mut truth = self.truth.borrow_mut();
+        let mut state = self.state.borrow_mut();
         let error = match static_routes::load(&self.settings) {
             Ok(routes) => {
-                truth.set_static(&routes);
-                truth.publish();
+                state.set_static(&routes);
+                state.publish();
                 tracing::info!(static_routes = routes.len(), "static routes read again");
                 None
             }
@@ -154,16 +170,16 @@ impl Keeper {
                 Some(text)
             }
         };
-        truth
-            .shared
+        state
+            .status
             .update(|status| status.routes_file_error = error);
     }
 
-    /// Redis is the first choice; when it says nothing for a while, what is at hand has to do.
-    fn look_for_first_table(&mut self) {
-        let mut truth = self.truth.borrow_mut();
+    /// At start, when Redis has not answered for a while: uses the snapshot or the static routes.
+    fn find_first_table(&mut self) {
+        let mut state = self.state.borrow_mut();
         let waited = self.last_answer.get().elapsed();
-        if truth.has_first_table() || self.gave_up_waiting || waited < FIRST_TABLE_WAIT {
+        if state.has_first_table() || self.gave_up_waiting || waited < FIRST_TABLE_TIMEOUT {
             return;
         }
         self.gave_up_waiting = true;
@@ -177,23 +193,25 @@ impl Keeper {
                 Ok(snapshot) => {
                     tracing::warn!(
                         routes = snapshot.routes.len(),
-                        age = humantime::format_duration(whole_seconds(snapshot.age())).to_string(),
-                        "Redis does not answer or is not believed, serving the snapshot"
+                        snapshot_age_s = snapshot.age().as_secs(),
+                        "the table cannot be read from Redis, starting with the snapshot"
                     );
-                    truth.set_snapshot(snapshot);
-                    truth.publish();
-                    truth.set_first_table();
+                    state.set_snapshot(snapshot);
+                    state.publish();
+                    state.set_first_table();
                     return;
                 }
                 Err(error) => tracing::error!(error, "snapshot ignored"),
             }
         }
-        if truth.master.static_keys().next().is_some() {
-            tracing::warn!("Redis does not answer, serving the static routes alone");
-            truth.set_first_table();
+        if state.master.static_keys().next().is_some() {
+            tracing::warn!(
+                "the table cannot be read from Redis, starting with the static routes alone"
+            );
+            state.set_first_table();
         } else {
             tracing::warn!(
-                "Redis does not answer and there is nothing to serve with; waiting for it"
+                "the table cannot be read from Redis, and there is neither a snapshot nor a static route; waiting for Redis"
             );
         }
     }
@@ -210,61 +228,61 @@ impl Keeper {
         let recent = self
             .saved
             .is_some_and(|saved| saved.elapsed() < SNAPSHOT_GAP);
-        let mut truth = self.truth.borrow_mut();
-        if self.saving.is_some() || recent || !truth.take_unsaved() {
+        let mut state = self.state.borrow_mut();
+        if self.saving.is_some() || recent || !state.take_unsaved() {
             return;
         }
-        // What is set but not yet published belongs into it too, and is shared by this clone.
-        truth.publish();
-        let table = truth.master.table().clone();
+        // The snapshot includes changes that are not published yet. The clone shares its pieces with the
+        // table.
+        state.publish();
+        let table = state.master.table().clone();
         self.saved = Some(Instant::now());
         self.saving = Some(tokio::task::spawn_blocking(move || {
             snapshot::write(&path, &table)
         }));
     }
 
-    /// What could not be saved stays to be saved.
+    /// Notes how the write went. A failed write is tried again.
     fn note_saved(&mut self, saved: Result<io::Result<()>, JoinError>) {
         let error = match saved {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),
-            // The panic was reported by its hook.
+            // The panic hook has logged it.
             Err(_) => Some(String::from("the thread that wrote it panicked")),
         };
-        let mut truth = self.truth.borrow_mut();
+        let mut state = self.state.borrow_mut();
         let path = self.settings.snapshot.as_deref().unwrap_or(Path::new(""));
         let path = path.display().to_string();
         match &error {
             None => {
-                truth.shared.set_snapshot_written(SystemTime::now());
+                state.status.set_snapshot_written(SystemTime::now());
                 if self.save_error.is_some() {
-                    tracing::info!(path, "the snapshot is written again");
+                    tracing::info!(file.path = path, "the snapshot can be written again");
                 }
             }
             Some(error) => {
-                truth.set_unsaved();
+                state.set_unsaved();
                 if self.save_error.as_ref() != Some(error) {
                     tracing::error!(
                         error,
-                        path,
+                        file.path = path,
                         "the snapshot cannot be written and is tried again; make its directory writable or change --snapshot"
                     );
                 }
             }
         }
-        truth
-            .shared
+        state
+            .status
             .update(|status| status.snapshot_error = error.clone());
         self.save_error = error;
     }
 }
 
-/// As a log line has room for.
-pub(super) fn whole_seconds(span: Duration) -> Duration {
-    Duration::from_secs(span.as_secs())
-}
-
-fn stamp(path: &Path) -> Stamp {
+fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+    Some(Stamp {
+        modified: metadata.modified().ok()?,
+        bytes: metadata.len(),
+        inode: metadata.ino(),
+    })
 }
