@@ -54,10 +54,12 @@ fn outside_code(page: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The anchors that GitHub gives the headings of a page.
+/// The anchors that GitHub gives the headings of a page, and those that a line sets itself.
 pub(super) fn anchors(page: &str) -> BTreeSet<String> {
     let mut anchors = BTreeSet::new();
     for line in outside_code(page) {
+        let own = line.split("<a id=\"").skip(1);
+        anchors.extend(own.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
         let heading = line.trim_start_matches('#');
         if heading.len() == line.len() || !heading.starts_with(' ') {
             continue;
