@@ -58,7 +58,7 @@ fn start() -> Result<ExitCode, Box<dyn Error>> {
     match action {
         Action::Run | Action::Unwrap => serve(&typed, signals, |_| {}),
         Action::Check => {
-            let report = match typed.validate(&run::machine()) {
+            let report = match typed.validate(&run::allowed()) {
                 Ok(config) => {
                     // What Redis says to the check is in the log, and only asked for on trouble.
                     let mut settings = config.log;
@@ -106,7 +106,7 @@ fn serve(
     signals: SignalEvents,
     on_ready: impl FnOnce(&[(Protocol, SocketAddr)]),
 ) -> Result<ExitCode, Box<dyn Error>> {
-    let config = typed.validate(&run::machine())?;
+    let config = typed.validate(&run::allowed())?;
     let log = Log::start(config.log)?;
     let format = config.log.format;
     match run::run(config, signals, &log, on_ready) {

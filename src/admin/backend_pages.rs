@@ -119,9 +119,10 @@ impl Survey<'_> {
             if !checks.is_empty() {
                 survey.checked.push((backend, is_up));
             }
-            let name = match is_up {
-                true => backend.vitals().condition(now).name(),
-                false => DOWN,
+            let name = if is_up {
+                backend.vitals().condition(now).name()
+            } else {
+                DOWN
             };
             let index = STATES.iter().position(|state| *state == name);
             survey.counts[index.expect("the list has every state")] += 1;

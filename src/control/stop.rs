@@ -148,9 +148,10 @@ impl<'a> Stop<'a> {
         let complete = collector.cut(CUT_TIMEOUT).await;
         // Some may have finished since the last look, so the cores' own count is the true one,
         // unless one of them no longer answers.
-        let cut = match complete {
-            true => collector.with_total(cut_at_drain),
-            false => live,
+        let cut = if complete {
+            collector.with_total(cut_at_drain)
+        } else {
+            live
         };
         let finished = open.saturating_sub(cut);
         let uptime_s = collector.uptime().as_secs();

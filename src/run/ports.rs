@@ -22,8 +22,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(super) struct Ports {
     pub admin: Option<Admin>,
     pub addresses: Vec<(Protocol, SocketAddr)>,
-    /// One per core.
-    pub sets: Vec<Vec<Bound>>,
+    /// The listeners of each core.
+    pub by_core: Vec<Vec<Bound>>,
 }
 
 impl Ports {
@@ -37,7 +37,7 @@ impl Ports {
         let mut ports = Ports {
             admin: admin.transpose()?,
             addresses: Vec::new(),
-            sets: config.cores.iter().map(|_| Vec::new()).collect(),
+            by_core: config.cores.iter().map(|_| Vec::new()).collect(),
         };
         for wanted in &config.listeners {
             ports.bind_group(wanted, config.cores.len(), deadline)?;
@@ -62,7 +62,7 @@ impl Ports {
             group => group?,
         };
         self.addresses.push((wanted.protocol, group[0].address()));
-        for (set, listener) in self.sets.iter_mut().zip(group) {
+        for (set, listener) in self.by_core.iter_mut().zip(group) {
             set.push(Bound {
                 protocol: wanted.protocol,
                 listener,
@@ -82,9 +82,10 @@ fn bind_admin(
         Err(error) if is_in_use(&error) => return Err(named(&error, address)),
         admin => admin?.with_hosts(config.admin_hosts.clone()),
     };
-    Ok(match config.debug_faults {
-        true => admin.with_faults(),
-        false => admin,
+    Ok(if config.debug_faults {
+        admin.with_faults()
+    } else {
+        admin
     })
 }
 
