@@ -242,6 +242,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fixtures::{H2C, HELLOS, REQUESTS};
 
     fn canonical(bytes: &[u8]) -> Result<String, HostError> {
         Host::parse(bytes).map(|host| host.to_string())
@@ -347,6 +348,14 @@ mod tests {
         ] {
             let text = error.to_string();
             assert!(text.contains(';') && text.is_ascii(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_fuzz_entry_holds_on_every_prefix_of_the_names_of_real_clients() {
+        for fixture in HELLOS.iter().chain(REQUESTS).chain(H2C) {
+            let name = fixture.verdict.as_bytes();
+            (0..=name.len()).for_each(|end| fuzz_host(&name[..end]));
         }
     }
 

@@ -117,7 +117,8 @@ pub fn fuzz_response(data: &[u8]) {
 fn check_response(data: &[u8], asked: Asked) {
     let mut room = FieldRoom::new();
     let whole = ResponseHead::parse(data, BYTES_MAX, asked, &mut room);
-    for end in 0..data.len() {
+    // At some 30 places: each is parsed from the first byte on.
+    for end in (0..data.len()).step_by(1 + data.len() / 30) {
         let mut room = FieldRoom::new();
         match ResponseHead::parse(&data[..end], BYTES_MAX, asked, &mut room) {
             Ok(None) => {}
@@ -246,10 +247,11 @@ fn check_normalized(data: &[u8]) {
 }
 
 /// Asserts that every prefix of the beginning of an HTTP/2 connection is undecided or has the verdict of
-/// the whole, and that one walk that sees the bytes arrive finds the same.
+/// the whole, and that one walk that sees the bytes arrive finds the same. The preface may be left out.
 #[doc(hidden)]
 pub fn fuzz_h2c(data: &[u8]) {
-    let whole = [PREFACE, data].concat();
+    let frames = data.strip_prefix(PREFACE).unwrap_or(data);
+    let whole = [PREFACE, frames].concat();
     let first_host = |received| FirstRequest::default().advance(received, 65_536);
     let verdict = first_host(&whole);
     let mut walk = FirstRequest::default();

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::tlv::TlvKind;
 use super::*;
+use crate::fixtures::{Fixture, PROXY_HEADERS, for_every_prefix, mutated};
 use crate::refusal::Refusal;
 use crate::route::ProxyVersion;
 
@@ -338,6 +339,28 @@ fn every_prefix_asks_for_more() {
     }
 }
 
+#[test]
+fn every_header_of_a_real_sender_is_read() {
+    for fixture in PROXY_HEADERS {
+        let Fixture { file, data, .. } = fixture;
+        let (header, bytes) = found(data);
+        let client = match header.endpoints {
+            Endpoints::Tcp(addresses) => addresses.source().ip().to_string(),
+            Endpoints::Unix | Endpoints::Local => "-".to_owned(),
+        };
+        assert_eq!(client, fixture.verdict, "{file}");
+        assert!(data[bytes..].starts_with(b"GET / HTTP/1."), "{file}");
+        for end in 0..bytes {
+            assert_eq!(read(&data[..end]), Reading::More, "{file} cut at {end}");
+        }
+    }
+}
+
+#[test]
+fn the_fuzz_entry_holds_on_every_prefix_of_every_fixture() {
+    for_every_prefix(PROXY_HEADERS, fuzz_proxy_header);
+}
+
 fn any_addresses() -> impl Strategy<Value = Addresses> {
     let v4 =
         any::<([u8; 4], [u8; 4])>().prop_map(|(from, to)| (IpAddr::from(from), IpAddr::from(to)));
@@ -349,6 +372,11 @@ fn any_addresses() -> impl Strategy<Value = Addresses> {
 }
 
 proptest! {
+    #[test]
+    fn mutated_headers(data in mutated(PROXY_HEADERS)) {
+        fuzz_proxy_header(&data);
+    }
+
     #[test]
     fn what_is_written_reads_the_same(
         addresses in any_addresses(),
