@@ -14,7 +14,7 @@
 //!
 //! | number | modules | what they are |
 //! |---|---|---|
-//! | 1 | `protocol`, `due`, `host`, `refusal` | words that all others share |
+//! | 1 | `protocol`, `due`, `host`, `refusal`, `primitives` | words that all others share |
 //! | 2 | `health` | whether a backend is well |
 //! | 3 | `route` | from a name to backends |
 //! | 4 | `sniff` | from the first bytes to a name |
@@ -63,6 +63,7 @@ mod lookup;
 mod metrics;
 mod outcome;
 mod preflight;
+mod primitives;
 mod protect;
 mod protocol;
 mod proxy_protocol;

@@ -1,9 +1,9 @@
 //! How many connections each key has at this moment.
 
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::{Line, WINDOW, line_of, lines};
+use crate::primitives::AtomicU64;
 
 /// The low bits of a place are the count, the others the fingerprint of whose it is. A count of zero:
 /// nobody's.

@@ -3,7 +3,6 @@
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -12,6 +11,7 @@ use ipnet::IpNet;
 
 use super::counts::{Counted, Counts};
 use super::rates::{Paid, Rates};
+use crate::primitives::AtomicU32;
 use crate::route::client_number;
 
 /// The limits of the process and of each client, as configured.

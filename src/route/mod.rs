@@ -10,6 +10,9 @@ mod key;
 mod master;
 mod member;
 mod member_options;
+#[cfg(test)]
+#[cfg(feature = "model")]
+mod models;
 mod queue;
 mod registry;
 mod roster;

@@ -8,12 +8,12 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
-use std::sync::atomic::{AtomicU32, AtomicU64};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
 use super::backend::Backend;
 use super::vitals::Vitals;
+use crate::primitives::{AtomicU32, Mutex, MutexGuard};
 
 /// Nobody has given it a place.
 const WAITS: u32 = 0;
@@ -59,6 +59,7 @@ pub(crate) type Wanted = (Arc<Backend>, NonZeroU32);
 impl Ticket {
     /// A place in the order of all who wait, behind those who have one.
     pub(crate) fn next_number() -> u64 {
+        use std::sync::atomic::AtomicU64;
         static NEXT: AtomicU64 = AtomicU64::new(0);
         NEXT.fetch_add(1, Relaxed)
     }

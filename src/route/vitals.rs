@@ -11,8 +11,9 @@
 use std::num::NonZeroU32;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::{Duration, Instant};
+
+use crate::primitives::{AtomicU32, AtomicU64};
 
 /// A point in time that fits an atomic: milliseconds since an hour before the first one was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

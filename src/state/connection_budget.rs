@@ -4,9 +4,10 @@
 //! connections, and those give way.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use crate::primitives::AtomicUsize;
 use crate::protect::{ClientLimits, HostLimits, LimitSettings};
 
 /// Client and backend.

@@ -6,6 +6,9 @@ mod drain;
 mod failure_log;
 mod idle_pool;
 mod local;
+#[cfg(test)]
+#[cfg(feature = "model")]
+mod models;
 mod pipes;
 mod removals;
 
