@@ -49,6 +49,7 @@ fn a_head_has_one_deadline_however_it_comes() {
             let drip = bytes[sent..][..dripping.unwrap_or(0)].to_vec();
             let dripper = std::thread::spawn(move || {
                 for byte in drip {
+                    // Ten of them within the deadline.
                     std::thread::sleep(Duration::from_millis(100));
                     if sender.write_all(&[byte]).is_err() {
                         return;
@@ -228,6 +229,7 @@ fn end_after(address: SocketAddr, pieces: &[&[u8]]) -> Duration {
     let mut stream = client::connect(address);
     for (index, piece) in pieces.iter().enumerate() {
         if index > 0 {
+            // The piece before is to be read by itself.
             std::thread::sleep(Duration::from_millis(200));
         }
         stream.write_all(piece).expect("the proxy listens");
@@ -268,6 +270,7 @@ fn stalling() -> Backend {
                 Some("/tunnel") => {
                     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"
                 }
+                // Longer than any deadline here.
                 Some("/unread") => return std::thread::sleep(Duration::from_secs(6)),
                 _ => return drop(wire.rest()),
             };
@@ -524,6 +527,7 @@ fn every_deadline_lasts_as_long_as_it_says() {
                 let mut stream = occupant.try_clone().expect("a descriptor");
                 let mut last = held;
                 for _ in 0..8 {
+                    // Three within the deadline.
                     std::thread::sleep(Duration::from_millis(300));
                     stream.write_all(b"x").expect("not idle");
                     last = Instant::now();

@@ -163,11 +163,13 @@ fn all_are_reset(drain: &str, signals: usize) {
     }
     let mut proxy = options.start();
     let clients: Vec<_> = cases.iter().map(|case| open(&proxy, case)).collect();
+    // Each is to be at the stage that its name says.
     std::thread::sleep(Duration::from_millis(500));
     let began = Instant::now();
     for _ in 0..signals {
         proxy.signal("TERM");
-        std::thread::sleep(Duration::from_millis(100));
+        // Two at once are one.
+        proxy.wait_for_line("stopping", client::PATIENCE);
     }
     for (case, (client, sender)) in cases.iter().zip(clients) {
         let is_reset = ends_with_reset(&client, sender);
@@ -211,9 +213,10 @@ fn what_was_sent_before_the_cut_arrives() {
     let hello = Hello::named("a.test").record();
     stream.write_all(&hello).expect("the proxy listens");
     stream.read_exact(&mut [0; 10]).expect("an answer");
+    // The proxy waits for the client, with the rest of it in sockets and pipes.
     std::thread::sleep(Duration::from_millis(200));
     proxy.signal("TERM");
-    std::thread::sleep(Duration::from_millis(100));
+    proxy.wait_for_line("stopping", client::PATIENCE);
     proxy.signal("TERM");
     let answer = Answer::read(&mut stream);
     assert_eq!((answer.bytes.len(), answer.reset), (BYTES - 10, true));

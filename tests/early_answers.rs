@@ -44,6 +44,7 @@ fn refuses_uploads(body_bytes: usize, then: Then) -> Backend {
                 let _ = wire.stream.shutdown(Shutdown::Write);
                 wire.rest();
             }
+            // Longer than the client takes for its upload.
             Then::StopsReading => std::thread::sleep(Duration::from_secs(3)),
             Then::Closes => {}
         }

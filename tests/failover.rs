@@ -114,6 +114,7 @@ fn say_hello_and_finish(proxy: &Proxy) -> (Vec<u8>, Duration) {
     let began = Instant::now();
     let hello = Hello::named("a.test").record();
     stream.write_all(&hello).expect("the proxy listens");
+    // The hello is to be with the backend before the end.
     std::thread::sleep(Duration::from_millis(100));
     stream.shutdown(Shutdown::Write).expect("connected");
     let mut said = Vec::new();
@@ -153,6 +154,7 @@ fn a_frozen_tls_backend_costs_its_clients_one_connect_deadline() {
 fn the_last_backend_may_take_its_time() {
     let slow = backend::raw(|mut stream| {
         let _ = stream.read(&mut [0; 4096]);
+        // Longer than the connect deadline.
         std::thread::sleep(Duration::from_millis(900));
         let _ = stream.write_all(b"slow");
     });
@@ -185,6 +187,7 @@ fn a_silent_backend_is_suspect_long_before_any_deadline() {
         stream
     };
     let mut waiting: Vec<TcpStream> = (0..8).map(|_| open()).collect();
+    // A backend that owes an answer is suspect after half a second.
     std::thread::sleep(Duration::from_millis(700));
     for _ in 0..20 {
         let (said, took) = say_hello(&proxy);
@@ -311,6 +314,7 @@ fn when_all_are_ejected_all_are_used_and_it_is_counted() {
 fn a_full_backend_has_a_short_queue() {
     let slow = backend::raw(|mut stream| {
         let _ = stream.read(&mut [0; 4096]);
+        // The others come meanwhile.
         std::thread::sleep(Duration::from_millis(300));
         let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nserved");
     });
@@ -500,6 +504,7 @@ fn a_client_that_goes_on_behind_its_hello_keeps_nobody_from_its_backend() {
             _ => {}
         }
         let of_staying = first_byte(&mut staying);
+        // After half a second without an answer it would be suspect.
         std::thread::sleep(Duration::from_millis(600));
         let others = (0..8).map(|_| first_byte(&mut open(&hello)));
         let alike = others.filter(|byte| *byte == of_staying).count();
@@ -514,6 +519,7 @@ fn a_slow_first_byte_is_no_failure_where_nobody_is_quicker() {
     let slow = |name: &'static str| {
         backend::raw(move |mut stream| {
             let _ = stream.read(&mut [0; 4096]);
+            // Longer than two first-byte deadlines, after which all have been asked.
             std::thread::sleep(Duration::from_millis(1500));
             let _ = stream.write_all(name.as_bytes());
         })
@@ -538,11 +544,13 @@ fn a_slow_first_byte_is_no_failure_where_nobody_is_quicker() {
 fn a_late_answer_is_taken_whatever_is_tried_meanwhile() {
     let slow = backend::raw(|mut stream| {
         let _ = stream.read(&mut [0; 4096]);
+        // While the next one is being connected to.
         std::thread::sleep(Duration::from_millis(800));
         let _ = stream.write_all(b"slow");
     });
     let closing_late = backend::raw(|mut stream| {
         let _ = stream.read(&mut [0; 4096]);
+        // Accepts, and closes before the first one answers.
         std::thread::sleep(Duration::from_millis(500));
     });
     let (_held, silent) = silent();

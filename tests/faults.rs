@@ -369,6 +369,7 @@ fn f6_slow() {
             },
             |_, _| {
                 over.store(true, Ordering::Relaxed);
+                // The last STOP is followed by its CONT.
                 std::thread::sleep(Duration::from_millis(150));
             },
         )

@@ -126,6 +126,7 @@ fn who_has_finished_and_does_not_read_costs_nothing() {
     while sender.write_all(&[b'u'; 65536]).is_ok() {}
     support::wait_until("it rests", client::PATIENCE, || {
         let before = proxy.processor_time();
+        // What it does not spend is only seen over a span.
         std::thread::sleep(Duration::from_millis(500));
         proxy.processor_time() - before <= Duration::from_millis(20)
     });
@@ -230,10 +231,12 @@ fn who_has_finished_waits_for_so_long_without_a_byte() {
 fn who_has_finished_and_reads_gets_the_whole_answer() {
     let backend = backend::raw(|mut stream| {
         request(&mut stream);
+        // Slowly, so that the end of the client is seen before the answer and between its bytes.
         std::thread::sleep(Duration::from_millis(400));
         let head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
         stream.write_all(head).expect("it is read");
         for byte in b"hello" {
+            // As above.
             std::thread::sleep(Duration::from_millis(400));
             stream.write_all(&[*byte]).expect("it is read");
         }
@@ -283,6 +286,7 @@ fn a_request_ends_with_its_client_where_that_is_wanted() {
         }
     }
     let answering = scripted(|_, _| {
+        // The client has finished by then.
         std::thread::sleep(Duration::from_millis(200));
         Some(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec())
     });
@@ -333,9 +337,9 @@ fn bytes_between_urgent_data_and_the_end_are_given_on() {
     ] {
         let mut stream = connect_small(address, 256 << 10);
         stream.write_all(words).expect("it is read");
-        // So slowly that the end is in before the mark is reached.
         let mut bytes = vec![0; BYTES / 2];
         stream.read_exact(&mut bytes).expect("half of it");
+        // So slowly that the end is in before the mark is reached.
         std::thread::sleep(Duration::from_millis(300));
         stream.read_to_end(&mut bytes).expect("the rest");
         let at = bytes
@@ -353,6 +357,7 @@ fn a_reset_is_not_held_back_for_longer_than_the_deadlines() {
     let backend = backend::raw(|mut stream| {
         hello(&mut stream);
         stream.write_all(&pattern(400_000)).expect("it is read");
+        // What is on its way must be with the proxy before the reset drops the rest.
         std::thread::sleep(Duration::from_millis(300));
         reset(stream);
     });

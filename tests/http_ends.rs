@@ -35,6 +35,7 @@ fn the_last_answer_comes_whole_whatever_is_sent_behind_its_request() {
             .write_all(one)
             .and_then(|()| sender.write_all(&pattern(2 << 20)));
     });
+    // The upload is to stand before the answer is read.
     std::thread::sleep(Duration::from_millis(500));
     let head = wire.response_head();
     assert_eq!(head.field("connection"), Some("close"));
@@ -42,6 +43,7 @@ fn the_last_answer_comes_whole_whatever_is_sent_behind_its_request() {
     let want = pattern(BYTES);
     let mut piece = vec![0; 1 << 20];
     while body.len() < BYTES {
+        // A client that is slow.
         std::thread::sleep(Duration::from_millis(200));
         let read = std::io::Read::read(&mut wire.stream, &mut piece).expect("no reset");
         assert!(read > 0, "the end after {} bytes", body.len());

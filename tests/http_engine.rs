@@ -113,6 +113,7 @@ fn a_response_that_breaks_off_is_not_made_to_look_whole() {
             Some("/head") => "HTTP/1.1 200 OK\r\nContent-",
             _ => "SSH-2.0-OpenSSH\r\n\r\n",
         });
+        // The client has what it can have of it before the end.
         std::thread::sleep(Duration::from_millis(100));
     });
     let proxy = start(&backend.member(), &[]);
@@ -289,6 +290,7 @@ fn urgent_data_neither_ends_a_large_body_nor_keeps_the_core_busy() {
         let urgent = SockRef::from(&stream).send_out_of_band(b"!");
         urgent.expect("it is read");
         stream.write_all(near).expect("it is read");
+        // All that can be moved is to be moved: what then goes on is idle work.
         std::thread::sleep(Duration::from_millis(100));
         proxy.assert_rests();
         stream.write_all(rest).expect("it is read");
@@ -339,6 +341,7 @@ fn a_body_waits_for_the_backends_word_where_the_client_asks_for_it() {
 fn every_wait_for_a_message_has_an_end() {
     let backend = scripted(|request, _| {
         if request.head.starts_with("GET /never ") {
+            // Longer than any deadline here.
             std::thread::sleep(Duration::from_secs(4));
             return None;
         }
@@ -387,6 +390,7 @@ fn every_wait_for_a_message_has_an_end() {
     wire.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100\r\n\r\n");
     let began = Instant::now();
     while wire.stream.write_all(b"x").is_ok() && began.elapsed() < Duration::from_secs(3) {
+        // Several within the deadline.
         std::thread::sleep(Duration::from_millis(100));
     }
     proxy.wait_for_outcome("http", "body_timeout", 2);
@@ -395,6 +399,7 @@ fn every_wait_for_a_message_has_an_end() {
     wire.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10000\r\n\r\n");
     for _ in 0..10 {
         wire.send([b'x'; 1000]);
+        // Ten of them last longer than the deadline.
         std::thread::sleep(Duration::from_millis(150));
     }
     assert_eq!(wire.response().text(), "ok");

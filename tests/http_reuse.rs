@@ -103,6 +103,7 @@ fn what_a_backend_says_unasked_reaches_nobody() {
         let mut wire = Wire::new(stream);
         while let Ok(Some(_)) = wire.request() {
             wire.send(ok("mine"));
+            // By then the connection is in the pool.
             std::thread::sleep(Duration::from_millis(100));
             wire.send(ok("not yours"));
         }
@@ -115,8 +116,10 @@ fn what_a_backend_says_unasked_reaches_nobody() {
         for _ in 0..4 {
             let mut wire = Wire::connect(proxy.http());
             assert_eq!(wire.get(host, "/").text(), "mine");
+            // What comes unasked has come by then.
             std::thread::sleep(Duration::from_millis(150));
             assert_eq!(wire.get(host, "/").text(), "mine");
+            // As above.
             std::thread::sleep(Duration::from_millis(150));
         }
     }

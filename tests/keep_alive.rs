@@ -31,6 +31,7 @@ fn backends_and_clients_are_probed_at_every_stage() {
     let http = scripted(|request, _| {
         let answer: &[u8] = match request.head.split(' ').nth(1) {
             Some("/never") => {
+                // The timers have been looked at by then.
                 std::thread::sleep(Duration::from_secs(3));
                 return None;
             }
@@ -101,6 +102,7 @@ fn probes_can_be_switched_off() {
     let hello = Hello::named("a.test").record();
     stream.write_all(&hello).expect("the proxy listens");
     stream.read_exact(&mut [0; 4]).expect("an answer");
+    // Timers of what was sent are gone by then; that of a probe would stay.
     std::thread::sleep(Duration::from_millis(500));
     let timers = timers(backend.address().port());
     assert!(

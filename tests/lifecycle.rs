@@ -81,6 +81,7 @@ fn dumps_under_load_are_whole_and_count_what_was_done() {
             });
         }
         for number in 1..=5 {
+            // An interval with something in it.
             std::thread::sleep(Duration::from_millis(150));
             proxy.signal("USR1");
             wait_until("a dump", client::PATIENCE, || dumps(path) >= number);
@@ -89,6 +90,7 @@ fn dumps_under_load_are_whole_and_count_what_was_done() {
         for _ in 0..20 {
             proxy.signal("USR1");
         }
+        // All that come of them are to be written under load.
         std::thread::sleep(Duration::from_millis(300));
         done.store(true, Ordering::Relaxed);
     });
@@ -187,9 +189,12 @@ fn drain_under_load(options: Options) {
                 }
             });
         }
-        std::thread::sleep(Duration::from_millis(500));
+        wait_until("all are served", client::PATIENCE, || {
+            served.load(Ordering::Relaxed) > 16
+        });
         proxy.signal("TERM");
         scope.spawn(move || {
+            // In the middle of the drain.
             std::thread::sleep(Duration::from_millis(600));
             for mut stream in silent {
                 stream.write_all(HEAD).expect("a connection is not cut");
@@ -249,7 +254,6 @@ fn a_second_signal_ends_at_once() {
         let (mut proxy, stream, _backend) = with_an_open_connection("60s");
         proxy.signal(first);
         proxy.wait_for_line("stopping", client::PATIENCE);
-        std::thread::sleep(Duration::from_millis(300));
         let asked = Instant::now();
         proxy.signal(second);
         let status = proxy.wait_for_exit(client::PATIENCE).expect("it ends");
@@ -317,6 +321,7 @@ fn a_start_waits_for_a_port_that_is_about_to_be_free() {
         let holder = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = holder.local_addr().expect("it is bound");
         let release = std::thread::spawn(move || {
+            // The proxy has met it taken by then.
             std::thread::sleep(Duration::from_millis(700));
             drop(holder);
         });
@@ -422,7 +427,9 @@ fn clients_that_come_while_a_core_has_panicked_are_served_or_refused() {
                 }
             });
         }
-        std::thread::sleep(Duration::from_millis(300));
+        wait_until("all are served", client::PATIENCE, || {
+            served.load(Ordering::Relaxed) > 8
+        });
         post(&proxy, "/debug/panic/0");
     });
     assert!(served.load(Ordering::Relaxed) > 8);

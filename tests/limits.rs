@@ -105,11 +105,13 @@ fn new_connections_of_one_client_are_limited_in_a_second() {
     };
     let refused = many();
     assert_eq!(ask(OTHER, proxy.http(), "a.test").status, 200);
+    // A second pays everything off.
     std::thread::sleep(Duration::from_millis(1050));
     let refused = refused + many();
     proxy.wait_for_outcome("http", "client_rate", refused);
-    // One connection may carry as many requests as it likes.
+    // A second pays everything off.
     std::thread::sleep(Duration::from_millis(1050));
+    // One connection may carry as many requests as it likes.
     let mut stream = client::connect_from(ONE, proxy.http());
     for _ in 0..20 {
         assert_eq!(
@@ -185,7 +187,7 @@ fn who_is_exempt_has_no_limit_and_the_process_has_one() {
         (503, "too_many_connections")
     );
     held.truncate(5);
-    // The rate is that of those who are not exempt.
+    // The rate is that of those who are not exempt; a second pays everything off.
     std::thread::sleep(Duration::from_millis(1050));
     let other = hold(OTHER, proxy.https(), b"", "a.test").expect("there is room again");
     assert!(hold(OTHER, proxy.https(), b"", "a.test").is_none());
@@ -271,8 +273,9 @@ fn a_host_has_the_limits_that_redis_says_now() {
         let over = answers.filter(|one| outcome_of(one) == "host_rate").count();
         (10..=16).contains(&over)
     });
-    // Each request counts, on one connection as well.
+    // A second pays everything off.
     std::thread::sleep(Duration::from_millis(1100));
+    // Each request counts, on one connection as well.
     let mut stream = client::connect(proxy.http());
     let answers: Vec<u16> = (0..10)
         .map_while(|_| Some(ask_on(&mut stream, "b.test").ok()?.status))

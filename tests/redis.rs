@@ -132,6 +132,7 @@ fn a_killed_redis_fails_no_client_and_its_successor_is_followed() {
     under_load(&proxy, "first", || {
         redis.kill();
         wait_for_state(&proxy, "lost");
+        // Under load, without it.
         std::thread::sleep(Duration::from_millis(500));
     });
     redis.restart();
@@ -181,8 +182,10 @@ fn a_flushed_redis_is_not_believed_at_once() {
     under_load(&proxy, "first", || {
         redis.run(&["FLUSHALL"]);
         proxy.wait_for_line("most hosts are gone", SOON);
+        // Under load, while the table is held.
         std::thread::sleep(Duration::from_millis(500));
         fill();
+        // Longer than it is held.
         std::thread::sleep(Duration::from_millis(2500));
     });
     redis.run(&["FLUSHALL"]);
@@ -202,6 +205,7 @@ fn a_wrong_password_is_said_once_a_while_and_never_shown() {
         .route("a.test", &[&fallback.member()])
         .start();
     wait_for_answer(&proxy, "a.test", "fallback");
+    // How often it complains is only seen over a span.
     std::thread::sleep(Duration::from_secs(2));
     let said = proxy.stderr();
     assert!(!said.contains("wrong-secret"), "{said}");

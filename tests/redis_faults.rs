@@ -286,6 +286,7 @@ fn of_two_spellings_none_is_lost_while_everything_is_compared() {
         for _ in 0..3 {
             // Whatever database is flushed, Redis says that anything may have changed.
             server.run(&["SELECT 3", "FLUSHDB"]);
+            // Long enough to read the whole table again among changes.
             std::thread::sleep(Duration::from_millis(400));
         }
         done.store(true, Ordering::Relaxed);

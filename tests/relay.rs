@@ -168,6 +168,7 @@ fn a_reset_after_a_half_close_is_noticed() {
         // Only a write shows that the client is gone.
         let gone = Instant::now();
         while stream.write_all(b"x").is_ok() && gone.elapsed() < Duration::from_secs(10) {
+            // Each write fails only after the reset that came of the one before.
             std::thread::sleep(Duration::from_millis(100));
         }
         sender.send(gone.elapsed()).expect("the test waits");
@@ -175,6 +176,7 @@ fn a_reset_after_a_half_close_is_noticed() {
     let proxy = start(&backend, &[]);
     let stream = open(&proxy);
     stream.shutdown(Shutdown::Write).expect("connected");
+    // The end is to be passed on before the reset comes.
     std::thread::sleep(Duration::from_millis(200));
     reset(stream);
     let took = ends.recv_timeout(client::PATIENCE).expect("an end");
@@ -211,6 +213,7 @@ fn a_reset_waits_for_a_client_that_pauses() {
     let (sender, sent) = mpsc::channel();
     let backend = behind_head(move |mut stream| {
         let _ = Flow::new(TO_CLIENT).send(&mut stream, BYTES);
+        // As much as there is room for is to be with the proxy before the reset drops the rest.
         std::thread::sleep(Duration::from_millis(500));
         reset(stream);
         sender.send(()).expect("the test waits");
@@ -222,6 +225,7 @@ fn a_reset_waits_for_a_client_that_pauses() {
     small.expect("a socket option");
     stream.write_all(&HEAD).expect("the proxy reads");
     sent.recv_timeout(client::PATIENCE).expect("a reset");
+    // Longer than any wait for more that a proxy could give up.
     std::thread::sleep(Duration::from_secs(4));
     let received = Flow::new(TO_CLIENT).receive(&mut stream, |_| {});
     assert_eq!(received.bytes, BYTES);
@@ -263,6 +267,7 @@ impl Write for Counted<'_> {
 fn an_upload_that_was_received_is_given_on_although_the_client_has_reset() {
     let (sender, ends) = mpsc::channel();
     let backend = behind_head(move |mut stream| {
+        // The client has filled everything and reset by then.
         std::thread::sleep(Duration::from_secs(4));
         let received = Flow::new(TO_BACKEND).receive(&mut stream, |_| {});
         sender.send(received).expect("the test waits");
@@ -323,6 +328,7 @@ fn what_a_killed_backend_had_sent_arrives() {
         stdout.read_exact(&mut word).expect("it has sent");
         child.kill().expect("our own child");
         child.wait().expect("our own child");
+        // The end, or the reset, is to be with the proxy before the client reads.
         std::thread::sleep(Duration::from_millis(300));
         let mut received = 0;
         let mut buffer = [0; 4096];
@@ -350,6 +356,7 @@ fn a_slow_client_gets_the_whole_answer_before_its_end() {
     let received = Flow::new(TO_CLIENT).receive(&mut stream, |bytes| {
         if bytes >= pauses * 4 * MIB {
             pauses += 1;
+            // A client that is slow.
             std::thread::sleep(Duration::from_millis(100));
         }
     });
@@ -474,6 +481,7 @@ fn clients_that_never_read_cost_little_and_disturb_nobody() {
     let before = proxy.resident_bytes();
     let stalled: Vec<TcpStream> = (0..STALLED).map(|_| open(&proxy)).collect();
     let mut neighbour = to_b_test(proxy.https());
+    // All of them are to stand before it is measured.
     std::thread::sleep(Duration::from_millis(500));
     let mut slowest = Duration::ZERO;
     for _ in 0..100 {
@@ -609,8 +617,10 @@ fn a_tunnel_outlives_the_head_deadline_and_ends_with_the_idle_one() {
     let proxy = start(&backend, &args);
     let mut stream = open(&proxy);
     round_trip(&mut stream, b"first");
+    // Twice: longer than the head deadline, shorter than the idle one, and longer than it together.
     std::thread::sleep(Duration::from_millis(1200));
     round_trip(&mut stream, b"after the head deadline");
+    // The second time.
     std::thread::sleep(Duration::from_millis(1200));
     round_trip(&mut stream, b"longer than the idle deadline in all");
     let idle = Instant::now();
@@ -696,6 +706,7 @@ fn bytes_behind_urgent_data_in_bulk_are_given_on() {
     let urgent = SockRef::from(&stream).send_out_of_band(b"!");
     urgent.expect("the proxy reads");
     stream.write_all(near).expect("the proxy reads");
+    // All that can be moved is to be moved: what then goes on is idle work.
     std::thread::sleep(Duration::from_millis(100));
     proxy.assert_rests();
     stream.write_all(rest).expect("the proxy reads");

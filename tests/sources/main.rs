@@ -5,6 +5,7 @@
 mod graph;
 mod paths;
 mod source;
+mod tidy;
 
 use std::collections::{BTreeMap, BTreeSet};
 

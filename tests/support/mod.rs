@@ -32,6 +32,18 @@ pub fn skipped(why: &str) {
     let _ = writeln!(std::io::stderr(), "skipped {name}: {why}");
 }
 
+/// Asks again and again for a whole span, at whose end nothing is to be expected any more.
+///
+/// # Panics
+/// With `what` as soon as `condition` does not hold.
+pub fn assert_stays(what: &str, span: Duration, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + span;
+    while Instant::now() < end {
+        assert!(condition(), "no longer: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Waits until `condition` holds.
 ///
 /// # Panics

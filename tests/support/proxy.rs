@@ -377,6 +377,7 @@ impl Proxy {
     #[track_caller]
     pub fn assert_rests(&self) {
         let before = self.processor_time();
+        // What it does not spend is only seen over a span.
         std::thread::sleep(Duration::from_secs(1));
         let spent = self.processor_time() - before;
         assert!(spent < Duration::from_millis(200), "{spent:?} of 1 s");
