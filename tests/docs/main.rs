@@ -13,7 +13,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
-use page::{anchors, inline_codes, is_snake_case, links, pages, root, rows, text};
+use page::{anchors, flags, inline_codes, is_snake_case, links, pages, root, rows, text};
 use session::Session;
 use support::client::Hello;
 use support::http::{Wire, scripted};
@@ -268,7 +268,8 @@ fn what_the_pages_name_exists() {
                 .filter(|name| !known.contains(*name))
                 .map(|name| format!("{page}: {name}")),
         );
-        for code in inline_codes(&source) {
+        let flags = flags(&source);
+        for code in inline_codes(&source).chain(flags.iter().map(String::as_str)) {
             let word = code.split([' ', '=']).next().unwrap_or_default();
             let is_unknown = match word.strip_prefix("--") {
                 Some(option) => !options.contains_key(option) && option != "config",

@@ -120,3 +120,19 @@ pub(super) fn is_snake_case(word: &str) -> bool {
             .bytes()
             .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }
+
+/// What begins with `--` behind `pointsman` in the blocks of a page.
+pub(super) fn flags(page: &str) -> Vec<String> {
+    let mut flags = Vec::new();
+    for (_, block) in blocks(page) {
+        let block = block.replace("\\\n", "");
+        let commands = block.lines().filter(|line| line.starts_with("pointsman "));
+        let words = commands.flat_map(|line| line.split(' '));
+        flags.extend(
+            words
+                .filter(|word| word.starts_with("--"))
+                .map(str::to_owned),
+        );
+    }
+    flags
+}
