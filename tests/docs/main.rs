@@ -10,10 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use page::{anchors, flags, inline_codes, is_snake_case, links, pages, root, rows, text};
+use page::{
+    anchors, flags, inline_codes, is_snake_case, links, outside_code, pages, root, rows, text,
+};
 use session::Session;
 use support::client::Hello;
 use support::http::{Wire, scripted};
@@ -285,6 +288,50 @@ fn what_the_pages_name_exists() {
         "named and not there:\n{}",
         unknown.join("\n")
     );
+}
+
+/// Lines of the log that an operator is told to look for, and their fields.
+#[test]
+fn what_the_log_is_said_to_have_is_in_the_code() {
+    let mut code = String::new();
+    read_sources(&root().join("src"), &mut code);
+    let mut missing = Vec::new();
+    for page in pages() {
+        let source = text(&page);
+        for line in outside_code(&source) {
+            let quoted = line
+                .split("` in the log")
+                .filter_map(|before| before.rsplit('`').next());
+            let ends = line.matches("` in the log").count();
+            let phrases = quoted.take(ends).filter(|phrase| !code.contains(*phrase));
+            missing.extend(phrases.map(|phrase| format!("{page}: {phrase}")));
+        }
+        for field in inline_codes(&source).filter_map(|code| code.strip_suffix('=')) {
+            let is_there = code.contains(&format!("{field} = ")) || MEMBER_OPTIONS.contains(&field);
+            if !is_there && !field.chars().any(|char| char.is_ascii_uppercase()) {
+                missing.push(format!("{page}: {field}="));
+            }
+        }
+    }
+    assert!(
+        missing.is_empty(),
+        "not in the log:\n{}",
+        missing.join("\n")
+    );
+}
+
+/// Pages write these with an equals sign as well.
+const MEMBER_OPTIONS: [&str; 3] = ["proxy", "max", "source"];
+
+fn read_sources(directory: &Path, into: &mut String) {
+    for entry in fs::read_dir(directory).expect("it is there") {
+        let path = entry.expect("it can be read").path();
+        if path.is_dir() {
+            read_sources(&path, into);
+        } else {
+            into.push_str(&fs::read_to_string(&path).expect("it is text"));
+        }
+    }
 }
 
 /// What the pages name and others have.

@@ -45,7 +45,8 @@ pub(super) fn links(page: &str) -> Vec<String> {
     links
 }
 
-fn outside_code(page: &str) -> impl Iterator<Item = &str> {
+/// The lines that are not in a fenced block.
+pub(super) fn outside_code(page: &str) -> impl Iterator<Item = &str> {
     let mut is_code = false;
     page.lines().filter(move |line| {
         let is_fence = line.starts_with("```");
