@@ -28,7 +28,7 @@ pub(crate) async fn send_counting(
             Ok(sent) => {
                 *sent_bytes += sent;
                 if *sent_bytes < bytes.len() {
-                    to.send_at_once();
+                    to.set_nodelay();
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -40,7 +40,7 @@ pub(crate) struct Idle {
     /// For how long the backend has said that it keeps the connection.
     pub kept_for: Option<Duration>,
     /// A backend that vanishes is noticed.
-    pub is_probed: bool,
+    pub has_keep_alive: bool,
 }
 
 impl Idle {
@@ -120,8 +120,8 @@ impl IdlePool {
     /// from now on.
     pub(crate) fn sweep(&mut self, now: Instant, is_draining: bool, keep_alive: Duration) {
         let is_kept = |idle: &mut Idle| {
-            if !std::mem::replace(&mut idle.is_probed, true) {
-                idle.socket.probe_when_silent(keep_alive);
+            if !std::mem::replace(&mut idle.has_keep_alive, true) {
+                idle.socket.enable_keep_alive(keep_alive);
             }
             !is_draining
                 && now < idle.until

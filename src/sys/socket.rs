@@ -34,7 +34,7 @@ impl Socket {
     }
 
     /// An unconnected non-blocking socket fit for `address`. Before anything is sent behind its first
-    /// bytes it needs [`Socket::send_at_once`], which many connections never come to.
+    /// bytes it needs [`Socket::set_nodelay`], which many connections never come to.
     pub fn to_connect(
         address: &SocketAddress,
         congestion: Option<Congestion>,
@@ -94,13 +94,13 @@ impl Socket {
 
     /// Small pieces no longer wait until what was sent before them is acknowledged (tcp(7),
     /// TCP_NODELAY; RFC 896): the proxy forwards what it has. Accepted sockets have inherited it.
-    pub fn send_at_once(&self) {
+    pub fn set_nodelay(&self) {
         // Fails on a unix socket, which needs it not, and on one that has failed.
         let _ = self.set_option(libc::IPPROTO_TCP, libc::TCP_NODELAY, &1i32);
     }
 
     /// See [`set_keep_alive`]. A unix socket needs none, and one that has failed says so elsewhere.
-    pub fn probe_when_silent(&self, silence: Duration) {
+    pub fn enable_keep_alive(&self, silence: Duration) {
         if !silence.is_zero() {
             let _ = set_keep_alive(self, silence);
         }

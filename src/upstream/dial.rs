@@ -76,7 +76,7 @@ pub(crate) async fn dial(
             Ok(socket) => {
                 // What is sent to an HTTP backend comes in pieces from the start.
                 if protocol == Protocol::Http {
-                    socket.send_at_once();
+                    socket.set_nodelay();
                 }
                 // A TLS backend has more to show than that its kernel accepts.
                 if protocol != Protocol::Tls {
