@@ -18,28 +18,31 @@ pub(crate) struct LookupEntry {
     serial: Serial,
 }
 
+/// A connection to a backend, as it is entered.
+pub(crate) struct OpenConnection<'a> {
+    pub client: &'a Client,
+    pub accepted: Instant,
+    pub head: &'a Head,
+    /// The backend as an operator writes it.
+    pub backend: &'a str,
+    pub backend_socket: &'a Socket,
+}
+
 impl LookupEntry {
     /// Enters a connection. `None` for a client or a backend without an internet address, and when
     /// the table is full of open connections, which is counted.
-    pub(crate) fn new(
-        local: &Rc<Local>,
-        client: &Client,
-        socket: &Socket,
-        member: &str,
-        head: &Head,
-        accepted: Instant,
-    ) -> Option<Box<LookupEntry>> {
+    pub(crate) fn new(local: &Rc<Local>, open: &OpenConnection<'_>) -> Option<Box<LookupEntry>> {
         let mut table = local.lookup.as_ref()?.borrow_mut();
         let ends = Ends {
-            source: socket.local()?,
-            backend: socket.peer()?,
+            source: open.backend_socket.local()?,
+            backend: open.backend_socket.peer()?,
         };
         let connection = Connection {
-            client: client.address()?,
-            name: head.name.as_ref().map(|name| name.as_str().into()),
-            alpn: head.alpn.clone(),
-            accepted: SystemTime::now() - accepted.elapsed(),
-            member: member.into(),
+            client: open.client.address()?,
+            name: open.head.name.as_ref().map(|name| name.as_str().into()),
+            alpn: open.head.alpn.clone(),
+            accepted: SystemTime::now() - open.accepted.elapsed(),
+            member: open.backend.into(),
         };
         let kept = table.begin(ends, connection, local.ring.now());
         if !matches!(kept, Kept::Yes(_)) {

@@ -11,7 +11,7 @@ use super::pool::{self, BackendConnection};
 use super::request::Request;
 use super::session::Session;
 use super::upgrade::tunnel;
-use crate::client::{AccessLogEntry, LookupEntry, failure};
+use crate::client::{AccessLogEntry, LookupEntry, OpenConnection, failure};
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
@@ -177,10 +177,14 @@ fn lookup_entry(
     upstream: &BackendConnection,
 ) -> Option<Box<LookupEntry>> {
     local.lookup.as_ref()?;
-    let head = head_of(request.name.as_deref());
-    let (socket, member) = (&upstream.socket, upstream.backend.text());
-    let (client, accepted) = (session.client, session.accepted);
-    LookupEntry::new(local, client, socket, member, &head, accepted)
+    let connection = OpenConnection {
+        client: session.client,
+        accepted: session.accepted,
+        head: &head_of(request.name.as_deref()),
+        backend: upstream.backend.text(),
+        backend_socket: &upstream.socket,
+    };
+    LookupEntry::new(local, &connection)
 }
 
 fn removal_watch(

@@ -16,7 +16,7 @@ use crate::client::Discard;
 use crate::http::head_search::HeadSearch;
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
-use crate::relay::{BodyRelay, Moved, PROBED_AFTER};
+use crate::relay::{BodyEnd, BodyRelay, Flow, KEEP_ALIVE_AFTER};
 use crate::ring::{Deadline, Events, Operation};
 use crate::route::ClientFinished;
 use crate::state::Local;
@@ -177,11 +177,13 @@ impl<'s> Exchange<'s> {
 
     /// Sends the request; what is to be done next is told by [`Exchange::poll`].
     pub(super) fn begin(&mut self, deadline: &Deadline) -> Option<Finish> {
-        let begun = self.up.begin(&self.upstream.socket, &self.request.outgoing);
+        let begun = self
+            .up
+            .send_first(&self.upstream.socket, &self.request.outgoing);
         if begun.is_err() {
             return Some(Finish::Unanswered { unsent: true });
         }
-        self.up_over = self.up.is_over();
+        self.up_over = self.up.is_complete();
         self.sent = Instant::now();
         self.begin_patience(self.awaited(), self.sent);
         self.set_deadline(deadline);
@@ -248,28 +250,23 @@ impl<'s> Exchange<'s> {
             self.discard(context);
             return Poll::Pending;
         }
-        let moved = self.up.poll(
-            self.local,
-            &client.socket,
-            &self.upstream.socket,
-            &mut client.held,
-            context,
-        );
-        let Poll::Ready(moved) = moved else {
-            return Poll::Pending;
+        let flow = Flow {
+            local: self.local,
+            source: &client.socket,
+            target: &self.upstream.socket,
         };
-        match moved {
-            Moved::Whole => {
+        match ready!(self.up.poll(flow, &mut client.held, context)) {
+            BodyEnd::Complete => {
                 self.up_over = true;
                 self.gone_watch = None;
                 self.sent = Instant::now();
                 Poll::Pending
             }
             // What is missing must not look like an end to the backend.
-            Moved::CutOff => self.abort(Outcome::BodyCutOff),
-            Moved::SourceFailed => self.abort(Outcome::ClientReset),
-            Moved::Broken(refusal) => self.abort(Outcome::Refused(refusal)),
-            Moved::TargetFailed => {
+            BodyEnd::Truncated => self.abort(Outcome::BodyCutOff),
+            BodyEnd::SourceFailed => self.abort(Outcome::ClientReset),
+            BodyEnd::Invalid(refusal) => self.abort(Outcome::Refused(refusal)),
+            BodyEnd::TargetFailed => {
                 self.up_failed = true;
                 self.discard(context);
                 Poll::Pending
@@ -310,17 +307,18 @@ impl<'s> Exchange<'s> {
             unreachable!("the body comes behind the head")
         };
         let mut surplus = Vec::new();
-        let (backend, client) = (&self.upstream.socket, &self.client.socket);
-        let moved = body.poll(self.local, backend, client, &mut surplus, context);
-        let Poll::Ready(moved) = moved else {
-            return Poll::Pending;
+        let flow = Flow {
+            local: self.local,
+            source: &self.upstream.socket,
+            target: &self.client.socket,
         };
-        self.backend_goes_on &= surplus.is_empty() && !body.was_mended();
-        Poll::Ready(Some(match moved {
-            Moved::Whole => self.answered(),
-            Moved::TargetFailed => Finish::CutOff(Outcome::ClientReset),
-            Moved::CutOff | Moved::SourceFailed => Finish::CutOff(Outcome::BackendReset),
-            Moved::Broken(refusal) => {
+        let end = ready!(body.poll(flow, &mut surplus, context));
+        self.backend_goes_on &= surplus.is_empty() && !body.was_normalized();
+        Poll::Ready(Some(match end {
+            BodyEnd::Complete => self.answered(),
+            BodyEnd::TargetFailed => Finish::CutOff(Outcome::ClientReset),
+            BodyEnd::Truncated | BodyEnd::SourceFailed => Finish::CutOff(Outcome::BackendReset),
+            BodyEnd::Invalid(refusal) => {
                 self.rule = Some(refusal.name());
                 Finish::CutOff(Outcome::ResponseInvalid)
             }
@@ -444,9 +442,9 @@ impl<'s> Exchange<'s> {
     }
 
     fn set_deadline(&mut self, deadline: &Deadline) {
-        let probed_at = match self.upstream.is_probed {
+        let probed_at = match self.upstream.has_keep_alive {
             true => None,
-            false => Some(self.local.ring.now() + PROBED_AFTER),
+            false => Some(self.local.ring.now() + KEEP_ALIVE_AFTER),
         };
         let due = self.due();
         self.patience.set = probed_at.map_or(due, |probed_at| due.min(probed_at));
@@ -481,9 +479,9 @@ impl<'s> Exchange<'s> {
                     false => outcome,
                 }));
             }
-            if !std::mem::replace(&mut self.upstream.is_probed, true) {
+            if !std::mem::replace(&mut self.upstream.has_keep_alive, true) {
                 let keep_alive = self.local.limits.tcp_keep_alive;
-                self.upstream.socket.probe_when_silent(keep_alive);
+                self.upstream.socket.enable_keep_alive(keep_alive);
             }
             self.set_deadline(deadline);
         }

@@ -43,7 +43,7 @@ pub(super) struct BackendConnection {
     /// For how long the backend has said that it keeps the connection.
     pub kept_for: Option<Duration>,
     /// A backend that vanishes is noticed.
-    pub is_probed: bool,
+    pub has_keep_alive: bool,
 }
 
 impl BackendConnection {
@@ -57,7 +57,7 @@ impl BackendConnection {
             reused: false,
             has_carried_body: false,
             kept_for: None,
-            is_probed: false,
+            has_keep_alive: false,
         }
     }
 
@@ -173,7 +173,7 @@ impl BackendConnection {
             is_bound,
             has_carried_body: idle.has_carried_body,
             kept_for: idle.kept_for,
-            is_probed: idle.is_probed,
+            has_keep_alive: idle.has_keep_alive,
         }
     }
 }
@@ -215,7 +215,7 @@ pub(super) fn put(
         until: local.ring.now() + idle_max,
         has_carried_body: upstream.has_carried_body,
         kept_for: upstream.kept_for,
-        is_probed: upstream.is_probed,
+        has_keep_alive: upstream.has_keep_alive,
     };
     if is_bound {
         pool.put_owned(&owner.id, host, idle);

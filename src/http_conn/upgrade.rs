@@ -6,12 +6,12 @@ use super::backend::{head_of, with_proxy_header};
 use super::client_end::{ClientEnd, Waited};
 use super::pool::BackendConnection;
 use super::session::Session;
-use crate::client::{AccessLogEntry, LookupEntry, admit, failure};
+use crate::client::{AccessLogEntry, LookupEntry, OpenConnection, admit, failure};
 use crate::http::h2c::FirstRequest;
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
-use crate::relay::Relay;
+use crate::relay::{Relay, RelayParts};
 use crate::ring::Deadline;
 use crate::state::Local;
 use crate::sys::is_transient;
@@ -67,14 +67,14 @@ pub(super) async fn h2c(
         })?;
         entry.set_backend(dialled.backend.text(), dialled.attempts);
         let upstream = BackendConnection::fresh(dialled);
-        let lookup_entry = LookupEntry::new(
-            local,
+        let connection = OpenConnection {
             client,
-            &upstream.socket,
-            upstream.backend.text(),
-            &head_of(Some(&host)),
-            session.accepted,
-        );
+            accepted: session.accepted,
+            head: &head_of(Some(&host)),
+            backend: upstream.backend.text(),
+            backend_socket: &upstream.socket,
+        };
+        let lookup_entry = LookupEntry::new(local, &connection);
         let received = end.pending();
         let announced = with_proxy_header(local, client, &upstream, Some(&host), received, entry)?;
         let first = announced.as_deref().unwrap_or(received);
@@ -136,13 +136,13 @@ pub(super) async fn tunnel(
     end.watch = None;
     let held = end.pending().to_vec();
     end.consume(held.len());
-    let mut relay = Relay::new(
-        end.socket.clone(),
-        upstream.socket,
-        upstream.backend,
+    let mut relay = Relay::new(RelayParts {
+        client: end.socket.clone(),
+        backend: upstream.socket,
+        live: upstream.backend,
         removal,
-        local.ring.now(),
-    );
+        head_sent: local.ring.now(),
+    });
     relay.carry_first(held, unsent);
     let relayed = relay.run(local, Protocol::Http, deadline).await;
     entry.add_bytes(relayed.bytes_to_backend, relayed.bytes_to_client);

@@ -1,6 +1,7 @@
-//! What one direction has taken from its source and not yet given to its target, as copied bytes or in a
-//! pipe, and how it gets there. Both kinds of direction use it: the one that relays a stream unread and
-//! the one that relays a body.
+//! The bytes that one direction has read from its source and not yet written to its target, either as
+//! a copy in memory or in a pipe, and the system calls that move them. Both kinds of direction use it:
+//! [`Direction`](super::direction::Direction), which relays a stream unread, and
+//! [`BodyRelay`](super::body::BodyRelay), which relays one HTTP body.
 
 use std::io;
 
@@ -8,7 +9,15 @@ use super::pace::Pace;
 use crate::state::Local;
 use crate::sys::{Pipe, Socket, is_transient};
 
-/// The bytes on their way, and how many got there.
+/// The two sockets of one direction: bytes flow from `source` to `target`.
+#[derive(Clone, Copy)]
+pub(crate) struct Flow<'a> {
+    pub local: &'a Local,
+    pub source: &'a Socket,
+    pub target: &'a Socket,
+}
+
+/// The bytes under way, and how many have arrived.
 pub(super) struct Carried {
     held: Held,
     pub pace: Pace,
@@ -18,7 +27,7 @@ pub(super) struct Carried {
 
 enum Held {
     Nothing,
-    Copied { bytes: Box<[u8]>, given: usize },
+    Copied { bytes: Box<[u8]>, sent: usize },
     Piped(Pipe),
 }
 
@@ -27,14 +36,16 @@ enum Held {
 pub(super) enum Stop {
     /// The source has nothing to read.
     SourceEmpty,
-    /// The read failed for a reason that passes; the source may have something to read.
+    /// The read failed for a transient reason; the source may have something to read.
     SourceBusy,
     /// The source reset the connection.
     SourceFailed,
+    /// The target's send buffer is full.
     TargetFull,
-    /// The target reset the connection. What was carried is lost with it.
+    /// The target reset the connection. The bytes under way are lost.
     TargetFailed,
-    /// The target had ended its stream and closed: it has said all it had to say and takes nothing more.
+    /// The target ended its stream before and has now closed: it had sent everything it wanted to
+    /// send, and takes nothing more.
     TargetClosed,
 }
 
@@ -42,7 +53,7 @@ pub(super) enum Stop {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Filled {
     pub bytes: usize,
-    /// To ask again would most often only be told that there is nothing more.
+    /// The fill has most likely emptied the source, so that a second one would find nothing.
     pub is_short: bool,
 }
 
@@ -75,12 +86,12 @@ impl Carried {
         }
     }
 
-    /// Bytes the target has taken.
+    /// Bytes that the target has taken.
     pub(super) fn moved_bytes(&self) -> u64 {
         self.moved_bytes
     }
 
-    /// The part of them that was spliced.
+    /// The part of the moved bytes that was spliced.
     pub(super) fn spliced_bytes(&self) -> u64 {
         self.spliced_bytes
     }
@@ -98,25 +109,25 @@ impl Carried {
         }
     }
 
-    /// Takes these bytes, which are the next ones for the target. Nothing may be held before.
+    /// Holds these bytes as the next ones for the target. It must not hold anything before.
     pub(super) fn hold(&mut self, bytes: Box<[u8]>) {
-        self.held = Held::Copied { bytes, given: 0 };
+        self.held = Held::Copied { bytes, sent: 0 };
     }
 
-    /// Gives the target what is held. An empty pipe stays for the next piece.
-    pub(super) fn give(&mut self, to: &Socket) -> Result<(), Stop> {
+    /// Writes everything that is held to the target. An empty pipe stays for the next piece.
+    pub(super) fn flush(&mut self, target: &Socket) -> Result<(), Stop> {
         loop {
             let result = match &mut self.held {
                 Held::Nothing => return Ok(()),
-                Held::Copied { bytes, given } if *given == bytes.len() => {
+                Held::Copied { bytes, sent } if *sent == bytes.len() => {
                     self.held = Held::Nothing;
                     return Ok(());
                 }
-                Held::Copied { bytes, given } => {
-                    to.send(&bytes[*given..]).inspect(|sent| *given += sent)
+                Held::Copied { bytes, sent } => {
+                    target.send(&bytes[*sent..]).inspect(|taken| *sent += taken)
                 }
                 Held::Piped(pipe) if pipe.held_bytes() == 0 => return Ok(()),
-                Held::Piped(pipe) => pipe.drain_to(to).inspect(|moved| {
+                Held::Piped(pipe) => pipe.drain_to(target).inspect(|moved| {
                     self.spliced_bytes += *moved as u64;
                 }),
             };
@@ -127,10 +138,10 @@ impl Carried {
         }
     }
 
-    /// Sends bytes that come behind all that was given, and holds a copy of what the target does not
+    /// Sends the next bytes, while nothing is held, and holds a copy of those that the target does not
     /// take. [`Stop::TargetFull`] says that there is such a copy.
-    pub(super) fn send(&mut self, to: &Socket, bytes: &[u8]) -> Result<(), Stop> {
-        let sent = match to.send(bytes) {
+    pub(super) fn send(&mut self, target: &Socket, bytes: &[u8]) -> Result<(), Stop> {
+        let sent = match target.send(bytes) {
             Ok(sent) => sent,
             Err(error) if is_transient(&error) => 0,
             Err(error) => return Err(Stop::after_write(&error)),
@@ -143,33 +154,36 @@ impl Carried {
         Ok(())
     }
 
-    /// Whether it has a pipe, now or from before. Without one it copies.
-    pub(super) fn has_pipe(&mut self, local: &Local) -> bool {
+    /// Makes sure that there is a pipe. `false` when none can be had; then the direction copies.
+    pub(super) fn ensure_pipe(&mut self, local: &Local) -> bool {
         if self.is_empty() {
-            match local.pipes.borrow_mut().take() {
-                Some(pipe) => self.held = Held::Piped(pipe),
-                None => {
-                    local.count_pipe_refused();
-                    self.pace.no_pipe();
-                    return false;
-                }
-            }
+            let Some(pipe) = local.pipes.borrow_mut().take() else {
+                local.count_pipe_refused();
+                self.pace.no_pipe();
+                return false;
+            };
+            self.held = Held::Piped(pipe);
         }
         true
     }
 
-    /// Fills the pipe once, with `most` bytes at most. `None`: there is nothing, or urgent data, which
-    /// splice(2) does not get past and a read does; splice says 0 there once the end of the stream is in.
+    /// Fills the pipe with one splice(2) of at most `bytes_max`. `None` when there is nothing to read,
+    /// or when urgent data comes next: splice(2) does not get past urgent data, and returns 0 there once
+    /// the end of the stream has been received, but recv(2) does get past it.
     ///
     /// # Errors
     /// When the source has failed.
-    pub(super) fn fill(&mut self, from: &Socket, most: usize) -> Result<Option<Filled>, Stop> {
+    pub(super) fn fill(
+        &mut self,
+        source: &Socket,
+        bytes_max: usize,
+    ) -> Result<Option<Filled>, Stop> {
         let Held::Piped(pipe) = &mut self.held else {
-            unreachable!("a pipe was taken, and copied bytes are given before the next read")
+            unreachable!("a pipe was taken, and copied bytes are sent before the next read")
         };
-        match pipe.fill_from(from, most) {
+        match pipe.fill_from(source, bytes_max) {
             Ok(bytes) if bytes > 0 => {
-                let is_short = pipe.is_short_fill(bytes, most);
+                let is_short = pipe.is_short_fill(bytes, bytes_max);
                 self.pace.filled(bytes, is_short);
                 Ok(Some(Filled { bytes, is_short }))
             }
@@ -180,7 +194,8 @@ impl Carried {
         }
     }
 
-    /// Gives the pipe back, and drops what is held, which is nothing while the source is waited for.
+    /// Gives the pipe back to the pool and drops any bytes that are still held. While the source is
+    /// waited for there are none.
     pub(super) fn release(&mut self, local: &Local) {
         if let Held::Piped(pipe) = std::mem::replace(&mut self.held, Held::Nothing) {
             local.pipes.borrow_mut().give_back(pipe);

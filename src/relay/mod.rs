@@ -1,8 +1,9 @@
-//! Moves the bytes of one connection in both directions until both have ended.
+//! Relays the bytes of one connection in both directions until both have ended.
 //!
-//! Half-close is passed on exactly: a side that ends its stream may still receive. A reset is
-//! passed on as a reset, but only behind every byte that was received before it. Both directions
-//! live in one task and share nothing but the two sockets; see [`Direction`] for one of them.
+//! Half-close is passed on exactly: a side that ends its stream may still receive. A reset is passed on
+//! as a reset, but only behind every byte that was received before it. Both directions live in one task
+//! and share nothing but the two sockets; [`Direction`] is one of them. The body of an HTTP message is
+//! relayed by [`BodyRelay`] instead, which knows where it ends.
 
 mod body;
 mod carried;
@@ -14,7 +15,8 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-pub(crate) use body::{BodyRelay, Moved};
+pub(crate) use body::{BodyEnd, BodyRelay};
+pub(crate) use carried::Flow;
 use direction::{Direction, Ending};
 
 use crate::client::{flush_patience, pass_reset_on};
@@ -26,18 +28,19 @@ use crate::state::Local;
 use crate::sys::Socket;
 use crate::upstream::{LiveBackend, RemovalWatch};
 
-/// A busy direction is told changes of its source only. That saves polls, but a read that ends at
-/// urgent data (RFC 6093) leaves bytes behind of which nothing tells. So a connection that has been
-/// quiet for this long goes back to plain polls, which report all that is there.
+/// A connection that has been quiet for this long goes back from multishot polls to oneshot polls.
+/// Multishot polls are cheaper, but report changes only, and a read that ends at urgent data (RFC 6093)
+/// leaves bytes behind which no change will ever report. Oneshot polls report all that is there.
 const ONESHOT_AFTER: Duration = Duration::from_secs(1);
-/// After one side has ended its stream, the other direction no longer looks at that side, so a
-/// reset would go unseen until something is written to it. Most connections are over well before
-/// this; the others get a watch for errors.
+/// How long after one side has ended its stream its socket gets a watch for errors. The other direction
+/// no longer reads from it, so a reset would go unseen until something is written. Most connections have
+/// ended well before this and save the watch.
 const HALF_CLOSED_GRACE: Duration = Duration::from_secs(1);
-/// A backend's connection that lives for this long gets keep-alive probes. Four system calls, 2 µs, that
-/// most connections of a busy proxy are over without.
-pub(crate) const PROBED_AFTER: Duration = Duration::from_millis(200);
-/// What a client gets in all when it is its backend that has left: the operator wants an end.
+/// A connection to a backend that has lived for this long gets TCP keep-alive. That takes four system
+/// calls, 2 µs, and most connections of a busy proxy have ended before.
+pub(crate) const KEEP_ALIVE_AFTER: Duration = Duration::from_millis(200);
+/// How long a client whose backend was removed has to acknowledge what it was sent. Short, because the
+/// operator has asked for the connection to end.
 const REMOVAL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is known once a relay has ended.
@@ -48,184 +51,200 @@ pub(crate) struct Relayed {
     pub bytes_to_client: u64,
 }
 
-/// Both sockets of one connection and what passes between them.
+/// What a relay is made of.
+pub(crate) struct RelayParts {
+    pub client: Socket,
+    pub backend: Socket,
+    /// Counts the connection as one of the backend's, and notes its first byte.
+    pub live: LiveBackend,
+    /// Ends the connection when its backend is removed; `None` where the host keeps such connections.
+    pub removal: Option<Box<RemovalWatch>>,
+    /// When the head had been sent to the backend.
+    pub head_sent: Instant,
+}
+
+/// Both sockets of one connection and the bytes between them.
 pub(crate) struct Relay {
     client: Socket,
     backend: Socket,
-    /// Counts the backend's for as long as the relay lives, and waits with it for the first byte.
     live: LiveBackend,
-    /// Of the backend, where the host wants an end when it leaves.
     removal: Option<Box<RemovalWatch>>,
+    /// From the client to the backend.
     up: Direction,
+    /// From the backend to the client.
     down: Direction,
     /// Completes when the client's socket fails while nobody reads from it.
     client_watch: Option<Operation>,
     /// The same for the backend's socket.
     backend_watch: Option<Operation>,
-    /// When the head had been sent; `None` once the first byte has come back.
-    waiting_for_first_byte: Option<Instant>,
-    seen_bytes: u64,
+    /// When the head had been sent; `None` once the backend's first byte has come.
+    awaits_first_byte_since: Option<Instant>,
+    /// Bytes moved in both directions when [`Relay::note_progress`] was last called.
+    noted_bytes: u64,
     last_moved: Instant,
-    /// A direction waits for changes, and the deadline has been set to look after it.
+    /// A direction uses a multishot poll, and the deadline has been set for [`ONESHOT_AFTER`].
     uses_multishot: bool,
-    /// One of the sides has finished, and the silence of the other counts from then on.
-    half_closed: bool,
-    /// The client has failed, and what it had sent before is still being given to the backend.
-    client_gone: bool,
-    /// The client's end of stream was passed on, or need not be.
+    /// One side has ended its stream; idle time counts from then on.
+    is_half_closed: bool,
+    /// The client has failed, and the backend is still being given what the client had sent before.
+    is_client_gone: bool,
+    /// The client's end of stream was passed on to the backend, or need not be.
     end_passed_to_backend: bool,
-    /// The same of the backend's.
+    /// The backend's end of stream was passed on to the client, or need not be.
     end_passed_to_client: bool,
-    /// A backend that vanishes is noticed.
-    is_probed: bool,
+    /// The backend's socket has TCP keep-alive.
+    has_keep_alive: bool,
 }
 
-/// What has become of a connection whose head has been sent.
+/// The first thing that happens on a connection whose head has been sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Begun {
-    /// The first byte has come back and is on its way to the client.
-    Answered,
-    /// The client has sent more than its head, which nobody holds, or has finished or failed.
-    ClientWentOn,
-    /// The backend has closed or reset without a byte, and the client knows nothing of it.
-    Unanswered(Outcome),
-    /// The backend's removal has ended without a byte of it.
-    Removed,
+pub(crate) enum FirstEvent {
+    /// The backend's first byte has come and is on its way to the client.
+    BackendAnswered,
+    /// The client has sent more than its head, which is kept nowhere, or has finished or failed.
+    ClientActive,
+    /// The backend has closed or reset without sending a byte. The client has been told nothing.
+    BackendEnded(Outcome),
+    /// The backend was removed and has not sent a byte.
+    BackendRemoved,
+}
+
+/// When an idle connection ends, and how.
+struct IdleEnd {
+    at: Instant,
+    outcome: Outcome,
 }
 
 impl Relay {
-    /// The head has been sent to the backend at `head_sent`.
-    pub(crate) fn new(
-        client: Socket,
-        backend: Socket,
-        live: LiveBackend,
-        removal: Option<Box<RemovalWatch>>,
-        head_sent: Instant,
-    ) -> Relay {
+    pub(crate) fn new(parts: RelayParts) -> Relay {
         Relay {
-            client,
-            backend,
-            live,
-            removal,
+            client: parts.client,
+            backend: parts.backend,
+            live: parts.live,
+            removal: parts.removal,
             up: Direction::new(true),
             down: Direction::new(false),
             client_watch: None,
             backend_watch: None,
-            waiting_for_first_byte: Some(head_sent),
-            seen_bytes: 0,
-            last_moved: head_sent,
+            awaits_first_byte_since: Some(parts.head_sent),
+            noted_bytes: 0,
+            last_moved: parts.head_sent,
             uses_multishot: false,
-            half_closed: false,
-            client_gone: false,
+            is_half_closed: false,
+            is_client_gone: false,
             end_passed_to_backend: false,
             end_passed_to_client: false,
-            is_probed: false,
+            has_keep_alive: false,
         }
     }
 
-    /// What was received before and goes first, to the backend and, where that has answered by now, to
-    /// the client.
+    /// Sends bytes that were received before: to the backend and, where the backend has answered by now,
+    /// to the client.
     pub(crate) fn carry_first(&mut self, to_backend: Vec<u8>, to_client: Option<Vec<u8>>) {
         self.up.carry_first(to_backend);
         if let Some(to_client) = to_client {
             self.down.carry_first(to_client);
-            self.waiting_for_first_byte = None;
+            self.awaits_first_byte_since = None;
         }
     }
 
-    /// Ready when it is known whether the backend answers. Whatever comes out, [`Relay::run`] can go on
-    /// from there: nothing was told to the client but the answer.
-    pub(crate) fn poll_begin(
+    /// Relays until the [`FirstEvent`]. After any of them [`Relay::run`] can go on: the client has been
+    /// sent nothing but what the backend sent.
+    pub(crate) fn poll_first_event(
         &mut self,
         local: &Local,
         protocol: Protocol,
         context: &mut Context<'_>,
-    ) -> Poll<Begun> {
-        let up = self.up.poll(local, &self.client, &self.backend, context);
+    ) -> Poll<FirstEvent> {
+        let up = self.poll_up(local, context);
         if up.is_ready() || self.up.moved_bytes() > 0 || self.up.waits_for_target() {
             self.note_progress(local, protocol);
-            return Poll::Ready(Begun::ClientWentOn);
+            return Poll::Ready(FirstEvent::ClientActive);
         }
-        self.poll_answer(local, protocol, context)
+        self.poll_first_answer(local, protocol, context)
     }
 
-    /// As [`Relay::poll_begin`], where the client belongs to another backend unless this one answers
-    /// first: nothing is read from it.
-    pub(crate) fn poll_answer(
+    /// As [`Relay::poll_first_event`], but reads nothing from the client, whose further bytes belong to
+    /// another backend unless this one answers first.
+    pub(crate) fn poll_first_answer(
         &mut self,
         local: &Local,
         protocol: Protocol,
         context: &mut Context<'_>,
-    ) -> Poll<Begun> {
-        let down = self.down.poll(local, &self.backend, &self.client, context);
+    ) -> Poll<FirstEvent> {
+        let down = self.poll_down(local, context);
         self.note_progress(local, protocol);
         if self.down.moved_bytes() > 0 || self.down.waits_for_target() {
-            // Also where the client has no room for it yet.
+            // Noted also while the client takes nothing yet.
             self.note_first_byte(local, protocol);
-            return Poll::Ready(Begun::Answered);
+            return Poll::Ready(FirstEvent::BackendAnswered);
         }
         match down {
-            Poll::Ready(Ending::Finished) => Poll::Ready(Begun::Unanswered(Outcome::BackendClosed)),
-            Poll::Ready(Ending::SourceFailed) => {
-                Poll::Ready(Begun::Unanswered(Outcome::BackendReset))
+            Poll::Ready(Ending::Finished) => {
+                Poll::Ready(FirstEvent::BackendEnded(Outcome::BackendClosed))
             }
-            Poll::Ready(_) => Poll::Ready(Begun::ClientWentOn),
-            Poll::Pending if self.removal_ends(context) => Poll::Ready(Begun::Removed),
+            Poll::Ready(Ending::SourceFailed) => {
+                Poll::Ready(FirstEvent::BackendEnded(Outcome::BackendReset))
+            }
+            Poll::Ready(_) => Poll::Ready(FirstEvent::ClientActive),
+            Poll::Pending if self.removal_ends(context) => Poll::Ready(FirstEvent::BackendRemoved),
             Poll::Pending => Poll::Pending,
         }
     }
 
-    /// The connection's place among those of its backend.
+    /// The connection as its backend counts it.
     pub(crate) fn live(&self) -> &LiveBackend {
         &self.live
     }
 
-    /// Nothing is to be learnt of the backend by what it says first.
-    pub(crate) fn accepted(&mut self, local: &Local) {
+    /// Takes the backend's accept for its answer. For protocols in which the backend need not be the
+    /// first to send.
+    pub(crate) fn accept_is_answer(&mut self, local: &Local) {
         self.live.answered(local);
     }
 
-    /// When to look first at what ends then.
-    fn with_probes(&self, local: &Local, ends: Instant) -> Instant {
-        match self.is_probed {
-            true => ends,
-            false => ends.min(local.ring.now() + PROBED_AFTER),
+    /// When the deadline is set first for something that ends at `ends`: earlier where TCP keep-alive
+    /// has yet to be enabled.
+    fn keep_alive_or(&self, local: &Local, ends: Instant) -> Instant {
+        if self.has_keep_alive {
+            ends
+        } else {
+            ends.min(local.ring.now() + KEEP_ALIVE_AFTER)
         }
     }
 
-    /// From now on it is noticed when the backend vanishes.
-    pub(crate) fn probe(&mut self, local: &Local) {
-        if !std::mem::replace(&mut self.is_probed, true) {
-            self.backend.probe_when_silent(local.limits.tcp_keep_alive);
+    /// Has the kernel notice when the backend vanishes.
+    pub(crate) fn enable_keep_alive(&mut self, local: &Local) {
+        if !std::mem::replace(&mut self.has_keep_alive, true) {
+            self.backend.enable_keep_alive(local.limits.tcp_keep_alive);
         }
     }
 
-    /// Whether the backend has left and the connection ends for it.
+    /// Whether the backend was removed and the connection has to end.
     fn removal_ends(&self, context: &Context<'_>) -> bool {
         let removal = self.removal.as_ref();
         removal.is_some_and(|removal| removal.poll_end(context).is_ready())
     }
 
-    /// Ends what waits and drops what is carried, where the client goes to another backend.
-    pub(crate) fn give_up(&mut self, local: &Local) {
+    /// Stops both directions and drops the bytes under way.
+    pub(crate) fn abandon(&mut self, local: &Local) {
         self.up.abandon(local);
         self.down.abandon(local);
     }
 
-    /// Runs until the connection has ended; `deadline` is the connection's own, free for use here.
+    /// Relays until the connection has ended. `deadline` is the connection's own and free for use here.
     pub(crate) async fn run(
         &mut self,
         local: &Local,
         protocol: Protocol,
         deadline: &Deadline,
     ) -> Relayed {
-        deadline.set(self.with_probes(local, local.ring.now() + local.limits.idle_deadline));
+        deadline.set(self.keep_alive_or(local, local.ring.now() + local.limits.idle_deadline));
         let outcome = poll_fn(|context| self.poll(local, protocol, deadline, context)).await;
-        self.up.abandon(local);
-        self.down.abandon(local);
+        self.abandon(local);
         self.client_watch = None;
         self.backend_watch = None;
-        // A target that failed itself is given nothing more.
+        // A target that has failed itself gets no reset.
         match outcome {
             Outcome::BackendReset if !target_is_gone(&self.down) => {
                 Box::pin(pass_reset_on(local, &self.client, deadline, None)).await;
@@ -233,16 +252,16 @@ impl Relay {
             Outcome::ClientReset if !target_is_gone(&self.up) => {
                 Box::pin(pass_reset_on(local, &self.backend, deadline, None)).await;
             }
-            // Who waits for an end that has not come must not take this for it.
+            // The side that still waits for an end of stream must not take the close for one.
             Outcome::HalfClosedTimeout => {
-                let waits = match self.up.ending() {
+                let waiting = match self.up.ending() {
                     Some(_) => &self.client,
                     None => &self.backend,
                 };
-                Box::pin(pass_reset_on(local, waits, deadline, None)).await;
+                Box::pin(pass_reset_on(local, waiting, deadline, None)).await;
             }
-            // A reset for both: an end of stream would be taken for the regular end of whatever has
-            // no framing of its own, and by many for that of a TLS stream too.
+            // Both sides are reset. An end of stream would be taken for the regular end of a protocol
+            // without framing, and by many clients for the regular end of a TLS stream, too.
             Outcome::BackendRemoved => {
                 self.backend.abort_on_close();
                 let by = Some(local.ring.now() + REMOVAL_PATIENCE);
@@ -252,7 +271,7 @@ impl Relay {
                 self.backend.abort_on_close();
                 self.client.abort_on_close();
             }
-            // The client's end is the business of who has asked.
+            // The caller resets the client.
             Outcome::CutAtDrain => self.backend.abort_on_close(),
             _ => {}
         }
@@ -264,6 +283,24 @@ impl Relay {
         }
     }
 
+    fn poll_up(&mut self, local: &Local, context: &mut Context<'_>) -> Poll<Ending> {
+        let flow = Flow {
+            local,
+            source: &self.client,
+            target: &self.backend,
+        };
+        self.up.poll(flow, context)
+    }
+
+    fn poll_down(&mut self, local: &Local, context: &mut Context<'_>) -> Poll<Ending> {
+        let flow = Flow {
+            local,
+            source: &self.backend,
+            target: &self.client,
+        };
+        self.down.poll(flow, context)
+    }
+
     fn poll(
         &mut self,
         local: &Local,
@@ -271,14 +308,14 @@ impl Relay {
         deadline: &Deadline,
         context: &mut Context<'_>,
     ) -> Poll<Outcome> {
-        let up = self.up.poll(local, &self.client, &self.backend, context);
+        let up = self.poll_up(local, context);
         if up == Poll::Ready(Ending::Finished)
             && !std::mem::replace(&mut self.end_passed_to_backend, true)
             && self.down.ending().is_none()
         {
             self.backend.shutdown_write();
         }
-        let down = self.down.poll(local, &self.backend, &self.client, context);
+        let down = self.poll_down(local, context);
         if down == Poll::Ready(Ending::Finished)
             && !std::mem::replace(&mut self.end_passed_to_client, true)
             && self.up.ending().is_none()
@@ -288,8 +325,8 @@ impl Relay {
         self.note_progress(local, protocol);
         match (up, down) {
             (Poll::Ready(up), Poll::Ready(down)) => return Poll::Ready(outcome(up, down)),
-            // All that the side had sent was given on, and it takes nothing more, so the other
-            // direction has nobody to give to.
+            // The failed side has no bytes left that were not passed on, and takes none: the other
+            // direction cannot go on either.
             (Poll::Ready(Ending::SourceFailed), _) => return Poll::Ready(Outcome::ClientReset),
             (_, Poll::Ready(Ending::SourceFailed)) => return Poll::Ready(Outcome::BackendReset),
             _ => {}
@@ -304,12 +341,12 @@ impl Relay {
             if self.up.ending().is_some() {
                 return Poll::Ready(Outcome::ClientReset);
             }
-            if !self.client_gone {
-                self.client_gone = true;
+            if !self.is_client_gone {
+                self.is_client_gone = true;
                 deadline.set(local.ring.now() + flush_patience(local));
             }
         }
-        // Behind the directions, so that what the backend has sent is given to a client that takes it.
+        // After the directions, so that a client that takes bytes gets all that the backend has sent.
         if self.removal_ends(context) {
             return Poll::Ready(Outcome::BackendRemoved);
         }
@@ -319,7 +356,8 @@ impl Relay {
         self.poll_deadline(local, deadline, context)
     }
 
-    /// Activity only moves a mark; the deadline is moved when it passes, so traffic costs no timer.
+    /// Looks after everything that depends on time. Traffic only moves `last_moved`; the deadline is set
+    /// again only when it passes, so that traffic costs no timer.
     fn poll_deadline(
         &mut self,
         local: &Local,
@@ -327,9 +365,9 @@ impl Relay {
         context: &mut Context<'_>,
     ) -> Poll<Outcome> {
         let one_has_ended = self.up.ending().is_some() || self.down.ending().is_some();
-        if one_has_ended && !self.half_closed {
+        if one_has_ended && !self.is_half_closed {
             let now = local.ring.now();
-            self.half_closed = true;
+            self.is_half_closed = true;
             self.last_moved = now;
             deadline.set(now + HALF_CLOSED_GRACE.min(local.limits.half_closed_deadline));
         }
@@ -339,10 +377,10 @@ impl Relay {
             deadline.set(idle_until.min(local.ring.now() + ONESHOT_AFTER));
         }
         while deadline.poll_passed(context).is_ready() {
-            self.probe(local);
-            let (idle_until, ending) = self.idle_until(local);
-            if local.ring.now() >= idle_until {
-                return Poll::Ready(ending);
+            self.enable_keep_alive(local);
+            let idle_end = self.idle_end(local);
+            if local.ring.now() >= idle_end.at {
+                return Poll::Ready(idle_end.outcome);
             }
             let oneshot_at = self.last_moved + ONESHOT_AFTER;
             if self.uses_multishot && local.ring.now() >= oneshot_at {
@@ -353,53 +391,61 @@ impl Relay {
                 local.ring.stay_awake();
             }
             deadline.set(if self.uses_multishot {
-                idle_until.min(oneshot_at.max(local.ring.now() + ONESHOT_AFTER / 2))
+                let next_look = oneshot_at.max(local.ring.now() + ONESHOT_AFTER / 2);
+                idle_end.at.min(next_look)
             } else {
-                idle_until
+                idle_end.at
             });
-            if self.up.ending().is_some() && self.client_watch.is_none() {
-                self.client_watch = Some(local.ring.failed(&self.client));
-            }
-            if self.down.ending().is_some() && self.backend_watch.is_none() {
-                self.backend_watch = Some(local.ring.failed(&self.backend));
-            }
-            let _ = has_failed(&mut self.client_watch, context);
-            let _ = has_failed(&mut self.backend_watch, context);
+            self.watch_half_closed(local, context);
         }
         Poll::Pending
     }
 
-    /// How long nothing may move from now on, and how the connection ends then.
-    fn idle_until(&self, local: &Local) -> (Instant, Outcome) {
-        let limits = &local.limits;
-        if self.client_gone {
-            let until = self.last_moved + flush_patience(local);
-            return (until, Outcome::ClientReset);
+    /// Watches for errors the socket of a side that has ended its stream, from which nobody reads any
+    /// more.
+    fn watch_half_closed(&mut self, local: &Local, context: &mut Context<'_>) {
+        if self.up.ending().is_some() && self.client_watch.is_none() {
+            self.client_watch = Some(local.ring.failed(&self.client));
         }
-        let (patience, ending) = match self.half_closed {
-            true if limits.half_closed_deadline < limits.idle_deadline => {
-                (limits.half_closed_deadline, Outcome::HalfClosedTimeout)
-            }
-            _ => (limits.idle_deadline, Outcome::IdleTimeout),
+        if self.down.ending().is_some() && self.backend_watch.is_none() {
+            self.backend_watch = Some(local.ring.failed(&self.backend));
+        }
+        // Registers the task. What a watch has found is looked at by the next poll.
+        let _ = has_failed(&mut self.client_watch, context);
+        let _ = has_failed(&mut self.backend_watch, context);
+    }
+
+    /// When the connection ends if nothing moves from now on.
+    fn idle_end(&self, local: &Local) -> IdleEnd {
+        let limits = &local.limits;
+        let (patience, outcome) = if self.is_client_gone {
+            (flush_patience(local), Outcome::ClientReset)
+        } else if self.is_half_closed && limits.half_closed_deadline < limits.idle_deadline {
+            (limits.half_closed_deadline, Outcome::HalfClosedTimeout)
+        } else {
+            (limits.idle_deadline, Outcome::IdleTimeout)
         };
-        (self.last_moved + patience, ending)
+        IdleEnd {
+            at: self.last_moved + patience,
+            outcome,
+        }
     }
 
     fn note_progress(&mut self, local: &Local, protocol: Protocol) {
         let moved = self.up.moved_bytes() + self.down.moved_bytes();
-        if moved == self.seen_bytes {
+        if moved == self.noted_bytes {
             return;
         }
-        self.seen_bytes = moved;
+        self.noted_bytes = moved;
         self.last_moved = local.ring.now();
         if self.down.moved_bytes() > 0 {
             self.note_first_byte(local, protocol);
         }
     }
 
-    /// The backend has answered. Whatever the client did meanwhile, it is waited for no longer.
+    /// Notes that the backend has answered, the first time that it is called.
     fn note_first_byte(&mut self, local: &Local, protocol: Protocol) {
-        let Some(head_sent) = self.waiting_for_first_byte.take() else {
+        let Some(head_sent) = self.awaits_first_byte_since.take() else {
             return;
         };
         self.live.answered(local);
@@ -421,9 +467,9 @@ impl Relay {
     }
 }
 
-/// One word for how both directions ended. Whoever reset is named, except a backend that had sent
-/// everything and closed, when what came too late was no more than a client's farewell (a TLS
-/// close_notify, mostly).
+/// How the connection has ended, from how its two directions have. The side that reset the connection is
+/// named. The exception is a backend that had sent everything and closed: when it resets upon what the
+/// client sends late, mostly a TLS close_notify, the connection was relayed.
 fn outcome(up: Ending, down: Ending) -> Outcome {
     use Ending::{Finished, SourceFailed, TargetClosed, TargetFailed};
     match (up, down) {
@@ -442,7 +488,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_side_that_was_reset_is_named() {
+    fn the_side_that_reset_the_connection_is_named() {
         use Ending::*;
         assert_eq!(outcome(Finished, Finished), Outcome::Relayed);
         assert_eq!(outcome(TargetClosed, Finished), Outcome::Relayed);

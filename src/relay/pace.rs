@@ -1,19 +1,19 @@
-//! Copy or splice? The decision half of the relay, pure: sizes come in, a mode goes out.
+//! Decides whether a direction copies or splices. Pure: the sizes of reads come in, a mode goes out.
 //!
-//! Splicing a small message costs up to twice a copy (two system calls and pipe bookkeeping for
-//! each), copying bulk costs three times a splice. So a direction starts by copying, goes over
-//! when its reads stay large, and comes back when they turn small.
+//! Splicing a small message costs up to twice as much as copying it (two system calls, and bookkeeping
+//! of the pipe in each); copying bulk costs three times as much as splicing it. So a direction starts by
+//! copying, changes to splicing when its reads stay large, and changes back when they become small.
 
-/// A read of at least this many bytes is bulk: half of the copy buffer, above what one
-/// request, response head or record amounts to.
+/// A read of at least this many bytes is bulk. Half of the copy buffer; one request, response head or
+/// TLS record is smaller.
 pub(crate) const LARGE_BYTES: usize = 32 * 1024;
-/// A read below this is no longer bulk. Lower than [`LARGE_BYTES`] so that a stream whose pieces
-/// hover around one size does not flap.
+/// A read of less than this is no longer bulk. Lower than [`LARGE_BYTES`], so that a stream whose pieces
+/// vary around one size does not change its mode all the time.
 const SMALL_BYTES: usize = 16 * 1024;
-/// As many reads in a row make the direction change over.
+/// As many reads in a row have to favour the other mode before it is taken.
 const IN_A_ROW: u8 = 3;
-/// After so many fills of a pipe that fell short a stream is taken for one that is slower than the
-/// core. One that is as fast falls short now and then.
+/// After as many short fills of a pipe in a row, a stream counts as slower than the worker. A stream that
+/// keeps up with the worker has a short fill only now and then.
 const SHORT_IN_A_ROW: u8 = 3;
 
 /// How a direction moves its bytes.
@@ -23,7 +23,7 @@ pub(crate) enum Mode {
     Splice,
 }
 
-/// The recent reads of one direction.
+/// What the recent reads of one direction were like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pace {
     mode: Mode,
@@ -44,41 +44,41 @@ impl Pace {
         self.mode
     }
 
-    /// Takes in the size of one read that found data.
+    /// Notes the size of one read that found data.
     pub(crate) fn read(&mut self, bytes: usize) {
-        let speaks_for_change = match self.mode {
-            Mode::Copy => bytes >= LARGE_BYTES,
-            Mode::Splice => bytes < SMALL_BYTES,
+        let (favours_change, other) = match self.mode {
+            Mode::Copy => (bytes >= LARGE_BYTES, Mode::Splice),
+            Mode::Splice => (bytes < SMALL_BYTES, Mode::Copy),
         };
-        if !speaks_for_change {
+        if !favours_change {
             self.in_a_row = 0;
             return;
         }
         self.in_a_row += 1;
         if self.in_a_row >= IN_A_ROW {
             self.in_a_row = 0;
-            self.mode = match self.mode {
-                Mode::Copy => Mode::Splice,
-                Mode::Splice => Mode::Copy,
-            };
+            self.mode = other;
         }
     }
 
-    /// Takes in the size of one fill of a pipe, and whether there was little.
+    /// Notes the size of one fill of a pipe, and whether it was short.
     pub(crate) fn filled(&mut self, bytes: usize, is_short: bool) {
-        self.short_in_a_row = match is_short {
-            true => self.short_in_a_row.saturating_add(1),
-            false => 0,
+        self.short_in_a_row = if is_short {
+            self.short_in_a_row.saturating_add(1)
+        } else {
+            0
         };
         self.read(bytes);
     }
 
-    /// Whether the stream is slower than the core, so that it is cheaper moved more rarely.
+    /// Whether the stream is slower than the worker. Then it costs less to move its bytes more rarely and
+    /// more of them at a time.
     pub(crate) fn is_slow(self) -> bool {
         self.short_in_a_row >= SHORT_IN_A_ROW
     }
 
-    /// No pipe could be had: copy on, and ask again after as many large reads.
+    /// Notes that no pipe could be had: the direction copies, and asks for a pipe again after
+    /// [`IN_A_ROW`] large reads.
     pub(crate) fn no_pipe(&mut self) {
         *self = Pace::new();
     }
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn goes_over_in_bulk_and_comes_back_when_small() {
+    fn splices_bulk_and_copies_again_when_reads_become_small() {
         assert_eq!(after(&[65536, 65536]), Mode::Copy);
         assert_eq!(after(&[65536, 65536, 65536]), Mode::Splice);
         assert_eq!(after(&[65536, 65536, 100, 65536, 65536]), Mode::Copy);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_falls_short_again_and_again_is_slow() {
+    fn a_stream_with_short_fills_in_a_row_is_slow() {
         let mut pace = Pace::new();
         let mut fill = |is_short| {
             pace.filled(LARGE_BYTES, is_short);

@@ -1,141 +1,149 @@
-//! From a complete head to a backend that has it and answers. A TLS backend that closes or keeps
-//! silent instead has made nothing but the client wait, who has not had a byte; so while the client
-//! has sent its hello alone, which is still in hand, another backend gets it.
+//! From a complete head to a backend that has the head and answers. A TLS backend that closes instead, or
+//! keeps silent, has cost nothing but time: the client has had no byte. So while the client has sent
+//! nothing behind its hello, which is still in memory, the next backend gets the hello.
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::race::{Asked, Meanwhile, Race, Reached, Who};
+use super::race::{Candidate, Connected, Position, Race, WorkOrEvent};
 use crate::client::{
-    AccessLogEntry, Client, LookupEntry, failure, send_counting, write_proxy_header,
+    AccessLogEntry, Client, HeadWithProxy, LookupEntry, OpenConnection, failure, send_counting,
+    write_proxy_header,
 };
 use crate::metrics::{Counter, Stage};
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
-use crate::relay::{Begun, Relay};
+use crate::relay::{FirstEvent, Relay, RelayParts};
 use crate::ring::Deadline;
 use crate::route::Route;
 use crate::sniff::{Head, Sniff, Sniffer, is_hello_alone};
 use crate::state::Local;
 use crate::upstream::{Attempts, Dialled, LiveBackend, RemovalWatch, dial};
 
-/// A client whose head is complete.
-pub(super) struct Arrival<'c> {
+/// A client whose head is complete and whose route is known.
+pub(super) struct RoutedClient<'c> {
     pub client: &'c Client,
     pub protocol: Protocol,
     pub accepted: Instant,
     pub route: Arc<Route>,
-    /// For those who are to be told of it.
-    pub told: Option<Rc<Head>>,
-    /// Every byte that came.
+    /// The parsed head, where a PROXY header, the look-up table or a [`RemovalWatch`] needs it.
+    pub kept_head: Option<Rc<Head>>,
+    /// Every byte that the client has sent.
     pub received: Vec<u8>,
 }
 
-/// Goes from backend to backend until one answers, or none is left that might. The one that does is in
-/// `place`, also when it fails then, since the relay passes on how.
-pub(super) async fn reach(
+/// Tries one backend after the other until one answers, or none is left that might. That backend is put
+/// into `connected`, also when it has failed meanwhile, since the relay passes on how it failed.
+pub(super) async fn connect_to_backend(
     local: &Rc<Local>,
-    arrival: &Arrival<'_>,
+    routed: &RoutedClient<'_>,
     deadline: &Deadline,
     entry: &mut AccessLogEntry,
-    place: &mut Option<Reached>,
+    connected: &mut Option<Connected>,
 ) -> Result<(), Outcome> {
     let mut attempts = Attempts::new(local);
-    let asked = match arrival.protocol {
-        Protocol::Tls => first_to_answer(local, arrival, attempts, deadline, entry).await?,
-        // Who speaks first is not known here: to have accepted is all that can be told.
+    let candidate = match routed.protocol {
+        Protocol::Tls => first_to_answer(local, routed, attempts, deadline, entry).await?,
+        // The protocol is unknown, and the client may be the one that sends first. So a backend that
+        // accepts counts as one that answers.
         Protocol::Http | Protocol::Tcp => {
-            let handed_over = hand_over(local, arrival, &mut attempts, deadline, entry).await;
-            let mut asked =
-                handed_over.map_err(|outcome| fail(local, arrival, outcome, &attempts, entry))?;
-            asked.reached.relay.accepted(local);
-            asked
+            let sent = next_candidate(local, routed, &mut attempts, deadline, entry).await;
+            let mut candidate =
+                sent.map_err(|outcome| fail(local, routed, outcome, &attempts, entry))?;
+            candidate.connected.relay.accept_is_answer(local);
+            candidate
         }
     };
-    entry.set_backend(asked.reached.relay.live().text(), asked.attempts);
-    if let Some(id) = asked.id {
+    let backend = candidate.connected.relay.live().text();
+    entry.set_backend(backend, candidate.attempts);
+    if let Some(id) = candidate.id {
         entry.set_id(id);
     }
-    *place = Some(asked.reached);
+    *connected = Some(candidate.connected);
     Ok(())
 }
 
-/// Gives the head to one backend after the other, each time the last one was too slow or has closed,
-/// until one of them answers. Those that keep silent stay, since the slowest that answers is better
-/// than none, and others may be no quicker.
+/// Sends the head to one backend after the other, whenever the newest one is too slow or has closed,
+/// until one of them answers. Slow ones stay in the race, since a late answer is better than none, and
+/// the others may be no faster.
 async fn first_to_answer(
     local: &Rc<Local>,
-    arrival: &Arrival<'_>,
+    routed: &RoutedClient<'_>,
     mut attempts: Attempts,
     deadline: &Deadline,
     entry: &mut AccessLogEntry,
-) -> Result<Asked, Outcome> {
-    // Early data (RFC 8446 section 2.3) may have been acted upon, and must not be twice.
-    let mut may_go_on = is_hello_alone(&arrival.received);
+) -> Result<Candidate, Outcome> {
+    // Early data (RFC 8446 section 2.3) may have been acted upon by the first backend that got it, so no
+    // second one may get it.
+    let mut may_retry = is_hello_alone(&routed.received);
     let mut race = Race::default();
     loop {
-        if race.has_nobody() {
-            let handing_over = hand_over(local, arrival, &mut attempts, deadline, entry);
-            match race.meanwhile(local, handing_over).await {
-                Meanwhile::Done(Ok(asked)) => race.enter(asked),
-                Meanwhile::Done(Err(outcome)) => {
-                    may_go_on = false;
-                    race.fall_back()
-                        .ok_or_else(|| fail(local, arrival, outcome, &attempts, entry))?;
+        if race.needs_candidate() {
+            let connecting = next_candidate(local, routed, &mut attempts, deadline, entry);
+            match race.beside(local, connecting).await {
+                WorkOrEvent::Done(Ok(candidate)) => race.enter(candidate),
+                WorkOrEvent::Done(Err(outcome)) => {
+                    may_retry = false;
+                    if !race.fall_back() {
+                        return Err(fail(local, routed, outcome, &attempts, entry));
+                    }
                 }
-                Meanwhile::Heard(who, begun) => match race.settle(local, &mut attempts, who, begun)
-                {
-                    Some(asked) => return Ok(asked),
+                WorkOrEvent::Event(event) => match race.settle(local, &mut attempts, event) {
+                    Some(candidate) => return Ok(candidate),
                     None => continue,
                 },
             }
         }
-        let route = &arrival.route;
-        let has_another = |attempts: &Attempts| may_go_on && attempts.has_another(local, route);
-        match race.listen(local, &attempts, has_another, deadline).await {
-            None if !has_another(&attempts) => return Err(Outcome::IdleTimeout),
-            None => race.goes_on(local, &mut attempts),
-            Some((Who::Current, Begun::Removed)) if race.is_alone() && !has_another(&attempts) => {
-                return Err(Outcome::BackendRemoved);
+        let route = &routed.route;
+        let has_another = |attempts: &Attempts| may_retry && attempts.has_another(local, route);
+        let event = race
+            .next_event(local, &attempts, has_another, deadline)
+            .await;
+        let Some(event) = event else {
+            if !has_another(&attempts) {
+                return Err(Outcome::IdleTimeout);
             }
+            race.open_to_another(local, &mut attempts);
+            continue;
+        };
+        let is_last = || {
+            event.position == Position::Newest && race.has_only_newest() && !has_another(&attempts)
+        };
+        match event.event {
+            FirstEvent::BackendRemoved if is_last() => return Err(Outcome::BackendRemoved),
             // The relay passes on how it has ended.
-            Some((Who::Current, Begun::Unanswered(_)))
-                if race.is_alone() && !has_another(&attempts) =>
-            {
-                return Ok(race.leave_it());
-            }
-            Some((who, begun)) => {
-                if let Some(asked) = race.settle(local, &mut attempts, who, begun) {
-                    return Ok(asked);
-                }
-                if race.has_nobody() && !has_another(&attempts) {
-                    may_go_on = false;
-                    race.fall_back();
-                }
-            }
+            FirstEvent::BackendEnded(_) if is_last() => return Ok(race.into_newest()),
+            _ => {}
+        }
+        if let Some(candidate) = race.settle(local, &mut attempts, event) {
+            return Ok(candidate);
+        }
+        if race.needs_candidate() && !has_another(&attempts) {
+            may_retry = false;
+            race.fall_back();
         }
     }
 }
 
-/// No backend is left: the log says which was the last.
+/// Notes that no backend is left; the log says which one was tried last.
 fn fail(
     local: &Local,
-    arrival: &Arrival<'_>,
+    routed: &RoutedClient<'_>,
     outcome: Outcome,
     attempts: &Attempts,
     entry: &mut AccessLogEntry,
 ) -> Outcome {
     let (slot, attempts) = attempts.last_tried();
-    let backend = failure::backend_text(&arrival.route, slot);
+    let backend = failure::backend_text(&routed.route, slot);
     entry.set_backend(backend.unwrap_or_default(), attempts);
-    // Kept only where somebody is to be told of it, and read again here.
+    // Parsed again, since most connections do not keep their parsed head.
     let host = || {
-        if arrival.protocol != Protocol::Tls {
+        if routed.protocol != Protocol::Tls {
             return None;
         }
         let mut sniffer = Sniffer::new(local.limits.hello_bytes_max);
-        match sniffer.advance(&arrival.received) {
+        match sniffer.advance(&routed.received) {
             Sniff::Found(head) => head.name.map(|name| name.to_string()),
             _ => None,
         }
@@ -143,101 +151,74 @@ fn fail(
     failure::note(local, outcome, host, backend, attempts, None)
 }
 
-/// Connects to the next backend and gives it the head; to another one when it does not take that.
-async fn hand_over(
+/// Connects to the next backend and sends it the head. When the backend does not take the head, the one
+/// after it is tried.
+async fn next_candidate(
     local: &Rc<Local>,
-    arrival: &Arrival<'_>,
+    routed: &RoutedClient<'_>,
     attempts: &mut Attempts,
     deadline: &Deadline,
     entry: &mut AccessLogEntry,
-) -> Result<Asked, Outcome> {
+) -> Result<Candidate, Outcome> {
+    let (route, protocol, client) = (&routed.route, routed.protocol, routed.client);
     loop {
-        let routed = Instant::now();
-        let dialled = dial(
-            local,
-            &arrival.route,
-            arrival.protocol,
-            arrival.client,
-            attempts,
-            deadline,
-        )
-        .await?;
+        let began = Instant::now();
+        let dialled = dial(local, route, protocol, client, attempts, deadline).await?;
         entry.set_backend(dialled.backend.text(), dialled.attempts);
         local
             .metrics
             .borrow_mut()
-            .record(arrival.protocol, Stage::Connect, routed.elapsed());
-        match give_head(local, arrival, dialled, deadline).await? {
-            Ok(asked) => return Ok(asked),
-            Err(NotTaken {
-                backend,
-                outcome,
-                has_any,
-            }) => {
-                // Nobody can have acted upon what nobody has, nor upon a hello.
-                let may_go_on = !has_any
-                    || arrival.protocol == Protocol::Tls && is_hello_alone(&arrival.received);
-                backend.failed(local, outcome);
-                if !may_go_on {
-                    return Err(outcome);
-                }
-                attempts.goes_on(local, &backend, outcome);
-            }
+            .record(protocol, Stage::Connect, began.elapsed());
+        let not_taken = match send_head(local, routed, dialled, deadline).await? {
+            HeadSent::Taken(candidate) => return Ok(candidate),
+            HeadSent::NotTaken(not_taken) => not_taken,
+        };
+        let NotTaken {
+            backend,
+            outcome,
+            has_part,
+        } = not_taken;
+        // A retry does no harm when the backend has nothing to act upon: no byte at all, or a mere hello.
+        let may_retry = !has_part || protocol == Protocol::Tls && is_hello_alone(&routed.received);
+        backend.failed(local, outcome);
+        if !may_retry {
+            return Err(outcome);
         }
+        attempts.goes_on(local, &backend, outcome);
     }
 }
 
-/// A backend that accepted and did not take the head.
+/// What came of sending the head to a connected backend.
+enum HeadSent {
+    Taken(Candidate),
+    NotTaken(NotTaken),
+}
+
+/// A backend that accepted the connection and did not take the head.
 struct NotTaken {
     backend: LiveBackend,
     outcome: Outcome,
-    /// It may have a part of it.
-    has_any: bool,
+    /// The backend may have a part of the head.
+    has_part: bool,
 }
 
-/// Gives the head to a backend that was just connected, verbatim and before anything else.
-async fn give_head(
+/// Sends the head to a backend that was just connected to: as it was received, behind the PROXY header
+/// where the backend expects one, and before anything else.
+async fn send_head(
     local: &Rc<Local>,
-    arrival: &Arrival<'_>,
+    routed: &RoutedClient<'_>,
     dialled: Dialled,
     deadline: &Deadline,
-) -> Result<Result<Asked, NotTaken>, Outcome> {
-    let Arrival {
-        client, protocol, ..
-    } = *arrival;
-    let head = arrival.told.as_deref();
-    // Before the backend has a byte, so that it can ask as soon as it knows of the client.
-    let lookup_entry = head.and_then(|head| {
-        LookupEntry::new(
-            local,
-            client,
-            &dialled.socket,
-            dialled.backend.text(),
-            head,
-            arrival.accepted,
-        )
-    });
-    let removal = RemovalWatch::new(
-        local,
-        &arrival.route,
-        protocol,
-        head.and_then(|head| head.name.as_ref()),
-        dialled.backend.backend().slot(),
-    );
-    let announced = match dialled.backend.delivery().proxy {
-        Some(version) => Some(write_proxy_header(
-            local,
-            client,
-            version,
-            head,
-            &arrival.received,
-        )?),
-        None => None,
-    };
-    let outgoing = announced
+) -> Result<HeadSent, Outcome> {
+    // Entered before the backend has a byte, so that it can look the client up as soon as it has one.
+    let lookup_entry = lookup_entry(local, routed, &dialled);
+    let removal = removal_watch(local, routed, &dialled);
+    let with_proxy = with_proxy_header(local, routed, &dialled)?;
+    let outgoing = with_proxy
         .as_ref()
-        .map_or(&arrival.received, |announced| &announced.bytes);
+        .map_or(&routed.received, |with_proxy| &with_proxy.bytes);
     deadline.set(local.ring.now() + local.limits.head_deadline);
+    // Counted through a reference, since the deadline may end the sending within the head.
     let mut sent_bytes = 0;
     let sending = send_counting(local, &dialled.socket, outgoing, &mut sent_bytes);
     let outcome = match deadline.bound(sending).await {
@@ -246,29 +227,72 @@ async fn give_head(
         None => Some(Outcome::BackendTimeout),
     };
     if let Some(outcome) = outcome {
-        return Ok(Err(NotTaken {
+        return Ok(HeadSent::NotTaken(NotTaken {
             backend: dialled.backend,
             outcome,
-            has_any: sent_bytes > 0,
+            has_part: sent_bytes > 0,
         }));
     }
     let head_sent = Instant::now();
-    let head_bytes = arrival.received.len();
+    let head_bytes = routed.received.len();
     {
         let mut metrics = local.metrics.borrow_mut();
         metrics.count(Counter::BytesToBackend, head_bytes as u64);
         metrics.count(Counter::CopiedBytes, outgoing.len() as u64);
     }
-    let socket = client.socket().clone();
-    let backend = dialled.backend;
-    Ok(Ok(Asked {
-        reached: Reached {
-            relay: Relay::new(socket, dialled.socket, backend, removal, head_sent),
+    let relay = Relay::new(RelayParts {
+        client: routed.client.socket().clone(),
+        backend: dialled.socket,
+        live: dialled.backend,
+        removal,
+        head_sent,
+    });
+    Ok(HeadSent::Taken(Candidate {
+        connected: Connected {
+            relay,
             _lookup_entry: lookup_entry,
             head_bytes,
         },
-        since: local.ring.now(),
+        head_sent: local.ring.now(),
         attempts: dialled.attempts,
-        id: announced.map(|announced| announced.id),
+        id: with_proxy.map(|with_proxy| with_proxy.id),
     }))
+}
+
+fn lookup_entry(
+    local: &Rc<Local>,
+    routed: &RoutedClient<'_>,
+    dialled: &Dialled,
+) -> Option<Box<LookupEntry>> {
+    let connection = OpenConnection {
+        client: routed.client,
+        accepted: routed.accepted,
+        head: routed.kept_head.as_deref()?,
+        backend: dialled.backend.text(),
+        backend_socket: &dialled.socket,
+    };
+    LookupEntry::new(local, &connection)
+}
+
+fn removal_watch(
+    local: &Rc<Local>,
+    routed: &RoutedClient<'_>,
+    dialled: &Dialled,
+) -> Option<Box<RemovalWatch>> {
+    let head = routed.kept_head.as_deref();
+    let name = head.and_then(|head| head.name.as_ref());
+    let slot = dialled.backend.backend().slot();
+    RemovalWatch::new(local, &routed.route, routed.protocol, name, slot)
+}
+
+fn with_proxy_header(
+    local: &Local,
+    routed: &RoutedClient<'_>,
+    dialled: &Dialled,
+) -> Result<Option<HeadWithProxy>, Outcome> {
+    let Some(version) = dialled.backend.delivery().proxy else {
+        return Ok(None);
+    };
+    let head = routed.kept_head.as_deref();
+    write_proxy_header(local, routed.client, version, head, &routed.received).map(Some)
 }

@@ -1,5 +1,5 @@
-//! Reads the head of a connection: first the PROXY header, where one may come, then the client's own
-//! first bytes, until the name is in them.
+//! Reads the head of a connection: first the PROXY header, where the sender may send one, then the
+//! client's own first bytes, until they contain a complete hello.
 
 use std::io;
 
@@ -9,24 +9,24 @@ use crate::protocol::Protocol;
 use crate::sniff::{Head, Sniff, Sniffer};
 use crate::state::Local;
 
-/// Reads until the head is complete. Gives back the head and every byte that the client sent, to be
-/// replayed; a PROXY header is not among them.
+/// Reads until the head is complete. Returns the head and every byte that the client has sent, to be sent
+/// to the backend; a PROXY header is not among them.
 pub(crate) async fn read_head(
     local: &Local,
     client: &Client,
     protocol: Protocol,
 ) -> Result<(Head, Vec<u8>), Outcome> {
-    // Only TLS has a hello. With plain TCP, everything behind the PROXY header is the backend's.
+    // Only TLS has a hello. With plain TCP, everything behind the PROXY header goes to the backend unread.
     let mut sniffer =
         (protocol == Protocol::Tls).then(|| Sniffer::new(local.limits.hello_bytes_max));
     let hello_bytes_max = sniffer.as_ref().map_or(0, |_| local.limits.hello_bytes_max);
-    // One byte beyond the limit is enough to see that it is exceeded; what lies behind a hello that
-    // fits stays in the socket for the relay.
+    // One byte more than the limit is enough to see that a hello exceeds it. Bytes behind a hello that
+    // fits stay in the socket for the relay.
     let bytes_max = hello_bytes_max + 1;
     let mut phase = ProxyPhase::of(local, client, protocol)?;
     let mut received = Vec::new();
     loop {
-        // The borrow of the core's buffer ends with this block, before anything is awaited.
+        // The borrow of the worker's buffer ends with this block, before anything is awaited.
         let read = {
             let mut buffer = local.buffer.borrow_mut();
             let room = buffer

@@ -1,7 +1,7 @@
 //! The life of one connection whose bytes are relayed unread, from accept to its one [`Outcome`]: read
 //! the head, look up the name, connect to a backend, send it the head, relay. Each step is one function
-//! below, in that order; whatever ends the connection early comes back as the outcome, and the client
-//! is told in one place.
+//! below, in this order. A step that ends the connection early returns the outcome, and one place sends
+//! the error response.
 
 mod connect;
 mod hello;
@@ -11,8 +11,8 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
-use connect::{Arrival, reach};
-use race::Reached;
+use connect::{RoutedClient, connect_to_backend};
+use race::Connected;
 
 use crate::client::{self, AccessLogEntry, Client, Ended, admit, send_error_response, until_cut};
 use crate::metrics::Stage;
@@ -30,12 +30,12 @@ pub(crate) async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) 
     let deadline = local.ring.deadline();
     let mut entry = AccessLogEntry::default();
     if AccessLogEntry::is_wanted() {
-        // Not left to the end, when the client has gone and its address with it.
+        // Asked for now: once the client has gone, the kernel no longer knows its address.
         let _ = client.peer();
     }
-    // Boxed, so that an idle connection does not hold the memory of steps long past.
-    // Its place is here and not in what comes out of there, which would be in memory twice.
-    let mut reached = None;
+    // Boxed, so that an idle connection does not keep the memory of the steps before the relay. The
+    // relay is put into this variable and not returned, since it would then be in the task twice.
+    let mut connected = None;
     let connecting = connect(
         &local,
         &client,
@@ -43,29 +43,29 @@ pub(crate) async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) 
         &deadline,
         accepted,
         &mut entry,
-        &mut reached,
+        &mut connected,
     );
-    let connected = until_cut(&local, &deadline, Box::pin(connecting).as_mut()).await;
-    let outcome = match (connected, &mut reached) {
-        (Some(Ok(())), Some(reached)) => {
-            let relaying = pin!(reached.relay.run(&local, protocol, &deadline));
+    let result = until_cut(&local, &deadline, Box::pin(connecting).as_mut()).await;
+    let outcome = match (result, &mut connected) {
+        (Some(Ok(())), Some(connected)) => {
+            let relaying = pin!(connected.relay.run(&local, protocol, &deadline));
             let relayed = until_cut(&local, &deadline, relaying).await;
             relayed.map_or(Outcome::CutAtDrain, |mut relayed| {
-                relayed.bytes_to_backend += reached.head_bytes as u64;
+                relayed.bytes_to_backend += connected.head_bytes as u64;
                 entry.add_bytes(relayed.bytes_to_backend, relayed.bytes_to_client);
                 relayed.outcome
             })
         }
-        (Some(Ok(())), None) => unreachable!("a connection that goes on has reached a backend"),
+        (Some(Ok(())), None) => unreachable!("connecting has succeeded"),
         (Some(Err(outcome)), _) => {
-            let telling =
+            let sending =
                 send_error_response(&local, client.socket(), protocol, outcome, &deadline);
-            let told = until_cut(&local, &deadline, Box::pin(telling).as_mut()).await;
-            told.map_or(Outcome::CutAtDrain, |()| outcome)
+            let sent = until_cut(&local, &deadline, Box::pin(sending).as_mut()).await;
+            sent.map_or(Outcome::CutAtDrain, |()| outcome)
         }
         (None, _) => Outcome::CutAtDrain,
     };
-    drop(reached);
+    drop(connected);
     client::reset_if_cut(&local, &client, outcome, &deadline).await;
     let ended = Ended {
         protocol,
@@ -76,7 +76,7 @@ pub(crate) async fn serve(local: Rc<Local>, client: Socket, protocol: Protocol) 
     client::close(&local, client, &ended);
 }
 
-/// Everything up to the relay, for which there is a backend in `reached` when it has come so far.
+/// Everything before the relay, for which the connection to a backend is put into `connected`.
 async fn connect(
     local: &Rc<Local>,
     client: &Client,
@@ -84,13 +84,13 @@ async fn connect(
     deadline: &Deadline,
     accepted: Instant,
     entry: &mut AccessLogEntry,
-    reached: &mut Option<Reached>,
+    connected: &mut Option<Connected>,
 ) -> Result<(), Outcome> {
     admit::at_accept(local, client)?;
     deadline.set(accepted + local.limits.head_deadline);
-    // A block of its own, so that the head with its name is gone before the next wait, unless
-    // somebody is to be told of it.
-    let (route, told, received) = {
+    // A block of its own, so that the parsed head is dropped before the next wait, unless a later step
+    // needs it.
+    let routed = {
         let reading = hello::read_head(local, client, protocol);
         let (head, received) = deadline
             .bound(reading)
@@ -99,32 +99,29 @@ async fn connect(
         let head_complete = Instant::now();
         let name = head.name.as_ref();
         let route = local.route(protocol, name).and_then(|route| {
-            let place = admit::to_host(local, &route, protocol, name)?;
-            place.into_iter().for_each(|place| client.hold(place));
+            let permit = admit::to_host(local, &route, protocol, name)?;
+            permit.into_iter().for_each(|permit| client.hold(permit));
             Ok(route)
         });
         let mut metrics = local.metrics.borrow_mut();
         metrics.record(protocol, Stage::Head, head_complete - accepted);
         metrics.record(protocol, Stage::Route, head_complete.elapsed());
-        let is_told = local.lookup.is_some()
+        let needs_head = local.lookup.is_some()
             || route
                 .as_ref()
                 .is_ok_and(|route| route.tells_names() || RemovalWatch::is_wanted(route));
-        let head = (is_told || AccessLogEntry::is_wanted()).then(|| Rc::new(head));
+        let head = (needs_head || AccessLogEntry::is_wanted()).then(|| Rc::new(head));
         entry.set_head(head.as_ref());
-        let route = route?;
-        let told = head.filter(|_| is_told);
-        (route, told, received)
+        RoutedClient {
+            client,
+            protocol,
+            accepted,
+            route: route?,
+            kept_head: head.filter(|_| needs_head),
+            received,
+        }
     };
-    let arrival = Arrival {
-        client,
-        protocol,
-        accepted,
-        route,
-        told,
-        received,
-    };
-    reach(local, &arrival, deadline, entry, reached).await
+    connect_to_backend(local, &routed, deadline, entry, connected).await
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Several backends have the hello of one client, and the first that answers has the client. Only the
-//! one that was asked last may have what the client says meanwhile.
+//! A race between backends for one client: several have its hello, and the first that answers gets the
+//! client (elsewhere called hedging). Only the newest candidate may have what the client sends meanwhile.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -10,169 +10,177 @@ use crate::client::LookupEntry;
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
-use crate::relay::{Begun, PROBED_AFTER, Relay};
+use crate::relay::{FirstEvent, KEEP_ALIVE_AFTER, Relay};
 use crate::ring::Deadline;
 use crate::state::Local;
 use crate::upstream::Attempts;
 
-/// A backend that has the head, and has mostly begun to answer.
-pub(super) struct Reached {
+/// A connection to a backend that has the client's head.
+pub(super) struct Connected {
     pub relay: Relay,
     /// Ends with the connection.
     pub _lookup_entry: Option<Box<LookupEntry>>,
     pub head_bytes: usize,
 }
 
-/// A backend that has the hello and is waited for.
-pub(super) struct Asked {
-    pub reached: Reached,
-    /// Since when it has it.
-    pub since: Instant,
+/// A backend that has the client's head and whose answer is awaited.
+pub(super) struct Candidate {
+    pub connected: Connected,
+    /// When the backend had been sent the head.
+    pub head_sent: Instant,
+    /// Which attempt it is, counted from 1.
     pub attempts: u32,
-    /// By which its log knows the connection.
+    /// The id of the connection in the backend's PROXY header, where it got one.
     pub id: Option<Box<str>>,
 }
 
-/// Those that have the hello of one client.
+/// The backends that have the hello of one client.
 #[derive(Default)]
 pub(super) struct Race {
-    /// The one that was asked last.
-    current: Option<Asked>,
-    /// Those that were waited for in vain, in the order in which they were asked; hardly ever any.
-    silent: Vec<Asked>,
+    /// The one that got the hello last.
+    newest: Option<Candidate>,
+    /// Those that did not answer in time, oldest first; hardly ever any.
+    earlier: Vec<Candidate>,
 }
 
-/// Who has something to tell.
+/// One candidate of a race.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Who {
-    Current,
-    /// The one with this number among those that kept silent.
-    Silent(usize),
+pub(super) enum Position {
+    Newest,
+    /// The index among the earlier ones.
+    Earlier(usize),
 }
 
-/// What came first.
-pub(super) enum Meanwhile<T> {
+/// What has happened first, and on the connection to which candidate.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CandidateEvent {
+    pub position: Position,
+    pub event: FirstEvent,
+}
+
+/// How work that ran beside a race has ended.
+pub(super) enum WorkOrEvent<T> {
     Done(T),
-    Heard(Who, Begun),
+    /// An earlier candidate had an event first, and the work was dropped.
+    Event(CandidateEvent),
 }
 
 impl Race {
-    /// Whether another backend is to be asked.
-    pub(super) fn has_nobody(&self) -> bool {
-        self.current.is_none()
+    /// Whether another backend has to get the hello before the race can go on.
+    pub(super) fn needs_candidate(&self) -> bool {
+        self.newest.is_none()
     }
 
-    /// Whether no other than the one that was asked last is left.
-    pub(super) fn is_alone(&self) -> bool {
-        self.silent.is_empty()
+    /// Whether there are no earlier candidates.
+    pub(super) fn has_only_newest(&self) -> bool {
+        self.earlier.is_empty()
     }
 
-    pub(super) fn enter(&mut self, asked: Asked) {
-        self.current = Some(asked);
+    pub(super) fn enter(&mut self, candidate: Candidate) {
+        self.newest = Some(candidate);
     }
 
-    /// Nobody else can be asked, so that the last one that kept silent is the best there is.
-    pub(super) fn fall_back(&mut self) -> Option<()> {
-        self.current = self.silent.pop();
-        self.current.as_ref().map(|_| ())
+    /// Makes the last of the earlier candidates the newest again, since no other backend can get the
+    /// hello. `false` when there is none.
+    pub(super) fn fall_back(&mut self) -> bool {
+        self.newest = self.earlier.pop();
+        self.newest.is_some()
     }
 
-    /// The one that was asked last, whatever has become of it.
-    pub(super) fn leave_it(mut self) -> Asked {
-        self.current.take().expect("somebody was asked")
+    /// Ends the race with the newest candidate, whatever has become of it.
+    pub(super) fn into_newest(mut self) -> Candidate {
+        self.newest.take().expect("the race has a candidate")
     }
 
-    /// Another one is to be asked besides the last.
-    pub(super) fn goes_on(&mut self, local: &Local, attempts: &mut Attempts) {
-        if let Some(current) = self.current.take() {
-            let backend = current.reached.relay.live();
+    /// Lets another backend join beside the newest one, which took too long.
+    pub(super) fn open_to_another(&mut self, local: &Local, attempts: &mut Attempts) {
+        if let Some(newest) = self.newest.take() {
+            let backend = newest.connected.relay.live();
             attempts.goes_on(local, backend, Outcome::BackendTimeout);
-            self.silent.push(current);
+            self.earlier.push(newest);
         }
     }
 
-    /// Does `work`, as long as nobody who kept silent has something to tell.
-    pub(super) async fn meanwhile<F: Future>(
+    /// Does `work` until it is done or an earlier candidate has an event.
+    pub(super) async fn beside<F: Future>(
         &mut self,
         local: &Local,
         work: F,
-    ) -> Meanwhile<F::Output> {
+    ) -> WorkOrEvent<F::Output> {
         let mut work = pin!(work);
         poll_fn(|context| match work.as_mut().poll(context) {
-            Poll::Ready(done) => Poll::Ready(Meanwhile::Done(done)),
-            Poll::Pending => {
-                let heard = self.poll_silent(local, context);
-                heard.map(|(who, begun)| Meanwhile::Heard(who, begun))
-            }
+            Poll::Ready(done) => Poll::Ready(WorkOrEvent::Done(done)),
+            Poll::Pending => self.poll_earlier(local, context).map(WorkOrEvent::Event),
         })
         .await
     }
 
-    /// Waits until one of them has something to tell: while another backend may be asked, as long as a
-    /// first byte may take, which is `None`, otherwise as long as a connection may be idle.
-    pub(super) async fn listen(
+    /// Waits until one of the candidates has an event. `None` when that takes too long: while there is
+    /// another backend that might get the hello, longer than a first byte may take; otherwise longer
+    /// than a connection may be idle.
+    pub(super) async fn next_event(
         &mut self,
         local: &Local,
         attempts: &Attempts,
         has_another: impl Fn(&Attempts) -> bool,
         deadline: &Deadline,
-    ) -> Option<(Who, Begun)> {
-        let current = self.current.as_ref().expect("somebody was asked");
-        let since = current.since;
+    ) -> Option<CandidateEvent> {
+        let newest = self.newest.as_ref().expect("the race has a candidate");
+        let head_sent = newest.head_sent;
         if has_another(attempts) {
-            let live = current.reached.relay.live();
+            let live = newest.connected.relay.live();
             let ends = local.ring.now() + live.patience(local.limits.first_byte_deadline);
             deadline.set(ends.min(attempts.ends()));
-            let heard = poll_fn(|context| self.poll(local, deadline, context)).await;
-            if heard.is_some() || has_another(attempts) {
-                return heard;
+            let event = poll_fn(|context| self.poll(local, deadline, context)).await;
+            if event.is_some() || has_another(attempts) {
+                return event;
             }
         }
-        let ends = since + local.limits.idle_deadline;
-        let probed_at = ends.min(local.ring.now() + PROBED_AFTER);
-        deadline.set(probed_at);
-        let heard = poll_fn(|context| self.poll(local, deadline, context)).await;
-        if heard.is_some() || probed_at == ends {
-            return heard;
+        let ends = head_sent + local.limits.idle_deadline;
+        let keep_alive_at = ends.min(local.ring.now() + KEEP_ALIVE_AFTER);
+        deadline.set(keep_alive_at);
+        let event = poll_fn(|context| self.poll(local, deadline, context)).await;
+        if event.is_some() || keep_alive_at == ends {
+            return event;
         }
-        for one in self.current.iter_mut().chain(&mut self.silent) {
-            one.reached.relay.probe(local);
+        for candidate in self.newest.iter_mut().chain(&mut self.earlier) {
+            candidate.connected.relay.enable_keep_alive(local);
         }
         deadline.set(ends);
         poll_fn(|context| self.poll(local, deadline, context)).await
     }
 
-    /// What was heard of one of them; `Some` is the one that the connection goes on with.
+    /// Takes the candidate that had an event out of the race. `Some` when the connection goes on with it;
+    /// otherwise its connection is over.
     pub(super) fn settle(
         &mut self,
         local: &Local,
         attempts: &mut Attempts,
-        who: Who,
-        begun: Begun,
-    ) -> Option<Asked> {
-        let mut one = match who {
-            Who::Current => self.current.take().expect("somebody was asked"),
-            Who::Silent(nth) => self.silent.remove(nth),
+        CandidateEvent { position, event }: CandidateEvent,
+    ) -> Option<Candidate> {
+        let mut candidate = match position {
+            Position::Newest => self.newest.take().expect("the race has a candidate"),
+            Position::Earlier(index) => self.earlier.remove(index),
         };
-        match begun {
-            Begun::Answered => {
-                attempts.answered(local, one.reached.relay.live().backend());
-                // A slow first byte is a failure only of those that had the hello before and were slower.
-                for slower in self.silent.iter().filter(|other| other.since < one.since) {
-                    let live = slower.reached.relay.live();
+        let live = candidate.connected.relay.live();
+        match event {
+            FirstEvent::BackendAnswered => {
+                attempts.answered(local, live.backend());
+                // A late first byte is a failure only of those that had the hello before this one.
+                let slower = |other: &&Candidate| other.head_sent < candidate.head_sent;
+                for slower in self.earlier.iter().filter(slower) {
+                    let live = slower.connected.relay.live();
                     live.failed(local, Outcome::BackendTimeout);
                 }
-                return Some(one);
+                return Some(candidate);
             }
-            Begun::ClientWentOn if who == Who::Current => return Some(one),
-            Begun::Unanswered(outcome) => {
-                attempts.unanswered(local, one.reached.relay.live(), outcome);
-            }
-            // No fault of its own.
-            Begun::Removed => local.count(Counter::WentRound),
-            Begun::ClientWentOn => {}
+            FirstEvent::ClientActive if position == Position::Newest => return Some(candidate),
+            FirstEvent::BackendEnded(outcome) => attempts.unanswered(local, live, outcome),
+            // The removal is no failure of the backend.
+            FirstEvent::BackendRemoved => local.count(Counter::WentRound),
+            FirstEvent::ClientActive => {}
         }
-        one.reached.relay.give_up(local);
+        candidate.connected.relay.abandon(local);
         None
     }
 
@@ -181,24 +189,30 @@ impl Race {
         local: &Local,
         deadline: &Deadline,
         context: &mut Context<'_>,
-    ) -> Poll<Option<(Who, Begun)>> {
-        // Before the client's bytes go to the last one.
-        if let Poll::Ready(heard) = self.poll_silent(local, context) {
-            return Poll::Ready(Some(heard));
+    ) -> Poll<Option<CandidateEvent>> {
+        // The earlier ones come first: polling the newest may send it further bytes of the client.
+        if let Poll::Ready(event) = self.poll_earlier(local, context) {
+            return Poll::Ready(Some(event));
         }
-        let current = self.current.as_mut().expect("somebody was asked");
-        let relay = &mut current.reached.relay;
-        if let Poll::Ready(begun) = relay.poll_begin(local, Protocol::Tls, context) {
-            return Poll::Ready(Some((Who::Current, begun)));
+        let newest = self.newest.as_mut().expect("the race has a candidate");
+        let relay = &mut newest.connected.relay;
+        if let Poll::Ready(event) = relay.poll_first_event(local, Protocol::Tls, context) {
+            return Poll::Ready(Some(CandidateEvent {
+                position: Position::Newest,
+                event,
+            }));
         }
         deadline.poll_passed(context).map(|()| None)
     }
 
-    fn poll_silent(&mut self, local: &Local, context: &mut Context<'_>) -> Poll<(Who, Begun)> {
-        for (nth, silent) in self.silent.iter_mut().enumerate() {
-            let relay = &mut silent.reached.relay;
-            if let Poll::Ready(begun) = relay.poll_answer(local, Protocol::Tls, context) {
-                return Poll::Ready((Who::Silent(nth), begun));
+    fn poll_earlier(&mut self, local: &Local, context: &mut Context<'_>) -> Poll<CandidateEvent> {
+        for (index, earlier) in self.earlier.iter_mut().enumerate() {
+            let relay = &mut earlier.connected.relay;
+            if let Poll::Ready(event) = relay.poll_first_answer(local, Protocol::Tls, context) {
+                return Poll::Ready(CandidateEvent {
+                    position: Position::Earlier(index),
+                    event,
+                });
             }
         }
         Poll::Pending

@@ -12,7 +12,7 @@ use crate::http::{FieldRoom, Framing, Length};
 use crate::metrics::{Counter, Stage};
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
-use crate::relay::{BodyRelay, Moved};
+use crate::relay::{BodyEnd, BodyRelay, Flow};
 use crate::route::Reuse;
 use crate::sys::is_transient;
 
@@ -20,10 +20,13 @@ impl Exchange<'_> {
     /// Reads response heads; `None`: the body has begun.
     pub(super) fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Option<Finish>> {
         if let Some(interim) = &mut self.interim {
-            let (backend, client) = (&self.upstream.socket, &self.client.socket);
-            let moved = interim.poll(self.local, backend, client, &mut Vec::new(), context);
-            match moved {
-                Poll::Ready(Moved::Whole) => self.interim = None,
+            let flow = Flow {
+                local: self.local,
+                source: &self.upstream.socket,
+                target: &self.client.socket,
+            };
+            match interim.poll(flow, &mut Vec::new(), context) {
+                Poll::Ready(BodyEnd::Complete) => self.interim = None,
                 Poll::Ready(_) => return Poll::Ready(Some(Finish::CutOff(Outcome::ClientReset))),
                 Poll::Pending => return Poll::Pending,
             }
@@ -132,13 +135,13 @@ impl Exchange<'_> {
             return None;
         }
         self.response_begun = true;
-        let mut mover = BodyRelay::new(Framing::new(Length::None), false);
-        if mover.begin(&self.client.socket, out).is_err() {
+        let mut relay = BodyRelay::new(Framing::new(Length::None), false);
+        if relay.send_first(&self.client.socket, out).is_err() {
             return Some(Finish::CutOff(Outcome::ClientReset));
         }
         self.beside_bytes += out.len() as u64;
-        if !mover.is_over() {
-            self.interim = Some(mover);
+        if !relay.is_complete() {
+            self.interim = Some(relay);
         }
         None
     }
@@ -177,11 +180,11 @@ impl Exchange<'_> {
             (true, _) => Persistence::Default,
         };
         rewrite::response(head, persistence, out);
-        let mut body = BodyRelay::of_response(Framing::new(head.body), filled, head.chunks);
-        let used = match body.take_in(rest) {
-            Ok((used, mended)) => {
-                out.extend_from_slice(mended.as_deref().unwrap_or(&rest[..used]));
-                used
+        let mut body = BodyRelay::for_response(Framing::new(head.body), filled, head.chunks);
+        let used = match body.frame(rest) {
+            Ok(framed) => {
+                out.extend_from_slice(&framed.outgoing);
+                framed.used
             }
             Err(refusal) => {
                 self.rule = Some(refusal.name());
@@ -189,16 +192,16 @@ impl Exchange<'_> {
             }
         };
         // Nothing was asked that this could answer: it is nobody's.
-        if used < rest.len() || body.was_mended() {
+        if used < rest.len() || body.was_normalized() {
             self.backend_goes_on = false;
         }
         self.response_begun = true;
-        if body.begin(&self.client.socket, out).is_err() {
+        if body.send_first(&self.client.socket, out).is_err() {
             return Some(Finish::CutOff(Outcome::ClientReset));
         }
-        let is_over = body.is_over();
+        let is_complete = body.is_complete();
         self.down = Down::Body(body);
-        is_over.then(|| self.answered())
+        is_complete.then(|| self.answered())
     }
 
     /// What the client does not take yet goes into the tunnel: answers to earlier requests may still
