@@ -15,7 +15,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use page::{
-    anchors, flags, inline_codes, is_snake_case, links, outside_code, pages, root, rows, text,
+    anchors, flags, inline_codes, is_snake_case, links, manual, outside_code, pages, root, rows,
+    text,
 };
 use session::Session;
 use support::client::Hello;
@@ -262,7 +263,7 @@ fn what_the_pages_name_exists() {
         known.extend(row[0].split(", ").map(str::to_owned));
     }
     let mut unknown = Vec::new();
-    for page in pages() {
+    for page in manual() {
         let source = text(&page);
         let names = source.split(|char: char| !char.is_ascii_alphanumeric() && char != '_');
         let metrics = names.filter(|name| name.starts_with("pointsman_"));
@@ -296,7 +297,7 @@ fn what_the_log_is_said_to_have_is_in_the_code() {
     let mut code = String::new();
     read_sources(&root().join("src"), &mut code);
     let mut missing = Vec::new();
-    for page in pages() {
+    for page in manual() {
         let source = text(&page);
         for line in outside_code(&source) {
             let quoted = line

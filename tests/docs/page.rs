@@ -13,19 +13,28 @@ pub(super) fn text(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// README.md and the pages of docs/, relative to the repository.
+/// Every page in Markdown, relative to the repository.
 pub(super) fn pages() -> Vec<String> {
-    let mut pages = vec![String::from("README.md")];
-    for entry in fs::read_dir(root().join("docs")).expect("there are docs") {
-        let name = entry.expect("it can be read").file_name().into_string();
-        pages.extend(
-            name.ok()
-                .filter(|name| name.ends_with(".md"))
-                .map(|name| format!("docs/{name}")),
-        );
+    let mut pages = Vec::new();
+    for directory in ["", "docs/"] {
+        for entry in fs::read_dir(root().join(directory)).expect("it is there") {
+            let name = entry.expect("it can be read").file_name();
+            let name = name.to_string_lossy();
+            if name.ends_with(".md") {
+                pages.push(format!("{directory}{name}"));
+            }
+        }
     }
     pages.sort();
     pages
+}
+
+/// Those that are about the program as it is used, and not about its code.
+pub(super) fn manual() -> Vec<String> {
+    let is_manual = |page: &String| {
+        page == "README.md" || page.starts_with("docs/") && page != "docs/architecture.md"
+    };
+    pages().into_iter().filter(is_manual).collect()
 }
 
 /// The targets of `[text](target)` outside code.
