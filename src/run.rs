@@ -105,9 +105,7 @@ fn wait_for_first_table(sync: &SyncHandle) -> Result<(), Box<dyn Error>> {
         if sync.has_ended() {
             return Err("the redis-sync thread ended before the first table; its last lines in the log say why".into());
         }
-        tracing::warn!(
-            "not ready: Redis does not answer, and there is neither a snapshot nor a static route; start Redis, or add --snapshot or --routes"
-        );
+        tracing::warn!("not ready: {}", sync.status().waits_for());
     }
     Ok(())
 }

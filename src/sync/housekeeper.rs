@@ -211,7 +211,8 @@ impl Housekeeper {
             state.set_first_table();
         } else {
             tracing::warn!(
-                "the table cannot be read from Redis, and there is neither a snapshot nor a static route; waiting for Redis"
+                "the table cannot be read from Redis, and there is neither a snapshot nor a static route; \
+                waiting for Redis"
             );
         }
     }
@@ -266,7 +267,8 @@ impl Housekeeper {
                     tracing::error!(
                         error,
                         file.path = path,
-                        "the snapshot cannot be written and is tried again; make its directory writable or change --snapshot"
+                        "the snapshot cannot be written and is tried again; make its directory writable or \
+                        change --snapshot"
                     );
                 }
             }

@@ -188,7 +188,8 @@ impl SyncHandle {
         while !thread.is_finished() {
             if Instant::now() >= deadline {
                 tracing::warn!(
-                    "the redis-sync thread does not end, the process ends without it; if its disk hangs, the snapshot on disk is the previous one"
+                    "the redis-sync thread does not end, the process ends without it; if its disk hangs, \
+                    the snapshot on disk is the previous one"
                 );
                 return;
             }

@@ -127,7 +127,8 @@ fn file(state: &mut RoutingState, question: &Question, answer: Answer) {
                 tracing::warn!(
                     dns.question.name = name,
                     error,
-                    "backend name does not resolve, its last addresses stay in use; check the name and the DNS servers"
+                    "backend name does not resolve, its last addresses stay in use; check the name and the \
+                    DNS servers"
                 );
             }
         }

@@ -79,7 +79,8 @@ fn conflicts(entries: &[String], policy: &BackendPolicy) -> Vec<String> {
     if entries.len() > MEMBERS_MAX {
         let count = entries.len();
         return vec![format!(
-            "{count} members, and a host has at most {MEMBERS_MAX}; spread them over several hosts or put a balancer in front"
+            "{count} members, and a host has at most {MEMBERS_MAX}; spread them over several hosts or put a \
+            balancer in front"
         )];
     }
     let mut conflicts = Vec::new();
@@ -307,7 +308,8 @@ mod tests {
 
     #[test]
     fn both_sections_and_both_forms_of_members() {
-        let text = "[routes]\n\"A.test\" = [\"10.0.0.1 proxy=v2\", \"b:8080\"]\n\"*.a.test\" = \"unix:/run/a\"\n[default]\nhttps = [\"10.0.0.9\"]\n";
+        let text = "[routes]\n\"A.test\" = [\"10.0.0.1 proxy=v2\", \"b:8080\"]\n\"*.a.test\" = \
+        \"unix:/run/a\"\n[default]\nhttps = [\"10.0.0.9\"]\n";
         let routes = parsed(text);
         assert_eq!(routes.len(), 3);
         assert_eq!(routes[&key("a.test")], ["10.0.0.1 proxy=v2", "b:8080"]);

@@ -92,6 +92,25 @@ pub struct SyncStatus {
     pub checks_bad: u64,
 }
 
+impl SyncStatus {
+    /// What a start waits for that has no table yet, and what an operator can do about it.
+    pub fn waits_for(&self) -> String {
+        match self.redis {
+            RedisState::Loading => format!(
+                "the table is still being read from Redis, {} hosts so far",
+                self.hosts
+            ),
+            RedisState::Connecting | RedisState::Lost => String::from(
+                "there is no connection to Redis, the log says why, and there is neither a snapshot nor a \
+                static route; start Redis, or add --snapshot or --routes",
+            ),
+            RedisState::Unused | RedisState::Live => {
+                String::from("the DNS names of backends are being looked up")
+            }
+        }
+    }
+}
+
 /// The numbers that the sync thread writes and other threads read.
 #[derive(Default)]
 pub(super) struct SharedStatus {
@@ -185,5 +204,29 @@ impl SharedStatus {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("no holder panics")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_waits_for_redis_only_while_it_is_not_connected() {
+        let waits_for = |redis| {
+            let status = SyncStatus {
+                redis,
+                hosts: 12_345,
+                ..SyncStatus::default()
+            };
+            status.waits_for()
+        };
+        assert!(waits_for(RedisState::Loading).contains("12345 hosts"));
+        for redis in [RedisState::Connecting, RedisState::Lost] {
+            assert!(waits_for(redis).contains("start Redis"));
+        }
+        for redis in [RedisState::Loading, RedisState::Live, RedisState::Unused] {
+            assert!(!waits_for(redis).contains("start Redis"));
+        }
     }
 }

@@ -75,7 +75,8 @@ impl Connector {
         };
         let client = client.map_err(|error| {
             format!(
-                "the Redis URL cannot be used: {error}; write redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], rediss:// for TLS or unix:///PATH"
+                "the Redis URL cannot be used: {error}; write \
+                redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], rediss:// for TLS or unix:///PATH"
             )
         })?;
         Ok(Connector {
@@ -245,7 +246,8 @@ impl Connector {
             error = refusal.to_string(),
             mode = detection.name(),
             keyspace_events = events.text(),
-            "Redis refuses CLIENT TRACKING; to see changes at once, allow it (Redis 6, +client|tracking) or set notify-keyspace-events to KA"
+            "Redis refuses CLIENT TRACKING; to see changes at once, allow it (Redis 6, +client|tracking) or \
+            set notify-keyspace-events to KA"
         );
         (detection, reader)
     }

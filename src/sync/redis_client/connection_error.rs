@@ -6,7 +6,9 @@ use std::time::Duration;
 use redis::{ErrorKind, RedisError};
 
 /// What a node of a Redis Cluster means for the routes; logged once.
-pub(in crate::sync) const CLUSTER_NODE: &str = "this Redis is a node of a Redis Cluster, and of a Cluster only the keys of this one node are seen; use a Redis outside a Cluster, or keep all keys on this node with a hash tag in the prefix, as in --redis-prefix '{hostnames}:'";
+pub(in crate::sync) const CLUSTER_NODE: &str = "this Redis is a node of a Redis Cluster, and of a Cluster \
+    only the keys of this one node are seen; use a Redis outside a Cluster, or keep all keys on this node with \
+    a hash tag in the prefix, as in --redis-prefix '{hostnames}:'";
 
 /// Why the connection to Redis is given up. Its text never holds the URL, which may hold a password.
 #[derive(Debug)]
@@ -34,7 +36,8 @@ impl fmt::Display for ConnectionError {
             ConnectionError::Closed => write!(out, "the connection was closed"),
             ConnectionError::PrimaryLinkDown(state) => write!(
                 out,
-                "this Redis is a replica whose link to its primary is {state:?}, so its data may be old or missing and are not used"
+                "this Redis is a replica whose link to its primary is {state:?}, so its data may be old or \
+                missing and are not used"
             ),
         }
     }
@@ -46,7 +49,8 @@ impl ConnectionError {
         let error = match self {
             ConnectionError::Redis(error) => error,
             ConnectionError::PrimaryLinkDown(_) => {
-                return "check that its primary runs and is reached from it (INFO replication), or connect to the primary";
+                return "check that its primary runs and is reached from it (INFO replication), or connect \
+                to the primary";
             }
             ConnectionError::Timeout(_) | ConnectionError::Closed => {
                 return "check that Redis runs and that the network lets it through";
@@ -57,7 +61,8 @@ impl ConnectionError {
                 "check user and password of the Redis URL"
             }
             (_, Some("NOPERM")) => {
-                "grant the Redis user: +scan +smembers +hgetall +pttl +ping +client|tracking, on keys with the prefix"
+                "grant the Redis user: +scan +smembers +hgetall +pttl +ping +client|tracking, on keys with \
+                the prefix"
             }
             (_, Some("CLUSTERDOWN" | "MOVED" | "ASK" | "CROSSSLOT" | "TRYAGAIN")) => CLUSTER_NODE,
             (_, Some("LOADING" | "MASTERDOWN" | "READONLY")) => {

@@ -197,7 +197,8 @@ impl KeyReader {
         if surplus > 0 {
             rejected.add_many(surplus, || {
                 format!(
-                    "{surplus} members more than the {MEMBERS_MAX} of one host that are used; spread them over several hosts or put a balancer in front"
+                    "{surplus} members more than the {MEMBERS_MAX} of one host that are used; spread them \
+                    over several hosts or put a balancer in front"
                 )
             });
         }

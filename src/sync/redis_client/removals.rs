@@ -106,7 +106,8 @@ impl Removals {
             removed = removed + restored.len(),
             hosts_before = hosts + restored.len(),
             hold_s = self.guard.hold().as_secs_f64(),
-            "most hosts are gone from Redis at once; their routes stay in use, and are removed if Redis does not have them after the hold"
+            "most hosts are gone from Redis at once; their routes stay in use, and are removed if Redis \
+            does not have them after the hold"
         );
         let mut state = self.state.borrow_mut();
         state.restore(restored);

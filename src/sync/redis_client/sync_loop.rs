@@ -162,7 +162,8 @@ impl SyncLoop {
             Replication::Unknown => {
                 if !std::mem::replace(&mut self.logged.unknown_replication, true) {
                     tracing::info!(
-                        "the Redis user may give neither ROLE nor INFO, so a replica that has lost its primary would go unnoticed; grant +role"
+                        "the Redis user may give neither ROLE nor INFO, so a replica that has lost its \
+                        primary would go unnoticed; grant +role"
                     );
                 }
             }
