@@ -39,10 +39,53 @@ fn the_readme_stays_short() {
     );
 }
 
+/// A step of a walk through the code is `src/FILE.rs: FUNCTION`.
+#[test]
+fn the_walks_of_the_architecture_name_functions_that_exist() {
+    let page = text("ARCHITECTURE.md");
+    let mut steps = 0;
+    let mut wrong = Vec::new();
+    for code in inline_codes(&page) {
+        let Some((file, function)) = code.split_once(".rs: ") else {
+            continue;
+        };
+        steps += 1;
+        let path = root().join(format!("{file}.rs"));
+        let source = fs::read_to_string(&path).unwrap_or_default();
+        let begins = [format!("fn {function}("), format!("fn {function}<")];
+        if !begins.iter().any(|begin| source.contains(begin.as_str())) {
+            wrong.push(code);
+        }
+    }
+    assert!(steps > 20, "only {steps} steps were found");
+    assert!(wrong.is_empty(), "not there:\n{}", wrong.join("\n"));
+}
+
+/// The page lists each module of the table in src/lib.rs.
+#[test]
+fn the_architecture_knows_every_module() {
+    let page = text("ARCHITECTURE.md");
+    let table = text("src/lib.rs");
+    let rows = table.lines().filter_map(|line| line.strip_prefix("//! | "));
+    let modules = rows.filter_map(|row| row.split('|').nth(1));
+    let modules = modules.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    let missing: Vec<&str> = modules
+        .filter(|module| !page.contains(&format!("`{module}`")))
+        .collect();
+    assert!(missing.is_empty(), "ARCHITECTURE.md lacks {missing:?}");
+}
+
 #[test]
 fn every_link_leads_to_a_file_and_a_heading_that_exist() {
     let mut broken = Vec::new();
-    for page in pages() {
+    let for_developers = [
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "CHANGELOG.md",
+    ];
+    let for_developers = for_developers.map(String::from);
+    for page in pages().into_iter().chain(for_developers) {
         for link in links(&text(&page)) {
             if link.contains("://") {
                 continue;
