@@ -1,4 +1,4 @@
-//! `/client?backend=ADDRESS`: who is behind a connection that a backend sees.
+//! The page `/client?backend=ADDRESS`: whose connection a backend sees.
 
 use std::net::SocketAddr;
 
@@ -9,26 +9,29 @@ use super::process::ProcessState;
 use crate::cores::{ANSWER_TIMEOUT, ask_all};
 use crate::lookup::{Found, select};
 
-/// The page for the part of the request behind the question mark.
+/// The page for this query.
 pub(super) async fn page(process: &ProcessState, query: &str) -> Page {
     if !process.reports.lookup {
-        return refusal("404 Not Found", "look-ups are off; start with --lookup yes");
+        return refusal(
+            "404 Not Found",
+            "/client is off; start pointsman with --lookup yes",
+        );
     }
-    let (source, to) = match parse(query) {
-        Ok(question) => question,
+    let query = match Query::parse(query) {
+        Ok(query) => query,
         Err(error) => return refusal("400 Bad Request", &error),
     };
-    let mut found = ask(process, source).await;
-    found.retain(|found| to.is_none_or(|to| found.ends.backend == to));
+    let mut found = find(process, query.source).await;
+    found.retain(|found| query.to.is_none_or(|to| found.ends.backend == to));
     match select(found) {
         Ok(one) => json_page("200 OK", &connection(&one)),
         Err(none) if none.is_empty() => refusal(
             "404 Not Found",
-            "no connection from that address is open or ended within the last minute",
+            "no connection from that address is open, and none ended within the last minute",
         ),
         Err(several) => {
             let matches: Vec<Value> = several.iter().map(connection).collect();
-            let error = "connections to several backends; add &to=ADDRESS of the backend";
+            let error = "there are connections to several backends; add &to=IP:PORT, the address of the backend";
             json_page(
                 "409 Conflict",
                 &json!({ "error": error, "matches": matches }),
@@ -37,31 +40,41 @@ pub(super) async fn page(process: &ProcessState, query: &str) -> Page {
     }
 }
 
-/// The address that the backend sees, and that of the backend if given.
-fn parse(query: &str) -> Result<(SocketAddr, Option<SocketAddr>), String> {
-    const FORM: &str = "ask /client?backend=IP:PORT with the address that the backend sees, \
-                        and &to=IP:PORT with the backend's own when it is not enough";
-    let (mut source, mut to) = (None, None);
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        let place = match &*name {
-            "backend" => &mut source,
-            "to" => &mut to,
-            _ => return Err(format!("{name:?} is not known; {FORM}")),
-        };
-        let address: Result<SocketAddr, _> = value.parse();
-        let address =
-            address.map_err(|_| format!("{value:?} is no address with a port; {FORM}"))?;
-        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        if place.replace(address).is_some() {
-            return Err(format!("{name} is there twice; {FORM}"));
-        }
-    }
-    let source = source.ok_or_else(|| format!("no address is given; {FORM}"))?;
-    Ok((source, to))
+/// Which connection is looked for.
+#[derive(Debug, PartialEq, Eq)]
+struct Query {
+    /// The address that the backend sees: the source of the connection to it.
+    source: SocketAddr,
+    /// The address of the backend, if given.
+    to: Option<SocketAddr>,
 }
 
-/// A core that does not answer in time has nothing to say.
-async fn ask(process: &ProcessState, source: SocketAddr) -> Vec<Found> {
+impl Query {
+    fn parse(query: &str) -> Result<Query, String> {
+        const FORM: &str = "write /client?backend=IP:PORT with the address that the backend sees, \
+                            and add &to=IP:PORT with the backend's own address if needed";
+        let (mut source, mut to) = (None, None);
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let place = match &*name {
+                "backend" => &mut source,
+                "to" => &mut to,
+                _ => return Err(format!("{name:?} is not known; {FORM}")),
+            };
+            let address: Result<SocketAddr, _> = value.parse();
+            let address =
+                address.map_err(|_| format!("{value:?} is no address with a port; {FORM}"))?;
+            let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+            if place.replace(address).is_some() {
+                return Err(format!("{name} is there twice; {FORM}"));
+            }
+        }
+        let source = source.ok_or_else(|| format!("no address is given; {FORM}"))?;
+        Ok(Query { source, to })
+    }
+}
+
+/// The connections from this source, on all cores that answer in time.
+async fn find(process: &ProcessState, source: SocketAddr) -> Vec<Found> {
     let cores = process.cores();
     let ask = |core, reply| cores.lookup(core, source, reply);
     let answers = ask_all(&*cores, ANSWER_TIMEOUT, ask).await;
@@ -98,18 +111,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn questions_that_are_understood() {
+    fn queries_that_are_understood() {
         let source: SocketAddr = "10.0.0.5:41234".parse().unwrap();
-        assert_eq!(parse("backend=10.0.0.5:41234"), Ok((source, None)));
+        let of_source = Query { source, to: None };
+        assert_eq!(Query::parse("backend=10.0.0.5:41234").unwrap(), of_source);
         let mapped = "backend=[::ffff:10.0.0.5]:41234";
-        assert_eq!(parse(mapped), Ok((source, None)));
+        assert_eq!(Query::parse(mapped).unwrap(), of_source);
         let v6: SocketAddr = "[2001:db8::5]:1".parse().unwrap();
         let both = "to=10.0.0.5%3A41234&backend=%5B2001%3Adb8%3A%3A5%5D%3A1";
-        assert_eq!(parse(both), Ok((v6, Some(source))));
+        let of_both = Query {
+            source: v6,
+            to: Some(source),
+        };
+        assert_eq!(Query::parse(both).unwrap(), of_both);
     }
 
     #[test]
-    fn questions_that_are_not_say_how_to_ask() {
+    fn queries_that_are_not_say_the_form() {
         for query in [
             "",
             "backend=",
@@ -119,9 +137,9 @@ mod tests {
             "client=10.0.0.5:1",
             "backend=10.0.0.5:1&backend=10.0.0.5:1",
         ] {
-            let error = parse(query).unwrap_err();
+            let error = Query::parse(query).unwrap_err();
             assert!(
-                error.contains("; ask /client?backend=IP:PORT"),
+                error.contains("; write /client?backend=IP:PORT"),
                 "{query}: {error}"
             );
         }

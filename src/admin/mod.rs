@@ -1,4 +1,4 @@
-//! The admin endpoint: what an operator and a scraper may ask the process, over HTTP.
+//! The admin endpoint: metrics and status of the process over HTTP, for operators and scrapers.
 
 mod backend_pages;
 mod client_page;

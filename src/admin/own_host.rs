@@ -1,6 +1,7 @@
-//! Whether a request to the admin endpoint was meant for it. A page in an operator's browser can give
-//! its own name the address of the endpoint (DNS rebinding) and then read the answers; but the name
-//! that it was loaded by stays in the request. Ports are not compared: a forwarded port is as good.
+//! Protects the admin endpoint against DNS rebinding. A web page in an operator's browser can have its own
+//! name resolve to the address of the endpoint, and then read the responses. But the browser sends that
+//! name as Host, so only requests with the endpoint's own Host are served. Ports are not compared: the
+//! endpoint may be reached through a forwarded port.
 
 use std::net::IpAddr;
 
@@ -8,19 +9,20 @@ use hyper::Request;
 use hyper::header::HOST;
 use hyper::http::Version;
 
-/// Who the endpoint answers as, besides its own address and localhost.
+/// The Hosts of the endpoint. Its own address and `localhost` always are.
 #[derive(Debug, Clone, Default)]
 pub(super) struct OwnHost {
-    /// As `--admin-host` has them, without ports and brackets.
+    /// Those of `--admin-host`, names and addresses, without ports and brackets.
     names: Vec<Box<str>>,
 }
 
-/// Why a request is not answered.
+/// Why a request is not served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NotOurs {
-    /// No `Host`, or several of them (RFC 9112 section 3.2).
-    Unclear,
-    AnotherHost,
+pub(super) enum WrongHost {
+    /// No Host field, or several of them (RFC 9112 section 3.2).
+    NotOne,
+    /// A Host of somebody else.
+    Foreign,
 }
 
 impl OwnHost {
@@ -28,33 +30,34 @@ impl OwnHost {
         OwnHost { names }
     }
 
-    /// `own` is where the client reached us. A target in absolute form names a host as well, and both
-    /// have to be ours. Without `Host` HTTP/1.0 is answered: no browser leaves it out.
-    pub(super) fn check<B>(&self, request: &Request<B>, own: IpAddr) -> Result<(), NotOurs> {
+    /// `local` is the address that the client has connected to. A request target in absolute form names
+    /// a host as well; then both have to be the endpoint's. HTTP/1.0 is served without Host, which
+    /// every browser sends.
+    pub(super) fn verify<B>(&self, request: &Request<B>, local: IpAddr) -> Result<(), WrongHost> {
         if let Some(authority) = request.uri().authority()
-            && !self.is_ours(authority.as_str(), own)
+            && !self.is_own(authority.as_str(), local)
         {
-            return Err(NotOurs::AnotherHost);
+            return Err(WrongHost::Foreign);
         }
         let mut hosts = request.headers().get_all(HOST).iter();
         match (hosts.next(), hosts.next()) {
             (Some(host), None) => match host.to_str() {
-                Ok(host) if self.is_ours(host, own) => Ok(()),
-                _ => Err(NotOurs::AnotherHost),
+                Ok(host) if self.is_own(host, local) => Ok(()),
+                _ => Err(WrongHost::Foreign),
             },
             (None, None) if request.version() <= Version::HTTP_10 => Ok(()),
-            _ => Err(NotOurs::Unclear),
+            _ => Err(WrongHost::NotOne),
         }
     }
 
-    fn is_ours(&self, authority: &str, own: IpAddr) -> bool {
+    fn is_own(&self, authority: &str, local: IpAddr) -> bool {
         let host = without_port(authority.trim());
         let name = host.strip_suffix('.').unwrap_or(host);
         let address = host
             .parse()
             .ok()
             .map(|address: IpAddr| address.to_canonical());
-        address == Some(own.to_canonical())
+        address == Some(local.to_canonical())
             || name.eq_ignore_ascii_case("localhost")
             || self.names.iter().any(|listed| {
                 listed.eq_ignore_ascii_case(name)
@@ -76,17 +79,17 @@ fn without_port(authority: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn check(version: Version, target: &str, hosts: &[&str]) -> Result<(), NotOurs> {
+    fn check(version: Version, target: &str, hosts: &[&str]) -> Result<(), WrongHost> {
         let own_host = OwnHost::new(vec!["metrics.example".into(), "2001:db8::7".into()]);
         let mut request = Request::builder().version(version).uri(target);
         for host in hosts {
             request = request.header(HOST, *host);
         }
-        own_host.check(&request.body(()).unwrap(), "10.0.0.1".parse().unwrap())
+        own_host.verify(&request.body(()).unwrap(), "10.0.0.1".parse().unwrap())
     }
 
     #[test]
-    fn its_address_localhost_and_what_is_listed_are_its_hosts() {
+    fn its_address_localhost_and_listed_names_are_its_hosts() {
         for host in [
             "10.0.0.1:9000",
             "10.0.0.1",
@@ -113,7 +116,7 @@ mod tests {
             "[::1",
             "10.0.0.1.evil.example",
         ] {
-            let refused = Err(NotOurs::AnotherHost);
+            let refused = Err(WrongHost::Foreign);
             assert_eq!(
                 check(Version::HTTP_11, "/ready", &[host]),
                 refused,
@@ -123,21 +126,21 @@ mod tests {
     }
 
     #[test]
-    fn a_target_in_absolute_form_is_looked_at_too() {
+    fn the_host_of_an_absolute_target_counts_too() {
         let check = |target, host| check(Version::HTTP_11, target, &[host]);
         assert_eq!(check("http://localhost/ready", "localhost"), Ok(()));
-        let refused = Err(NotOurs::AnotherHost);
+        let refused = Err(WrongHost::Foreign);
         assert_eq!(check("http://evil.example/", "localhost"), refused);
         assert_eq!(check("http://localhost/", "evil.example"), refused);
     }
 
     #[test]
-    fn only_http_1_0_goes_without_a_host() {
+    fn only_http_1_0_needs_no_host() {
         assert_eq!(check(Version::HTTP_10, "/", &[]), Ok(()));
-        assert_eq!(check(Version::HTTP_11, "/", &[]), Err(NotOurs::Unclear));
+        assert_eq!(check(Version::HTTP_11, "/", &[]), Err(WrongHost::NotOne));
         let twice = ["localhost", "localhost"];
-        assert_eq!(check(Version::HTTP_11, "/", &twice), Err(NotOurs::Unclear));
-        let evil = Err(NotOurs::AnotherHost);
+        assert_eq!(check(Version::HTTP_11, "/", &twice), Err(WrongHost::NotOne));
+        let evil = Err(WrongHost::Foreign);
         assert_eq!(check(Version::HTTP_10, "/", &["evil.example"]), evil);
     }
 }

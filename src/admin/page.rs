@@ -1,6 +1,6 @@
-//! One answer of the admin endpoint, before it is HTTP.
+//! One page of the admin endpoint, apart from HTTP.
 
-/// One answer.
+/// A response: status, type and body.
 pub(super) struct Page {
     pub status: &'static str,
     pub content_type: &'static str,

@@ -1,4 +1,4 @@
-//! What the admin endpoint answers, without the socket: a path → a page.
+//! The pages of the admin endpoint, by path.
 
 use std::fmt::{self, Write as _};
 
@@ -11,7 +11,7 @@ use crate::cores::{ANSWER_TIMEOUT, statuses};
 use crate::metrics::write_prometheus;
 use crate::worker::CoreStatus;
 
-/// The page at `path`. Only one page has a query.
+/// The page at `path`. Only `/client` reads the query.
 pub(super) async fn page(process: &ProcessState, path: &str, query: &str) -> Page {
     match path {
         "/metrics" => Page {
@@ -109,7 +109,7 @@ async fn metrics(process: &ProcessState) -> Result<String, fmt::Error> {
     Ok(out)
 }
 
-/// Reads one number out of a core's status.
+/// Reads a number from the status of a core.
 type Reading = fn(&CoreStatus) -> u64;
 
 fn gauges(out: &mut String, cores: &[CoreStatus]) -> fmt::Result {

@@ -1,5 +1,6 @@
-//! The admin endpoint: HTTP/1 with GET and HEAD, one request per connection, each with deadlines and
-//! none in another's way. It is for an operator and a scraper, so it is small rather than fast.
+//! The HTTP server of the admin endpoint: HTTP/1 with GET and HEAD, one request per connection. Each
+//! connection is a task with deadlines, so that a slow client delays no other. It serves operators and
+//! scrapers, so it is small rather than fast.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -20,59 +21,59 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
-use super::own_host::{NotOurs, OwnHost};
+use super::own_host::{OwnHost, WrongHost};
 use super::page::Page;
 use super::pages::page;
 use super::process::ProcessState;
 
-/// From accept to the end of the request's head. A browser opens connections ahead and says nothing.
+/// From accept to the end of the request's head. Browsers open connections ahead and send nothing.
 const HEAD_DEADLINE: Duration = Duration::from_secs(2);
-/// From accept to the last byte: `/metrics` of many backends through a slow line.
+/// From accept to the last byte. `/metrics` of many backends through a slow link needs seconds.
 const CONNECTION_DEADLINE: Duration = Duration::from_secs(10);
-/// What a client that has its answer may still send before it is hung up on: a reset would take the
-/// answer away from it.
+/// How long, and how much, is read from a client after its response. Closing at once would reset the
+/// connection when bytes of the client are unread, and a reset discards the response on its way.
 const LINGER_DEADLINE: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 64 * 1024;
 
-/// The least that hyper takes; scrapers and browsers send less than half of it.
+/// The smallest buffer that hyper allows. Scrapers and browsers send less than half of it.
 const HEAD_BYTES_MAX: usize = 8192;
 const HEADERS_MAX: usize = 64;
 
-/// Connections at once. They come out of the descriptors that are kept back; further ones wait in
-/// the backlog, for the head deadline at most when nobody has anything to say.
+/// Connections at a time. Their descriptors are among those that the process keeps back. Further
+/// connections wait in the backlog, for the head deadline at most if all of these stay silent.
 const CONNECTIONS_MAX: usize = 32;
 
-/// After accept fails for want of descriptors: the next try would fail at once, too.
+/// After a failed accept. When descriptors have run out, the next try would fail at once, too.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A bound admin endpoint that does not serve yet.
+/// The admin endpoint, bound to its address.
 pub(crate) struct Admin {
     listener: TcpListener,
     rules: Rules,
 }
 
-/// What it answers.
+/// Which requests are served.
 #[derive(Default)]
 struct Rules {
     own_host: OwnHost,
-    /// Whether POST /debug/panic/CORE is obeyed.
-    faults: bool,
+    /// Whether POST /debug/panic/CORE makes that core panic.
+    allows_faults: bool,
 }
 
 impl Admin {
     /// # Errors
-    /// With the address and the remedy in the text.
+    /// When the address cannot be bound. The text has the address and the remedy.
     pub(crate) fn bind(address: SocketAddr) -> io::Result<Admin> {
         let listener = TcpListener::bind(address).map_err(|error| {
             io::Error::new(
                 error.kind(),
                 format!(
-                    "admin {address} cannot be listened on: {error}; choose another address or end \
-                     what has it"
+                    "admin cannot listen on {address}: {error}; choose another address, or end the \
+                     process that listens there"
                 ),
             )
         })?;
-        // Tasks wait for it, not threads.
+        // The runtime waits for it.
         listener.set_nonblocking(true)?;
         Ok(Admin {
             listener,
@@ -80,20 +81,20 @@ impl Admin {
         })
     }
 
-    /// Answers requests for these hosts, too.
+    /// Serves requests for these hosts as well, by name or address.
     pub(crate) fn with_hosts(mut self, names: Vec<Box<str>>) -> Admin {
         self.rules.own_host = OwnHost::new(names);
         self
     }
 
-    /// Obeys POST /debug/panic/CORE, too. For tests: whoever reaches the endpoint can then end the
+    /// Obeys POST /debug/panic/CORE. For tests only: any client of the endpoint can then end the
     /// process.
     pub(crate) fn with_faults(mut self) -> Admin {
-        self.rules.faults = true;
+        self.rules.allows_faults = true;
         self
     }
 
-    /// Where it listens, the port chosen by the kernel included.
+    /// Where it listens, with the port that the kernel chose for port 0.
     pub(crate) fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
@@ -103,25 +104,25 @@ impl Admin {
         let listener = match tokio::net::TcpListener::from_std(self.listener) {
             Ok(listener) => listener,
             Err(error) => {
-                tracing::error!(%error, "the admin endpoint cannot be waited for and does not answer");
+                tracing::error!(%error, "the admin endpoint cannot be served: its socket cannot be registered with the runtime");
                 return;
             }
         };
         let rules = Rc::new(self.rules);
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
-            let place = places.clone().acquire_owned().await;
+            let permit = permits.clone().acquire_owned().await;
             match listener.accept().await {
                 Ok((client, _)) => {
                     let answer = answer(process.clone(), rules.clone(), client);
                     spawn_local(async move {
-                        let _place = place;
-                        // A client that left or is too slow is no event.
+                        let _permit = permit;
+                        // A client that leaves or is too slow is not worth a log line.
                         let _ = timeout(CONNECTION_DEADLINE, answer).await;
                     });
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "admin endpoint cannot accept");
+                    tracing::debug!(%error, "the admin endpoint cannot accept");
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -130,11 +131,11 @@ impl Admin {
 }
 
 async fn answer(process: Rc<ProcessState>, rules: Rc<Rules>, client: TcpStream) -> io::Result<()> {
-    let own = client.local_addr()?.ip();
+    let local = client.local_addr()?.ip();
     let service = service_fn(|request| {
         let (process, rules) = (process.clone(), rules.clone());
         Box::pin(async move {
-            let page = respond(&process, &rules, own, &request).await;
+            let page = respond(&process, &rules, local, &request).await;
             Ok::<_, Infallible>(response(page))
         })
     });
@@ -144,11 +145,11 @@ async fn answer(process: Rc<ProcessState>, rules: Rc<Rules>, client: TcpStream) 
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
         .keep_alive(false)
-        // Who asks with `nc -N` has finished sending and still reads.
+        // A client such as `nc -N` finishes sending and waits for the response.
         .half_close(true)
         .title_case_headers(true)
         .serve_connection(TokioIo::new(client), service);
-    // What hyper does not understand it has answered as well, so the end is the same.
+    // After an error hyper has sent its own response, so the connection ends in the same way.
     let _ = poll_fn(|context| connection.poll_without_shutdown(context)).await;
     let mut client = connection.into_parts().io.into_inner();
     client.shutdown().await?;
@@ -171,31 +172,31 @@ async fn read_to_end(client: &mut TcpStream) -> io::Result<()> {
 async fn respond<B>(
     process: &ProcessState,
     rules: &Rules,
-    own: IpAddr,
+    local: IpAddr,
     request: &Request<B>,
 ) -> Page {
-    match rules.own_host.check(request, own) {
+    match rules.own_host.verify(request, local) {
         Ok(()) => {}
-        Err(NotOurs::Unclear) => {
-            return Page::text("400 Bad Request", "A request has one Host.\n");
+        Err(WrongHost::NotOne) => {
+            return Page::text("400 Bad Request", "A request has one Host field.\n");
         }
-        Err(NotOurs::AnotherHost) => {
-            let sentence = "This Host is not the admin endpoint's: ask by its address or as localhost, or start with --admin-host NAME.\n";
+        Err(WrongHost::Foreign) => {
+            let sentence = "The admin endpoint does not serve this Host: use its address or localhost, or start it with --admin-host NAME.\n";
             return Page::text("421 Misdirected Request", sentence);
         }
     }
     let uri = request.uri();
     match *request.method() {
         Method::GET | Method::HEAD => page(process, uri.path(), uri.query().unwrap_or("")).await,
-        Method::POST if rules.faults => panic_page(process, uri.path()),
+        Method::POST if rules.allows_faults => panic_page(process, uri.path()),
         _ => Page::text(
             "405 Method Not Allowed",
-            "Only GET and HEAD are answered.\n",
+            "The admin endpoint serves GET and HEAD.\n",
         ),
     }
 }
 
-/// Makes the core in `/debug/panic/CORE` panic.
+/// `/debug/panic/CORE`: makes that core panic.
 fn panic_page(process: &ProcessState, path: &str) -> Page {
     let number = path.strip_prefix("/debug/panic/");
     let number = number.and_then(|number| number.parse().ok());
@@ -203,13 +204,16 @@ fn panic_page(process: &ProcessState, path: &str) -> Page {
     match number.filter(|core| cores.numbers().contains(core)) {
         Some(core) => {
             cores.panic(core);
-            Page::text("202 Accepted", "The core is told to panic.\n")
+            Page::text("202 Accepted", "The core is going to panic.\n")
         }
-        None => Page::text("404 Not Found", "There is /debug/panic/CORE.\n"),
+        None => Page::text(
+            "404 Not Found",
+            "The page is /debug/panic/CORE, with the number of a core.\n",
+        ),
     }
 }
 
-/// With the length, and without the body where HEAD asked, both of which hyper sees to.
+/// The page as a response. Content-Length, and the missing body of a response to HEAD, are hyper's.
 fn response(page: Page) -> Response<String> {
     let status = page
         .status

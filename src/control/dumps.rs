@@ -1,5 +1,5 @@
-//! Dumps of what was measured, for SIGUSR1. Each is written on a thread of its own that holds
-//! nothing of the process: a disk that hangs costs dumps and nothing else.
+//! Latency dumps, which SIGUSR1 asks for. Each is written by a thread of its own, which shares nothing
+//! with the rest of the process: a disk that hangs stops the dumps and nothing else.
 
 use std::io;
 use std::sync::Arc;
@@ -13,36 +13,37 @@ use super::latency_dir::LatencyDir;
 use crate::cores::{ANSWER_TIMEOUT, Collector, OwnedDump};
 use crate::metrics::{Dump, write_table};
 
-/// A dump takes milliseconds. One that takes this long is said to hang, once.
+/// A dump takes milliseconds. After this long the log says, once, that it hangs.
 const HANGS_AFTER: Duration = Duration::from_secs(10);
-/// What a dump that is under way gets at the end of the process.
-const LAST_PATIENCE: Duration = Duration::from_millis(500);
+/// How long the end of the process waits for a dump that is being written.
+const LAST_DUMP_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Asks for dumps, one at a time.
+/// The task that dumps, one dump at a time.
 pub(super) struct Dumps {
     requests: mpsc::Sender<()>,
     task: JoinHandle<()>,
 }
 
 impl Dumps {
-    /// To be called where local tasks can be spawned. Without a directory a dump goes to the log.
+    /// Starts the task, in the [`LocalSet`](tokio::task::LocalSet) of the caller. Without a directory
+    /// dumps go to the log.
     pub(super) fn start(collector: Collector, latency_dir: Option<LatencyDir>) -> Dumps {
         let (requests, requested) = mpsc::channel(1);
         let task = spawn_local(serve(collector, latency_dir.map(Arc::new), requested));
         Dumps { requests, task }
     }
 
-    /// Asks for one dump. Requests that come while one waits are the same request.
+    /// Asks for a dump. While one request waits, further ones change nothing.
     pub(super) fn request(&self) {
         let _ = self.requests.try_send(());
     }
 
-    /// Lets the dumps that were asked for come to their end, if that is soon.
+    /// Waits a moment for the dumps that were asked for.
     pub(super) async fn end(self) {
         drop(self.requests);
-        if timeout(LAST_PATIENCE, self.task).await.is_err() {
+        if timeout(LAST_DUMP_TIMEOUT, self.task).await.is_err() {
             tracing::warn!(
-                "the latencies of the last SIGUSR1 are not written: its file takes too long"
+                "the process ends before the latency dump of the last SIGUSR1 is written: the disk is too slow"
             );
         }
     }
@@ -59,13 +60,13 @@ async fn serve(
             collector.dump_failed(&dump);
             tracing::error!(
                 %error,
-                "latencies could not be dumped and are kept for the next SIGUSR1; make room or let this user write into latency-dir"
+                "the latency dump failed, and the next SIGUSR1 writes its latencies as well; make room on the disk, or let this user write into latency-dir"
             );
         }
     }
 }
 
-/// Writes on a thread of its own, which is left behind when it never ends.
+/// Writes a dump on a thread of its own, which is abandoned if it never ends.
 async fn write_apart(dump: Arc<OwnedDump>, latency_dir: Option<Arc<LatencyDir>>) -> io::Result<()> {
     let (done, mut written) = oneshot::channel();
     std::thread::Builder::new()
@@ -77,13 +78,13 @@ async fn write_apart(dump: Arc<OwnedDump>, latency_dir: Option<Arc<LatencyDir>>)
         Ok(ended) => ended,
         Err(_) => {
             tracing::warn!(
-                "a dump of latencies is still being written after {} s: the disk under latency-dir hangs; until it is back SIGUSR1 has no effect",
+                "a latency dump is still being written after {} s: the disk of latency-dir hangs; SIGUSR1 has no effect until the dump is written",
                 HANGS_AFTER.as_secs()
             );
             written.await
         }
     };
-    ended.unwrap_or_else(|_| Err(io::Error::other("the thread that wrote it panicked")))
+    ended.unwrap_or_else(|_| Err(io::Error::other("the thread that writes the dump panicked")))
 }
 
 fn write(dump: &Dump<'_>, latency_dir: Option<&LatencyDir>) -> io::Result<()> {

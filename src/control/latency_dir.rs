@@ -1,6 +1,6 @@
-//! The files that SIGUSR1 leaves: `pointsman-PID-SEQUENCE.hlog` for the HdrHistogram tools, the
-//! same with `.txt` for people, and the newest of each as `latest.hlog` and `latest.txt`. Each
-//! appears whole or not at all. Old ones are the operator's to remove.
+//! The files of a latency dump: `pointsman-PID-SEQUENCE.hlog` for the HdrHistogram tools, the same with
+//! `.txt` for people, and copies of the newest as `latest.hlog` and `latest.txt`. Each file is renamed
+//! into place once it is complete. Nothing removes old files but the operator.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 
 use crate::metrics::{Dump, write_interval_log, write_table};
 
-/// A directory that can be written into.
+/// A directory that this process may write into.
 #[derive(Debug, Clone)]
 pub(crate) struct LatencyDir {
     path: PathBuf,
 }
 
 impl LatencyDir {
-    /// Makes the directory when it is missing and tries to write into it, so that a wrong setting
-    /// shows at the start and not when the data is wanted.
+    /// Makes the directory if it is missing, and tries to write into it, so that a wrong setting shows
+    /// at the start and not at the first dump.
     ///
     /// # Errors
     /// With the path and the remedy in the text.
@@ -40,10 +40,10 @@ impl LatencyDir {
         })
     }
 
-    /// Writes all four files; returns the path of the page for people.
+    /// Writes all four files. Returns the path of the one for people.
     ///
     /// # Errors
-    /// What the file system said. Files that were there before are untouched.
+    /// That of the file system. Files that were there before are untouched.
     pub(crate) fn write(&self, dump: &Dump<'_>) -> io::Result<PathBuf> {
         let stem = format!("pointsman-{}-{}", std::process::id(), dump.sequence);
         let mut page = PathBuf::new();

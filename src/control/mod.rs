@@ -1,7 +1,7 @@
-//! The control thread: signals, dumps of what was measured, the admin endpoint, and the end of the
-//! process. It talks to the cores by messages only and is never waited for by one. Nothing on it
-//! blocks: it waits for sockets and answers in tasks, each with a deadline, and files are written
-//! on threads that it leaves behind when they hang.
+//! The control thread: it obeys signals, serves the admin endpoint, writes latency dumps and ends the
+//! process. It sends messages to the cores, and no core ever waits for it. Nothing blocks the thread:
+//! each of its tasks waits with a deadline, and each dump is written by a thread of its own, which is
+//! abandoned when the disk hangs.
 
 mod dumps;
 mod latency_dir;
@@ -29,12 +29,12 @@ use crate::worker::Mailbox;
 
 /// What the control thread needs from the rest of the process.
 pub(crate) struct Control {
-    /// Given to open connections once the process is told to stop.
+    /// How long open connections may go on after the signal to stop.
     pub drain: Duration,
-    /// `None`: a dump goes to the log.
+    /// Where SIGUSR1 writes its files; `None`: the table goes to the log.
     pub latency_dir: Option<LatencyDir>,
     pub admin: Option<Admin>,
-    /// Called on SIGHUP; must not wait.
+    /// Called on SIGHUP. Must not block.
     pub reload: Box<dyn Fn() + Send>,
     pub reports: Reports,
 }
@@ -46,12 +46,12 @@ pub(crate) struct ControlThread {
 }
 
 impl ControlThread {
-    /// From now on the proxy is ready, and signals are obeyed.
+    /// Hands over the running cores. From now on the process is ready and obeys signals.
     pub(crate) fn serve(&self, cores: Arc<dyn Cores>) {
         self.cores.send_replace(cores);
     }
 
-    /// Returns when the process was told to stop and every connection has ended.
+    /// Waits until the process was told to stop and every connection has ended.
     pub(crate) fn join(self) -> Ended {
         match self.thread.join() {
             Ok(ended) => ended,
@@ -61,8 +61,8 @@ impl ControlThread {
 }
 
 impl Control {
-    /// Serves the admin endpoint from now on, on a thread of its own, and obeys signals once there
-    /// are cores.
+    /// Starts the thread. It serves the admin endpoint at once, and obeys signals as soon as
+    /// [`ControlThread::serve`] has given it the cores.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -90,7 +90,7 @@ impl Control {
             spawn_local(admin.serve(process.clone()));
         }
         if cores.changed().await.is_err() {
-            // The start failed, and the process is about to end.
+            // The start of the process has failed, so that no cores will come.
             return Ended::default();
         }
         let dumps = Dumps::start(process.collector.clone(), self.latency_dir);

@@ -1,5 +1,5 @@
-//! Signals as events. A thread of its own turns them into messages, so that nothing but a write to
-//! a pipe ever runs in a signal handler, however many signals come at once.
+//! Signals as events for the control thread. A thread of its own turns signals into events; the signal
+//! handler itself only writes a byte to a pipe.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-/// What the control thread is woken for.
+/// What the control thread reacts to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Event {
     /// SIGUSR1.
@@ -19,26 +19,26 @@ pub(super) enum Event {
     Reload,
     /// SIGTERM or SIGINT.
     Stop,
-    /// A core ended that should not have.
+    /// A core ended by itself.
     CoreFailed { core: usize, cause: String },
 }
 
-/// Waiting events at most. Signals beyond it are merged with those that wait, as the kernel does.
+/// How many events may wait. A signal that finds no room is dropped: one of its kind waits already.
 const EVENTS_MAX: usize = 64;
 
-/// Signals since [`SignalEvents::catch`].
+/// The signals of this process.
 pub(crate) struct SignalEvents {
-    /// While true, SIGTERM and SIGINT end the process as they do by default.
+    /// While true, SIGTERM and SIGINT have their default effect: they end the process.
     ends_process: Arc<AtomicBool>,
     sender: Sender<Event>,
-    /// `None` once somebody listens.
+    /// `None` once the control thread has taken them.
     events: Option<Receiver<Event>>,
 }
 
 impl SignalEvents {
-    /// Catches SIGUSR1, SIGHUP, SIGTERM and SIGINT from now on. To be called first: before it,
-    /// SIGUSR1 kills the process. SIGUSR1 and SIGHUP wait for the control thread; SIGTERM and
-    /// SIGINT end the process until [`SignalEvents::hold_stop`].
+    /// Catches SIGUSR1, SIGHUP, SIGTERM and SIGINT from now on. Has to be the first call of the
+    /// process, since an uncaught SIGUSR1 kills it. SIGUSR1 and SIGHUP wait for the control thread;
+    /// SIGTERM and SIGINT end the process until [`SignalEvents::hold_stop`].
     pub(crate) fn catch() -> io::Result<SignalEvents> {
         let ends_process = Arc::new(AtomicBool::new(true));
         for signal in [SIGTERM, SIGINT] {
@@ -56,8 +56,7 @@ impl SignalEvents {
                         SIGHUP => Event::Reload,
                         _ => Event::Stop,
                     };
-                    // A full queue means that the control thread is stuck: stopping must still
-                    // find room, the others may be lost.
+                    // A stop is never dropped: it waits for room.
                     if event == Event::Stop {
                         let _ = to_control.blocking_send(event);
                     } else {
@@ -72,26 +71,26 @@ impl SignalEvents {
         })
     }
 
-    /// For whoever watches the cores.
+    /// For the cores, whose failures are events, too.
     pub(crate) fn reporter(&self) -> CoreReporter {
         CoreReporter {
             sender: self.sender.clone(),
         }
     }
 
-    /// From now on SIGTERM and SIGINT wait for the control thread too. To be called before clients
-    /// are served: from then on there is something to drain.
+    /// From now on SIGTERM and SIGINT wait for the control thread as well. Has to be called before
+    /// clients are served, whose connections a stop has to drain.
     pub(crate) fn hold_stop(&self) {
         self.ends_process.store(false, Ordering::Release);
     }
 
-    /// Can be taken once.
+    /// The events, for the one control thread.
     pub(super) fn take_events(&mut self) -> Receiver<Event> {
         let events = self.events.take();
         events.expect("there is one control thread")
     }
 
-    /// Events without signals, for tests within one process.
+    /// Events that a test sends, in place of signals.
     #[cfg(test)]
     pub(super) fn without_signals() -> (Sender<Event>, SignalEvents) {
         let (sender, events) = channel(EVENTS_MAX);
@@ -105,15 +104,15 @@ impl SignalEvents {
     }
 }
 
-/// Tells the control thread that a core ended.
+/// Tells the control thread that a core has failed.
 #[derive(Clone)]
 pub(crate) struct CoreReporter {
     sender: Sender<Event>,
 }
 
 impl CoreReporter {
-    /// A core ended without being told to. The process ends, because its share of new connections
-    /// would be accepted by nobody.
+    /// A core has ended by itself. The process ends as well: the kernel goes on handing the failed
+    /// core its share of new connections, which nobody would accept.
     pub(crate) fn core_failed(&self, core: usize, cause: impl Into<String>) {
         let cause = cause.into();
         let _ = self.sender.blocking_send(Event::CoreFailed { core, cause });

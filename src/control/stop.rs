@@ -1,5 +1,5 @@
-//! How the process ends: the cores stop accepting, open connections get their time, what is left
-//! is cut, and one line says how it went.
+//! How the process ends: the cores stop accepting, open connections may finish until the drain deadline,
+//! those that are left are cut, and one log line counts all of it.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -14,25 +14,25 @@ use crate::metrics::{CoreMetrics, Counter};
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 
-/// Between two looks at whether the last connection has ended. Each look wakes every core once.
-const LOOK: Duration = Duration::from_millis(25);
+/// Between two polls of whether the last connection has ended. Each poll wakes every core once.
+const POLL_INTERVAL: Duration = Duration::from_millis(25);
 
-/// How long the cores may take to end. What they cut has half a second of it to acknowledge what it was
-/// sent.
+/// How long the cores may take to cut their connections and end. For half a second of it they wait for
+/// peers to acknowledge what they were sent last.
 const CUT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// After a core has failed: as long as listeners need to take what is in their queues, and a little for
-/// those that came in last.
+/// How long the process goes on after a core has failed. The other cores need it to accept what is in
+/// the queues of their listeners, and to answer what they accepted last.
 const FAILURE_DRAIN: Duration = Duration::from_millis(1500);
 
-/// How the process came to its end.
+/// How the process ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Ended {
-    /// Connections that were open when stopping began and finished by themselves.
+    /// Connections that were open at the signal to stop and finished before the deadline.
     pub finished: u64,
     /// Connections that were cut.
     pub cut: u64,
-    /// Whether a core failed.
+    /// Whether a core failed, which is why the process ended.
     pub failed: bool,
 }
 
@@ -47,17 +47,18 @@ impl Ended {
     }
 }
 
-/// The end of one process.
+/// The stop of the process.
 pub(super) struct Stop<'a> {
     process: &'a ProcessState,
     drain: Duration,
 }
 
-/// One look at all cores.
-struct Look {
+/// What a poll of all cores found.
+struct Progress {
+    /// Open connections of clients.
     live: u64,
-    /// Every core answered, none accepts and none has a connection left.
-    done: bool,
+    /// Whether every core has answered, and none accepts or has a connection left.
+    is_done: bool,
 }
 
 impl<'a> Stop<'a> {
@@ -65,8 +66,8 @@ impl<'a> Stop<'a> {
         Stop { process, drain }
     }
 
-    /// Stops accepting, waits for open connections until the deadline or a second signal, cuts
-    /// what is left. `dump` is called for SIGUSR1 meanwhile.
+    /// Stops accepting, waits for open connections until the drain deadline or a second signal, and
+    /// cuts those that are left. `dump` is called on SIGUSR1.
     pub(super) async fn drain(&mut self, events: &mut Receiver<Event>, dump: impl Fn()) -> Ended {
         let deadline = Instant::now() + self.drain;
         self.process.draining.set(true);
@@ -74,27 +75,24 @@ impl<'a> Stop<'a> {
         for core in cores.numbers() {
             cores.drain(core);
         }
-        let first = self.look().await;
+        let mut progress = self.poll().await;
+        let open = progress.live;
         let deadline_s = self.drain.as_secs_f64();
-        tracing::info!(
-            live = first.live,
-            deadline_s,
-            "stopping: no longer accepting"
-        );
-        let mut look = first;
-        let open = look.live;
-        while !look.done {
+        tracing::info!(live = open, deadline_s, "stopping: no longer accepting");
+        while !progress.is_done {
             let now = Instant::now();
-            if now >= deadline && look.live == 0 {
-                // Listeners that linger for late clients are no reason to speak of cutting.
+            if now >= deadline && progress.live == 0 {
+                // Only listeners are left, which wait for late clients: nothing is cut.
                 return self.end(open, 0).await;
             }
             if now >= deadline {
-                return self.cut(open, look.live, "the drain deadline passed").await;
+                return self
+                    .cut(open, progress.live, "the drain deadline passed")
+                    .await;
             }
-            match timeout(LOOK.min(deadline - now), events.recv()).await {
+            match timeout(POLL_INTERVAL.min(deadline - now), events.recv()).await {
                 Ok(Some(Event::Stop)) => {
-                    return self.cut(open, look.live, "a second signal came").await;
+                    return self.cut(open, progress.live, "a second signal came").await;
                 }
                 Ok(Some(Event::CoreFailed { core, cause })) => {
                     return self.core_failed(core, &cause).await;
@@ -102,16 +100,16 @@ impl<'a> Stop<'a> {
                 Ok(Some(Event::Dump)) => dump(),
                 Ok(Some(Event::Reload)) | Err(_) => {}
                 Ok(None) => {
-                    unreachable!("the signals hold a sender of their own channel")
+                    unreachable!("the thread that takes signals holds a sender")
                 }
             }
-            look = self.look().await;
+            progress = self.poll().await;
         }
         self.end(open, 0).await
     }
 
-    /// A core has failed: all are stopped, for a supervisor to start them again, as soon as nobody is in
-    /// the queue of a listener.
+    /// A core has failed. The process ends, for a supervisor to start it again, once the queues of all
+    /// listeners are empty.
     pub(super) async fn core_failed(&mut self, core: usize, cause: &str) -> Ended {
         tracing::error!(
             core,
@@ -123,31 +121,32 @@ impl<'a> Stop<'a> {
         for core in cores.numbers() {
             cores.drain(core);
         }
-        let ends = Instant::now() + FAILURE_DRAIN;
-        let mut look = self.look().await;
-        let open = look.live;
-        while !look.done && Instant::now() < ends {
-            tokio::time::sleep(LOOK).await;
-            look = self.look().await;
+        let deadline = Instant::now() + FAILURE_DRAIN;
+        let mut progress = self.poll().await;
+        let open = progress.live;
+        while !progress.is_done && Instant::now() < deadline {
+            tokio::time::sleep(POLL_INTERVAL).await;
+            progress = self.poll().await;
         }
-        let ended = self.cut(open, look.live, "a core failed").await;
+        let ended = self.cut(open, progress.live, "a core failed").await;
         Ended {
             failed: true,
             ..ended
         }
     }
 
-    async fn cut(&self, open: u64, live: u64, why: &str) -> Ended {
-        tracing::warn!(live, "cutting connections: {why}");
+    async fn cut(&self, open: u64, live: u64, cause: &str) -> Ended {
+        tracing::warn!(live, "cutting connections: {cause}");
         self.end(open, live).await
     }
 
-    /// Ends the cores and says how it went. `live` connections are about to be cut.
+    /// Ends the cores and logs what became of the connections. `open` of them were open at the signal
+    /// to stop, `live` at the last poll.
     async fn end(&self, open: u64, live: u64) -> Ended {
         let collector = &self.process.collector;
         let complete = collector.cut(CUT_TIMEOUT).await;
-        // Some may have finished since the last look, so the cores' own count is the true one,
-        // unless one of them no longer answers.
+        // Connections may have finished since the last poll, so the cores' own count is the right one,
+        // unless a core no longer answers.
         let cut = if complete {
             collector.with_total(cut_at_drain)
         } else {
@@ -173,13 +172,13 @@ impl<'a> Stop<'a> {
         }
     }
 
-    async fn look(&self) -> Look {
+    async fn poll(&self) -> Progress {
         let cores = self.process.cores();
         let answers = statuses(&*cores, ANSWER_TIMEOUT).await;
         let idle = answers.iter().all(|core| !core.listening && core.live == 0);
-        Look {
+        Progress {
             live: answers.iter().map(|core| core.live as u64).sum(),
-            done: idle && answers.len() == cores.numbers().len(),
+            is_done: idle && answers.len() == cores.numbers().len(),
         }
     }
 }
@@ -189,7 +188,7 @@ fn cut_at_drain(total: &CoreMetrics) -> u64 {
     Protocol::ALL.into_iter().map(of).sum()
 }
 
-/// `tls relayed 5, http unknown_name 2`: the outcomes that happened.
+/// The outcomes that happened, such as `tls relayed 5, http unknown_name 2`.
 fn outcomes(metrics: &CoreMetrics) -> String {
     let mut text = String::new();
     for protocol in Protocol::ALL {

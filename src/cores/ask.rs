@@ -1,5 +1,5 @@
-//! What the control thread asks of the cores. A trait, so that drain, dump and admin endpoint are
-//! tested against threads that are no proxies.
+//! What other threads may ask of the cores. A trait, so that stop, dumps and admin endpoint are tested
+//! with plain threads in place of cores.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,26 +11,25 @@ use crate::lookup::Found;
 use crate::metrics::CoreMetrics;
 use crate::worker::{Command, CoreStatus, Dumped, Mailbox};
 
-/// How long a core may take to answer. A healthy one answers within its turn; the rest are named
-/// in the dump and caught up with later.
+/// How long a core may take to answer. A healthy core answers as soon as it has handled the events at
+/// hand. A dump lists those that did not answer; what they recorded is in the next one.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The running cores, by number. Every request is sent and not waited for; an answer comes through
-/// the channel, or never when the core has died. Requests to one core are served in order.
+/// The running cores, by number. No call blocks: the answer comes through the channel of `reply`, or
+/// never when the core has died. A core serves its requests in order.
 pub(crate) trait Cores: Send + Sync {
-    /// The number of each core that is not gone, in an order that does not change.
+    /// The number of each core that has not ended, always in the same order.
     fn numbers(&self) -> Vec<usize>;
-    /// The core takes `fresh` in place of what it recorded so far and sends that back.
+    /// The core sends what it has recorded so far, and records into `fresh` from now on.
     fn dump(&self, core: usize, fresh: Box<CoreMetrics>, reply: UnboundedSender<Dumped>);
     fn status(&self, core: usize, reply: UnboundedSender<CoreStatus>);
-    /// Whose connections a backend sees come from `source`.
+    /// The core sends the connections whose source address, as the backend sees it, is `source`.
     fn lookup(&self, core: usize, source: SocketAddr, reply: UnboundedSender<Vec<Found>>);
-    /// The core stops accepting and goes on with what it has.
+    /// The core stops accepting. Its open connections go on.
     fn drain(&self, core: usize);
-    /// The core panics.
+    /// The core panics, for tests.
     fn panic(&self, core: usize);
-    /// The core ends every connection at once, each as cut, sends what it recorded since the last
-    /// dump, and is gone.
+    /// The core cuts every connection, sends what it has recorded since the last dump, and ends.
     fn cut(&self, core: usize, reply: UnboundedSender<Dumped>);
 }
 
@@ -67,7 +66,8 @@ impl Cores for Vec<Mailbox> {
     }
 }
 
-/// Asks every core at once by `ask`; what those say that do not answer within `timeout` is missing.
+/// Asks all cores at the same time, with `ask`. The answers of those that take longer than `timeout` are
+/// missing.
 pub(crate) async fn ask_all<T>(
     cores: &dyn Cores,
     timeout: Duration,
@@ -78,7 +78,7 @@ pub(crate) async fn ask_all<T>(
     for core in cores.numbers() {
         ask(core, reply.clone());
     }
-    // When every core has answered or died, nobody holds the channel and the wait ends early.
+    // Each core drops its sender with its answer, or when it dies: the wait ends with the last of them.
     drop(reply);
     let mut found = Vec::new();
     while let Ok(Some(answer)) = timeout_at(deadline, answers.recv()).await {
@@ -87,7 +87,7 @@ pub(crate) async fn ask_all<T>(
     found
 }
 
-/// How the cores stand, by their numbers.
+/// The status of each core that answers, sorted by number.
 pub(crate) async fn statuses(cores: &dyn Cores, timeout: Duration) -> Vec<CoreStatus> {
     let ask = |core, reply| cores.status(core, reply);
     let mut statuses = ask_all(cores, timeout, ask).await;

@@ -1,6 +1,6 @@
-//! Gathers what the cores record. The sums since the start and since the last dump live here; the
-//! cores hold only what was recorded since they were last asked. Nobody holds anything while waiting,
-//! so any number may ask at once, and the end of the process waits for none of them.
+//! Sums up what the cores record. A core keeps only what it has recorded since it was last asked; the sums
+//! since the start and since the last dump are here. Any number of tasks may collect at the same time:
+//! none of them holds a lock while it waits, so the end of the process waits for none of them.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -17,45 +17,58 @@ use super::ask::Cores;
 use crate::metrics::{CoreMetrics, Dump};
 use crate::worker::Dumped;
 
-/// Sums over all cores. A clone is the same collector; it belongs to one thread.
+/// The sums over all cores. Clones share them, within one thread.
 #[derive(Clone)]
 pub(crate) struct Collector(Rc<Inner>);
 
 struct Inner {
     sums: RefCell<Sums>,
-    /// Told of every answer.
+    /// Notified of every answer of a core.
     answered: Notify,
 }
 
 struct Sums {
     cores: watch::Receiver<Arc<dyn Cores>>,
-    started: (SystemTime, Instant),
+    started: Started,
     last_dump: Instant,
+    /// The number of the last dump, from 1.
     sequence: u64,
     total: CoreMetrics,
     interval: CoreMetrics,
-    /// Cleared, to be recorded into again: a core allocates nothing and touches no new page.
+    /// Empty metrics that were in use before. A core that gets one of them to record into allocates
+    /// nothing and touches no new page.
     spare: Vec<Box<CoreMetrics>>,
-    asked: BTreeMap<usize, Asked>,
+    requests: BTreeMap<usize, Requests>,
     reply: UnboundedSender<Dumped>,
-    /// The cores are gone, and with them whoever could answer.
-    ended: bool,
+    /// Whether the cores were told to end. No core answers any more.
+    has_ended: bool,
 }
 
-/// How it stands between the collector and one core. An answer counts whenever it comes, and a core
-/// that owes one is not asked again before it.
+#[derive(Clone, Copy)]
+struct Started {
+    time: SystemTime,
+    instant: Instant,
+}
+
+/// The requests to one core. A core that has not answered yet is not asked again; its answer counts
+/// even when it comes late.
 #[derive(Default)]
-struct Asked {
-    times: u64,
-    answers: u64,
-    /// Somebody wants what was recorded after the question that is under way.
-    again: bool,
+struct Requests {
+    sent: u64,
+    answered: u64,
+    /// Whether to ask again after the next answer, for a task that wants what was recorded since the
+    /// last request.
+    ask_again: bool,
 }
 
-/// The answers to wait for: of which core, and the how manieth.
-type Wanted = Vec<(usize, u64)>;
+/// An answer to wait for: the `count`th of this core.
+#[derive(Clone, Copy)]
+struct Awaited {
+    core: usize,
+    count: u64,
+}
 
-/// What one dump has in hand, on whatever thread writes it.
+/// What a dump says, owned, so that another thread can write it.
 pub(crate) struct OwnedDump {
     sequence: u64,
     started: SystemTime,
@@ -84,23 +97,26 @@ impl OwnedDump {
 }
 
 impl Collector {
-    /// Nothing collected yet; the spans count from now. To be called where local tasks can be
-    /// spawned: one of them takes in the answers.
+    /// Starts the task that takes the answers of the cores, in the [`LocalSet`](tokio::task::LocalSet)
+    /// of the caller. The time since the start counts from now.
     pub(crate) fn start(cores: watch::Receiver<Arc<dyn Cores>>) -> Collector {
         let (reply, answers) = unbounded_channel();
         let now = Instant::now();
         let collector = Collector(Rc::new(Inner {
             sums: RefCell::new(Sums {
                 cores,
-                started: (SystemTime::now(), now),
+                started: Started {
+                    time: SystemTime::now(),
+                    instant: now,
+                },
                 last_dump: now,
                 sequence: 0,
                 total: CoreMetrics::new(),
                 interval: CoreMetrics::new(),
                 spare: Vec::new(),
-                asked: BTreeMap::new(),
+                requests: BTreeMap::new(),
                 reply,
-                ended: false,
+                has_ended: false,
             }),
             answered: Notify::new(),
         }));
@@ -115,33 +131,33 @@ impl Collector {
         }
     }
 
-    /// Takes over everything that the cores recorded before this call. Returns the cores that did
-    /// not answer within `patience`; what they hold is collected the next time.
-    pub(crate) async fn collect(&self, patience: Duration) -> Vec<usize> {
-        let wanted = self.0.sums.borrow_mut().ask_all();
-        self.wait_for(wanted, patience).await
+    /// Adds everything that the cores have recorded before this call. Returns the cores that do not
+    /// answer within `limit`; what they have recorded is added once they answer.
+    pub(crate) async fn collect(&self, limit: Duration) -> Vec<usize> {
+        let awaited = self.0.sums.borrow_mut().ask_all();
+        self.wait_for(awaited, limit).await
     }
 
-    /// Ends every core and takes over what they recorded to their end. Returns whether all of them
-    /// answered within `patience`. Later collections find nothing more.
-    pub(crate) async fn cut(&self, patience: Duration) -> bool {
-        let wanted = self.0.sums.borrow_mut().cut_all();
-        self.wait_for(wanted, patience).await.is_empty()
+    /// Ends every core, and adds what they have recorded until then. Returns whether all of them
+    /// answered within `limit`. Later collections add nothing.
+    pub(crate) async fn cut(&self, limit: Duration) -> bool {
+        let awaited = self.0.sums.borrow_mut().cut_all();
+        self.wait_for(awaited, limit).await.is_empty()
     }
 
-    async fn wait_for(&self, wanted: Wanted, patience: Duration) -> Vec<usize> {
+    async fn wait_for(&self, awaited: Vec<Awaited>, limit: Duration) -> Vec<usize> {
         let all = async {
             loop {
                 let answer = self.0.answered.notified();
-                if self.0.sums.borrow().missing(&wanted).is_empty() {
+                if self.0.sums.borrow().missing(&awaited).is_empty() {
                     return;
                 }
                 answer.await;
             }
         };
-        // Answered or not in time: the sums say it either way.
-        let _ = timeout(patience, all).await;
-        self.0.sums.borrow().missing(&wanted)
+        // The sums say who has answered, in time or not.
+        let _ = timeout(limit, all).await;
+        self.0.sums.borrow().missing(&awaited)
     }
 
     /// Everything since the start, as of the last collection.
@@ -151,17 +167,18 @@ impl Collector {
 
     /// Time since the start.
     pub(crate) fn uptime(&self) -> Duration {
-        self.0.sums.borrow().started.1.elapsed()
+        self.0.sums.borrow().started.instant.elapsed()
     }
 
-    /// Collects and gives out what a dump has. A new interval begins; [`Collector::dump_failed`]
-    /// takes that back.
-    pub(crate) async fn begin_dump(&self, patience: Duration) -> OwnedDump {
-        let missing = self.collect(patience).await;
+    /// Collects, and returns what a dump is to say. A new interval begins, unless
+    /// [`Collector::dump_failed`] is called.
+    pub(crate) async fn begin_dump(&self, limit: Duration) -> OwnedDump {
+        let missing = self.collect(limit).await;
         self.0.sums.borrow_mut().begin_dump(missing)
     }
 
-    /// The dump was not written: what it had is in the next one, so that a full disk loses nothing.
+    /// The dump was not written. The next one says what this one would have said as well, so that a full
+    /// disk loses nothing.
     pub(crate) fn dump_failed(&self, dump: &OwnedDump) {
         let mut sums = self.0.sums.borrow_mut();
         sums.interval.add(&dump.interval);
@@ -171,42 +188,44 @@ impl Collector {
 }
 
 impl Sums {
-    fn ask_all(&mut self) -> Wanted {
-        if self.ended {
-            return Wanted::new();
+    fn ask_all(&mut self) -> Vec<Awaited> {
+        if self.has_ended {
+            return Vec::new();
         }
         let numbers = self.cores.borrow().numbers();
         let ask = |core: usize| {
-            let asked = self.asked.entry(core).or_default();
-            if asked.times > asked.answers {
-                // The answer under way is to an earlier call and has nothing of what came after that.
-                asked.again = true;
-                return (core, asked.times + 1);
+            let requests = self.requests.entry(core).or_default();
+            if requests.sent > requests.answered {
+                // The answer to come is to an earlier request, and lacks what was recorded since.
+                requests.ask_again = true;
+                let count = requests.sent + 1;
+                return Awaited { core, count };
             }
-            (core, self.ask(core))
+            self.ask(core)
         };
         numbers.into_iter().map(ask).collect()
     }
 
-    /// Returns which answer of the core that will be.
-    fn ask(&mut self, core: usize) -> u64 {
+    fn ask(&mut self, core: usize) -> Awaited {
         let fresh = self.spare.pop().unwrap_or_default();
         self.cores.borrow().dump(core, fresh, self.reply.clone());
-        let asked = self.asked.entry(core).or_default();
-        asked.times += 1;
-        asked.times
+        let requests = self.requests.entry(core).or_default();
+        requests.sent += 1;
+        let count = requests.sent;
+        Awaited { core, count }
     }
 
-    fn cut_all(&mut self) -> Wanted {
-        self.ended = true;
+    fn cut_all(&mut self) -> Vec<Awaited> {
+        self.has_ended = true;
         let cores = self.cores.borrow();
         let cut = |core: usize| {
             cores.cut(core, self.reply.clone());
-            // A core that owes an answer gives that one first.
-            let asked = self.asked.entry(core).or_default();
-            asked.times += 1;
-            asked.again = false;
-            (core, asked.times)
+            // A core answers its requests in order: this one last.
+            let requests = self.requests.entry(core).or_default();
+            requests.sent += 1;
+            requests.ask_again = false;
+            let count = requests.sent;
+            Awaited { core, count }
         };
         cores.numbers().into_iter().map(cut).collect()
     }
@@ -217,19 +236,21 @@ impl Sums {
         self.interval.add(&metrics);
         metrics.clear();
         self.spare.push(metrics);
-        let asked = self.asked.entry(core).or_default();
-        asked.answers += 1;
-        if std::mem::take(&mut asked.again) {
+        let requests = self.requests.entry(core).or_default();
+        requests.answered += 1;
+        if std::mem::take(&mut requests.ask_again) {
             self.ask(core);
         }
     }
 
-    fn missing(&self, wanted: &Wanted) -> Vec<usize> {
-        let is_missing = |(core, count): &&(usize, u64)| {
-            let asked = self.asked.get(core);
-            asked.is_none_or(|asked| asked.answers < *count)
+    /// The cores that have not given these answers yet.
+    fn missing(&self, awaited: &[Awaited]) -> Vec<usize> {
+        let is_missing = |awaited: &&Awaited| {
+            let requests = self.requests.get(&awaited.core);
+            requests.is_none_or(|requests| requests.answered < awaited.count)
         };
-        wanted.iter().filter(is_missing).map(|one| one.0).collect()
+        let missing = awaited.iter().filter(is_missing);
+        missing.map(|awaited| awaited.core).collect()
     }
 
     fn begin_dump(&mut self, missing: Vec<usize>) -> OwnedDump {
@@ -237,9 +258,9 @@ impl Sums {
         self.sequence += 1;
         let dump = OwnedDump {
             sequence: self.sequence,
-            started: self.started.0,
+            started: self.started.time,
             taken: now,
-            since_start: now - self.started.1,
+            since_start: now - self.started.instant,
             since_last: now - self.last_dump,
             total: self.total.clone(),
             interval: std::mem::take(&mut self.interval),

@@ -1,5 +1,5 @@
-//! Real threads in the place of cores, for the tests of what asks them: they count what they are told
-//! to and answer as cores do.
+//! Plain threads in place of cores, for tests: they record what a test tells them to, and answer as cores
+//! do.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -68,7 +68,7 @@ impl CoreThreads {
         }
     }
 
-    /// Connections are accepted, and each connects to a backend in 5 ms.
+    /// The core accepts connections, each of which connects to a backend in 5 ms.
     pub(crate) fn accept(&self, core: usize, connections: usize) {
         self.run(core, move |state| {
             state.live += connections;
@@ -80,18 +80,18 @@ impl CoreThreads {
         });
     }
 
-    /// Connections end as they should.
+    /// Connections end without an error.
     pub(crate) fn finish(&self, core: usize, connections: usize) {
         self.run(core, move |state| state.end(connections, Outcome::Relayed));
     }
 
-    /// The core answers nothing until it is no longer stalled.
+    /// While `stalled`, the core answers nothing.
     pub(crate) fn stall(&self, core: usize, stalled: bool) {
         let threads = self.threads.lock().unwrap();
         threads[&core].stalled.store(stalled, Ordering::Release);
     }
 
-    /// The core answers nothing any more.
+    /// The core never answers again.
     pub(crate) fn kill(&self, core: usize) {
         self.threads.lock().unwrap().remove(&core);
     }

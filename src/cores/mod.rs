@@ -1,4 +1,4 @@
-//! The running cores as other threads see them: what may be asked of each, and the sums of what all of
+//! The running cores as other threads see them: what can be asked of each, and the sums of what all of
 //! them have recorded.
 
 mod ask;
