@@ -238,3 +238,134 @@ pub(super) fn register(slot: &mut Option<Waker>, context: &Context<'_>) {
         _ => *slot = Some(context.waker().clone()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+    use std::os::fd::IntoRawFd;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::task::Wake;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Woken(AtomicU32);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn descriptor_of_a_file() -> Rc<OwnedFd> {
+        Rc::new(File::open("/dev/null").unwrap().into())
+    }
+
+    #[test]
+    fn a_later_operation_under_the_same_key_has_another_number() {
+        let mut operations = Operations::with_capacity(1);
+        operations.generation = u32::MAX - 1;
+        let mut numbers = Vec::new();
+        for _ in 0..4 {
+            let (key, user_data) = operations.insert(Held::Nothing, Waits::ForOne(None));
+            assert_eq!((key, user_data as u32), (0, 0));
+            numbers.push(user_data);
+            operations.remove(key);
+        }
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), 4);
+        assert!(!numbers.contains(&NOBODY));
+        assert_eq!(operations.complete(NOBODY, 0, false), Completion::Delivered);
+    }
+
+    #[test]
+    fn a_poll_goes_over_when_it_reports_what_it_was_not_asked_for() {
+        let descriptor = descriptor_of_a_file();
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut operations = Operations::with_capacity(1);
+        let held = Held::Polled(Rc::clone(&descriptor), Interest::FAILED);
+        let (key, user_data) = operations.insert(held, Waits::ForOne(Some(waker)));
+        let unasked = Completion::Unasked(Unasked {
+            descriptor: descriptor.as_raw_fd(),
+            interest: Interest::FAILED,
+        });
+        let hang_up = libc::POLLHUP.into();
+        assert_eq!(operations.complete(user_data, hang_up, false), unasked);
+        assert!(matches!(operations.held(key), Held::HalfClosed(..)));
+        assert_eq!(woken.0.load(Ordering::Relaxed), 0);
+        let error = libc::POLLERR.into();
+        operations.complete(user_data, error, false);
+        assert!(matches!(operations.waits(key), Waits::Done(result) if *result == error));
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn what_is_accepted_for_nobody_is_closed() {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let mut operations = Operations::with_capacity(1);
+        let nobody = Waits::Nobody { accepts: true };
+        let (_, user_data) = operations.insert(Held::Nothing, nobody);
+        operations.complete(user_data, writer.into_raw_fd(), true);
+        assert_eq!(reader.read(&mut [0]).unwrap(), 0, "the only writer is gone");
+        operations.complete(user_data, -libc::ECANCELED, false);
+        assert_eq!(operations.len(), 0);
+    }
+
+    /// What becomes of one operation.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Stage {
+        Waits,
+        Done,
+        /// Its future was dropped before its completion came.
+        Dropped,
+    }
+
+    proptest! {
+        #[test]
+        fn a_descriptor_is_held_from_the_start_to_the_last_completion(
+            steps in prop::collection::vec((0u8..3, any::<prop::sample::Index>()), 1..60)
+        ) {
+            let descriptor = descriptor_of_a_file();
+            let mut operations = Operations::with_capacity(2);
+            let mut known: Vec<(u32, u64, Stage)> = Vec::new();
+            for (action, which) in steps {
+                if action == 0 || known.is_empty() {
+                    let held = Held::Descriptor(Rc::clone(&descriptor));
+                    let (key, user_data) = operations.insert(held, Waits::ForOne(None));
+                    known.push((key, user_data, Stage::Waits));
+                    continue;
+                }
+                let at = which.index(known.len());
+                let (key, user_data, stage) = known[at];
+                match (action, stage) {
+                    (1, Stage::Waits) => {
+                        operations.complete(user_data, 7, false);
+                        known[at].2 = Stage::Done;
+                    }
+                    (1, Stage::Dropped) => {
+                        operations.complete(user_data, 7, false);
+                        known.swap_remove(at);
+                    }
+                    (2, Stage::Waits) => {
+                        *operations.waits(key) = Waits::Nobody { accepts: false };
+                        known[at].2 = Stage::Dropped;
+                    }
+                    (2, Stage::Done) => {
+                        operations.remove(key);
+                        known.swap_remove(at);
+                    }
+                    _ => {}
+                }
+                prop_assert_eq!(operations.len(), known.len());
+                prop_assert_eq!(Rc::strong_count(&descriptor), 1 + known.len());
+            }
+        }
+    }
+}
