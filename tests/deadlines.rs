@@ -131,7 +131,7 @@ fn a_client_does_not_notice_a_backend_that_refuses_while_another_accepts() {
         let response = client::http_get(proxy.http(), "a.test", "/").expect("an answer");
         assert_eq!(response.text(), "serving");
     }
-    let failures = proxy.series("pointsman_connect_failures_total");
+    let failures = proxy.series("pointsman_upstream_connect_failures_total");
     assert!(failures.expect("a counter") >= 20.0, "{failures:?}");
     proxy.wait_for_outcome("http", "relayed", 50);
 }
@@ -162,7 +162,7 @@ fn when_every_backend_refuses_the_client_is_told_at_once() {
     let (answer, took) = timed(stream);
     assert_eq!(answer.status(), Some(502));
     assert!(took < Duration::from_millis(500), "{took:?}");
-    let attempts = proxy.series("pointsman_connect_attempts_total");
+    let attempts = proxy.series("pointsman_upstream_connect_attempts_total");
     assert_eq!(attempts, Some(3.0));
     let mut stream = client::connect(proxy.https());
     let hello = Hello::named("a.test").record();
@@ -581,6 +581,9 @@ fn a_client_that_resets_while_a_backend_is_connected_to_is_let_go() {
         proxy.wait_for_outcome(protocol, "client_reset", 3);
         assert_eq!(proxy.outcome(protocol, "backend_timeout"), 0);
     }
-    assert_eq!(proxy.series("pointsman_connect_failures_total"), Some(0.0));
-    assert_eq!(proxy.series("pointsman_backends_ejected_total"), Some(0.0));
+    assert_eq!(
+        proxy.series("pointsman_upstream_connect_failures_total"),
+        Some(0.0)
+    );
+    assert_eq!(proxy.series("pointsman_outlier_ejections_total"), Some(0.0));
 }

@@ -18,7 +18,7 @@ use support::proxy::{Options, Proxy};
 use support::{skipped, wait_until};
 
 fn counter(proxy: &Proxy, name: &str) -> u64 {
-    let value = proxy.series(&format!("pointsman_{name}_total"));
+    let value = proxy.series(&format!("pointsman_{name}"));
     value.expect("a counter") as u64
 }
 
@@ -70,9 +70,9 @@ fn a_tls_backend_that_closes_without_an_answer_is_gone_round_and_then_kept_out()
         let response = client::tls_get(proxy.https(), "a.test", "/").expect("no error");
         assert_eq!(response.text(), "good");
     }
-    let rounds = counter(&proxy, "went_round");
+    let rounds = counter(&proxy, "upstream_retries_total{reason=\"unanswered\"}");
     assert!((3..=6).contains(&rounds), "{rounds}");
-    assert!(counter(&proxy, "backends_ejected") >= 1);
+    assert!(counter(&proxy, "outlier_ejections_total") >= 1);
     proxy.wait_for_line("backend ejected", Duration::from_secs(1));
     proxy.wait_for_outcome("tls", "relayed", 20);
 }
@@ -86,8 +86,11 @@ fn a_hello_that_no_backend_answers_is_held_against_none() {
         let (said, _) = say_hello(&proxy);
         assert_eq!(said, b"");
     }
-    assert_eq!(counter(&proxy, "went_round"), 10);
-    assert_eq!(counter(&proxy, "backends_ejected"), 0);
+    assert_eq!(
+        counter(&proxy, "upstream_retries_total{reason=\"unanswered\"}"),
+        10
+    );
+    assert_eq!(counter(&proxy, "outlier_ejections_total"), 0);
     assert_eq!((bad[0].accepted(), bad[1].accepted()), (10, 10));
 }
 
@@ -145,7 +148,7 @@ fn a_frozen_tls_backend_costs_its_clients_one_connect_deadline() {
     wait_until("the backend is back", Duration::from_secs(10), || {
         say_hello(&proxy).0 == b"bad"
     });
-    assert_eq!(counter(&proxy, "backends_readmitted"), 1);
+    assert_eq!(counter(&proxy, "outlier_unejections_total"), 1);
     proxy.wait_for_line("backend is back", Duration::from_secs(1));
 }
 
@@ -203,7 +206,7 @@ fn a_silent_backend_is_suspect_long_before_any_deadline() {
     }
     let told: Vec<Vec<u8>> = (0..4).map(|_| say_hello(&proxy).0).collect();
     assert_eq!(told.iter().filter(|said| *said == b"bad").count(), 2);
-    assert_eq!(counter(&proxy, "backends_ejected"), 0);
+    assert_eq!(counter(&proxy, "outlier_ejections_total"), 0);
 }
 
 #[test]
@@ -230,13 +233,19 @@ fn requests_that_may_be_repeated_go_round_and_others_do_not() {
         wire.send(head);
         assert_eq!(wire.response().status(), 200, "{head}");
     }
-    assert_eq!(counter(&proxy, "went_round"), 3);
+    assert_eq!(
+        counter(&proxy, "upstream_retries_total{reason=\"unanswered\"}"),
+        3
+    );
     let mut wire = Wire::connect(proxy.http());
     wire.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\n\r\nbody");
     let answer = wire.response();
     assert_eq!(answer.status(), 502);
     assert_eq!(answer.field("pointsman-outcome"), Some("backend_closed"));
-    assert_eq!(counter(&proxy, "went_round"), 3);
+    assert_eq!(
+        counter(&proxy, "upstream_retries_total{reason=\"unanswered\"}"),
+        3
+    );
 }
 
 /// A backend that wants to be introduced is, each in its own way, and once.
@@ -272,7 +281,7 @@ fn no_address_is_tried_twice_for_one_client() {
     let proxy = start(&[&members[0], &members[1]], &["--eject-failures", "0"]);
     let (said, _) = say_hello(&proxy);
     assert_eq!(said.last(), Some(&INTERNAL_ERROR));
-    assert_eq!(counter(&proxy, "connect_attempts"), 1);
+    assert_eq!(counter(&proxy, "upstream_connect_attempts_total"), 1);
 }
 
 #[test]
@@ -284,7 +293,7 @@ fn all_attempts_of_a_client_share_one_deadline() {
     let (said, took) = say_hello(&proxy);
     assert_eq!(said.last(), Some(&INTERNAL_ERROR));
     assert!((850..1500).contains(&took.as_millis()), "{took:?}");
-    assert_eq!(counter(&proxy, "connect_attempts"), 2);
+    assert_eq!(counter(&proxy, "upstream_connect_attempts_total"), 2);
     proxy.wait_for_outcome("tls", "backend_timeout", 1);
 }
 
@@ -299,14 +308,14 @@ fn when_all_are_ejected_all_are_used_and_it_is_counted() {
     for _ in 0..3 {
         assert_eq!(say_hello(&proxy).0.last(), Some(&INTERNAL_ERROR));
     }
-    assert_eq!(counter(&proxy, "backends_ejected"), 2);
-    assert_eq!(counter(&proxy, "all_backends_down"), 0);
+    assert_eq!(counter(&proxy, "outlier_ejections_total"), 2);
+    assert_eq!(counter(&proxy, "panic_mode_picks_total"), 0);
     for _ in 0..5 {
         assert_eq!(say_hello(&proxy).0.last(), Some(&INTERNAL_ERROR));
     }
-    assert_eq!(counter(&proxy, "all_backends_down"), 5);
+    assert_eq!(counter(&proxy, "panic_mode_picks_total"), 5);
     // Both were tried each time.
-    assert_eq!(counter(&proxy, "connect_attempts"), 16);
+    assert_eq!(counter(&proxy, "upstream_connect_attempts_total"), 16);
 }
 
 /// A backend of one connection at a time: the others wait for their turn, and one too many is told.
@@ -347,7 +356,7 @@ fn a_full_backend_has_a_short_queue() {
     });
     let (served, full) = (served.into_inner(), full.into_inner());
     assert_eq!((served, full), (3, 2));
-    assert_eq!(counter(&proxy, "queued"), 2);
+    assert_eq!(counter(&proxy, "upstream_queued_total"), 2);
     // Nobody waits longer than the deadline.
     let stuck = backend::raw(|mut stream| {
         let _ = stream.read_to_end(&mut Vec::new());
@@ -454,7 +463,7 @@ fn a_backup_waits_for_the_others_to_fail() {
     assert!((0..20).all(|_| get() == "main"));
     drop(main);
     assert!((0..20).all(|_| get() == "backup"));
-    assert!(counter(&proxy, "backends_ejected") >= 1);
+    assert!(counter(&proxy, "outlier_ejections_total") >= 1);
     let _main = backend::http_at(&address, "main");
     wait_until("the main one is back", Duration::from_secs(10), || {
         get() == "main"
@@ -534,7 +543,7 @@ fn a_slow_first_byte_is_no_failure_where_nobody_is_quicker() {
     assert!((1400..2200).contains(&took.as_millis()), "{took:?}");
     let asked: Vec<usize> = backends.iter().map(Backend::accepted).collect();
     assert_eq!(asked, [1, 1, 1]);
-    assert_eq!(counter(&proxy, "backends_ejected"), 0);
+    assert_eq!(counter(&proxy, "outlier_ejections_total"), 0);
     let page = proxy.admin_page("/backends");
     assert_eq!(page.matches("\"condition\": \"up\"").count(), 3, "{page}");
 }

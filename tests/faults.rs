@@ -96,8 +96,8 @@ impl Run {
                 failed_by,
                 healed_at,
                 connect_deadline: self.connect_deadline,
-                ejections: counter(&proxy, "backends_ejected"),
-                rounds: counter(&proxy, "went_round"),
+                ejections: counter(&proxy, "outlier_ejections_total"),
+                rounds: counter(&proxy, "upstream_retries_total{reason=\"unanswered\"}"),
             };
             seen.write_row(name, self.per_second);
             seen
@@ -106,7 +106,7 @@ impl Run {
 }
 
 fn counter(proxy: &Proxy, name: &str) -> u64 {
-    let value = proxy.series(&format!("pointsman_{name}_total"));
+    let value = proxy.series(&format!("pointsman_{name}"));
     value.expect("a counter") as u64
 }
 

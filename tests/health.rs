@@ -92,13 +92,13 @@ fn a_server_fails(
     let options = [check, "check-fall=2", "balance=round-robin"];
     let proxy = start("a.test", &checked(&options, &members));
     wait_until("the checks run", SOON, || {
-        count(&proxy, "pointsman_checks_total{result=\"good\"}") >= 6
+        count(&proxy, "pointsman_health_checks_total{result=\"success\"}") >= 6
     });
     assert_eq!(tls_answers(&proxy), ["A", "B", "C"]);
     fail(&mut servers[0]);
     wait_for_verdict(&proxy, &members[0], false);
-    assert_eq!(count(&proxy, "pointsman_backend_state{state=\"down\"}"), 1);
-    assert_eq!(count(&proxy, "pointsman_backend_state{state=\"up\"}"), 2);
+    assert_eq!(count(&proxy, "pointsman_backends{state=\"down\"}"), 1);
+    assert_eq!(count(&proxy, "pointsman_backends{state=\"up\"}"), 2);
     let series = |member| format!("pointsman_backend_up{{backend=\"{member}\"}}");
     let ups = members
         .each_ref()
@@ -130,8 +130,14 @@ fn a_server_fails(
     assert_eq!(tls_answers(&proxy), ["A", "B", "C"]);
     proxy.wait_for_line("backend is up again", SOON);
     // No connection of a client had to find out.
-    assert_eq!(count(&proxy, "pointsman_backends_ejected_total"), 0);
-    assert_eq!(count(&proxy, "pointsman_went_round_total"), 0);
+    assert_eq!(count(&proxy, "pointsman_outlier_ejections_total"), 0);
+    assert_eq!(
+        count(
+            &proxy,
+            "pointsman_upstream_retries_total{reason=\"unanswered\"}"
+        ),
+        0
+    );
     assert_eq!(proxy.stderr().matches("backend is down").count(), 1);
 }
 
@@ -347,7 +353,7 @@ fn a_unix_socket_is_asked_behind_a_header_and_under_the_name_of_the_option() {
     let options = [&options[..], &["check-status=204"]].concat();
     let proxy = start("a.test", &checked(&options, std::slice::from_ref(&member)));
     wait_until("good answers", SOON, || {
-        count(&proxy, "pointsman_checks_total{result=\"good\"}") >= 2
+        count(&proxy, "pointsman_health_checks_total{result=\"success\"}") >= 2
     });
     let want = format!(
         "PROXY UNKNOWN\r\nGET /up?deep=1 HTTP/1.1\r\nHost: other.test\r\n\
@@ -359,7 +365,10 @@ fn a_unix_socket_is_asked_behind_a_header_and_under_the_name_of_the_option() {
         head.starts_with(&want) && head.contains("Connection: close\r\n"),
         "{head}"
     );
-    assert_eq!(count(&proxy, "pointsman_checks_total{result=\"bad\"}"), 0);
+    assert_eq!(
+        count(&proxy, "pointsman_health_checks_total{result=\"failure\"}"),
+        0
+    );
     // The listener is gone, and with it the backend.
     drop(server);
     let text = format!("unix:{} proxy=v1", path.display());

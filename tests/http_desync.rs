@@ -39,7 +39,7 @@ fn careless(interim: &'static str) -> Backend {
 }
 
 fn reused(proxy: &Proxy) -> u64 {
-    let value = proxy.series("pointsman_backends_reused_total");
+    let value = proxy.series("pointsman_upstream_connections_reused_total");
     value.expect("a counter") as u64
 }
 

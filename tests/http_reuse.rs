@@ -21,7 +21,7 @@ fn ok(body: &str) -> Vec<u8> {
 }
 
 fn counter(proxy: &Proxy, name: &str) -> u64 {
-    let value = proxy.series(&format!("pointsman_{name}_total"));
+    let value = proxy.series(&format!("pointsman_{name}"));
     value.expect("a counter") as u64
 }
 
@@ -36,9 +36,9 @@ fn clients_share_a_backend_connection() {
         }
     }
     assert_eq!(backend.accepted(), 1);
-    assert_eq!(counter(&proxy, "backends_reused"), 29);
-    assert_eq!(counter(&proxy, "requests"), 30);
-    assert_eq!(counter(&proxy, "responses_2xx"), 30);
+    assert_eq!(counter(&proxy, "upstream_connections_reused_total"), 29);
+    assert_eq!(counter(&proxy, "requests_total"), 30);
+    assert_eq!(counter(&proxy, "responses_total{class=\"2xx\"}"), 30);
     proxy.wait_for_outcome("http", "relayed", 10);
     assert_eq!(proxy.per_core("backends_idle"), [1]);
 }
@@ -87,7 +87,7 @@ fn two_tenants_on_one_connection_never_meet() {
             });
         }
     });
-    assert!(counter(&proxy, "backends_reused") > 500);
+    assert!(counter(&proxy, "upstream_connections_reused_total") > 500);
     // Far fewer connections than requests.
     assert!(a.accepted() + b.accepted() < 400, "{}", a.accepted());
 }
@@ -123,7 +123,7 @@ fn what_a_backend_says_unasked_reaches_nobody() {
             std::thread::sleep(Duration::from_millis(150));
         }
     }
-    assert_eq!(counter(&proxy, "backends_reused"), 0);
+    assert_eq!(counter(&proxy, "upstream_connections_reused_total"), 0);
 }
 
 /// The backend takes a second request on each connection and closes instead of answering it.
@@ -142,7 +142,13 @@ fn a_request_that_meets_a_closed_connection_is_sent_again_where_that_is_no_harm(
     let mut wire = Wire::connect(proxy.http());
     assert_eq!(wire.get("a.test", "/1").text(), "GET /1 HTTP/1.1");
     assert_eq!(wire.get("a.test", "/2").text(), "GET /2 HTTP/1.1");
-    assert_eq!(counter(&proxy, "requests_retried"), 1);
+    assert_eq!(
+        counter(
+            &proxy,
+            "upstream_retries_total{reason=\"stale_connection\"}"
+        ),
+        1
+    );
     // A POST may have been acted upon.
     wire.send("POST /3 HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi");
     let answer = wire.response();
@@ -174,7 +180,7 @@ fn a_connection_that_its_backend_closed_is_not_used() {
             backend.accepted() == count
         });
     }
-    assert_eq!(counter(&proxy, "backends_reused"), 0);
+    assert_eq!(counter(&proxy, "upstream_connections_reused_total"), 0);
     wait_until("it is swept", client::PATIENCE, || {
         proxy.per_core("backends_idle") == [0]
     });

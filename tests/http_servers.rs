@@ -348,6 +348,6 @@ fn curl_wrk_and_h2load_get_through() {
         said.contains("2000 succeeded, 0 failed, 0 errored"),
         "{said}"
     );
-    let reused = proxy.series("pointsman_backends_reused_total");
+    let reused = proxy.series("pointsman_upstream_connections_reused_total");
     assert!(reused.expect("a counter") > 1000.0, "{reused:?}");
 }

@@ -64,11 +64,14 @@ fn two_tenants_never_meet() {
     let right = run.right.lock().expect("no panic").clone();
     let total: u64 = right.values().sum();
     let lost = run.lost.load(Ordering::Relaxed);
-    let reused = counter(&proxy, "backends_reused");
+    let reused = counter(&proxy, "upstream_connections_reused_total");
     let said = format!(
         "{total} requests answered right in {seconds} s, {lost} told of a backend's close, {reused} on connections used before, {} sent again, {} MiB spliced: {right:?}\n",
-        counter(&proxy, "requests_retried"),
-        counter(&proxy, "spliced_bytes") >> 20,
+        counter(
+            &proxy,
+            "upstream_retries_total{reason=\"stale_connection\"}"
+        ),
+        counter(&proxy, "relayed_bytes_total{method=\"splice\"}") >> 20,
     );
     let _ = std::io::stderr().write_all(said.as_bytes());
     for shape in SHAPES {
@@ -77,8 +80,17 @@ fn two_tenants_never_meet() {
     // Most are answered on connections that others have used, and few are lost.
     assert!(reused > total / 4, "{said}");
     assert!(lost < total / 20, "{said}");
-    assert!(counter(&proxy, "requests_retried") > 0, "{said}");
-    assert!(counter(&proxy, "spliced_bytes") > 0, "{said}");
+    assert!(
+        counter(
+            &proxy,
+            "upstream_retries_total{reason=\"stale_connection\"}"
+        ) > 0,
+        "{said}"
+    );
+    assert!(
+        counter(&proxy, "relayed_bytes_total{method=\"splice\"}") > 0,
+        "{said}"
+    );
 }
 
 fn start(a: &Backend, b: &Backend) -> Proxy {
@@ -92,7 +104,7 @@ fn start(a: &Backend, b: &Backend) -> Proxy {
 }
 
 fn counter(proxy: &Proxy, name: &str) -> u64 {
-    let value = proxy.series(&format!("pointsman_{name}_total"));
+    let value = proxy.series(&format!("pointsman_{name}"));
     value.expect("a counter") as u64
 }
 

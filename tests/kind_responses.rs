@@ -101,7 +101,7 @@ fn what_is_ambiguous_is_refused_by_name_and_held_against_nobody() {
         // At any level of the log, beside host and backend.
         proxy.wait_for_line(&format!("rule={rule} left_out="), Duration::from_secs(5));
     }
-    let ejected = proxy.series("pointsman_backends_ejected_total");
+    let ejected = proxy.series("pointsman_outlier_ejections_total");
     assert_eq!(ejected, Some(0.0));
 }
 

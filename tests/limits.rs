@@ -359,7 +359,7 @@ fn members_where_no_backend_may_be_are_skipped() {
     }
     let line = proxy.wait_for_line("169.254.169.254 is link-local", PATIENCE);
     assert!(line.contains("--backend-allow"), "{line}");
-    assert_eq!(proxy.series("pointsman_rejected_members"), Some(2.0));
+    assert_eq!(proxy.series("pointsman_redis_rejected_members"), Some(2.0));
     let answer = http_get(proxy.http(), "b.test", "/").expect("an answer");
     assert_eq!(outcome_of(&answer), "no_address");
     drop(proxy);
@@ -423,7 +423,7 @@ fn a_route_to_the_proxy_itself_is_skipped() {
         assert_eq!(outcome_of(&answer), "no_address", "{host}");
     }
     proxy.wait_for_line("is where this proxy listens", PATIENCE);
-    assert_eq!(proxy.series("pointsman_rejected_members"), Some(2.0));
+    assert_eq!(proxy.series("pointsman_redis_rejected_members"), Some(2.0));
     drop(proxy);
     // Where nothing was closed yet, or the port would not be free again at once.
     let port = free_port();
@@ -446,10 +446,10 @@ fn dns_answers_where_no_backend_may_be_are_skipped() {
     proxy.wait_for_line("addresses of a backend name are skipped", PATIENCE);
     let answer = ask();
     assert_eq!((answer.status, outcome_of(&answer)), (502, "no_address"));
-    assert_eq!(proxy.series("pointsman_names_denied"), Some(1.0));
+    assert_eq!(proxy.series("pointsman_dns_names_denied"), Some(1.0));
     *dns.answer.lock().unwrap() = Some(Ipv4Addr::LOCALHOST.into());
     wait_until("another answer", SOON, || ask().text() == "served");
-    assert_eq!(proxy.series("pointsman_names_denied"), Some(0.0));
+    assert_eq!(proxy.series("pointsman_dns_names_denied"), Some(0.0));
 }
 
 /// After 101, and from the beginning of an HTTP/2 connection, it is one connection of its host, its

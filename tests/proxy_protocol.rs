@@ -250,7 +250,7 @@ fn the_header_is_that_of_the_backend_that_was_reached() {
             let version = format!("{:?}", header.version).to_lowercase();
             assert_eq!(version, alive);
         }
-        let failures = proxy.series("pointsman_connect_failures_total");
+        let failures = proxy.series("pointsman_upstream_connect_failures_total");
         assert!(failures >= Some(1.0), "the dead backend was not tried");
     }
 }

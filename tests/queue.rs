@@ -64,7 +64,7 @@ fn is_served(stream: &mut TcpStream, patience: Duration) -> bool {
 }
 
 fn queued(proxy: &Proxy) -> u64 {
-    let value = proxy.series("pointsman_queued_total");
+    let value = proxy.series("pointsman_upstream_queued_total");
     value.expect("a counter") as u64
 }
 

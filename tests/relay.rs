@@ -403,11 +403,11 @@ fn a_gib_each_way_on_four_connections_at_once() {
     }
     proxy.wait_for_outcome("tls", "relayed", 4);
     let counter = |name: &str| proxy.series(name).expect("a counter") as u64;
-    let up = counter("pointsman_bytes_to_backend_total");
-    let down = counter("pointsman_bytes_to_client_total");
+    let up = counter("pointsman_received_bytes_total{side=\"client\"}");
+    let down = counter("pointsman_received_bytes_total{side=\"backend\"}");
     assert_eq!(up, 4 * (BYTES + HEAD.len() as u64));
     assert_eq!(down, 4 * BYTES);
-    assert!(counter("pointsman_spliced_bytes_total") > BYTES);
+    assert!(counter("pointsman_relayed_bytes_total{method=\"splice\"}") > BYTES);
 }
 
 #[test]
@@ -438,8 +438,8 @@ fn bulk_is_spliced_and_what_is_small_is_copied_again() {
     drop(stream);
     proxy.wait_for_outcome("tls", "relayed", 1);
     let counter = |name: &str| proxy.series(name).expect("a counter") as u64;
-    let spliced = counter("pointsman_spliced_bytes_total");
-    let copied = counter("pointsman_copied_bytes_total");
+    let spliced = counter("pointsman_relayed_bytes_total{method=\"splice\"}");
+    let copied = counter("pointsman_relayed_bytes_total{method=\"copy\"}");
     // A few small ones in a row are what it takes to go back.
     let few = 5 * SMALL as u64;
     assert!((BULK / 2..=BULK + few).contains(&spliced), "{spliced}");
@@ -459,8 +459,11 @@ fn without_pipes_bulk_is_copied() {
     drop(stream);
     proxy.wait_for_outcome("tls", "relayed", 1);
     let counter = |name: &str| proxy.series(name).expect("a counter") as u64;
-    assert_eq!(counter("pointsman_spliced_bytes_total"), 0);
-    assert!(counter("pointsman_pipes_refused_total") > 0);
+    assert_eq!(
+        counter("pointsman_relayed_bytes_total{method=\"splice\"}"),
+        0
+    );
+    assert!(counter("pointsman_pipe_shortages_total") > 0);
 }
 
 /// Sends until the other side is gone.

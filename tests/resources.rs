@@ -155,7 +155,7 @@ fn bulk_beyond_the_pipes_is_copied() {
     downloads(proxy.http(), 55, BYTES);
     proxy.wait_for_outcome("http", "relayed", 55);
     let counter = |name: &str| proxy.series(name).expect("a counter") as u64;
-    assert!(counter("pointsman_spliced_bytes_total") > 0);
+    assert!(counter("pointsman_relayed_bytes_total{method=\"splice\"}") > 0);
     assert_eq!(proxy.outcome("http", "out_of_resources"), 0);
     // The pipes that are kept for the next bulk leave room for as many connections again.
     let mut small: Vec<_> = (0..55).map(|_| client::connect(proxy.http())).collect();

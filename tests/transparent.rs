@@ -193,7 +193,7 @@ fn an_ipv4_client_reaches_an_ipv6_backend_from_inside_the_prefix() {
             assert_eq!(said, (true, format!("client={seen}\n")));
             assert_eq!(nginx.logged_clients().pop().as_deref(), Some(seen));
         }
-        let own = proxy.series("pointsman_nat46_own_source_total");
+        let own = proxy.series("pointsman_nat46_own_source_connects_total");
         assert_eq!(own, Some(1.0));
     });
 }

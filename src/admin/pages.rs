@@ -1,6 +1,6 @@
 //! The pages of the admin endpoint, by path.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use super::page::Page;
 use super::process::ProcessState;
 use super::{backend_pages, client_page, sync_pages};
 use crate::cores::{ANSWER_TIMEOUT, statuses};
-use crate::metrics::write_prometheus;
+use crate::metrics::{self, CONTENT_TYPE, Exposition, Totals};
 use crate::worker::CoreStatus;
 
 /// The page at `path`. Only `/client` reads the query.
@@ -16,9 +16,8 @@ pub(super) async fn page(process: &ProcessState, path: &str, query: &str) -> Pag
     match path {
         "/metrics" => Page {
             status: "200 OK",
-            // The version is part of the Prometheus text format's content type.
-            content_type: "text/plain; version=0.0.4; charset=utf-8",
-            body: metrics(process).await.expect("a String takes everything"),
+            content_type: CONTENT_TYPE,
+            body: metrics(process).await,
         },
         "/status" => Page {
             status: "200 OK",
@@ -84,80 +83,77 @@ fn core(status: &CoreStatus) -> serde_json::Value {
     })
 }
 
-async fn metrics(process: &ProcessState) -> Result<String, fmt::Error> {
-    let mut out = String::new();
+async fn metrics(process: &ProcessState) -> String {
     let collector = &process.collector;
     collector.collect(ANSWER_TIMEOUT).await;
-    collector.with_total(|total| write_prometheus(&mut out, total))?;
-    writeln!(
-        out,
-        "# HELP pointsman_uptime_seconds Time since the start.\n\
-         # TYPE pointsman_uptime_seconds gauge\n\
-         pointsman_uptime_seconds {}",
-        collector.uptime().as_secs_f64()
-    )?;
-    writeln!(
-        out,
-        "# HELP pointsman_log_lines_dropped_total Log lines that nobody read in time.\n\
-         # TYPE pointsman_log_lines_dropped_total counter\n\
-         pointsman_log_lines_dropped_total {}",
-        (process.reports.dropped_lines)()
-    )?;
-    sync_pages::write_prometheus(&mut out, &(process.reports.sync)())?;
-    backend_pages::write_prometheus(&mut out, &(process.reports.backends)())?;
-    gauges(&mut out, &statuses(&*process.cores(), ANSWER_TIMEOUT).await)?;
-    Ok(out)
+    let totals = collector.with_total(Totals::of);
+    let uptime_s = collector.uptime().as_secs_f64();
+    let dropped_lines = (process.reports.dropped_lines)();
+    let sync = (process.reports.sync)();
+    let backends = (process.reports.backends)();
+    let cores = statuses(&*process.cores(), ANSWER_TIMEOUT).await;
+    metrics::page(vec![
+        Box::new(move |out| totals.write(out)),
+        Box::new(move |out| {
+            out.gauge("uptime_seconds", "Time since the start.", uptime_s)?;
+            let help = "Log lines that nobody read in time.";
+            out.counter("log_lines_dropped", help, dropped_lines)
+        }),
+        Box::new(move |out| sync_pages::write_metrics(out, &sync)),
+        Box::new(move |out| backend_pages::write_metrics(out, &backends)),
+        Box::new(move |out| write_cores(out, &cores)),
+    ])
 }
 
 /// Reads a number from the status of a core.
 type Reading = fn(&CoreStatus) -> u64;
 
-fn gauges(out: &mut String, cores: &[CoreStatus]) -> fmt::Result {
-    let gauges: [(&str, &str, Reading); 8] = [
-        ("live_connections", "Open client connections.", |core| {
-            core.live as u64
-        }),
+fn write_cores(out: &mut Exposition<'_>, cores: &[CoreStatus]) -> fmt::Result {
+    let readings: [(&str, &str, Reading); 6] = [
         (
-            "table_version",
+            "core_open_connections",
+            "Open client connections.",
+            |core| core.live as u64,
+        ),
+        (
+            "core_routing_table_version",
             "Version of the core's routing table.",
             |core| core.table_version,
         ),
         (
-            "ring_operations",
+            "core_ring_operations",
             "Operations held by the kernel.",
             |core| core.ring_operations as u64,
         ),
-        ("deadlines", "Deadlines that are running.", |core| {
+        ("core_deadlines", "Deadlines that are running.", |core| {
             core.deadlines as u64
         }),
-        ("pipes_idle", "Splice pipes in the pool.", |core| {
-            core.pipes_idle as u64
-        }),
-        ("pipes_out", "Splice pipes in use.", |core| {
-            core.pipes_out as u64
-        }),
         (
-            "backends_idle",
+            "core_upstream_connections_idle",
             "Connections to backends that wait for a request.",
             |core| core.backends_idle as u64,
         ),
-        ("listening", "1 while the core accepts.", |core| {
+        ("core_accepting", "1 while the core accepts.", |core| {
             core.listening.into()
         }),
     ];
-    for (name, help, read) in gauges {
-        writeln!(
-            out,
-            "# HELP pointsman_core_{name} {help}\n# TYPE pointsman_core_{name} gauge"
-        )?;
-        for core in cores {
-            writeln!(
-                out,
-                "pointsman_core_{name}{{core=\"{}\"}} {}",
-                core.core,
-                read(core)
-            )?;
+    let numbers: Vec<String> = cores.iter().map(|core| core.core.to_string()).collect();
+    for (name, help, read) in readings {
+        let mut gauges = out.gauges(name, help)?;
+        for (core, number) in cores.iter().zip(&numbers) {
+            gauges.add(&[("core", number)], read(core))?;
         }
+    }
+    let mut pipes = out.gauges("core_pipes", "Splice pipes of the core, by their state.")?;
+    for (core, number) in cores.iter().zip(&numbers) {
+        pipes.add(
+            &[("core", number), ("state", "idle")],
+            core.pipes_idle as u64,
+        )?;
+        pipes.add(
+            &[("core", number), ("state", "in_use")],
+            core.pipes_out as u64,
+        )?;
     }
     Ok(())
 }

@@ -1,9 +1,10 @@
 //! How the sync thread stands, for `/status` and `/metrics`.
 
-use std::fmt::{self, Write};
+use std::fmt;
 
 use serde_json::{Value, json};
 
+use crate::metrics::Exposition;
 use crate::sync::{ChangeDetection, RedisState, SyncStatus};
 
 /// The `sync` part of `/status`.
@@ -27,8 +28,8 @@ pub(super) fn json(status: &SyncStatus) -> Value {
     })
 }
 
-/// The same as gauges.
-pub(super) fn write_prometheus(out: &mut impl Write, status: &SyncStatus) -> fmt::Result {
+/// The same as metrics.
+pub(super) fn write_metrics(out: &mut Exposition<'_>, status: &SyncStatus) -> fmt::Result {
     const STATES: [RedisState; 5] = [
         RedisState::Unused,
         RedisState::Connecting,
@@ -36,35 +37,36 @@ pub(super) fn write_prometheus(out: &mut impl Write, status: &SyncStatus) -> fmt
         RedisState::Live,
         RedisState::Lost,
     ];
-    head(out, "redis_state", "1 for the state that Redis is in.")?;
+    let mut states = out.gauges("redis_state", "1 for the state that Redis is in.")?;
     for state in STATES {
-        let is = u8::from(state == status.redis);
-        writeln!(
-            out,
-            "pointsman_redis_state{{state=\"{}\"}} {is}",
-            state.name()
-        )?;
+        states.add(&[("state", state.name())], u64::from(state == status.redis))?;
     }
     // Without a table that Redis has confirmed there is no age, and 0 would be a lie.
     if let Some(age) = status.table_age {
-        head(
-            out,
-            "table_age_seconds",
-            "Since the table was last known to be what Redis has.",
-        )?;
-        writeln!(out, "pointsman_table_age_seconds {}", age.as_secs_f64())?;
+        let help = "Since the routing table was last known to be what Redis has.";
+        out.gauge("routing_table_age_seconds", help, age.as_secs_f64())?;
     }
     if let Some(age) = status.snapshot_age {
-        head(
-            out,
-            "snapshot_age_seconds",
-            "Since the snapshot was written, which is when something has changed.",
-        )?;
-        writeln!(out, "pointsman_snapshot_age_seconds {}", age.as_secs_f64())?;
+        let help = "Since the snapshot was written, which is when something has changed.";
+        out.gauge("snapshot_age_seconds", help, age.as_secs_f64())?;
     }
-    let gauges = [
+    let mut checks = out.counters(
+        "health_checks",
+        "Answers to health checks, by their result.",
+    )?;
+    checks.add(&[("result", "success")], status.checks_good)?;
+    checks.add(&[("result", "failure")], status.checks_bad)?;
+    for (name, help, value) in gauges(status) {
+        out.gauge(name, help, value)?;
+    }
+    Ok(())
+}
+
+/// Name, help and value of what is one number.
+fn gauges(status: &SyncStatus) -> [(&'static str, &'static str, u64); 10] {
+    [
         (
-            "table_version",
+            "routing_table_version",
             "Version of the newest routing table.",
             status.version,
         ),
@@ -74,22 +76,17 @@ pub(super) fn write_prometheus(out: &mut impl Write, status: &SyncStatus) -> fmt
             status.hosts as u64,
         ),
         (
-            "backends",
-            "Backends in use by any route.",
-            status.backends as u64,
-        ),
-        (
-            "rejected_keys",
+            "redis_rejected_keys",
             "Redis keys that give no usable route.",
             status.rejected_keys as u64,
         ),
         (
-            "rejected_members",
+            "redis_rejected_members",
             "Redis members that are skipped.",
             status.rejected_members as u64,
         ),
         (
-            "holding",
+            "redis_removals_held",
             "1 while the removal of many hosts is held back.",
             status.holding.into(),
         ),
@@ -104,39 +101,19 @@ pub(super) fn write_prometheus(out: &mut impl Write, status: &SyncStatus) -> fmt
             status.routes_file_error.is_some().into(),
         ),
         (
-            "names_unresolved",
+            "dns_names_unresolved",
             "DNS names that have no address: not asked for yet, not answered, or with none that a backend may have.",
             status.names_unresolved as u64,
         ),
         (
-            "names_failing",
+            "dns_names_failing",
             "DNS names whose last question failed.",
             status.names_failing as u64,
         ),
         (
-            "names_denied",
+            "dns_names_denied",
             "DNS names whose last answer had addresses where no backend may be.",
             status.names_denied as u64,
         ),
-    ];
-    writeln!(
-        out,
-        "# HELP pointsman_checks_total Answers to active checks.\n\
-         # TYPE pointsman_checks_total counter"
-    )?;
-    for (result, count) in [("good", status.checks_good), ("bad", status.checks_bad)] {
-        writeln!(out, "pointsman_checks_total{{result=\"{result}\"}} {count}")?;
-    }
-    for (name, help, value) in gauges {
-        head(out, name, help)?;
-        writeln!(out, "pointsman_{name} {value}")?;
-    }
-    Ok(())
-}
-
-fn head(out: &mut impl Write, name: &str, help: &str) -> fmt::Result {
-    writeln!(
-        out,
-        "# HELP pointsman_{name} {help}\n# TYPE pointsman_{name} gauge"
-    )
+    ]
 }

@@ -46,7 +46,7 @@ impl LookupEntry {
         };
         let kept = table.begin(ends, connection, local.ring.now());
         if !matches!(kept, Kept::Yes(_)) {
-            local.count(Counter::LookupsForgotten);
+            local.count(Counter::LookupEvictions);
         }
         let (Kept::Yes(serial) | Kept::InPlaceOfAnother(serial)) = kept else {
             return None;

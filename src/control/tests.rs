@@ -197,13 +197,13 @@ fn the_admin_endpoint_answers_its_three_pages() {
     let (head, body) = get(running.admin, "/metrics?x=1");
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("version=0.0.4"));
     for line in [
-        "pointsman_accepted_total 2",
-        "pointsman_core_live_connections{core=\"5\"} 2",
-        "pointsman_core_table_version{core=\"0\"} 7",
+        "pointsman_accepted_connections_total 2",
+        "pointsman_core_open_connections{core=\"5\"} 2",
+        "pointsman_core_routing_table_version{core=\"0\"} 7",
         "pointsman_log_lines_dropped_total 4",
         "pointsman_redis_state{state=\"live\"} 1",
         "pointsman_redis_state{state=\"lost\"} 0",
-        "pointsman_table_age_seconds 1.5",
+        "pointsman_routing_table_age_seconds 1.5",
         "pointsman_hosts 3",
     ] {
         assert!(body.lines().any(|got| got == line), "no {line} in\n{body}");

@@ -126,7 +126,7 @@ pub(super) async fn answer(
                     Ok(route) => route,
                     Err(_) => return Answered::Refused(Outcome::BackendRemoved),
                 };
-                local.count(Counter::WentRound);
+                local.count(Counter::RetriesRemoved);
                 tries.attempts = None;
             }
             Finish::Removed => return Answered::Refused(Outcome::BackendRemoved),
@@ -159,7 +159,7 @@ async fn next_backend(
     )
     .await?;
     if upstream.reused {
-        local.count(Counter::BackendsReused);
+        local.count(Counter::ConnectionsReused);
         return Ok(upstream);
     }
     let (client, name) = (session.client, request.name.as_deref());
@@ -226,7 +226,7 @@ fn asks_again(
 ) -> bool {
     tries.may_reuse = false;
     if upstream.reused {
-        local.count(Counter::RequestsRetried);
+        local.count(Counter::RetriesStaleConnection);
         return true;
     }
     let attempts = tries.attempts.as_mut();

@@ -230,12 +230,12 @@ impl<'s> Exchange<'s> {
     /// Gives back what it holds, and counts. Nothing is polled behind it.
     /// Gives back how many bytes went to the backend and to the client.
     pub(super) fn finish(mut self) -> (u64, u64) {
-        self.up.finish(self.local, Counter::BytesToBackend);
+        self.up.finish(self.local, Counter::BytesFromClients);
         // What is left of the request is still under way, and closing upon it would be a reset.
         self.client.has_spoken |= !self.up_over;
         let mut to_client = self.beside_bytes;
         if let Down::Body(mut body) = self.down {
-            body.finish(self.local, Counter::BytesToClient);
+            body.finish(self.local, Counter::BytesFromBackends);
             to_client += body.moved_bytes();
         }
         (self.up.moved_bytes(), to_client)

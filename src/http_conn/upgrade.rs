@@ -81,7 +81,7 @@ pub(super) async fn h2c(
         match upstream.socket.send(first) {
             Ok(sent_bytes) => {
                 let mut metrics = local.metrics.borrow_mut();
-                metrics.count(Counter::BytesToBackend, sent_bytes as u64);
+                metrics.count(Counter::BytesFromClients, sent_bytes as u64);
                 metrics.count(Counter::CopiedBytes, sent_bytes as u64);
                 entry.add_bytes(sent_bytes as u64, 0);
                 *end = ClientEnd::new(end.socket.clone(), first[sent_bytes..].to_vec());

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::{Counter, Stage};
+use super::counter::Counter;
+use super::stage::Stage;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::CoreMetrics;
+use super::core_metrics::CoreMetrics;
 
 /// The sums over all cores, since the start and since the last dump. The spans come from a
 /// monotonic clock, so that a clock that jumps does not bend them.

@@ -14,7 +14,8 @@ use hdrhistogram::serialization::interval_log::{
     IntervalLogWriterBuilder, IntervalLogWriterError, Tag,
 };
 
-use super::{Dump, Stage};
+use super::dump::Dump;
+use super::stage::Stage;
 use crate::protocol::Protocol;
 
 /// The header that the Java writer opens a log with.

@@ -4,7 +4,10 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::{CoreMetrics, Counter, Dump, Stage};
+use super::core_metrics::CoreMetrics;
+use super::counter::Counter;
+use super::dump::Dump;
+use super::stage::Stage;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 

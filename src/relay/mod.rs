@@ -460,8 +460,8 @@ impl Relay {
         let spliced = self.up.spliced_bytes() + self.down.spliced_bytes();
         let moved = self.up.moved_bytes() + self.down.moved_bytes();
         let mut metrics = local.metrics.borrow_mut();
-        metrics.count(Counter::BytesToBackend, self.up.moved_bytes());
-        metrics.count(Counter::BytesToClient, self.down.moved_bytes());
+        metrics.count(Counter::BytesFromClients, self.up.moved_bytes());
+        metrics.count(Counter::BytesFromBackends, self.down.moved_bytes());
         metrics.count(Counter::SplicedBytes, spliced);
         metrics.count(Counter::CopiedBytes, moved - spliced);
     }

@@ -280,7 +280,7 @@ impl Local {
     }
 
     pub(crate) fn count_pipe_refused(&self) {
-        self.count(Counter::PipesRefused);
+        self.count(Counter::PipeShortages);
     }
 }
 

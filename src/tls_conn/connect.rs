@@ -237,7 +237,7 @@ async fn send_head(
     let head_bytes = routed.received.len();
     {
         let mut metrics = local.metrics.borrow_mut();
-        metrics.count(Counter::BytesToBackend, head_bytes as u64);
+        metrics.count(Counter::BytesFromClients, head_bytes as u64);
         metrics.count(Counter::CopiedBytes, outgoing.len() as u64);
     }
     let relay = Relay::new(RelayParts {

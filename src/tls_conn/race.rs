@@ -177,7 +177,7 @@ impl Race {
             FirstEvent::ClientActive if position == Position::Newest => return Some(candidate),
             FirstEvent::BackendEnded(outcome) => attempts.unanswered(local, live, outcome),
             // The removal is no failure of the backend.
-            FirstEvent::BackendRemoved => local.count(Counter::WentRound),
+            FirstEvent::BackendRemoved => local.count(Counter::RetriesRemoved),
             FirstEvent::ClientActive => {}
         }
         candidate.connected.relay.abandon(local);

@@ -94,7 +94,7 @@ impl Attempts {
             && chosen.is_last_resort
             && self.slots.is_empty()
         {
-            local.count(Counter::AllBackendsDown);
+            local.count(Counter::PanicModePicks);
         }
         choice
     }
@@ -128,7 +128,7 @@ impl Attempts {
             outcome = outcome.name(),
             "no answer, going on to another backend"
         );
-        local.count(Counter::WentRound);
+        local.count(Counter::RetriesUnanswered);
         self.worst = outcome;
     }
 

@@ -100,7 +100,7 @@ impl LiveBackend {
             .vitals()
             .succeeded(Moment::of(local.ring.now()))
         {
-            local.count(Counter::BackendsReadmitted);
+            local.count(Counter::OutlierUnejections);
             tracing::info!(
                 backend = self.text(),
                 "backend is back: its trial was answered"
@@ -136,7 +136,7 @@ pub(super) fn failed(local: &Local, backend: &Backend, cause: Outcome, is_silent
     let Some(span) = span else {
         return;
     };
-    local.count(Counter::BackendsEjected);
+    local.count(Counter::OutlierEjections);
     tracing::warn!(
         backend = backend.text(),
         cause = cause.name(),

@@ -140,7 +140,7 @@ impl Listening {
             .is_some_and(|last| now.saturating_duration_since(last) < EPISODE_ENDS_AFTER);
         self.last_failure = Some(now);
         if !goes_on {
-            self.local.count(Counter::AcceptPaused);
+            self.local.count(Counter::AcceptPauses);
             tracing::warn!(core = self.local.core, address = %self.address, "accepting pauses: {cause}");
         }
     }

@@ -258,7 +258,11 @@ fn complete_proxy() -> Complete {
         .args(&[&snapshot.display().to_string()])
         .start();
     // Those that are not there from the beginning on.
-    for late in ["table_age_seconds", "snapshot_age_seconds", "backend_up{"] {
+    for late in [
+        "routing_table_age_seconds",
+        "snapshot_age_seconds",
+        "backend_up{",
+    ] {
         let is_there = || proxy.metrics().contains(&format!("\npointsman_{late}"));
         wait_until(late, PATIENCE, is_there);
     }

@@ -215,7 +215,7 @@ impl Exchange<'_> {
             Err(_) => return Finish::CutOff(Outcome::ClientReset),
         };
         let mut metrics = self.local.metrics.borrow_mut();
-        metrics.count(Counter::BytesToClient, sent as u64);
+        metrics.count(Counter::BytesFromBackends, sent as u64);
         metrics.count(Counter::CopiedBytes, sent as u64);
         self.beside_bytes += sent as u64;
         Finish::Upgraded(out[sent..].to_vec())
