@@ -11,7 +11,7 @@ pub mod host {
 
 pub mod http {
     pub use crate::http::{
-        FieldRoom, Framing, Length, Reading, RequestHead, RequestReader, fuzz_chunks, fuzz_h2c,
+        FieldStorage, Framing, Length, Reading, RequestHead, RequestReader, fuzz_chunks, fuzz_h2c,
         fuzz_request, fuzz_response,
     };
 }

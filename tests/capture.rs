@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pointsman::internals::http::{FieldRoom, Reading, RequestReader};
+use pointsman::internals::http::{FieldStorage, Reading, RequestReader};
 use pointsman::internals::refusal::Refusal;
 use pointsman::internals::sniff::{Head, Sniff, Sniffer};
 
@@ -101,7 +101,7 @@ fn read_hello(stream: TcpStream) -> Sniff {
 fn read_request(stream: TcpStream) -> Result<Option<String>, Refusal> {
     let mut reader = RequestReader::new(REQUEST_HEAD_BYTES_MAX);
     let read = read(stream, |received| {
-        match reader.advance(received, &mut FieldRoom::new()) {
+        match reader.advance(received, &mut FieldStorage::new()) {
             Reading::Found(head) => Some(Ok(head.host.map(|host| host.to_string()))),
             Reading::Refused(refusal) => Some(Err(refusal)),
             Reading::More => None,

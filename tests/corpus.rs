@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use pointsman::internals::host::Host;
 use pointsman::internals::http::{
-    FieldRoom, Framing, Reading, RequestReader, fuzz_chunks, fuzz_request,
+    FieldStorage, Framing, Reading, RequestReader, fuzz_chunks, fuzz_request,
 };
 use pointsman::internals::proxy_protocol::fuzz_proxy_header;
 use pointsman::internals::sniff::{Sniff, Sniffer, fuzz_hello};
@@ -112,8 +112,8 @@ fn corpus_of_requests() {
 
 /// The first request of a case; where the case is about framing, its body, too.
 fn read_request(case: &Case) -> Verdict {
-    let mut room = FieldRoom::new();
-    let head = match RequestReader::new(REQUEST_HEAD_BYTES_MAX).advance(&case.data, &mut room) {
+    let mut storage = FieldStorage::new();
+    let head = match RequestReader::new(REQUEST_HEAD_BYTES_MAX).advance(&case.data, &mut storage) {
         Reading::Found(head) => head,
         Reading::More => return Verdict::More,
         Reading::Refused(refusal) => return Verdict::Refused(refusal.name()),

@@ -1,17 +1,17 @@
 //! The header lines of a request, held to the strict reading of RFC 9112 section 5.
 
-use super::fields::{FIELDS_MAX, Field, FieldRoom};
+use super::fields::{FIELDS_MAX, Field, FieldStorage};
 use crate::refusal::Refusal;
 
 /// The name and the value of each header line; `lines` ends with the empty line.
 pub(super) fn parse<'b, 's>(
     lines: &'b [u8],
-    room: &'s mut FieldRoom<'b>,
+    storage: &'s mut FieldStorage<'b>,
 ) -> Result<&'s [Field<'b>], Refusal> {
-    let mut parsed = httparse::parse_headers(lines, &mut room.usual);
+    let mut parsed = httparse::parse_headers(lines, &mut storage.usual);
     if parsed == Err(httparse::Error::TooManyHeaders) {
-        room.many.resize(FIELDS_MAX, httparse::EMPTY_HEADER);
-        parsed = httparse::parse_headers(lines, &mut room.many);
+        storage.many.resize(FIELDS_MAX, httparse::EMPTY_HEADER);
+        parsed = httparse::parse_headers(lines, &mut storage.many);
     }
     match parsed {
         Ok(httparse::Status::Complete((length, fields))) if length == lines.len() => Ok(fields),

@@ -14,29 +14,29 @@ const USUAL_FIELDS: usize = 48;
 
 /// Room for the fields of one head, on the stack of whoever reads it; on the heap for the rare head
 /// with more than usual.
-pub struct FieldRoom<'b> {
+pub struct FieldStorage<'b> {
     pub(super) usual: [Field<'b>; USUAL_FIELDS],
     pub(super) many: Vec<Field<'b>>,
 }
 
-impl<'b> FieldRoom<'b> {
+impl<'b> FieldStorage<'b> {
     pub fn new() -> Self {
-        FieldRoom {
+        FieldStorage {
             usual: [httparse::EMPTY_HEADER; USUAL_FIELDS],
             many: Vec::new(),
         }
     }
 }
 
-impl Default for FieldRoom<'_> {
+impl Default for FieldStorage<'_> {
     fn default() -> Self {
-        FieldRoom::new()
+        FieldStorage::new()
     }
 }
 
 /// A field that a proxy has to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Known {
+pub(super) enum FieldName {
     Host,
     Connection,
     ContentLength,
@@ -47,14 +47,14 @@ pub(super) enum Known {
     /// Of one connection, whether named in Connection or not.
     KeepAlive,
     /// Proxy-Connection, likewise.
-    HopByHop,
+    ProxyConnection,
     Forwarded,
-    ForwardedFor,
-    ForwardedProto,
-    ForwardedPort,
+    XForwardedFor,
+    XForwardedProto,
+    XForwardedPort,
     /// Any other X-Forwarded-*, which says of the client what only a proxy can know.
-    ForwardedOther,
-    RealIp,
+    XForwardedOther,
+    XRealIp,
     MaxForwards,
     /// Proxy, which CGI hands to programs as their HTTP_PROXY (httpoxy).
     Proxy,
@@ -65,49 +65,49 @@ pub(super) enum Known {
     Other,
 }
 
-impl Known {
-    pub(super) fn of(name: &str) -> Known {
+impl FieldName {
+    pub(super) fn of(name: &str) -> FieldName {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         let first = name.len();
         match first {
-            2 if is("te") => Known::Te,
-            4 if is("host") => Known::Host,
-            5 if is("proxy") => Known::Proxy,
-            6 if is("expect") => Known::Expect,
-            7 if is("upgrade") => Known::Upgrade,
-            9 if is("forwarded") => Known::Forwarded,
-            9 if is("x-real-ip") => Known::RealIp,
-            9 if is_alike(name, "x-real-ip") => Known::Lookalike,
-            10 if is("connection") => Known::Connection,
-            10 if is("keep-alive") => Known::KeepAlive,
-            10 if is_alike(name, "keep-alive") => Known::Lookalike,
-            12 if is("max-forwards") => Known::MaxForwards,
-            12 if is_alike(name, "max-forwards") => Known::Lookalike,
-            13 if is("authorization") => Known::Authentication,
-            14 if is("content-length") => Known::ContentLength,
-            14 if is_alike(name, "content-length") => Known::Lookalike,
-            15 if is("x-forwarded-for") => Known::ForwardedFor,
-            16 if is("proxy-connection") => Known::HopByHop,
-            16 if is("x-forwarded-port") => Known::ForwardedPort,
-            16 if is("www-authenticate") => Known::Authentication,
-            16 if is_alike(name, "proxy-connection") => Known::Lookalike,
-            17 if is("transfer-encoding") => Known::TransferEncoding,
-            17 if is("x-forwarded-proto") => Known::ForwardedProto,
-            17 if is_alike(name, "transfer-encoding") => Known::Lookalike,
-            18 if is("proxy-authenticate") => Known::Authentication,
-            11.. if is_alike(name, "x-forwarded") => Known::beside_forwarded(name),
-            _ => Known::Other,
+            2 if is("te") => FieldName::Te,
+            4 if is("host") => FieldName::Host,
+            5 if is("proxy") => FieldName::Proxy,
+            6 if is("expect") => FieldName::Expect,
+            7 if is("upgrade") => FieldName::Upgrade,
+            9 if is("forwarded") => FieldName::Forwarded,
+            9 if is("x-real-ip") => FieldName::XRealIp,
+            9 if is_alike(name, "x-real-ip") => FieldName::Lookalike,
+            10 if is("connection") => FieldName::Connection,
+            10 if is("keep-alive") => FieldName::KeepAlive,
+            10 if is_alike(name, "keep-alive") => FieldName::Lookalike,
+            12 if is("max-forwards") => FieldName::MaxForwards,
+            12 if is_alike(name, "max-forwards") => FieldName::Lookalike,
+            13 if is("authorization") => FieldName::Authentication,
+            14 if is("content-length") => FieldName::ContentLength,
+            14 if is_alike(name, "content-length") => FieldName::Lookalike,
+            15 if is("x-forwarded-for") => FieldName::XForwardedFor,
+            16 if is("proxy-connection") => FieldName::ProxyConnection,
+            16 if is("x-forwarded-port") => FieldName::XForwardedPort,
+            16 if is("www-authenticate") => FieldName::Authentication,
+            16 if is_alike(name, "proxy-connection") => FieldName::Lookalike,
+            17 if is("transfer-encoding") => FieldName::TransferEncoding,
+            17 if is("x-forwarded-proto") => FieldName::XForwardedProto,
+            17 if is_alike(name, "transfer-encoding") => FieldName::Lookalike,
+            18 if is("proxy-authenticate") => FieldName::Authentication,
+            11.. if is_alike(name, "x-forwarded") => FieldName::beside_forwarded(name),
+            _ => FieldName::Other,
         }
     }
 
     /// Of a name that begins as X-Forwarded does, in whatever spelling.
-    fn beside_forwarded(name: &str) -> Known {
+    fn beside_forwarded(name: &str) -> FieldName {
         let (family, rest) = name.split_at("x-forwarded".len());
         let is_apart = |byte: &u8| !byte.is_ascii_alphanumeric();
         match rest.as_bytes().first() {
-            Some(byte) if !is_apart(byte) => Known::Other,
-            Some(b'-') | None if family.as_bytes()[1] == b'-' => Known::ForwardedOther,
-            _ => Known::Lookalike,
+            Some(byte) if !is_apart(byte) => FieldName::Other,
+            Some(b'-') | None if family.as_bytes()[1] == b'-' => FieldName::XForwardedOther,
+            _ => FieldName::Lookalike,
         }
     }
 }
@@ -121,7 +121,7 @@ fn is_alike(name: &str, known: &str) -> bool {
 
 /// Fields that frame, route or authorize a message, or say who sent it, and so mean nothing, or too
 /// much, behind it (RFC 9110 section 6.5.1). `name` is in lower case.
-pub(super) fn is_no_trailer(name: &[u8]) -> bool {
+pub(super) fn is_forbidden_trailer(name: &[u8]) -> bool {
     const OTHERS: [&[u8]; 4] = [
         b"content-range",
         b"cookie",
@@ -129,15 +129,15 @@ pub(super) fn is_no_trailer(name: &[u8]) -> bool {
         b"range",
     ];
     let is_other = |name| OTHERS.contains(&name);
-    is_other(name) || str::from_utf8(name).is_ok_and(|name| Known::of(name) != Known::Other)
+    is_other(name) || str::from_utf8(name).is_ok_and(|name| FieldName::of(name) != FieldName::Other)
 }
 
-/// The longest name that [`is_no_trailer`] knows.
-pub(super) const NO_TRAILER_BYTES_MAX: usize = 19;
+/// The longest name that [`is_forbidden_trailer`] knows.
+pub(super) const FORBIDDEN_TRAILER_BYTES_MAX: usize = 19;
 
 /// What the Connection fields of a head say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Options {
+pub(super) struct ConnectionOptions {
     pub(super) close: bool,
     pub(super) keep_alive: bool,
     pub(super) upgrade: bool,
@@ -145,7 +145,7 @@ pub(super) struct Options {
     pub(super) names_others: bool,
 }
 
-impl Options {
+impl ConnectionOptions {
     pub(super) fn read(&mut self, value: &[u8]) {
         for token in tokens(value) {
             let is = |known: &str| token.eq_ignore_ascii_case(known.as_bytes());
@@ -170,7 +170,7 @@ impl Options {
 pub(super) fn is_named(fields: &[Field<'_>], name: &str) -> bool {
     fields
         .iter()
-        .filter(|field| Known::of(field.name) == Known::Connection)
+        .filter(|field| FieldName::of(field.name) == FieldName::Connection)
         .flat_map(|field| tokens(field.value))
         .any(|token| token.eq_ignore_ascii_case(name.as_bytes()))
 }
@@ -182,7 +182,7 @@ pub(super) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Whether the credentials belong to the connection instead of the request, as those of NTLM and
 /// Negotiate do: such a connection is its client's alone.
-pub(super) fn binds_connection(value: &[u8]) -> bool {
+pub(super) fn has_connection_auth(value: &[u8]) -> bool {
     let scheme = value.trim_ascii_start();
     let begins =
         |name: &[u8]| scheme.len() >= name.len() && scheme[..name.len()].eq_ignore_ascii_case(name);

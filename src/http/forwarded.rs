@@ -1,136 +1,144 @@
-//! What a backend is told about the client that it does not see itself: X-Forwarded-For and its
-//! like, and Forwarded (RFC 7239). What a client says of itself is believed only where the operator
-//! trusts the client; everywhere else it is replaced.
+//! What a request tells a backend about the client that the backend does not see itself: the
+//! X-Forwarded-* fields, X-Real-IP, and Forwarded (RFC 7239). What a client says about itself is passed
+//! on only where the operator trusts that client; otherwise it is replaced.
 
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
-use super::fields::{Field, Known};
+use super::fields::{Field, FieldName};
 
-/// Which fields are written. None of them is the default, and costs nothing.
+/// Which fields are written; by default none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Forwarding {
-    /// X-Forwarded-For.
-    pub address: bool,
-    /// X-Forwarded-Proto.
-    pub protocol: bool,
-    /// X-Forwarded-Port.
-    pub port: bool,
-    /// X-Real-IP.
-    pub real_ip: bool,
-    /// Forwarded.
-    pub standard: bool,
+    pub x_forwarded_for: bool,
+    pub x_forwarded_proto: bool,
+    pub x_forwarded_port: bool,
+    pub x_real_ip: bool,
+    pub forwarded: bool,
 }
 
-/// The way from the client to here, as one connection knows it.
+/// The connection that a request came by.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Hop {
-    /// `None`: a client without an IP address.
+pub(crate) struct Downstream {
+    /// `None` for a client without an IP address.
     pub client: Option<IpAddr>,
-    /// Where the client connected to.
+    /// The port that the client connected to.
     pub port: u16,
-    /// Whether what the client says of those before it is believed.
+    /// Whether the client is trusted to name those who came before it.
     pub trusted: bool,
 }
 
 impl Forwarding {
     pub(crate) const ALL: Forwarding = Forwarding {
-        address: true,
-        protocol: true,
-        port: true,
-        real_ip: true,
-        standard: true,
+        x_forwarded_for: true,
+        x_forwarded_proto: true,
+        x_forwarded_port: true,
+        x_real_ip: true,
+        forwarded: true,
     };
 
     pub(crate) fn is_off(&self) -> bool {
         *self == Forwarding::default()
     }
 
-    /// Whether a field that came is left out: because it is written anew by [`Forwarding::write`], or
-    /// because it speaks for a client who is not believed. Where nothing is written, nobody has said
-    /// who is to be believed, and all pass.
-    pub(super) fn leaves_out(&self, known: Known, hop: &Hop) -> bool {
-        let is_written = match known {
-            Known::ForwardedFor => self.address,
-            Known::ForwardedProto => self.protocol,
-            Known::ForwardedPort => self.port,
-            Known::RealIp => self.real_ip,
-            Known::Forwarded => self.standard,
-            Known::ForwardedOther => false,
+    /// Whether a field of the request is dropped: because [`Forwarding::write`] writes it again, or
+    /// because it says something about a client that is not trusted. When no field is written, the
+    /// operator has not said whom to trust, and all of them pass.
+    pub(super) fn drops(&self, name: FieldName, downstream: &Downstream) -> bool {
+        let is_written = match name {
+            FieldName::XForwardedFor => self.x_forwarded_for,
+            FieldName::XForwardedProto => self.x_forwarded_proto,
+            FieldName::XForwardedPort => self.x_forwarded_port,
+            FieldName::XRealIp => self.x_real_ip,
+            FieldName::Forwarded => self.forwarded,
+            FieldName::XForwardedOther => false,
             _ => return false,
         };
-        is_written || !hop.trusted && !self.is_off()
+        is_written || !downstream.trusted && !self.is_off()
     }
 
-    /// Writes the fields that are on; `fields` are those that came.
+    /// Writes the fields that are on. `fields` and `authority` are those of the request.
     pub(super) fn write(
         &self,
-        hop: &Hop,
+        downstream: &Downstream,
         fields: &[Field<'_>],
         authority: Option<&[u8]>,
         out: &mut Vec<u8>,
     ) {
-        let client = Client(hop.client);
-        if self.address {
+        let client = ClientText(downstream.client);
+        if self.x_forwarded_for {
             out.extend_from_slice(b"X-Forwarded-For: ");
-            append_to(fields, Known::ForwardedFor, hop, out);
+            copy_list(fields, FieldName::XForwardedFor, downstream, out);
             write(out, format_args!("{client}\r\n"));
         }
-        let kept = |known, out: &mut Vec<u8>| {
-            let said = fields.iter().rfind(|field| Known::of(field.name) == known);
-            match said.filter(|field| hop.trusted && !field.value.trim_ascii().is_empty()) {
-                Some(field) => {
-                    out.extend_from_slice(field.value.trim_ascii());
-                    true
-                }
-                None => false,
+        // Of these three, what a trusted client says stays.
+        let mut keep_or_write = |name: FieldName, text: &str, value: fmt::Arguments<'_>| {
+            out.extend_from_slice(text.as_bytes());
+            match trusted_value(fields, name, downstream) {
+                Some(kept) => out.extend_from_slice(kept),
+                None => write(out, value),
             }
+            out.extend_from_slice(b"\r\n");
         };
-        if self.protocol {
-            out.extend_from_slice(b"X-Forwarded-Proto: ");
-            if !kept(Known::ForwardedProto, out) {
-                out.extend_from_slice(b"http");
-            }
-            out.extend_from_slice(b"\r\n");
+        if self.x_forwarded_proto {
+            let http = format_args!("http");
+            keep_or_write(FieldName::XForwardedProto, "X-Forwarded-Proto: ", http);
         }
-        if self.port {
-            out.extend_from_slice(b"X-Forwarded-Port: ");
-            if !kept(Known::ForwardedPort, out) {
-                write(out, format_args!("{}", hop.port));
-            }
-            out.extend_from_slice(b"\r\n");
+        if self.x_forwarded_port {
+            let port = format_args!("{}", downstream.port);
+            keep_or_write(FieldName::XForwardedPort, "X-Forwarded-Port: ", port);
         }
-        if self.real_ip {
-            out.extend_from_slice(b"X-Real-IP: ");
-            if !kept(Known::RealIp, out) {
-                write(out, format_args!("{client}"));
-            }
-            out.extend_from_slice(b"\r\n");
+        if self.x_real_ip {
+            keep_or_write(FieldName::XRealIp, "X-Real-IP: ", format_args!("{client}"));
         }
-        if self.standard {
-            out.extend_from_slice(b"Forwarded: ");
-            append_to(fields, Known::Forwarded, hop, out);
-            match hop.client {
-                Some(IpAddr::V6(address)) => write(out, format_args!("for=\"[{address}]\"")),
-                _ => write(out, format_args!("for={client}")),
-            }
-            // A host is letters, digits and what stands in addresses: nothing to escape.
-            if let Some(authority) = authority {
-                out.extend_from_slice(b";host=\"");
-                out.extend_from_slice(authority);
-                out.push(b'"');
-            }
-            out.extend_from_slice(b";proto=http\r\n");
+        if self.forwarded {
+            write_forwarded(downstream, fields, authority, out);
         }
     }
 }
 
-/// The elements that came from a trusted client, and a comma behind them.
-fn append_to(fields: &[Field<'_>], known: Known, hop: &Hop, out: &mut Vec<u8>) {
-    if !hop.trusted {
+/// Writes Forwarded (RFC 7239 section 4).
+fn write_forwarded(
+    downstream: &Downstream,
+    fields: &[Field<'_>],
+    authority: Option<&[u8]>,
+    out: &mut Vec<u8>,
+) {
+    out.extend_from_slice(b"Forwarded: ");
+    copy_list(fields, FieldName::Forwarded, downstream, out);
+    match downstream.client {
+        Some(IpAddr::V6(address)) => write(out, format_args!("for=\"[{address}]\"")),
+        client => write(out, format_args!("for={}", ClientText(client))),
+    }
+    // A host consists of letters, digits and what addresses need; nothing has to be escaped.
+    if let Some(authority) = authority {
+        out.extend_from_slice(b";host=\"");
+        out.extend_from_slice(authority);
+        out.push(b'"');
+    }
+    out.extend_from_slice(b";proto=http\r\n");
+}
+
+/// The last value of a field, if the client is trusted and it is not empty.
+fn trusted_value<'b>(
+    fields: &[Field<'b>],
+    name: FieldName,
+    downstream: &Downstream,
+) -> Option<&'b [u8]> {
+    let mut fields = fields.iter().filter(|_| downstream.trusted);
+    let last = fields.rfind(|field| FieldName::of(field.name) == name)?;
+    Some(last.value.trim_ascii()).filter(|value| !value.is_empty())
+}
+
+/// Copies the elements of all fields of this name, if the client is trusted, and a comma behind each.
+fn copy_list(fields: &[Field<'_>], name: FieldName, downstream: &Downstream, out: &mut Vec<u8>) {
+    if !downstream.trusted {
         return;
     }
-    for field in fields.iter().filter(|field| Known::of(field.name) == known) {
+    for field in fields
+        .iter()
+        .filter(|field| FieldName::of(field.name) == name)
+    {
         let value = field.value.trim_ascii();
         if !value.is_empty() {
             out.extend_from_slice(value);
@@ -149,13 +157,13 @@ fn write(out: &mut Vec<u8>, arguments: fmt::Arguments<'_>) {
     }
     Bytes(out)
         .write_fmt(arguments)
-        .expect("a Vec takes everything");
+        .expect("writing to a Vec never fails");
 }
 
-/// As these fields spell a client; `unknown` is RFC 7239's word for one without address.
-struct Client(Option<IpAddr>);
+/// The client as these fields spell it; `unknown` is RFC 7239's word for one without an address.
+struct ClientText(Option<IpAddr>);
 
-impl fmt::Display for Client {
+impl fmt::Display for ClientText {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Some(address) => address.fmt(out),

@@ -1,35 +1,39 @@
-//! Where a body ends (RFC 9112 sections 6 and 7). A state machine over bytes in any cut: it says
-//! how many of them belong to the message, refuses what two readers could read differently, and
-//! names the runs that it need not see, which may be spliced.
+//! Where a body ends (RFC 9112 sections 6 and 7): a state machine over bytes in any cut. It says how many
+//! bytes belong to the message, refuses what two readers could read differently, and names the runs of
+//! bytes whose content does not matter, which may be spliced.
 //!
-//! Bytes are forwarded as they came once they were understood, chunk lines and trailers included:
-//! every line is held to one strict form, so that there is nothing to read differently. Responses
-//! are read more kindly: see [`Framing::mend`].
+//! Bytes are forwarded as they came, chunk lines and trailers included: every line has to have one
+//! strict form, so that no reader can take it for something else. Responses are read more leniently;
+//! see [`Framing::normalize`].
 
 use super::field_lines::is_token;
-use super::fields::{NO_TRAILER_BYTES_MAX, is_no_trailer};
+use super::fields::{FORBIDDEN_TRAILER_BYTES_MAX, is_forbidden_trailer};
 use super::length::Length;
 use crate::refusal::Refusal;
 
-/// Longest chunk extension in bytes. Nobody is known to use any; the common servers stop between
-/// 4 KiB and 16 KiB per line.
+/// Longest chunk extension in bytes. No known client sends any; the common servers stop between 4 KiB
+/// and 16 KiB per line.
 pub(super) const CHUNK_EXTENSION_BYTES_MAX: u16 = 1024;
 /// Sixteen hexadecimal digits are 64 bits.
 const CHUNK_DIGITS_MAX: u8 = 16;
 /// All trailer lines of one message in bytes.
 const TRAILERS_BYTES_MAX: u16 = 8 * 1024;
-/// The longest name that is looked for, and one byte to tell a longer one by.
-const NAME_BYTES: usize = NO_TRAILER_BYTES_MAX + 1;
+/// As much of a trailer's name as is kept: the longest forbidden one, and one byte more to tell a longer
+/// name from it.
+const NAME_BYTES: usize = FORBIDDEN_TRAILER_BYTES_MAX + 1;
 
 /// How far one body was read.
 #[derive(Debug, Clone)]
-pub struct Framing(pub(super) Place);
+pub struct Framing(pub(super) State);
 
+/// What the next byte of a body belongs to.
 #[derive(Debug, Clone)]
-pub(super) enum Place {
+pub(super) enum State {
     Done,
+    /// So many bytes are left of a body with Content-Length.
     Counted(u64),
     UntilClose,
+    /// The size of a chunk, of which so many digits were read.
     Size {
         size: u64,
         digits: u8,
@@ -38,25 +42,28 @@ pub(super) enum Place {
         size: u64,
         bytes: u16,
     },
-    /// Behind a size; in responses only.
-    Blanks {
+    /// Whitespace behind a size; in responses only.
+    SizeWhitespace {
         size: u64,
         bytes: u16,
     },
-    SizeEnd {
+    /// The LF that ends the line of a size.
+    SizeLf {
         size: u64,
     },
+    /// So many bytes are left of a chunk's data.
     Data(u64),
     DataCr,
     DataLf,
     Trailers {
-        line: Line,
+        line: TrailerState,
         bytes: u16,
     },
 }
 
+/// Which part of a trailer line the next byte belongs to.
 #[derive(Debug, Clone)]
-pub(super) enum Line {
+pub(super) enum TrailerState {
     Begin,
     Name {
         name: [u8; NAME_BYTES],
@@ -64,40 +71,40 @@ pub(super) enum Line {
     },
     Value,
     Lf,
-    /// Behind the carriage return of the empty line.
+    /// The LF of the empty line.
     LastLf,
 }
 
 impl Framing {
     pub fn new(length: Length) -> Framing {
         Framing(match length {
-            Length::None | Length::Bytes(0) => Place::Done,
-            Length::Bytes(bytes) => Place::Counted(bytes),
-            Length::Chunked => Place::Size { size: 0, digits: 0 },
-            Length::UntilClose => Place::UntilClose,
+            Length::None | Length::Bytes(0) => State::Done,
+            Length::Bytes(bytes) => State::Counted(bytes),
+            Length::Chunked => State::Size { size: 0, digits: 0 },
+            Length::UntilClose => State::UntilClose,
         })
     }
 
     /// Whether the message has ended.
     pub fn is_done(&self) -> bool {
-        matches!(self.0, Place::Done)
+        matches!(self.0, State::Done)
     }
 
-    /// Whether the sender's end of stream is where the message ends.
+    /// Whether the message is complete if the sender closes now.
     pub fn ends_with_stream(&self) -> bool {
-        matches!(self.0, Place::Done | Place::UntilClose)
+        matches!(self.0, State::Done | State::UntilClose)
     }
 
     /// So many of the next bytes belong to the message whatever they are.
     pub fn opaque_bytes(&self) -> u64 {
         match self.0 {
-            Place::Counted(left) | Place::Data(left) => left,
-            Place::UntilClose => u64::MAX,
+            State::Counted(left) | State::Data(left) => left,
+            State::UntilClose => u64::MAX,
             _ => 0,
         }
     }
 
-    /// Takes note of opaque bytes that were moved unseen.
+    /// Accounts for opaque bytes that were moved unseen.
     ///
     /// # Panics
     /// When they are more than [`Framing::opaque_bytes`].
@@ -107,12 +114,12 @@ impl Framing {
             "only opaque bytes are skipped"
         );
         match &mut self.0 {
-            Place::Counted(left) | Place::Data(left) => *left -= bytes,
+            State::Counted(left) | State::Data(left) => *left -= bytes,
             _ => {}
         }
         match self.0 {
-            Place::Counted(0) => self.0 = Place::Done,
-            Place::Data(0) => self.0 = Place::DataCr,
+            State::Counted(0) => self.0 = State::Done,
+            State::Data(0) => self.0 = State::DataCr,
             _ => {}
         }
     }
@@ -120,7 +127,7 @@ impl Framing {
     /// How many of `bytes` belong to the message; fewer than all only when it has ended with them.
     ///
     /// # Errors
-    /// The rule that the body breaks. The machine is of no use behind it.
+    /// The rule that the body breaks. Afterwards nothing may be fed any more.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, Refusal> {
         let mut at = 0;
         while at < bytes.len() && !self.is_done() {
@@ -130,91 +137,94 @@ impl Framing {
                 self.skip(run);
                 at += run as usize;
             } else {
-                self.byte(bytes[at])?;
+                self.feed_byte(bytes[at])?;
                 at += 1;
             }
         }
         Ok(at)
     }
 
-    pub(super) fn byte(&mut self, byte: u8) -> Result<(), Refusal> {
-        self.0 = match std::mem::replace(&mut self.0, Place::Done) {
-            Place::Size { size, digits } => match (char::from(byte).to_digit(16), byte) {
+    /// Reads a byte that is not opaque.
+    pub(super) fn feed_byte(&mut self, byte: u8) -> Result<(), Refusal> {
+        self.0 = match std::mem::replace(&mut self.0, State::Done) {
+            State::Size { size, digits } => match (char::from(byte).to_digit(16), byte) {
                 (Some(_), _) if digits == CHUNK_DIGITS_MAX => return Err(Refusal::ChunkOverflow),
-                (Some(digit), _) => Place::Size {
+                (Some(digit), _) => State::Size {
                     size: size << 4 | u64::from(digit),
                     digits: digits + 1,
                 },
-                (None, b';') if digits > 0 => Place::Extension { size, bytes: 0 },
-                (None, b'\r') if digits > 0 => Place::SizeEnd { size },
+                (None, b';') if digits > 0 => State::Extension { size, bytes: 0 },
+                (None, b'\r') if digits > 0 => State::SizeLf { size },
                 _ => return Err(Refusal::ChunkSize),
             },
-            Place::Extension { size, bytes } => match byte {
-                b'\r' if bytes > 0 => Place::SizeEnd { size },
-                b'\t' | b' '..=b'~' if bytes < CHUNK_EXTENSION_BYTES_MAX => Place::Extension {
+            State::Extension { size, bytes } => match byte {
+                b'\r' if bytes > 0 => State::SizeLf { size },
+                b'\t' | b' '..=b'~' if bytes < CHUNK_EXTENSION_BYTES_MAX => State::Extension {
                     size,
                     bytes: bytes + 1,
                 },
                 _ => return Err(Refusal::ChunkExtension),
             },
-            Place::Blanks { size, .. } if byte == b';' => Place::Extension { size, bytes: 0 },
-            Place::Blanks { size, .. } if byte == b'\r' => Place::SizeEnd { size },
-            Place::Blanks { .. } => return Err(Refusal::ChunkSize),
-            Place::SizeEnd { size } => match (byte, size) {
-                (b'\n', 0) => Place::Trailers {
-                    line: Line::Begin,
-                    bytes: 0,
-                },
-                (b'\n', _) => Place::Data(size),
+            State::SizeWhitespace { size, .. } => match byte {
+                b';' => State::Extension { size, bytes: 0 },
+                b'\r' => State::SizeLf { size },
                 _ => return Err(Refusal::ChunkSize),
             },
-            Place::DataCr if byte == b'\r' => Place::DataLf,
-            Place::DataLf if byte == b'\n' => Place::Size { size: 0, digits: 0 },
-            Place::DataCr | Place::DataLf => return Err(Refusal::ChunkEnd),
-            Place::Trailers {
-                line: Line::LastLf, ..
-            } if byte == b'\n' => Place::Done,
-            Place::Trailers { bytes, .. } if bytes == TRAILERS_BYTES_MAX => {
+            State::SizeLf { size } => match (byte, size) {
+                (b'\n', 0) => State::Trailers {
+                    line: TrailerState::Begin,
+                    bytes: 0,
+                },
+                (b'\n', _) => State::Data(size),
+                _ => return Err(Refusal::ChunkSize),
+            },
+            State::DataCr if byte == b'\r' => State::DataLf,
+            State::DataLf if byte == b'\n' => State::Size { size: 0, digits: 0 },
+            State::DataCr | State::DataLf => return Err(Refusal::ChunkEnd),
+            State::Trailers {
+                line: TrailerState::LastLf,
+                ..
+            } if byte == b'\n' => State::Done,
+            State::Trailers { bytes, .. } if bytes == TRAILERS_BYTES_MAX => {
                 return Err(Refusal::TrailersTooLarge);
             }
-            Place::Trailers { line, bytes } => Place::Trailers {
+            State::Trailers { line, bytes } => State::Trailers {
                 line: trailer(line, byte)?,
                 bytes: bytes + 1,
             },
-            Place::Done | Place::Counted(_) | Place::UntilClose | Place::Data(_) => {
-                unreachable!("opaque bytes are not looked at")
+            State::Done | State::Counted(_) | State::UntilClose | State::Data(_) => {
+                unreachable!("opaque bytes are skipped")
             }
         };
         Ok(())
     }
 }
 
-fn trailer(line: Line, byte: u8) -> Result<Line, Refusal> {
+fn trailer(line: TrailerState, byte: u8) -> Result<TrailerState, Refusal> {
     Ok(match line {
-        Line::Begin if byte == b'\r' => Line::LastLf,
-        Line::Begin if is_token(byte) => {
+        TrailerState::Begin if byte == b'\r' => TrailerState::LastLf,
+        TrailerState::Begin if is_token(byte) => {
             let mut name = [0; NAME_BYTES];
             name[0] = byte.to_ascii_lowercase();
-            Line::Name { name, length: 1 }
+            TrailerState::Name { name, length: 1 }
         }
-        Line::Name { name, length } if byte == b':' => {
-            let name = &name[..usize::from(length)];
-            if is_no_trailer(name) {
+        TrailerState::Name { name, length } if byte == b':' => {
+            if is_forbidden_trailer(&name[..usize::from(length)]) {
                 return Err(Refusal::Trailer);
             }
-            Line::Value
+            TrailerState::Value
         }
-        Line::Name { mut name, length } if is_token(byte) => {
+        TrailerState::Name { mut name, length } if is_token(byte) => {
             let at = usize::from(length).min(NAME_BYTES - 1);
             name[at] = byte.to_ascii_lowercase();
-            Line::Name {
+            TrailerState::Name {
                 name,
                 length: at as u8 + 1,
             }
         }
-        Line::Value if byte == b'\r' => Line::Lf,
-        Line::Value if !byte.is_ascii_control() || byte == b'\t' => Line::Value,
-        Line::Lf if byte == b'\n' => Line::Begin,
+        TrailerState::Value if byte == b'\r' => TrailerState::Lf,
+        TrailerState::Value if !byte.is_ascii_control() || byte == b'\t' => TrailerState::Value,
+        TrailerState::Lf if byte == b'\n' => TrailerState::Begin,
         _ => return Err(Refusal::Trailer),
     })
 }

@@ -1,18 +1,18 @@
 //! Fuzz entries.
 
-use super::fields::{FieldRoom, Known};
-use super::forwarded::{Forwarding, Hop};
+use super::fields::{FieldName, FieldStorage};
+use super::forwarded::{Downstream, Forwarding};
 use super::framing::Framing;
 use super::h2c::{FirstRequest, PREFACE};
 use super::length::Length;
-use super::normalize::Chunks;
+use super::normalize::ChunkedOutput;
 use super::request::{Reading, RequestReader};
-use super::response::{Asked, ResponseHead};
+use super::response::{RequestSummary, ResponseHead};
 use super::rewrite::{self, Persistence};
 use crate::refusal::Refusal;
 
 const BYTES_MAX: usize = 65_536;
-const HOP: Hop = Hop {
+const DOWNSTREAM: Downstream = Downstream {
     client: None,
     port: 80,
     trusted: false,
@@ -30,8 +30,8 @@ pub fn fuzz_request(data: &[u8]) {
 
 /// That the verdict is the same however the bytes are cut, that it stays, and that the limit holds.
 fn check_cuts(data: &[u8], bytes_max: usize) {
-    let mut room = FieldRoom::new();
-    let whole = RequestReader::new(bytes_max).advance(data, &mut room);
+    let mut storage = FieldStorage::new();
+    let whole = RequestReader::new(bytes_max).advance(data, &mut storage);
     assert!(
         whole != Reading::More || data.len() < bytes_max,
         "more is asked for at the limit"
@@ -41,8 +41,8 @@ fn check_cuts(data: &[u8], bytes_max: usize) {
         let mut reader = RequestReader::new(bytes_max);
         let mut is_decided = false;
         for end in (0..data.len()).step_by(stride).chain([data.len()]) {
-            let mut room = FieldRoom::new();
-            match reader.advance(&data[..end], &mut room) {
+            let mut storage = FieldStorage::new();
+            match reader.advance(&data[..end], &mut storage) {
                 Reading::More => assert!(!is_decided, "more is asked for at {end} bytes"),
                 decided => {
                     assert_eq!(decided, whole, "at {end} bytes");
@@ -57,14 +57,15 @@ fn check_cuts(data: &[u8], bytes_max: usize) {
 /// That whoever a request is forwarded to understands it as it was understood here, and would forward
 /// it as it is.
 fn check_forwarded(data: &[u8]) {
-    let mut room = FieldRoom::new();
-    let Reading::Found(head) = RequestReader::new(BYTES_MAX).advance(data, &mut room) else {
+    let mut storage = FieldStorage::new();
+    let Reading::Found(head) = RequestReader::new(BYTES_MAX).advance(data, &mut storage) else {
         return;
     };
     let mut once = Vec::new();
-    rewrite::request(&head, &Forwarding::ALL, &HOP, &mut once);
-    let mut room = FieldRoom::new();
-    let Reading::Found(again) = RequestReader::new(2 * BYTES_MAX).advance(&once, &mut room) else {
+    rewrite::request(&head, &Forwarding::ALL, &DOWNSTREAM, &mut once);
+    let mut storage = FieldStorage::new();
+    let Reading::Found(again) = RequestReader::new(2 * BYTES_MAX).advance(&once, &mut storage)
+    else {
         panic!("{} is not understood again", once.escape_ascii());
     };
     assert_eq!(again.head_bytes, once.len());
@@ -77,23 +78,23 @@ fn check_forwarded(data: &[u8]) {
     let is_kept_out = |known| {
         matches!(
             known,
-            Known::Lookalike | Known::Proxy | Known::ForwardedOther
+            FieldName::Lookalike | FieldName::Proxy | FieldName::XForwardedOther
         )
     };
     assert!(
         !again
             .fields
             .iter()
-            .any(|field| is_kept_out(Known::of(field.name)))
+            .any(|field| is_kept_out(FieldName::of(field.name)))
     );
     if one_less.is_some_and(|left| left > 0) {
         return;
     }
-    let is_host = |name: &str| Known::of(name) == Known::Host;
+    let is_host = |name: &str| FieldName::of(name) == FieldName::Host;
     let hosts = again.fields.iter().filter(|field| is_host(field.name));
     assert!(hosts.count() <= 1);
     let mut twice = Vec::new();
-    rewrite::request(&again, &Forwarding::ALL, &HOP, &mut twice);
+    rewrite::request(&again, &Forwarding::ALL, &DOWNSTREAM, &mut twice);
     assert_eq!(once, twice, "{}", once.escape_ascii());
 }
 
@@ -105,7 +106,7 @@ pub fn fuzz_response(data: &[u8]) {
         for minor_version in [0, 1] {
             check_response(
                 data,
-                Asked {
+                RequestSummary {
                     is_head,
                     minor_version,
                 },
@@ -114,13 +115,13 @@ pub fn fuzz_response(data: &[u8]) {
     }
 }
 
-fn check_response(data: &[u8], asked: Asked) {
-    let mut room = FieldRoom::new();
-    let whole = ResponseHead::parse(data, BYTES_MAX, asked, &mut room);
+fn check_response(data: &[u8], request: RequestSummary) {
+    let mut storage = FieldStorage::new();
+    let whole = ResponseHead::parse(data, BYTES_MAX, request, &mut storage);
     // At some 30 places: each is parsed from the first byte on.
     for end in (0..data.len()).step_by(1 + data.len() / 30) {
-        let mut room = FieldRoom::new();
-        match ResponseHead::parse(&data[..end], BYTES_MAX, asked, &mut room) {
+        let mut storage = FieldStorage::new();
+        match ResponseHead::parse(&data[..end], BYTES_MAX, request, &mut storage) {
             Ok(None) => {}
             Ok(found) => assert_eq!(Ok(&found), whole.as_ref(), "at {end} bytes"),
             Err(_) => assert!(whole.is_err(), "refused at {end} bytes, and not at the end"),
@@ -131,13 +132,13 @@ fn check_response(data: &[u8], asked: Asked) {
     };
     let mut once = Vec::new();
     rewrite::response(&head, Persistence::Default, &mut once);
-    let mut room = FieldRoom::new();
-    let again = match ResponseHead::parse(&once, 2 * BYTES_MAX, asked, &mut room) {
+    let mut storage = FieldStorage::new();
+    let again = match ResponseHead::parse(&once, 2 * BYTES_MAX, request, &mut storage) {
         Ok(Some(again)) => again,
         other => panic!("{} is understood as {other:?}", once.escape_ascii()),
     };
     let body = match head.chunks {
-        Chunks::DataOnly if head.body != Length::None => Length::UntilClose,
+        ChunkedOutput::Decoded if head.body != Length::None => Length::UntilClose,
         _ => head.body,
     };
     assert_eq!(again.head_bytes, once.len());
@@ -211,18 +212,18 @@ fn check_normalized(data: &[u8]) {
         let mut out = Vec::new();
         let mut used = 0;
         for piece in data.chunks(stride) {
-            match framing.mend(piece, chunks, &mut out) {
+            match framing.normalize(piece, chunks, &mut out) {
                 Ok(bytes) => used += bytes,
                 Err(refusal) => return Err(refusal),
             }
         }
         Ok((out, used, framing.is_done()))
     };
-    let whole = of(Chunks::Whole, usize::MAX);
-    let alone = of(Chunks::DataOnly, usize::MAX);
+    let whole = of(ChunkedOutput::Chunked, usize::MAX);
+    let alone = of(ChunkedOutput::Decoded, usize::MAX);
     for stride in [1, 3, 1 + data.len() / 3] {
-        assert_eq!(of(Chunks::Whole, stride), whole);
-        assert_eq!(of(Chunks::DataOnly, stride), alone);
+        assert_eq!(of(ChunkedOutput::Chunked, stride), whole);
+        assert_eq!(of(ChunkedOutput::Decoded, stride), alone);
     }
     let mut strict = Framing::new(Length::Chunked);
     if let Ok(used) = strict.feed(data) {
@@ -239,7 +240,7 @@ fn check_normalized(data: &[u8]) {
         assert_eq!((used, strict.is_done()), (out.len(), *done));
         let mut data = Vec::new();
         let mut again = Framing::new(Length::Chunked);
-        let read = again.mend(out, Chunks::DataOnly, &mut data);
+        let read = again.normalize(out, ChunkedOutput::Decoded, &mut data);
         assert_eq!(read, Ok(out.len()));
         let (alone, ..) = alone.as_ref().expect("it is as sound");
         assert_eq!(&data, alone);

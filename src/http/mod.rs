@@ -12,10 +12,10 @@ mod forwarded;
 mod framing;
 mod fuzz;
 pub(crate) mod h2c;
-pub(crate) mod head_search;
 mod head_walk;
 mod hpack;
 mod huffman;
+pub(crate) mod incomplete_head;
 mod length;
 mod normalize;
 pub(crate) mod request;
@@ -27,11 +27,11 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
-pub use fields::FieldRoom;
-pub(crate) use forwarded::{Forwarding, Hop};
+pub use fields::FieldStorage;
+pub(crate) use forwarded::{Downstream, Forwarding};
 pub use framing::Framing;
 #[doc(hidden)]
 pub use fuzz::{fuzz_chunks, fuzz_h2c, fuzz_request, fuzz_response};
 pub use length::Length;
-pub(crate) use normalize::Chunks;
+pub(crate) use normalize::ChunkedOutput;
 pub use request::{Reading, RequestHead, RequestReader};

@@ -1,36 +1,37 @@
-//! Chunks of a response as real servers write them, written anew in proper form: blanks behind a size
-//! are dropped, and a line that ends with a bare LF gets its CR. What that leaves open is refused as
-//! in a request. For a client of HTTP/1.0 the lines are left out and the data goes on alone.
+//! Chunks of a response as real servers write them, normalized: whitespace behind a size is dropped, and
+//! a line that ends with a bare LF gets its CR. Everything else that breaks a rule is refused as in a
+//! request. For a client of HTTP/1.0, which does not know chunks, only their data is passed on.
 
-use super::framing::{CHUNK_EXTENSION_BYTES_MAX, Framing, Line, Place};
+use super::framing::{CHUNK_EXTENSION_BYTES_MAX, Framing, State, TrailerState};
 use crate::refusal::Refusal;
 
-/// How much of a chunked body goes on to the client.
+/// What a client gets of a chunked body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Chunks {
-    Whole,
-    /// Their data alone.
-    DataOnly,
+pub(crate) enum ChunkedOutput {
+    /// The chunks.
+    Chunked,
+    /// Only their data.
+    Decoded,
 }
 
-/// What becomes of a byte of a line.
+/// What becomes of a byte outside the data of a chunk.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Edit {
-    Pass,
+    Keep,
     Drop,
-    /// It ends a line that has no CR.
-    AddCr,
+    /// The byte is an LF that ends a line without a CR.
+    InsertCr,
 }
 
 impl Framing {
-    /// Takes in `bytes` as [`Framing::feed`] does, and writes what goes on of them to `out`.
+    /// Reads `bytes` as [`Framing::feed`] does, and writes them normalized to `out`.
     ///
     /// # Errors
-    /// As there.
-    pub(crate) fn mend(
+    /// As [`Framing::feed`].
+    pub(crate) fn normalize(
         &mut self,
         bytes: &[u8],
-        chunks: Chunks,
+        output: ChunkedOutput,
         out: &mut Vec<u8>,
     ) -> Result<usize, Refusal> {
         let mut at = 0;
@@ -45,11 +46,11 @@ impl Framing {
             }
             let byte = bytes[at];
             let edit = self.edit(byte)?;
-            if chunks == Chunks::Whole {
+            if output == ChunkedOutput::Chunked {
                 match edit {
-                    Edit::Pass => out.push(byte),
+                    Edit::Keep => out.push(byte),
                     Edit::Drop => {}
-                    Edit::AddCr => out.extend_from_slice(b"\r\n"),
+                    Edit::InsertCr => out.extend_from_slice(b"\r\n"),
                 }
             }
             at += 1;
@@ -59,34 +60,36 @@ impl Framing {
 
     fn edit(&mut self, byte: u8) -> Result<Edit, Refusal> {
         match (&mut self.0, byte) {
-            (Place::Size { size, digits }, b' ' | b'\t') if *digits > 0 => {
-                self.0 = Place::Blanks {
+            (State::Size { size, digits }, b' ' | b'\t') if *digits > 0 => {
+                self.0 = State::SizeWhitespace {
                     size: *size,
                     bytes: 1,
                 };
                 return Ok(Edit::Drop);
             }
-            (Place::Blanks { bytes, .. }, b' ' | b'\t') if *bytes < CHUNK_EXTENSION_BYTES_MAX => {
+            (State::SizeWhitespace { bytes, .. }, b' ' | b'\t')
+                if *bytes < CHUNK_EXTENSION_BYTES_MAX =>
+            {
                 *bytes += 1;
                 return Ok(Edit::Drop);
             }
-            (Place::Size { size, digits }, b'\n') if *digits > 0 => {
-                self.0 = Place::SizeEnd { size: *size };
+            (State::Size { size, digits }, b'\n') if *digits > 0 => {
+                self.0 = State::SizeLf { size: *size };
             }
-            (Place::Blanks { size, .. }, b'\n') => self.0 = Place::SizeEnd { size: *size },
-            (Place::Extension { size, bytes }, b'\n') if *bytes > 0 => {
-                self.0 = Place::SizeEnd { size: *size };
+            (State::SizeWhitespace { size, .. }, b'\n') => self.0 = State::SizeLf { size: *size },
+            (State::Extension { size, bytes }, b'\n') if *bytes > 0 => {
+                self.0 = State::SizeLf { size: *size };
             }
-            (Place::DataCr, b'\n') => self.0 = Place::DataLf,
-            (Place::Trailers { line, .. }, b'\n') => match line {
-                Line::Begin => *line = Line::LastLf,
-                Line::Value => *line = Line::Lf,
-                _ => return self.byte(byte).map(|()| Edit::Pass),
+            (State::DataCr, b'\n') => self.0 = State::DataLf,
+            (State::Trailers { line, .. }, b'\n') => match line {
+                TrailerState::Begin => *line = TrailerState::LastLf,
+                TrailerState::Value => *line = TrailerState::Lf,
+                _ => return self.feed_byte(byte).map(|()| Edit::Keep),
             },
-            _ => return self.byte(byte).map(|()| Edit::Pass),
+            _ => return self.feed_byte(byte).map(|()| Edit::Keep),
         }
-        // As if the CR had come.
-        self.byte(byte).map(|()| Edit::AddCr)
+        // The state is now what it would be had the CR come.
+        self.feed_byte(byte).map(|()| Edit::InsertCr)
     }
 }
 
@@ -98,19 +101,19 @@ mod tests {
     use crate::http::fuzz::fuzz_chunks;
     use crate::http::length::Length;
 
-    fn mended(bytes: &[u8]) -> Result<(String, String, bool), Refusal> {
-        let of = |chunks| -> Result<(String, bool), Refusal> {
+    fn normalized(bytes: &[u8]) -> Result<(String, String, bool), Refusal> {
+        let of = |output| -> Result<(String, bool), Refusal> {
             let mut framing = Framing::new(Length::Chunked);
             let mut out = Vec::new();
-            framing.mend(bytes, chunks, &mut out)?;
+            framing.normalize(bytes, output, &mut out)?;
             Ok((String::from_utf8(out).unwrap(), framing.is_done()))
         };
-        let (whole, done) = of(Chunks::Whole)?;
-        Ok((whole, of(Chunks::DataOnly)?.0, done))
+        let (whole, done) = of(ChunkedOutput::Chunked)?;
+        Ok((whole, of(ChunkedOutput::Decoded)?.0, done))
     }
 
     #[test]
-    fn what_is_clear_is_written_in_proper_form() {
+    fn what_is_unambiguous_is_normalized() {
         for (bytes, whole, data) in [
             (
                 "5  \r\nhello\r\n0\r\n\r\n",
@@ -131,9 +134,9 @@ mod tests {
             ("1 \nx\n0 \n\r\n", "1\r\nx\r\n0\r\n\r\n", "x"),
         ] {
             let want = Ok((whole.to_owned(), data.to_owned(), true));
-            assert_eq!(mended(bytes.as_bytes()), want, "{bytes:?}");
+            assert_eq!(normalized(bytes.as_bytes()), want, "{bytes:?}");
             for end in 0..bytes.len() {
-                let (_, _, done) = mended(&bytes.as_bytes()[..end]).expect("a sound prefix");
+                let (_, _, done) = normalized(&bytes.as_bytes()[..end]).expect("a sound prefix");
                 assert!(!done, "{bytes:?} up to {end}");
                 fuzz_chunks(&bytes.as_bytes()[..end]);
             }
@@ -159,7 +162,7 @@ mod tests {
             ("0\n X: y\n", Refusal::Trailer),
             ("0\nContent-Length: 5\n", Refusal::Trailer),
         ] {
-            assert_eq!(mended(bytes.as_bytes()), Err(want), "{bytes:?}");
+            assert_eq!(normalized(bytes.as_bytes()), Err(want), "{bytes:?}");
             fuzz_chunks(bytes.as_bytes());
         }
     }

@@ -4,7 +4,9 @@
 
 use super::authority::Authority;
 use super::field_lines;
-use super::fields::{Field, FieldRoom, Known, Options, binds_connection, tokens};
+use super::fields::{
+    ConnectionOptions, Field, FieldName, FieldStorage, has_connection_auth, tokens,
+};
 use super::head_walk::{HeadParts, HeadWalk};
 use super::length::{Length, LengthFault, LengthFields};
 use super::request_line::RequestLine;
@@ -45,12 +47,12 @@ pub struct RequestHead<'b, 's> {
     /// How often it may still be forwarded, where its method makes that count and it says so.
     pub max_forwards: Option<u32>,
     /// Whether trailers are welcome in the response.
-    pub takes_trailers: bool,
+    pub accepts_trailers: bool,
     /// Whether credentials in it stay with the backend's connection.
-    pub binds_connection: bool,
+    pub has_connection_auth: bool,
     /// Of the head, leading empty lines included.
     pub head_bytes: usize,
-    pub(super) options: Options,
+    pub(super) options: ConnectionOptions,
 }
 
 impl RequestHead<'_, '_> {
@@ -64,13 +66,13 @@ impl RequestHead<'_, '_> {
 
     /// Whether it has a body that its method gives no meaning to (RFC 9110 section 9.3), so that some
     /// servers leave it unread and take it for the next request.
-    pub(crate) fn has_stray_body(&self) -> bool {
+    pub(crate) fn has_unexpected_body(&self) -> bool {
         let methods: [&[u8]; 5] = [b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE"];
         self.has_body() && methods.contains(&self.method)
     }
 
     /// Whether each recipient counts it (RFC 9110 section 7.6.2).
-    pub(super) fn counts_forwards(&self) -> bool {
+    pub(super) fn uses_max_forwards(&self) -> bool {
         matches!(self.method, b"TRACE" | b"OPTIONS")
     }
 
@@ -104,11 +106,11 @@ impl RequestReader {
     pub fn advance<'b, 's>(
         &mut self,
         received: &'b [u8],
-        room: &'s mut FieldRoom<'b>,
+        storage: &'s mut FieldStorage<'b>,
     ) -> Reading<'b, 's> {
         let within = &received[..received.len().min(self.bytes_max)];
         match self.walk.advance(within) {
-            Ok(Some(parts)) => match parse(&parts, room) {
+            Ok(Some(parts)) => match parse(&parts, storage) {
                 Ok(head) => Reading::Found(head),
                 Err(refusal) => Reading::Refused(refusal),
             },
@@ -121,15 +123,15 @@ impl RequestReader {
 
 fn parse<'b, 's>(
     parts: &HeadParts<'b>,
-    room: &'s mut FieldRoom<'b>,
+    storage: &'s mut FieldStorage<'b>,
 ) -> Result<RequestHead<'b, 's>, Refusal> {
     let line = RequestLine::parse(parts.request_line)?;
-    let fields = field_lines::parse(parts.fields, room)?;
+    let fields = field_lines::parse(parts.fields, storage)?;
     let host = Authority::of_host_field(fields)?;
     if host.is_none() && line.host_required() {
         return Err(Refusal::HostMissing);
     }
-    let mut options = Options::default();
+    let mut options = ConnectionOptions::default();
     let mut lengths = LengthFields::default();
     let mut upgrades = Upgrades::default();
     let mut head = RequestHead {
@@ -144,41 +146,45 @@ fn parse<'b, 's>(
         expects_continue: false,
         upgrade: false,
         max_forwards: None,
-        takes_trailers: false,
-        binds_connection: false,
+        accepts_trailers: false,
+        has_connection_auth: false,
         head_bytes: parts.bytes,
         options,
     };
     for field in fields {
-        match Known::of(field.name) {
-            Known::Connection => options.read(field.value),
-            Known::ContentLength => lengths.read_content_length(field.value).map_err(refusal)?,
-            Known::TransferEncoding if line.minor_version == 0 => {
+        match FieldName::of(field.name) {
+            FieldName::Connection => options.read(field.value),
+            FieldName::ContentLength => {
+                lengths.read_content_length(field.value).map_err(refusal)?
+            }
+            FieldName::TransferEncoding if line.minor_version == 0 => {
                 return Err(Refusal::TransferEncodingVersion);
             }
-            Known::TransferEncoding => lengths
+            FieldName::TransferEncoding => lengths
                 .read_transfer_encoding(field.value)
                 .map_err(refusal)?,
-            Known::Te => {
-                head.takes_trailers |=
+            FieldName::Te => {
+                head.accepts_trailers |=
                     tokens(field.value).any(|token| token.eq_ignore_ascii_case(b"trailers"));
             }
-            Known::Upgrade => upgrades.read(field.value),
-            Known::MaxForwards if head.counts_forwards() => {
+            FieldName::Upgrade => upgrades.read(field.value),
+            FieldName::MaxForwards if head.uses_max_forwards() => {
                 let said = tokens(field.value).filter_map(forwards);
                 head.max_forwards = said.chain(head.max_forwards).min();
             }
             // HTTP/1.0 knows none and ignores it. Of a list, or of what only looks like the one
             // expectation that exists, one of two readers waits for a word the other never says.
-            Known::Expect if line.minor_version == 0 => {}
-            Known::Expect => {
+            FieldName::Expect if line.minor_version == 0 => {}
+            FieldName::Expect => {
                 let value = field.value.trim_ascii();
                 if head.expects_continue || !value.eq_ignore_ascii_case(b"100-continue") {
                     return Err(Refusal::Expect);
                 }
                 head.expects_continue = true;
             }
-            Known::Authentication => head.binds_connection |= binds_connection(field.value),
+            FieldName::Authentication => {
+                head.has_connection_auth |= has_connection_auth(field.value)
+            }
             _ => {}
         }
     }

@@ -6,9 +6,11 @@
 
 use std::time::Duration;
 
-use super::fields::{Field, FieldRoom, Known, Options, binds_connection, tokens};
+use super::fields::{
+    ConnectionOptions, Field, FieldName, FieldStorage, has_connection_auth, tokens,
+};
 use super::length::{Length, LengthFault, LengthFields};
-use super::normalize::Chunks;
+use super::normalize::ChunkedOutput;
 
 /// Why a response cannot be passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +78,7 @@ impl From<httparse::Error> for ResponseFault {
 
 /// What the request was, as far as its response depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct RequestSummary {
     pub is_head: bool,
     pub minor_version: u8,
 }
@@ -91,15 +93,15 @@ pub(crate) struct ResponseHead<'b, 's> {
     /// What the client is told of its length: also that of a body which is not sent.
     pub announced: Length,
     /// What the client gets of its chunks.
-    pub chunks: Chunks,
+    pub chunks: ChunkedOutput,
     /// Whether the backend is ready for another request on the connection.
     pub persistent: bool,
     /// Whether the backend's connection belongs to one client from now on.
-    pub binds_connection: bool,
+    pub has_connection_auth: bool,
     /// For how long the backend says that it keeps the connection for another request.
-    pub kept_for: Option<Duration>,
+    pub keep_alive_timeout: Option<Duration>,
     pub head_bytes: usize,
-    pub(super) options: Options,
+    pub(super) options: ConnectionOptions,
     /// Some field goes on in a second line.
     pub(super) is_folded: bool,
 }
@@ -107,10 +109,10 @@ pub(crate) struct ResponseHead<'b, 's> {
 /// What the fields of a head say that matters here.
 #[derive(Default)]
 struct Said {
-    options: Options,
+    options: ConnectionOptions,
     lengths: LengthFields,
     is_bound: bool,
-    kept_for: Option<Duration>,
+    keep_alive_timeout: Option<Duration>,
     /// It breaks a rule and is clear all the same.
     is_odd: bool,
 }
@@ -123,11 +125,11 @@ impl<'b, 's> ResponseHead<'b, 's> {
     pub(crate) fn parse(
         received: &'b [u8],
         bytes_max: usize,
-        asked: Asked,
-        room: &'s mut FieldRoom<'b>,
+        request: RequestSummary,
+        storage: &'s mut FieldStorage<'b>,
     ) -> Result<Option<ResponseHead<'b, 's>>, ResponseFault> {
         let within = &received[..received.len().min(bytes_max)];
-        let FieldRoom { usual, many } = room;
+        let FieldStorage { usual, many } = storage;
         let mut response = httparse::Response::new(usual);
         let mut parsed = response.parse(within);
         let mut is_folded = false;
@@ -158,27 +160,27 @@ impl<'b, 's> ResponseHead<'b, 's> {
             options,
             lengths,
             is_bound,
-            kept_for,
+            keep_alive_timeout,
             mut is_odd,
         } = Self::said(fields)?;
         is_odd |= is_folded || lengths.has_both();
         let said = lengths.lenient().unwrap_or(Length::UntilClose);
         is_odd |= said == Length::Chunked && minor_version == 0;
         // RFC 9112 section 6.3, rules 1 and 2.
-        let is_bare = asked.is_head || status < 200 || status == 204 || status == 304;
+        let is_bare = request.is_head || status < 200 || status == 204 || status == 304;
         let body = if is_bare { Length::None } else { said };
-        let chunks = match (said, asked.minor_version) {
+        let chunks = match (said, request.minor_version) {
             // Which knows none.
-            (Length::Chunked, 0) => Chunks::DataOnly,
-            _ => Chunks::Whole,
+            (Length::Chunked, 0) => ChunkedOutput::Decoded,
+            _ => ChunkedOutput::Chunked,
         };
         let announced = match chunks {
             _ if status < 200 || status == 204 => Length::None,
-            Chunks::DataOnly => Length::UntilClose,
-            Chunks::Whole => said,
+            ChunkedOutput::Decoded => Length::UntilClose,
+            ChunkedOutput::Chunked => said,
         };
         // To a request of HTTP/1.0 only a promise in words is one.
-        let promised = asked.minor_version > 0 || options.keep_alive;
+        let promised = request.minor_version > 0 || options.keep_alive;
         Ok(Some(ResponseHead {
             status,
             reason,
@@ -190,8 +192,8 @@ impl<'b, 's> ResponseHead<'b, 's> {
                 && options.is_persistent(minor_version)
                 && body != Length::UntilClose
                 && !is_odd,
-            binds_connection: is_bound,
-            kept_for,
+            has_connection_auth: is_bound,
+            keep_alive_timeout,
             head_bytes,
             options,
             is_folded,
@@ -208,26 +210,30 @@ impl<'b, 's> ResponseHead<'b, 's> {
     fn said(fields: &[Field<'_>]) -> Result<Said, ResponseFault> {
         let mut said = Said::default();
         for field in fields {
-            let known = Known::of(field.name);
+            let known = FieldName::of(field.name);
             match known {
-                Known::ContentLength | Known::TransferEncoding if field.value.contains(&b'\n') => {
+                FieldName::ContentLength | FieldName::TransferEncoding
+                    if field.value.contains(&b'\n') =>
+                {
                     return Err(ResponseFault::FoldedLength);
                 }
-                Known::Connection => said.options.read(field.value),
-                Known::ContentLength => {
+                FieldName::Connection => said.options.read(field.value),
+                FieldName::ContentLength => {
                     for length in tokens(field.value) {
                         said.lengths.read_content_length(length)?;
                     }
                     said.is_odd |= field.value.contains(&b',');
                 }
-                Known::TransferEncoding
+                FieldName::TransferEncoding
                     if field.value.trim_ascii().eq_ignore_ascii_case(b"identity") =>
                 {
                     said.is_odd = true;
                 }
-                Known::TransferEncoding => said.lengths.read_transfer_encoding(field.value)?,
-                Known::KeepAlive => said.kept_for = timeout(field.value).or(said.kept_for),
-                Known::Authentication => said.is_bound |= binds_connection(field.value),
+                FieldName::TransferEncoding => said.lengths.read_transfer_encoding(field.value)?,
+                FieldName::KeepAlive => {
+                    said.keep_alive_timeout = timeout(field.value).or(said.keep_alive_timeout)
+                }
+                FieldName::Authentication => said.is_bound |= has_connection_auth(field.value),
                 _ => {}
             }
         }
@@ -237,7 +243,7 @@ impl<'b, 's> ResponseHead<'b, 's> {
     /// Whether the body is as long as the connection, for the client.
     pub(crate) fn ends_with_stream(&self) -> bool {
         self.body == Length::UntilClose
-            || self.body != Length::None && self.chunks == Chunks::DataOnly
+            || self.body != Length::None && self.chunks == ChunkedOutput::Decoded
     }
 }
 

@@ -1,8 +1,8 @@
 //! Heads written anew, out of what was understood: one Host, one statement of length, nothing that
 //! ends with a connection (RFC 9110 section 7.6.1), every line ended by CRLF.
 
-use super::fields::{Field, Known, Options, is_named};
-use super::forwarded::{Forwarding, Hop};
+use super::fields::{ConnectionOptions, Field, FieldName, is_named};
+use super::forwarded::{Downstream, Forwarding};
 use super::length::Length;
 use super::request::RequestHead;
 use super::response::ResponseHead;
@@ -25,7 +25,7 @@ pub(crate) enum Persistence {
 
 /// The answer to a request that came as far as it may (RFC 9110 sections 9.3.7 and 9.3.8), and whether
 /// the connection goes on.
-pub(crate) fn as_recipient(head: &RequestHead<'_, '_>, goes_on: bool) -> Vec<u8> {
+pub(crate) fn final_recipient_response(head: &RequestHead<'_, '_>, goes_on: bool) -> Vec<u8> {
     let mut out = b"HTTP/1.1 200 OK\r\n".to_vec();
     let mut seen = Vec::new();
     if head.method == b"TRACE" {
@@ -51,7 +51,7 @@ fn reflect(head: &RequestHead<'_, '_>, out: &mut Vec<u8>) {
     for field in head.fields {
         let is = |name: &str| field.name.eq_ignore_ascii_case(name);
         let is_secret = is("authorization") || is("proxy-authorization") || is("cookie");
-        if !is_secret && Known::of(field.name) != Known::Host {
+        if !is_secret && FieldName::of(field.name) != FieldName::Host {
             line(out, field.name, field.value);
         }
     }
@@ -80,28 +80,28 @@ fn rest_of_line(head: &RequestHead<'_, '_>, out: &mut Vec<u8>) {
 pub(crate) fn request(
     head: &RequestHead<'_, '_>,
     forwarding: &Forwarding,
-    hop: &Hop,
+    downstream: &Downstream,
     out: &mut Vec<u8>,
 ) {
     out.extend_from_slice(head.method);
     out.push(b' ');
     rest_of_line(head, out);
     for field in head.fields {
-        let known = Known::of(field.name);
+        let known = FieldName::of(field.name);
         let passes = match known {
-            Known::Host
-            | Known::Connection
-            | Known::ContentLength
-            | Known::TransferEncoding
-            | Known::Te
-            | Known::KeepAlive
-            | Known::HopByHop
-            | Known::Proxy
-            | Known::Lookalike => false,
-            Known::Upgrade => head.upgrade,
-            Known::Expect => head.expects_continue,
-            Known::MaxForwards if head.counts_forwards() => false,
-            _ if forwarding.leaves_out(known, hop) => false,
+            FieldName::Host
+            | FieldName::Connection
+            | FieldName::ContentLength
+            | FieldName::TransferEncoding
+            | FieldName::Te
+            | FieldName::KeepAlive
+            | FieldName::ProxyConnection
+            | FieldName::Proxy
+            | FieldName::Lookalike => false,
+            FieldName::Upgrade => head.upgrade,
+            FieldName::Expect => head.expects_continue,
+            FieldName::MaxForwards if head.uses_max_forwards() => false,
+            _ if forwarding.drops(known, downstream) => false,
             _ => ends_elsewhere(head.fields, head.options, field),
         };
         if passes {
@@ -113,12 +113,12 @@ pub(crate) fn request(
         number(out, "Max-Forwards", u64::from(left.saturating_sub(1)));
     }
     if !forwarding.is_off() {
-        forwarding.write(hop, head.fields, head.authority, out);
+        forwarding.write(downstream, head.fields, head.authority, out);
     }
     out.extend_from_slice(match (head.upgrade, head.minor_version) {
         (true, _) => b"Connection: upgrade\r\n".as_slice(),
         (false, 0) => b"Connection: keep-alive\r\n",
-        (false, _) if head.takes_trailers => b"TE: trailers\r\nConnection: TE\r\n",
+        (false, _) if head.accepts_trailers => b"TE: trailers\r\nConnection: TE\r\n",
         (false, _) => b"",
     });
     out.extend_from_slice(b"\r\n");
@@ -138,11 +138,14 @@ pub(crate) fn response(head: &ResponseHead<'_, '_>, persistence: Persistence, ou
     out.extend_from_slice(b"\r\n");
     let upgrading = persistence == Persistence::Upgrade;
     for field in head.fields {
-        let passes = match Known::of(field.name) {
-            Known::Connection | Known::Te | Known::KeepAlive | Known::HopByHop => false,
-            Known::TransferEncoding | Known::ContentLength => false,
+        let passes = match FieldName::of(field.name) {
+            FieldName::Connection
+            | FieldName::Te
+            | FieldName::KeepAlive
+            | FieldName::ProxyConnection => false,
+            FieldName::TransferEncoding | FieldName::ContentLength => false,
             // 426 says which protocol is wanted (RFC 9110 section 15.5.22).
-            Known::Upgrade => upgrading || head.status == 426,
+            FieldName::Upgrade => upgrading || head.status == 426,
             _ => ends_elsewhere(head.fields, head.options, field),
         };
         if passes && head.is_folded {
@@ -168,7 +171,7 @@ fn joined(value: &[u8]) -> Vec<u8> {
     lines.join(&b' ')
 }
 
-fn ends_elsewhere(fields: &[Field<'_>], options: Options, field: &Field<'_>) -> bool {
+fn ends_elsewhere(fields: &[Field<'_>], options: ConnectionOptions, field: &Field<'_>) -> bool {
     !(options.names_others && is_named(fields, field.name))
 }
 

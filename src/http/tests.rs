@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::response::{Asked, ResponseFault, ResponseHead};
+use super::response::{RequestSummary, ResponseFault, ResponseHead};
 use super::rewrite::{self, Persistence};
 use super::*;
 use crate::refusal::Refusal;
@@ -14,8 +14,8 @@ mod responses;
 
 const BYTES_MAX: usize = 32_768;
 
-fn hop(trusted: bool) -> Hop {
-    Hop {
+fn downstream(trusted: bool) -> Downstream {
+    Downstream {
         client: Some("2001:db8::7".parse().unwrap()),
         port: 80,
         trusted,
@@ -35,16 +35,16 @@ fn word_of(reading: &Reading<'_, '_>) -> String {
 }
 
 fn word(data: &[u8]) -> String {
-    let mut room = FieldRoom::new();
-    word_of(&RequestReader::new(BYTES_MAX).advance(data, &mut room))
+    let mut storage = FieldStorage::new();
+    word_of(&RequestReader::new(BYTES_MAX).advance(data, &mut storage))
 }
 
 /// As [`word`], when `data` is handed over byte by byte, each time with all that came before.
 fn word_byte_by_byte(data: &[u8]) -> String {
     let mut reader = RequestReader::new(BYTES_MAX);
     for end in 1..=data.len() {
-        let mut room = FieldRoom::new();
-        match reader.advance(&data[..end], &mut room) {
+        let mut storage = FieldStorage::new();
+        match reader.advance(&data[..end], &mut storage) {
             Reading::More => {}
             decided => return word_of(&decided),
         }
@@ -53,12 +53,16 @@ fn word_byte_by_byte(data: &[u8]) -> String {
 }
 
 /// What a backend is sent, or the refusal.
-fn rewritten(bytes: &[u8], forwarding: &Forwarding, hop: &Hop) -> Result<String, Refusal> {
-    let mut room = FieldRoom::new();
-    match RequestReader::new(BYTES_MAX).advance(bytes, &mut room) {
+fn rewritten(
+    bytes: &[u8],
+    forwarding: &Forwarding,
+    downstream: &Downstream,
+) -> Result<String, Refusal> {
+    let mut storage = FieldStorage::new();
+    match RequestReader::new(BYTES_MAX).advance(bytes, &mut storage) {
         Reading::Found(head) => {
             let mut out = Vec::new();
-            rewrite::request(&head, forwarding, hop, &mut out);
+            rewrite::request(&head, forwarding, downstream, &mut out);
             Ok(String::from_utf8_lossy(&out).into_owned())
         }
         Reading::Refused(refusal) => Err(refusal),
@@ -67,7 +71,11 @@ fn rewritten(bytes: &[u8], forwarding: &Forwarding, hop: &Hop) -> Result<String,
 }
 
 fn sent(head: &str) -> Result<String, Refusal> {
-    rewritten(head.as_bytes(), &Forwarding::default(), &Hop::default())
+    rewritten(
+        head.as_bytes(),
+        &Forwarding::default(),
+        &Downstream::default(),
+    )
 }
 
 #[test]
@@ -260,8 +268,8 @@ fn persistence_is_what_version_and_connection_say() {
         ),
     ] {
         let head = format!("GET / HTTP/{version}\r\nHost: a\r\n{connection}\r\n");
-        let mut room = FieldRoom::new();
-        match RequestReader::new(BYTES_MAX).advance(head.as_bytes(), &mut room) {
+        let mut storage = FieldStorage::new();
+        match RequestReader::new(BYTES_MAX).advance(head.as_bytes(), &mut storage) {
             Reading::Found(head) => assert_eq!(head.persistent, want, "{version} {connection}"),
             other => panic!("{other:?}"),
         }
@@ -273,7 +281,7 @@ const SPOOFED: &str = "GET / HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-For: 10.9.9
 #[test]
 fn what_an_untrusted_client_says_of_itself_is_replaced() {
     assert_eq!(
-        rewritten(SPOOFED.as_bytes(), &Forwarding::ALL, &hop(false)).unwrap(),
+        rewritten(SPOOFED.as_bytes(), &Forwarding::ALL, &downstream(false)).unwrap(),
         "GET / HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-For: 2001:db8::7\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: 80\r\nX-Real-IP: 2001:db8::7\r\nForwarded: for=\"[2001:db8::7]\";host=\"a.test\";proto=http\r\n\r\n"
     );
 }
@@ -281,7 +289,7 @@ fn what_an_untrusted_client_says_of_itself_is_replaced() {
 #[test]
 fn what_a_trusted_client_says_is_kept_and_added_to() {
     assert_eq!(
-        rewritten(SPOOFED.as_bytes(), &Forwarding::ALL, &hop(true)).unwrap(),
+        rewritten(SPOOFED.as_bytes(), &Forwarding::ALL, &downstream(true)).unwrap(),
         "GET / HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-For: 10.9.9.9, 10.8.8.8, 2001:db8::7\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: 443\r\nX-Real-IP: 10.9.9.9\r\nForwarded: for=10.9.9.9, for=\"[2001:db8::7]\";host=\"a.test\";proto=http\r\n\r\n"
     );
 }
@@ -290,18 +298,18 @@ fn what_a_trusted_client_says_is_kept_and_added_to() {
 fn a_client_cannot_have_the_fields_dropped_by_naming_them_in_connection() {
     let head = "GET / HTTP/1.1\r\nHost: a\r\nConnection: x-forwarded-for, x-real-ip, content-length\r\nContent-Length: 3\r\n\r\n";
     let only = Forwarding {
-        address: true,
+        x_forwarded_for: true,
         ..Forwarding::default()
     };
     assert_eq!(
-        rewritten(head.as_bytes(), &only, &hop(false)).unwrap(),
+        rewritten(head.as_bytes(), &only, &downstream(false)).unwrap(),
         "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nX-Forwarded-For: 2001:db8::7\r\n\r\n"
     );
 }
 
-fn answered(head: &str, asked: Asked) -> Result<(Length, bool, String), ResponseFault> {
-    let mut room = FieldRoom::new();
-    let parsed = ResponseHead::parse(head.as_bytes(), BYTES_MAX, asked, &mut room)?;
+fn answered(head: &str, request: RequestSummary) -> Result<(Length, bool, String), ResponseFault> {
+    let mut storage = FieldStorage::new();
+    let parsed = ResponseHead::parse(head.as_bytes(), BYTES_MAX, request, &mut storage)?;
     let parsed = parsed.expect("a whole head");
     let mut out = Vec::new();
     rewrite::response(&parsed, Persistence::Default, &mut out);
@@ -309,22 +317,22 @@ fn answered(head: &str, asked: Asked) -> Result<(Length, bool, String), Response
     Ok((parsed.body, parsed.persistent, out))
 }
 
-const GET: Asked = Asked {
+const GET: RequestSummary = RequestSummary {
     is_head: false,
     minor_version: 1,
 };
-const HEAD: Asked = Asked {
+const HEAD: RequestSummary = RequestSummary {
     is_head: true,
     minor_version: 1,
 };
-const OLD: Asked = Asked {
+const OLD: RequestSummary = RequestSummary {
     is_head: false,
     minor_version: 0,
 };
 
 #[test]
 fn responses_end_where_the_rfc_says() {
-    for (head, asked, body, persistent) in [
+    for (head, request, body, persistent) in [
         (
             "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
             GET,
@@ -382,14 +390,14 @@ fn responses_end_where_the_rfc_says() {
         ),
         ("HTTP/1.1 100 Continue\r\n\r\n", GET, Length::None, true),
     ] {
-        let (got, keeps, _) = answered(head, asked).unwrap();
-        assert_eq!((got, keeps), (body, persistent), "{head} {asked:?}");
+        let (got, keeps, _) = answered(head, request).unwrap();
+        assert_eq!((got, keeps), (body, persistent), "{head} {request:?}");
     }
 }
 
 #[test]
 fn a_client_gets_what_was_understood() {
-    for (head, asked, want) in [
+    for (head, request, want) in [
         (
             "HTTP/1.0 200 Fine\r\nServer: s\r\nconnection: x\r\nX: 1\r\nKeep-Alive: 9\r\nContent-Length: 05\r\nContent-Length: 5\r\n\r\n",
             GET,
@@ -411,7 +419,7 @@ fn a_client_gets_what_was_understood() {
             "HTTP/1.1 426 U\r\nUpgrade: x\r\nContent-Length: 0\r\n\r\n",
         ),
     ] {
-        assert_eq!(answered(head, asked).unwrap().2, want, "{head}");
+        assert_eq!(answered(head, request).unwrap().2, want, "{head}");
     }
 }
 
@@ -428,8 +436,8 @@ proptest! {
         let head = format!("{line}{end}{}{end}{end}", fields.join(&end));
         fuzz_request(head.as_bytes());
         for cut in 0..head.len() {
-            let mut room = FieldRoom::new();
-            let reading = RequestReader::new(BYTES_MAX).advance(&head.as_bytes()[..cut], &mut room);
+            let mut storage = FieldStorage::new();
+            let reading = RequestReader::new(BYTES_MAX).advance(&head.as_bytes()[..cut], &mut storage);
             prop_assert!(!matches!(reading, Reading::Found(_)) || fields.is_empty());
         }
     }

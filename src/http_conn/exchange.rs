@@ -13,7 +13,7 @@ use super::client_end::ClientEnd;
 use super::pool::BackendConnection;
 use super::request::Request;
 use crate::client::Discard;
-use crate::http::head_search::HeadSearch;
+use crate::http::incomplete_head::IncompleteHead;
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
 use crate::relay::{BodyEnd, BodyRelay, Flow, KEEP_ALIVE_AFTER};
@@ -72,7 +72,7 @@ enum Down {
 #[derive(Default)]
 struct HeldHead {
     bytes: Vec<u8>,
-    search: HeadSearch,
+    incomplete: IncompleteHead,
 }
 
 impl HeldHead {
@@ -80,7 +80,7 @@ impl HeldHead {
     fn behind(bytes: &[u8]) -> HeldHead {
         HeldHead {
             bytes: bytes.to_vec(),
-            search: HeadSearch::behind(bytes),
+            incomplete: IncompleteHead::new(bytes),
         }
     }
 }

@@ -41,7 +41,7 @@ pub(super) struct BackendConnection {
     /// Whether it has carried a body, which may be unread.
     pub has_carried_body: bool,
     /// For how long the backend has said that it keeps the connection.
-    pub kept_for: Option<Duration>,
+    pub keep_alive_timeout: Option<Duration>,
     /// A backend that vanishes is noticed.
     pub has_keep_alive: bool,
 }
@@ -56,7 +56,7 @@ impl BackendConnection {
             watch: None,
             reused: false,
             has_carried_body: false,
-            kept_for: None,
+            keep_alive_timeout: None,
             has_keep_alive: false,
         }
     }
@@ -65,7 +65,7 @@ impl BackendConnection {
     fn idle_max(&self, local: &Local) -> Duration {
         let most = local.limits.pool_idle_deadline;
         let before_close = |span: Duration| span - CLOSE_MARGIN.min(span / 2);
-        self.kept_for
+        self.keep_alive_timeout
             .map_or(most, |span| most.min(before_close(span)))
     }
 }
@@ -172,7 +172,7 @@ impl BackendConnection {
             reused: true,
             is_bound,
             has_carried_body: idle.has_carried_body,
-            kept_for: idle.kept_for,
+            keep_alive_timeout: idle.keep_alive_timeout,
             has_keep_alive: idle.has_keep_alive,
         }
     }
@@ -214,7 +214,7 @@ pub(super) fn put(
         watch,
         until: local.ring.now() + idle_max,
         has_carried_body: upstream.has_carried_body,
-        kept_for: upstream.kept_for,
+        keep_alive_timeout: upstream.keep_alive_timeout,
         has_keep_alive: upstream.has_keep_alive,
     };
     if is_bound {

@@ -7,8 +7,8 @@ use std::time::Instant;
 use super::session::Session;
 use crate::client::{AccessLogEntry, admit};
 use crate::host::Host;
-use crate::http::response::Asked;
-use crate::http::{FieldRoom, Framing, Length, Reading, RequestHead, RequestReader, rewrite};
+use crate::http::response::RequestSummary;
+use crate::http::{FieldStorage, Framing, Length, Reading, RequestHead, RequestReader, rewrite};
 use crate::metrics::{Counter, Stage};
 use crate::outcome::Outcome;
 use crate::protect::Held;
@@ -30,7 +30,7 @@ pub(super) struct Request {
     /// What is left of the body.
     pub rest: Framing,
     pub route: Arc<Route>,
-    pub asked: Asked,
+    pub summary: RequestSummary,
     /// Whether the client is ready for another request.
     pub persistent: bool,
     pub idempotent: bool,
@@ -38,13 +38,13 @@ pub(super) struct Request {
     /// Whether the client waits for 100 before it sends its body.
     pub expects_continue: bool,
     /// Whether the backend may leave the body unread and take it for a request.
-    pub has_stray_body: bool,
+    pub has_unexpected_body: bool,
     /// Whether it has a body at all.
     pub has_body: bool,
     /// What tells its host from others.
     pub host_key: u64,
     /// Whether the backend's connection is this client's alone from here on.
-    pub binds_connection: bool,
+    pub has_connection_auth: bool,
     pub head_complete: Instant,
     /// For the log and for whoever else is to be told, if anybody.
     pub name: Option<Box<Host>>,
@@ -92,8 +92,8 @@ pub(super) fn parse(
     received: &[u8],
     entry: &mut AccessLogEntry,
 ) -> Result<Parsed, Outcome> {
-    let mut room = FieldRoom::new();
-    let head = match reader.advance(received, &mut room) {
+    let mut storage = FieldStorage::new();
+    let head = match reader.advance(received, &mut storage) {
         Reading::Found(head) => head,
         Reading::More => return Ok(Parsed::More),
         Reading::Refused(refusal) => return Err(Outcome::Refused(refusal)),
@@ -122,7 +122,7 @@ pub(super) fn parse(
     };
     if head.max_forwards == Some(0) {
         let goes_on = may_go_on(local, session, &head);
-        let answer = rewrite::as_recipient(&head, goes_on);
+        let answer = rewrite::final_recipient_response(&head, goes_on);
         return Ok(Parsed::Answer(answer, head.head_bytes, goes_on));
     }
     let place = admit::to_host(local, &route, Protocol::Http, head.host.as_ref())?;
@@ -133,7 +133,7 @@ pub(super) fn parse(
     rewrite::request(
         &head,
         &local.http.forwarding,
-        &session.hop(local),
+        &session.downstream(local),
         &mut outgoing,
     );
     outgoing.extend_from_slice(&behind[..used]);
@@ -210,7 +210,7 @@ fn new_request(
         outgoing,
         rest,
         route,
-        asked: Asked {
+        summary: RequestSummary {
             is_head: head.is_head(),
             minor_version: head.minor_version,
         },
@@ -218,10 +218,10 @@ fn new_request(
         idempotent: head.is_idempotent(),
         upgrade: head.upgrade,
         expects_continue: head.expects_continue,
-        has_stray_body: head.has_stray_body(),
+        has_unexpected_body: head.has_unexpected_body(),
         has_body: head.has_body(),
         host_key: 0,
-        binds_connection: head.binds_connection,
+        has_connection_auth: head.has_connection_auth,
         head_complete,
         name: head.host.clone().filter(|_| is_told).map(Box::new),
         place,

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::pool::Owner;
 use crate::client::Client;
-use crate::http::Hop;
+use crate::http::Downstream;
 use crate::proxy_protocol::Endpoints;
 use crate::route::Backend;
 use crate::state::Local;
@@ -16,7 +16,7 @@ pub(super) struct Session<'c> {
     pub client: &'c Client,
     pub accepted: Instant,
     pub requests: u32,
-    hop: Cell<Option<Hop>>,
+    downstream: Cell<Option<Downstream>>,
     /// The route of the last request and the backend that had it.
     pub last: Option<(u64, Arc<Backend>)>,
     /// Of connections to backends that are this client's alone.
@@ -29,30 +29,30 @@ impl<'c> Session<'c> {
             client,
             accepted,
             requests: 0,
-            hop: Cell::new(None),
+            downstream: Cell::new(None),
             last: None,
             owner: Owner::new(local),
         }
     }
 
     /// The way from the client to here; asked of the kernel only where a backend is told.
-    pub(super) fn hop(&self, local: &Local) -> Hop {
+    pub(super) fn downstream(&self, local: &Local) -> Downstream {
         if local.http.forwarding.is_off() {
-            return Hop::default();
+            return Downstream::default();
         }
-        self.hop.get().unwrap_or_else(|| {
+        self.downstream.get().unwrap_or_else(|| {
             let client = self.client.address().map(|address| address.ip());
             let own = match self.client.proxy_header().map(|header| header.endpoints) {
                 Some(Endpoints::Tcp(addresses)) => Some(addresses.destination()),
                 _ => self.client.socket().local(),
             };
-            let hop = Hop {
+            let downstream = Downstream {
                 client,
                 port: own.map_or(0, |address| address.port()),
                 trusted: client.is_some_and(|client| local.http.trusts(client)),
             };
-            self.hop.set(Some(hop));
-            hop
+            self.downstream.set(Some(downstream));
+            downstream
         })
     }
 }

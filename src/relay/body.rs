@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use super::carried::{Carried, Flow, Stop};
 use super::chunk_run::{CHUNK_LINE_BYTES, OpaqueRun};
 use super::pace::Mode;
-use crate::http::{Chunks, Framing};
+use crate::http::{ChunkedOutput, Framing};
 use crate::metrics::Counter;
 use crate::refusal::Refusal;
 use crate::ring::{BulkTurn, Wait, Waited};
@@ -62,7 +62,7 @@ pub(crate) struct BodyRelay {
     at_chunk_line: bool,
     /// How the chunks of a response are read and sent on. `None` for a request, whose framing must be
     /// exact.
-    chunks: Option<Chunks>,
+    chunks: Option<ChunkedOutput>,
     was_normalized: bool,
 }
 
@@ -87,7 +87,7 @@ impl BodyRelay {
     pub(crate) fn for_response(
         framing: Framing,
         source_has_more: bool,
-        chunks: Chunks,
+        chunks: ChunkedOutput,
     ) -> BodyRelay {
         BodyRelay {
             chunks: Some(chunks),
@@ -111,19 +111,19 @@ impl BodyRelay {
         };
         let chunks = match self.chunks {
             None => return self.framing.feed(received).map(unchanged),
-            Some(Chunks::DataOnly) => Chunks::DataOnly,
-            Some(Chunks::Whole) => {
+            Some(ChunkedOutput::Decoded) => ChunkedOutput::Decoded,
+            Some(ChunkedOutput::Chunked) => {
                 let mut strict = self.framing.clone();
                 if let Ok(used) = strict.feed(received) {
                     self.framing = strict;
                     return Ok(unchanged(used));
                 }
                 self.was_normalized = true;
-                Chunks::Whole
+                ChunkedOutput::Chunked
             }
         };
         let mut normalized = Vec::with_capacity(received.len());
-        let used = self.framing.mend(received, chunks, &mut normalized)?;
+        let used = self.framing.normalize(received, chunks, &mut normalized)?;
         Ok(Framed {
             used,
             outgoing: Cow::Owned(normalized),
@@ -299,7 +299,7 @@ impl BodyRelay {
             // Where only the data of the chunks goes on, the lines between them are read instead.
             self.at_chunk_line = self.framing.opaque_bytes() == 0
                 && !self.framing.is_done()
-                && self.chunks != Some(Chunks::DataOnly);
+                && self.chunks != Some(ChunkedOutput::Decoded);
             let is_full = held + filled.bytes >= piece_bytes - piece_bytes / 4;
             if filled.is_short || is_full || !self.at_chunk_line {
                 return Ok(true);

@@ -38,7 +38,7 @@ pub(crate) struct Idle {
     pub until: Instant,
     pub has_carried_body: bool,
     /// For how long the backend has said that it keeps the connection.
-    pub kept_for: Option<Duration>,
+    pub keep_alive_timeout: Option<Duration>,
     /// A backend that vanishes is noticed.
     pub has_keep_alive: bool,
 }

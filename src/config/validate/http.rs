@@ -38,11 +38,11 @@ fn forwarding(text: &str) -> Result<Forwarding, Fault> {
     let mut forwarding = Forwarding::default();
     for word in text.split(',').map(str::trim) {
         match word.to_ascii_lowercase().as_str() {
-            "x-forwarded-for" => forwarding.address = true,
-            "x-forwarded-proto" => forwarding.protocol = true,
-            "x-forwarded-port" => forwarding.port = true,
-            "x-real-ip" => forwarding.real_ip = true,
-            "forwarded" => forwarding.standard = true,
+            "x-forwarded-for" => forwarding.x_forwarded_for = true,
+            "x-forwarded-proto" => forwarding.x_forwarded_proto = true,
+            "x-forwarded-port" => forwarding.x_forwarded_port = true,
+            "x-real-ip" => forwarding.x_real_ip = true,
+            "forwarded" => forwarding.forwarded = true,
             _ => {
                 return Err(Fault::new(
                     format!("{word:?} is no field that can be added"),
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn fields_are_listed_by_name() {
         let some = forwarding("X-Forwarded-For, forwarded").unwrap();
-        assert!(some.address && some.standard && !some.real_ip && !some.is_off());
+        assert!(some.x_forwarded_for && some.forwarded && !some.x_real_ip && !some.is_off());
         for wrong in ["", "x-forwarded-for,", "via"] {
             assert!(forwarding(wrong).is_err(), "{wrong:?}");
         }

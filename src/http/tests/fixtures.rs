@@ -22,8 +22,8 @@ fn no_prefix_of_a_request_head_is_answered() {
         let mut windows = data.windows(4);
         let head = windows.position(|window| window == b"\r\n\r\n").unwrap() + 4;
         for end in 0..data.len() {
-            let mut room = FieldRoom::new();
-            match RequestReader::new(BYTES_MAX).advance(&data[..end], &mut room) {
+            let mut storage = FieldStorage::new();
+            match RequestReader::new(BYTES_MAX).advance(&data[..end], &mut storage) {
                 Reading::Refused(refusal) => assert_eq!(refusal.name(), fixture.verdict, "{file}"),
                 Reading::Found(found) => {
                     assert!(end >= head, "{file} cut at {end}");
@@ -43,8 +43,8 @@ fn hellos_of_tls_are_known_as_such() {
 }
 
 /// What the request was that a response in the fixtures answers.
-fn asked(fixture: &Fixture) -> Asked {
-    Asked {
+fn request_of(fixture: &Fixture) -> RequestSummary {
+    RequestSummary {
         is_head: fixture.file.contains("head"),
         minor_version: if fixture.file.contains("http10") {
             0
@@ -59,8 +59,8 @@ fn responses_in(fixture: &Fixture) -> (Vec<String>, Vec<&[u8]>) {
     let (mut statuses, mut bodies) = (Vec::new(), Vec::new());
     let mut rest = fixture.data;
     while !rest.is_empty() {
-        let mut room = FieldRoom::new();
-        let parsed = ResponseHead::parse(rest, BYTES_MAX, asked(fixture), &mut room);
+        let mut storage = FieldStorage::new();
+        let parsed = ResponseHead::parse(rest, BYTES_MAX, request_of(fixture), &mut storage);
         let head = parsed.expect("it is sound").expect("it is whole");
         statuses.push(head.status.to_string());
         let mut framing = Framing::new(head.body);
@@ -88,8 +88,9 @@ fn no_prefix_of_a_response_head_is_answered() {
         let mut windows = data.windows(4);
         let head = windows.position(|window| window == b"\r\n\r\n").unwrap() + 4;
         for end in 0..data.len() {
-            let mut room = FieldRoom::new();
-            let parsed = ResponseHead::parse(&data[..end], BYTES_MAX, asked(fixture), &mut room);
+            let mut storage = FieldStorage::new();
+            let parsed =
+                ResponseHead::parse(&data[..end], BYTES_MAX, request_of(fixture), &mut storage);
             let parsed = parsed.expect("it is sound").map(|parsed| parsed.head_bytes);
             assert_eq!(parsed, (end >= head).then_some(head), "{file} cut at {end}");
         }
@@ -103,7 +104,7 @@ fn chunks_of_real_servers_are_in_proper_form() {
         for body in bodies.iter().filter(|body| body.ends_with(b"\r\n\r\n")) {
             let mut out = Vec::new();
             let mut framing = Framing::new(Length::Chunked);
-            let used = framing.mend(body, Chunks::Whole, &mut out);
+            let used = framing.normalize(body, ChunkedOutput::Chunked, &mut out);
             assert_eq!((used, &out[..]), (Ok(body.len()), *body));
             chunked += 1;
         }

@@ -153,8 +153,8 @@ fn the_limit_holds_to_the_byte() {
         (head.len(), "a.test"),
         (head.len() - 1, "request_head_too_large"),
     ] {
-        let mut room = FieldRoom::new();
-        let reading = RequestReader::new(limit).advance(head, &mut room);
+        let mut storage = FieldStorage::new();
+        let reading = RequestReader::new(limit).advance(head, &mut storage);
         assert_eq!(word_of(&reading), want);
     }
     assert_eq!(verdict(&b"\r\n".repeat(20_000)), "request_head_too_large");

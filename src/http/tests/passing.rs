@@ -1,7 +1,7 @@
 //! Which fields of a request reach a backend, in whatever spelling, and from whom.
 
-use super::{BYTES_MAX, hop, rewritten, sent};
-use crate::http::{FieldRoom, Forwarding, Reading, RequestReader, rewrite};
+use super::{BYTES_MAX, downstream, rewritten, sent};
+use crate::http::{FieldStorage, Forwarding, Reading, RequestReader, rewrite};
 
 /// Of several Upgrade fields each is one that a backend may obey.
 #[test]
@@ -60,7 +60,8 @@ fn no_spelling_of_a_field_that_matters_passes() {
                 let in_family = spelled.to_ascii_lowercase().starts_with("x-forwarded-");
                 let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{spelled}: evil\r\n\r\n");
                 for trusted in [false, true] {
-                    let got = rewritten(head.as_bytes(), &Forwarding::ALL, &hop(trusted)).unwrap();
+                    let got =
+                        rewritten(head.as_bytes(), &Forwarding::ALL, &downstream(trusted)).unwrap();
                     assert!(!got.contains("evil") || in_family && trusted, "{got}");
                 }
                 assert!(
@@ -79,7 +80,7 @@ fn no_spelling_of_a_field_that_matters_passes() {
         "Real-IP",
     ] {
         let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{passes}: b\r\n\r\n");
-        let got = rewritten(head.as_bytes(), &Forwarding::ALL, &hop(false)).unwrap();
+        let got = rewritten(head.as_bytes(), &Forwarding::ALL, &downstream(false)).unwrap();
         assert!(got.contains(&format!("{passes}: b\r\n")), "{got}");
     }
     let httpoxy = "GET / HTTP/1.1\r\nHost: a\r\nproxy: http://evil\r\n\r\n";
@@ -95,11 +96,11 @@ fn what_speaks_for_a_client_passes_only_from_whom_is_trusted() {
     let fields = "X-Forwarded-Host: h\r\nX-Forwarded-Server: s\r\nX-Forwarded-For: f\r\nX-Real-IP: r\r\nForwarded: for=f\r\nX-Original-URL: u\r\n";
     let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
     let protocol = Forwarding {
-        protocol: true,
+        x_forwarded_proto: true,
         ..Forwarding::default()
     };
     let written = "X-Forwarded-Proto: http\r\n\r\n";
-    let got = |trusted| rewritten(head.as_bytes(), &protocol, &hop(trusted)).unwrap();
+    let got = |trusted| rewritten(head.as_bytes(), &protocol, &downstream(trusted)).unwrap();
     assert_eq!(
         got(true),
         format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}{written}")
@@ -125,13 +126,13 @@ fn a_request_that_came_far_enough_is_answered() {
             "HTTP/1.1 200 OK\r\nContent-Type: message/http\r\nContent-Length: 55\r\nConnection: close\r\n\r\nTRACE /c?d HTTP/1.1\r\nHost: b\r\nMax-Forwards: 0\r\nX: y\r\n\r\n",
         ),
     ] {
-        let mut room = FieldRoom::new();
-        let reading = RequestReader::new(BYTES_MAX).advance(head.as_bytes(), &mut room);
+        let mut storage = FieldStorage::new();
+        let reading = RequestReader::new(BYTES_MAX).advance(head.as_bytes(), &mut storage);
         let Reading::Found(parsed) = reading else {
             panic!("{head} is sound");
         };
         assert_eq!(parsed.max_forwards, Some(0));
-        let answer = rewrite::as_recipient(&parsed, goes_on);
+        let answer = rewrite::final_recipient_response(&parsed, goes_on);
         assert_eq!(String::from_utf8(answer).unwrap(), want);
     }
 }

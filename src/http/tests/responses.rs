@@ -2,7 +2,7 @@
 
 use super::{BYTES_MAX, GET, HEAD, OLD, answered};
 use crate::http::response::{ResponseFault, ResponseHead};
-use crate::http::{FieldRoom, Length};
+use crate::http::{FieldStorage, Length};
 
 #[test]
 fn responses_that_could_be_read_differently_are_refused() {
@@ -116,13 +116,14 @@ fn responses_that_break_a_rule_and_are_clear_are_written_anew() {
             "HTTP/1.1 200 OK\r\n\r\n",
         ),
     ];
-    for (line, fields, asked, body, want) in odd {
+    for (line, fields, request, body, want) in odd {
         let head = format!("HTTP/1.{line}\r\n{fields}\r\n\r\n");
-        let (got, keeps, out) = answered(&head, asked).unwrap();
+        let (got, keeps, out) = answered(&head, request).unwrap();
         assert_eq!((got, keeps, &*out), (body, false, want), "{head}");
         for cut in 0..head.len() {
-            let mut room = FieldRoom::new();
-            let part = ResponseHead::parse(&head.as_bytes()[..cut], BYTES_MAX, asked, &mut room);
+            let mut storage = FieldStorage::new();
+            let part =
+                ResponseHead::parse(&head.as_bytes()[..cut], BYTES_MAX, request, &mut storage);
             assert!(matches!(part, Ok(None)), "{head} up to {cut}: {part:?}");
         }
     }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use super::{Down, Exchange, Finish, HeldHead};
 use crate::http::response::{ResponseFault, ResponseHead};
 use crate::http::rewrite::{self, Persistence};
-use crate::http::{FieldRoom, Framing, Length};
+use crate::http::{FieldStorage, Framing, Length};
 use crate::metrics::{Counter, Stage};
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
@@ -69,7 +69,7 @@ impl Exchange<'_> {
         }
         held.bytes.extend_from_slice(&buffer[..received]);
         let bytes_max = local.limits.response_head_bytes_max;
-        if !held.search.is_due(&held.bytes, bytes_max) {
+        if !held.incomplete.should_parse(&held.bytes, bytes_max) {
             return Poll::Ready(None);
         }
         let held = std::mem::take(held);
@@ -96,16 +96,17 @@ impl Exchange<'_> {
         out.clear();
         let mut rest = received;
         loop {
-            let mut room = FieldRoom::new();
+            let mut storage = FieldStorage::new();
             let bytes_max = local.limits.response_head_bytes_max;
-            let head = match ResponseHead::parse(rest, bytes_max, self.request.asked, &mut room) {
-                Ok(Some(head)) => head,
-                Ok(None) => {
-                    self.down = Down::Head(HeldHead::behind(rest));
-                    return self.send_interim(&out);
-                }
-                Err(fault) => return Some(self.broken(fault)),
-            };
+            let head =
+                match ResponseHead::parse(rest, bytes_max, self.request.summary, &mut storage) {
+                    Ok(Some(head)) => head,
+                    Ok(None) => {
+                        self.down = Down::Head(HeldHead::behind(rest));
+                        return self.send_interim(&out);
+                    }
+                    Err(fault) => return Some(self.broken(fault)),
+                };
             let is_early = !self.up_over && !self.up_failed;
             if head.status == 101 && self.request.upgrade && is_early {
                 self.awaits_up = true;
@@ -123,7 +124,7 @@ impl Exchange<'_> {
                 }
                 101 => return Some(self.broken(ResponseFault::Unasked)),
                 // HTTP/1.0 has none (RFC 9110 section 15.2).
-                ..200 if self.request.asked.minor_version == 0 => {}
+                ..200 if self.request.summary.minor_version == 0 => {}
                 ..200 => rewrite::response(&head, Persistence::Default, &mut out),
                 _ => return self.final_head(&head, rest, filled, &mut out),
             }
@@ -155,7 +156,8 @@ impl Exchange<'_> {
     ) -> Option<Finish> {
         self.note_head();
         self.request.outgoing = Vec::new();
-        self.upstream.kept_for = head.kept_for.or(self.upstream.kept_for);
+        self.upstream.keep_alive_timeout =
+            head.keep_alive_timeout.or(self.upstream.keep_alive_timeout);
         self.upstream.has_carried_body |= self.request.has_body;
         // A backend may leave a body unread, and its beginning of a request would be somebody else's.
         let is_own = match self.request.route.reuse() {
@@ -163,7 +165,8 @@ impl Exchange<'_> {
             Reuse::Safe => self.upstream.has_carried_body,
             Reuse::Always => false,
         };
-        self.upstream.is_bound |= is_own || head.binds_connection || self.request.binds_connection;
+        self.upstream.is_bound |=
+            is_own || head.has_connection_auth || self.request.has_connection_auth;
         // A request that is not over yet may never be: the client has its answer.
         self.client_goes_on = self.may_go_on
             && self.request.persistent
@@ -171,10 +174,10 @@ impl Exchange<'_> {
             && !head.ends_with_stream()
             && !self.local.is_draining();
         // A body that the backend may not have read would be its next request.
-        let may_be_unread =
-            self.request.has_stray_body || self.request.expects_continue && !self.was_continued;
+        let may_be_unread = self.request.has_unexpected_body
+            || self.request.expects_continue && !self.was_continued;
         self.backend_goes_on = head.persistent && self.up_over && !may_be_unread;
-        let persistence = match (self.client_goes_on, self.request.asked.minor_version) {
+        let persistence = match (self.client_goes_on, self.request.summary.minor_version) {
             (false, _) => Persistence::Close,
             (true, 0) => Persistence::KeepAlive,
             (true, _) => Persistence::Default,

@@ -10,7 +10,7 @@ const NEW_PART: usize = 4;
 
 /// What is known of the bytes of one head. It keeps positions only.
 #[derive(Debug, Default)]
-pub(crate) struct HeadSearch {
+pub(crate) struct IncompleteHead {
     /// Bytes that were there at the last reading.
     tried: usize,
     /// Bytes that were looked at.
@@ -19,12 +19,12 @@ pub(crate) struct HeadSearch {
     has_begun: bool,
 }
 
-impl HeadSearch {
+impl IncompleteHead {
     /// `received` were read and are no whole head.
-    pub(crate) fn behind(received: &[u8]) -> HeadSearch {
-        let mut search = HeadSearch {
+    pub(crate) fn new(received: &[u8]) -> IncompleteHead {
+        let mut search = IncompleteHead {
             tried: received.len(),
-            ..HeadSearch::default()
+            ..IncompleteHead::default()
         };
         search.finds_end(received);
         search
@@ -32,7 +32,7 @@ impl HeadSearch {
 
     /// Whether `received` is to be read: those of the last call, and more behind them. Always when the
     /// head has ended, or is as long as it may be.
-    pub(crate) fn is_due(&mut self, received: &[u8], bytes_max: usize) -> bool {
+    pub(crate) fn should_parse(&mut self, received: &[u8], bytes_max: usize) -> bool {
         self.finds_end(received)
             || received.len() >= self.tried + self.tried / NEW_PART
             || received.len() >= bytes_max
@@ -57,35 +57,35 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::http::FieldRoom;
-    use crate::http::response::{Asked, ResponseFault, ResponseHead};
+    use crate::http::FieldStorage;
+    use crate::http::response::{RequestSummary, ResponseFault, ResponseHead};
 
     const BYTES_MAX: usize = 65_536;
 
     fn read(received: &[u8]) -> Result<Option<usize>, ResponseFault> {
         steps::count(received.len());
-        let asked = Asked {
+        let request = RequestSummary {
             is_head: false,
             minor_version: 1,
         };
-        let mut room = FieldRoom::new();
-        let head = ResponseHead::parse(received, BYTES_MAX, asked, &mut room)?;
+        let mut storage = FieldStorage::new();
+        let head = ResponseHead::parse(received, BYTES_MAX, request, &mut storage)?;
         Ok(head.map(|head| head.head_bytes))
     }
 
     /// What comes of bytes in pieces, and how many of them were there.
     fn dribbled(bytes: &[u8], piece: usize) -> (Result<Option<usize>, ResponseFault>, usize) {
-        let mut search: Option<HeadSearch> = None;
+        let mut search: Option<IncompleteHead> = None;
         let mut end = 0;
         while end < bytes.len() {
             end = bytes.len().min(end + piece);
             let received = &bytes[..end];
             let is_due = search
                 .as_mut()
-                .is_none_or(|search| search.is_due(received, BYTES_MAX));
+                .is_none_or(|search| search.should_parse(received, BYTES_MAX));
             if is_due {
                 match read(received) {
-                    Ok(None) => search = Some(HeadSearch::behind(received)),
+                    Ok(None) => search = Some(IncompleteHead::new(received)),
                     verdict => return (verdict, end),
                 }
             }
