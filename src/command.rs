@@ -68,7 +68,7 @@ fn start() -> Result<ExitCode, Box<dyn Error>> {
                     let _log = Log::start(settings)?;
                     preflight::report(&config)
                 }
-                Err(error) => preflight::Report::of_refused(&error),
+                Err(error) => preflight::Report::of_errors(&error),
             };
             print_out(&report.to_string())?;
             Ok(ExitCode::from(report.exit_code()))

@@ -1,5 +1,5 @@
-//! The items that are read from `/proc`. A file that is missing or odd makes an item a warning:
-//! what cannot be known is not known to be wrong.
+//! The items that are read from `/proc`. When a file is missing or cannot be understood, its item is a
+//! warning and no failure.
 
 use std::path::{Path, PathBuf};
 
@@ -8,13 +8,13 @@ use super::requirements;
 use crate::config::{Config, KernelVersion};
 use crate::worker::LOCKED_MEMORY_PER_CORE_BYTES;
 
-/// The oldest kernel whose io_uring has what the ring needs.
+/// The oldest kernel whose io_uring has the operations that the ring needs.
 const KERNEL_MIN: KernelVersion = KernelVersion::new(5, 8);
 
-/// Since this kernel rings are not counted against RLIMIT_MEMLOCK.
+/// Since this kernel rings do not count against RLIMIT_MEMLOCK.
 const MEMLOCK_FREE_SINCE: KernelVersion = KernelVersion::new(5, 12);
 
-/// Below this many open files the limit is met before the machine is busy.
+/// With a lower limit of open files, a machine runs out of descriptors before it is busy.
 const OPEN_FILES_COMFORTABLE: u64 = 65_536;
 
 /// Client and backend socket.
@@ -75,18 +75,18 @@ impl Proc {
         effective.is_some_and(|effective| effective & bits != 0)
     }
 
-    /// Whether IP_TRANSPARENT can be set.
+    /// Whether this process may set IP_TRANSPARENT.
     pub(super) fn may_use_any_source(&self) -> bool {
         self.has_capability(CAP_NET_ADMIN | CAP_NET_RAW)
     }
 
-    /// An interface, or `all`, with which packet marks count in reverse look-ups.
+    /// An interface, or `all`, that uses packet marks for its reverse path filter.
     pub(super) fn interface_with_src_valid_mark(&self) -> Option<String> {
         const CONF: &str = "sys/net/ipv4/conf";
         let interfaces = std::fs::read_dir(self.root.join(CONF)).ok()?;
         let mut names = interfaces.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         names.find(|name| {
-            // That of `default` is for interfaces to come.
+            // `default` holds for interfaces that are added later.
             name != "default"
                 && self.sysctl(&format!("net/ipv4/conf/{name}/src_valid_mark")) == Some(1)
         })
@@ -130,7 +130,7 @@ impl Proc {
         }
     }
 
-    /// The process raises its soft limit to the hard one by itself.
+    /// Only the hard limit counts: the process raises the soft one to it.
     pub(super) fn open_files(&self, config: &Config) -> Item {
         const NAME: &str = "open files";
         let Some((_, hard)) = self.limit("Max open files") else {
@@ -140,7 +140,7 @@ impl Proc {
             return Item::fail(NAME, error, "");
         }
         let found = format!(
-            "limit {hard}, room for {} connections",
+            "limit {hard}, enough for {} connections",
             hard / DESCRIPTORS_PER_CONNECTION
         );
         if hard >= OPEN_FILES_COMFORTABLE {
@@ -153,7 +153,7 @@ impl Proc {
 
     pub(super) fn locked_memory(&self, config: &Config) -> Item {
         const NAME: &str = "locked memory";
-        // The start raises the soft limit to the hard one, and that one where it may.
+        // The start raises the soft limit to the hard one, and the hard one if it is allowed to.
         let (Some((_, hard)), Some(release)) = (self.limit("Max locked memory"), self.release())
         else {
             return unknown(NAME, "self/limits");
@@ -165,7 +165,7 @@ impl Proc {
             return Item::fail(
                 NAME,
                 format!(
-                    "limit {hard} bytes; a core's executor asks for {LOCKED_MEMORY_PER_CORE_BYTES}"
+                    "limit {hard} bytes; the executor of a core needs {LOCKED_MEMORY_PER_CORE_BYTES}"
                 ),
                 format!(
                     "raise it (LimitMEMLOCK= in systemd, ulimit -Hl) to {LOCKED_MEMORY_PER_CORE_BYTES} bytes or more"
@@ -179,7 +179,7 @@ impl Proc {
         }
         Item::warn(
             NAME,
-            format!("limit {hard} bytes; kernels before 5.12 may count rings against it"),
+            format!("limit {hard} bytes; kernels before 5.12 count rings against it"),
             format!("raise it (LimitMEMLOCK= in systemd, ulimit -Hl) to {needed} bytes"),
         )
     }
@@ -221,7 +221,7 @@ impl Proc {
                 NAME,
                 format!(
                     "{pipes} pipes may take {pages} pages, fs.pipe-user-pages-soft is {soft_pages}; \
-                     beyond it bulk goes through smaller pipes or is copied"
+                     beyond it bulk streams get smaller pipes or are copied"
                 ),
                 format!(
                     "grant CAP_SYS_RESOURCE, or set the sysctl to {pages}, or lower --pipes-per-core"
@@ -259,7 +259,8 @@ impl Proc {
         }
     }
 
-    /// A connection to a backend may be given a listener's port while the process is not running.
+    /// While the process is not running, the kernel may use the port of a listener as the source port of
+    /// some connection. The next start then finds the port in use.
     pub(super) fn local_ports(&self, config: &Config) -> Item {
         const NAME: &str = "local ports";
         const RANGE: &str = "sys/net/ipv4/ip_local_port_range";
@@ -280,7 +281,9 @@ impl Proc {
             None => Item::ok(NAME, found),
             Some(port) => Item::warn(
                 NAME,
-                format!("{found}; listening port {port} is among them and may be taken at a start"),
+                format!(
+                    "{found}; the listening port {port} is among them and may be in use at a start"
+                ),
                 format!("add {port} to net.ipv4.ip_local_reserved_ports"),
             ),
         }
@@ -288,14 +291,10 @@ impl Proc {
 }
 
 fn unknown(name: &'static str, path: &str) -> Item {
-    Item::warn(
-        name,
-        format!("/proc/{path} cannot be read"),
-        "mount /proc, and look there",
-    )
+    Item::warn(name, format!("/proc/{path} cannot be read"), "mount /proc")
 }
 
-/// Every fixed port to listen on.
+/// The ports to listen on, without those that the kernel chooses.
 fn ports(config: &Config) -> impl Iterator<Item = u16> {
     let listeners = config.listeners.iter().map(|listener| listener.address);
     let ports = listeners.chain(config.admin).map(|address| address.port());

@@ -1,11 +1,12 @@
-//! `pointsman check`: what would keep this configuration from running well on this machine, one
-//! line per item with cause and remedy. Reads, asks and tries; changes nothing, and takes no port.
+//! `pointsman check`: what would keep this configuration from running well on this machine, a line per
+//! item with cause and remedy. It reads `/proc`, asks Redis and tries system calls. It changes nothing and
+//! binds no port for longer than a moment.
 
 mod machine;
 mod report;
 mod requirements;
 mod routing;
-mod source;
+mod source_addresses;
 mod trials;
 
 use std::net::SocketAddr;
@@ -16,23 +17,24 @@ pub(crate) use report::Report;
 use report::{Item, Verdict};
 pub(crate) use requirements::{congestion, try_descriptors, try_threads};
 use routing::{Routing, Run};
-use source::Wanted;
+use source_addresses::SourceAddresses;
+use trials::FoundRoutes;
 
 use crate::config::{Config, KernelVersion, Refused, SyncSettings};
 use crate::sys::{BindError, Listener};
 
-/// What is tried out. `Ok` says what was found, `Err` cause and remedy in one text. Those that read
-/// routes note which foreign sources the routes want.
+/// What is tried rather than read. `Ok` says what was found; `Err` is one text with cause and remedy. A
+/// test replaces each of them.
 struct Trials<'a> {
     ring: &'a dyn Fn(Option<KernelVersion>) -> Result<String, String>,
-    redis: &'a dyn Fn(&SyncSettings, &mut Wanted) -> Result<String, String>,
-    routes: &'a dyn Fn(&Config, &mut Wanted) -> Result<String, String>,
+    redis: &'a dyn Fn(&SyncSettings) -> Result<FoundRoutes, String>,
+    routes: &'a dyn Fn(&Config) -> Result<FoundRoutes, String>,
     address: &'a dyn Fn(SocketAddr) -> Result<(), BindError>,
     threads: &'a dyn Fn(&Config) -> Result<(), String>,
     run: &'a Run<'a>,
 }
 
-/// Checks everything; takes up to ten seconds when Redis does not answer.
+/// Examines everything. Takes up to ten seconds when Redis does not answer.
 pub(crate) fn report(config: &Config) -> Report {
     let trials = Trials {
         ring: &trials::ring,
@@ -45,7 +47,7 @@ pub(crate) fn report(config: &Config) -> Report {
     report_below(Path::new("/"), config, &trials)
 }
 
-/// `root` is where `/proc` is, so that tests can show another machine.
+/// `root` holds `/proc`; a test has one of its own.
 fn report_below(root: &Path, config: &Config, trials: &Trials<'_>) -> Report {
     let machine = Proc::new(root);
     let mut items = vec![
@@ -81,13 +83,17 @@ fn report_below(root: &Path, config: &Config, trials: &Trials<'_>) -> Report {
     if let Some(path) = &config.sync.snapshot {
         let parent = path.parent().filter(|parent| *parent != Path::new(""));
         let parent = parent.unwrap_or(Path::new("."));
-        // What cannot be saved is said in the log; it serves all the same.
+        // Without a snapshot the process serves all the same, and the log says so.
         items.push(directory("snapshot", parent, Verdict::Warn));
     }
-    let mut wanted = Wanted::default();
-    match (trials.routes)(config, &mut wanted) {
-        Ok(found) if config.sync.routes_file.is_some() => items.push(Item::ok("routes", found)),
-        Ok(_) => {}
+    let mut sources = SourceAddresses::default();
+    match (trials.routes)(config) {
+        Ok(found) => {
+            sources.extend(found.sources);
+            if config.sync.routes_file.is_some() {
+                items.push(Item::ok("routes", found.summary));
+            }
+        }
         Err(mistakes) => {
             items.extend(
                 mistakes
@@ -97,21 +103,25 @@ fn report_below(root: &Path, config: &Config, trials: &Trials<'_>) -> Report {
         }
     }
     if config.sync.redis.is_some() {
-        items.push(redis(config, (trials.redis)(&config.sync, &mut wanted)));
+        let found = (trials.redis)(&config.sync).map(|found| {
+            sources.extend(found.sources);
+            found.summary
+        });
+        items.push(redis(config, found));
     }
-    items.extend(wanted.items(&machine, &Routing::new(trials.run)));
+    items.extend(sources.items(&machine, &Routing::new(trials.run)));
     Report { items }
 }
 
 fn of_trial(name: &'static str, result: Result<String, String>) -> Item {
     match result {
         Ok(found) => Item::ok(name, found),
-        // The text has its remedy already.
+        // The text includes the remedy.
         Err(error) => Item::fail(name, error, ""),
     }
 }
 
-/// Without Redis the process still starts when there is another source of routes.
+/// A Redis that cannot be read is a warning when there is another source of routes: the process starts.
 fn redis(config: &Config, result: Result<String, String>) -> Item {
     let sync = &config.sync;
     let other_source =
@@ -123,7 +133,7 @@ fn redis(config: &Config, result: Result<String, String>) -> Item {
     item
 }
 
-/// Whether the start can listen where it is told to.
+/// Whether this process may listen on every address of the configuration.
 fn addresses(config: &Config, bind: &dyn Fn(SocketAddr) -> Result<(), BindError>) -> Item {
     const NAME: &str = "addresses";
     let listeners = config.listeners.iter();
@@ -140,15 +150,16 @@ fn addresses(config: &Config, bind: &dyn Fn(SocketAddr) -> Result<(), BindError>
         return Item::warn(
             NAME,
             "this machine has no IPv6; :PORT listens on IPv4 only",
-            "enable IPv6, or write 0.0.0.0:PORT to say that it is meant",
+            "enable IPv6, or write 0.0.0.0:PORT if IPv4 alone is meant",
         );
     }
     Item::ok(NAME, "this machine has them")
 }
 
-fn directory(name: &'static str, path: &Path, otherwise: Verdict) -> Item {
+/// Whether there is such a directory. `verdict` is that of a path that cannot be one.
+fn directory(name: &'static str, path: &Path, verdict: Verdict) -> Item {
     let bad = |found: String, remedy: &str| Item {
-        verdict: otherwise,
+        verdict,
         ..Item::fail(name, found, remedy)
     };
     match std::fs::metadata(path) {
@@ -163,8 +174,8 @@ fn directory(name: &'static str, path: &Path, otherwise: Verdict) -> Item {
             "make it, and let the user that runs pointsman write into it",
         ),
         Err(error) => bad(
-            format!("{} cannot be looked at: {error}", path.display()),
-            "name another, or let this user read it",
+            format!("{} cannot be read: {error}", path.display()),
+            "name another directory, or let this user read it",
         ),
     }
 }

@@ -1,18 +1,18 @@
-//! The report of `pointsman check`: its items, and the exit status that they amount to.
+//! The report of `pointsman check`: a line per item, and the exit status of the command.
 
 use std::fmt;
 
 use crate::config::ConfigErrors;
 
-/// How one item came out.
+/// What an item amounts to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     Ok,
-    /// Runs, but not as well as it could or not for long.
+    /// The process starts, but something keeps it from running well.
     Warn,
-    /// Does not run here.
+    /// The process does not start on this machine.
     Fail,
-    /// Does not run anywhere: the configuration is wrong.
+    /// The process starts on no machine: the configuration is wrong.
     Refused,
 }
 
@@ -23,7 +23,7 @@ pub(super) struct Item {
     pub verdict: Verdict,
     /// What was found.
     pub found: String,
-    /// What to do; empty when all is well.
+    /// What to do; empty when there is nothing to do.
     pub remedy: String,
 }
 
@@ -88,15 +88,15 @@ impl fmt::Display for Item {
     }
 }
 
-/// All items. Prints one per line.
+/// All items. Displayed as one line each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Report {
     pub(super) items: Vec<Item>,
 }
 
 impl Report {
-    /// The report about a configuration that never came to be.
-    pub(crate) fn of_refused(errors: &ConfigErrors) -> Report {
+    /// The report about a configuration that is refused.
+    pub(crate) fn of_errors(errors: &ConfigErrors) -> Report {
         let items = errors.iter().map(|error| {
             let found = format!("{}: {}", error.place, error.problem);
             Item::refused("configuration", found, error.remedy.clone())
@@ -106,13 +106,14 @@ impl Report {
         }
     }
 
-    /// As that of a start: 2 when the configuration is wrong, 1 when something else is in the way.
+    /// The status that a start would exit with: 2 when the configuration is wrong, 1 when something else
+    /// keeps it from starting.
     pub(crate) fn exit_code(&self) -> u8 {
         let is = |verdict| self.items.iter().any(|item| item.verdict == verdict);
-        match () {
-            () if is(Verdict::Refused) => 2,
-            () if is(Verdict::Fail) => 1,
-            () => 0,
+        if is(Verdict::Refused) {
+            2
+        } else {
+            u8::from(is(Verdict::Fail))
         }
     }
 }

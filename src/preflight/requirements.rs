@@ -1,5 +1,4 @@
-//! What a start needs of the machine. The start and `pointsman check` both ask here, so that what one
-//! finds the other finds as well.
+//! What a start needs of the machine. The start and `pointsman check` share this file, so that they agree.
 
 use std::io;
 use std::thread::Builder;
@@ -9,23 +8,25 @@ use crossbeam_channel::bounded;
 use crate::config::{BackendCongestion, Config, Refused};
 use crate::sys::Congestion;
 
-/// Descriptors of the process besides its cores: standard streams, signals, the runtimes of Redis,
-/// DNS and the admin endpoint, with their sockets, and some for a moment. 12 are counted.
+/// Descriptors of the process besides its cores: standard streams, signals, the runtimes of Redis, DNS
+/// and the admin endpoint, and their sockets. 12 were counted; the rest is for short-lived ones.
 const DESCRIPTORS: u64 = 24;
-/// Of a core besides its listeners: two executors' rings and our own, wake-ups, an epoll. 8 are counted.
+/// Descriptors of a core besides its listeners: two rings of its executor and its own, wake-ups, an epoll.
+/// 8 were counted.
 const DESCRIPTORS_PER_CORE: u64 = 8;
 
-/// Log, signals, redis-sync, control, active checks, and what they ask others to do for a moment.
+/// Threads of the process besides its cores: log, signals, redis-sync, control and health checks, and
+/// short-lived ones.
 const THREADS: usize = 8;
-/// Each core has one that its executor waits with.
+/// A core's own thread, and the one in which its executor would make blocking calls.
 const THREADS_PER_CORE: usize = 2;
-/// Of a thread that only waits.
+/// The stack of a thread that only waits.
 const STACK_BYTES: usize = 64 << 10;
 
-/// Whether `open_files` descriptors are enough to serve anybody.
+/// Whether a limit of `open_files` is enough for the process itself, without any client.
 ///
 /// # Errors
-/// Cause and remedy.
+/// It is not. The text has cause and remedy.
 pub(crate) fn try_descriptors(config: &Config, open_files: u64) -> Result<(), String> {
     let cores = config.cores.len() as u64;
     let per_core = DESCRIPTORS_PER_CORE + config.listeners.len() as u64;
@@ -34,19 +35,19 @@ pub(crate) fn try_descriptors(config: &Config, open_files: u64) -> Result<(), St
         return Ok(());
     }
     Err(format!(
-        "the limit of open files is {open_files}, and {cores} cores need {needed} before the first client comes; raise it (LimitNOFILE= in systemd, ulimit -Hn), or use fewer --cores"
+        "the limit of open files is {open_files}, and {cores} cores alone need {needed}; raise it (LimitNOFILE= in systemd, ulimit -Hn), or use fewer --cores"
     ))
 }
 
-/// Whether all threads can be had at the same time. Those that are made end with the trial.
+/// Whether the process may have all of its threads at the same time. Starts as many, and ends them.
 ///
 /// # Errors
-/// Cause and remedy.
+/// It may not. The text has cause and remedy.
 pub(crate) fn try_threads(config: &Config) -> Result<(), String> {
     let count = THREADS + THREADS_PER_CORE * config.cores.len();
     threads(count).map_err(|error| {
         format!(
-            "{count} threads are not to be had: {error}; raise the limit (TasksMax= in systemd, pids.max of the cgroup, ulimit -u), or use fewer --cores"
+            "{count} threads cannot be started: {error}; raise the limit (TasksMax= in systemd, pids.max of the cgroup, ulimit -u), or use fewer --cores"
         )
     })
 }
@@ -54,7 +55,7 @@ pub(crate) fn try_threads(config: &Config) -> Result<(), String> {
 fn threads(count: usize) -> io::Result<()> {
     let (hold, held) = bounded::<()>(0);
     std::thread::scope(|scope| {
-        // Moved in, so that all of them end when one cannot be had, too.
+        // Moved in, and dropped on every way out: then the threads that wait for it end.
         let _hold = hold;
         for _ in 0..count {
             let held = held.clone();
@@ -69,10 +70,10 @@ fn threads(count: usize) -> io::Result<()> {
     })
 }
 
-/// The congestion control towards backends, as far as it differs from what every socket begins with.
+/// The congestion control to set on connections to backends; `None`: the system's default stays.
 ///
 /// # Errors
-/// This kernel does not have it, or not for this process.
+/// This kernel lacks the algorithm, or refuses it to this process.
 pub(crate) fn congestion(wanted: &BackendCongestion) -> Result<Option<Congestion>, Refused> {
     match wanted {
         BackendCongestion::Auto => Ok(Congestion::unpaced_if_system_paces()),
@@ -90,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn threads_can_be_had_here() {
+    fn this_machine_has_room_for_threads() {
         threads(20).unwrap();
     }
 }

@@ -1,13 +1,17 @@
-//! Rules, routes and packet filters of this machine, as iproute2 and nftables print them in JSON.
+//! Policy routing and packet filters of this machine, as the JSON of iproute2 and nftables has them.
+//!
+//! A backend that is given the client's address as source sends its replies to that address. This
+//! machine has to take those packets for its own: a rule picks them, and in the table that the rule names
+//! every address is local. See docs/client-address.md.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use serde_json::Value;
 
-/// The recipe's own numbers, for a machine that has none yet.
+/// The mark and the table of the lines that the report proposes, for replies from other machines.
 const MARK: u32 = 1;
 const TABLE: &str = "100";
-/// For servers of this machine.
+/// The table for replies from servers on this machine.
 const LOCAL_TABLE: &str = "123";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,34 +29,35 @@ impl Family {
     }
 }
 
-/// Runs a command and gives back what it printed, or why it did not.
+/// Runs a command. Returns what it printed, or why it failed.
 pub(super) type Run<'a> = dyn Fn(&[&str]) -> Result<String, String> + 'a;
 
-/// The routing of this machine.
+/// The routing of this machine, read by commands.
 pub(super) struct Routing<'a> {
     run: &'a Run<'a>,
 }
 
-/// How packets to foreign addresses come to be taken for this machine's.
+/// How replies to foreign addresses are taken for this machine's own.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct AnswerPath {
-    /// Set on the packets by a filter; `None` when a rule picks them in another way.
+pub(super) struct ReplyRoute {
+    /// The mark by which the rule picks the packets, which a filter sets; `None` when the rule picks them
+    /// in another way.
     pub mark: Option<u32>,
-    /// The line of shell that picks the packets, and whether what it does is done.
+    /// The shell command that adds the rule, and whether the rule is there.
     pub rule: String,
     pub has_rule: bool,
-    /// The line that makes every address local to them.
+    /// The shell command that makes every address local in the rule's table, and whether it is.
     pub route: String,
     pub has_route: bool,
 }
 
-impl AnswerPath {
-    fn new(family: Family, mark: Option<u32>, selector: &str, table: &str) -> AnswerPath {
+impl ReplyRoute {
+    fn new(family: Family, mark: Option<u32>, selector: &str, table: &str) -> ReplyRoute {
         let (ip, all) = match family {
             Family::V4 => ("ip", "0.0.0.0/0"),
             Family::V6 => ("ip -6", "::/0"),
         };
-        AnswerPath {
+        ReplyRoute {
             mark,
             rule: format!("{ip} rule add {selector} lookup {table}"),
             has_rule: false,
@@ -62,30 +67,30 @@ impl AnswerPath {
     }
 }
 
-/// What servers of this machine answer, told from all else that it sends.
+/// The replies of servers on this machine, as a rule can pick them from all else that it sends.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answers {
-    /// From the loopback addresses nothing else goes to foreign ones.
-    FromLoopback,
-    /// From any other address it is what comes from the server's port. Clients that connect to it
-    /// past the proxy get no answer then.
-    From(IpAddr, u16),
+pub(super) enum Replies {
+    /// Of all servers on loopback addresses. No other packets go from there to foreign addresses.
+    OfLoopback,
+    /// Of the server with this address and port. Clients that connect to it directly and not through
+    /// the proxy get no replies then.
+    Of(IpAddr, u16),
 }
 
-impl Answers {
-    pub(super) fn of(ip: IpAddr, port: u16) -> Answers {
+impl Replies {
+    pub(super) fn of_server(ip: IpAddr, port: u16) -> Replies {
         if ip.is_loopback() {
-            Answers::FromLoopback
+            Replies::OfLoopback
         } else {
-            Answers::From(ip, port)
+            Replies::Of(ip, port)
         }
     }
 
     fn selector(&self, family: Family) -> String {
         match (self, family) {
-            (Answers::FromLoopback, Family::V4) => String::from("from 127.0.0.0/8 iif lo"),
-            (Answers::FromLoopback, Family::V6) => String::from("from ::1 iif lo"),
-            (Answers::From(ip, port), _) => {
+            (Replies::OfLoopback, Family::V4) => String::from("from 127.0.0.0/8 iif lo"),
+            (Replies::OfLoopback, Family::V6) => String::from("from ::1 iif lo"),
+            (Replies::Of(ip, port), _) => {
                 format!("from {ip} ipproto tcp sport {port} iif lo")
             }
         }
@@ -94,24 +99,24 @@ impl Answers {
     fn are_picked_by(&self, rule: &Value) -> bool {
         let source = rule["src"].as_str().unwrap_or_default();
         let is_source = match self {
-            Answers::FromLoopback => source.starts_with("127.0.0.") || source == "::1",
-            Answers::From(ip, _) => source.parse() == Ok(*ip),
+            Replies::OfLoopback => source.starts_with("127.0.0.") || source == "::1",
+            Replies::Of(ip, _) => source.parse() == Ok(*ip),
         };
         let is_port = match (self, rule.get("sport")) {
-            (Answers::FromLoopback, found) => found.is_none(),
-            (Answers::From(_, port), found) => found == Some(&Value::from(*port)),
+            (Replies::OfLoopback, found) => found.is_none(),
+            (Replies::Of(_, port), found) => found == Some(&Value::from(*port)),
         };
         is_source && is_port && rule["iif"] == "lo"
     }
 }
 
-/// Whether packets to transparent sockets get a mark.
+/// Whether a packet filter marks packets for transparent sockets.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Marking {
     There,
     Missing,
-    /// There are rules in a form that nft does not show.
-    ByOthers,
+    /// There are rules of iptables, which nft does not show.
+    Unknown,
 }
 
 impl<'a> Routing<'a> {
@@ -119,28 +124,28 @@ impl<'a> Routing<'a> {
         Routing { run }
     }
 
-    /// How answers to foreign addresses are led to a table in which every address is local; when
-    /// they are not, the recipe's way and what there is of it.
-    pub(super) fn answers(&self, family: Family) -> Result<AnswerPath, String> {
-        let mut recipe = AnswerPath::new(family, Some(MARK), &format!("fwmark {MARK}"), TABLE);
+    /// How replies from other machines are routed; when they are not, the lines to add and which of them
+    /// are there.
+    pub(super) fn replies_from_elsewhere(&self, family: Family) -> Result<ReplyRoute, String> {
+        let mut recipe = ReplyRoute::new(family, Some(MARK), &format!("fwmark {MARK}"), TABLE);
         recipe.has_route = self.is_all_local(family, TABLE);
         for rule in self.list(&["ip", family.flag(), "-j", "rule"])? {
             let Some(table) = rule["table"].as_str() else {
                 continue;
             };
-            // Those for local senders or single sources do not see what backends send.
-            let sees_answers =
+            // A rule for local senders, or for single sources, does not apply to what backends send.
+            let sees_replies =
                 rule["src"] == "all" && rule["iif"] != "lo" && rule.get("not").is_none();
-            if !sees_answers || ["local", "main", "default"].contains(&table) {
+            if !sees_replies || ["local", "main", "default"].contains(&table) {
                 continue;
             }
             let mark = rule["fwmark"].as_str().and_then(parse_mark);
             if self.is_all_local(family, table) {
                 let selector = mark.map_or(String::from("…"), |mark| format!("fwmark {mark}"));
-                return Ok(AnswerPath {
+                return Ok(ReplyRoute {
                     has_rule: true,
                     has_route: true,
-                    ..AnswerPath::new(family, mark, &selector, table)
+                    ..ReplyRoute::new(family, mark, &selector, table)
                 });
             }
             recipe.has_rule |= mark == Some(MARK) && table == TABLE;
@@ -148,24 +153,24 @@ impl<'a> Routing<'a> {
         Ok(recipe)
     }
 
-    /// How what servers of this machine answer stays on it.
-    pub(super) fn local_answers(
+    /// How replies of servers on this machine are routed; as [`Routing::replies_from_elsewhere`].
+    pub(super) fn replies_from_here(
         &self,
         family: Family,
-        answers: &Answers,
-    ) -> Result<AnswerPath, String> {
+        replies: &Replies,
+    ) -> Result<ReplyRoute, String> {
         let rules = self.list(&["ip", family.flag(), "-j", "rule"])?;
-        let rule = rules.iter().find(|rule| answers.are_picked_by(rule));
+        let rule = rules.iter().find(|rule| replies.are_picked_by(rule));
         let table = rule.and_then(|rule| rule["table"].as_str());
         let name = table.unwrap_or(LOCAL_TABLE);
-        Ok(AnswerPath {
+        Ok(ReplyRoute {
             has_rule: table.is_some(),
             has_route: self.is_all_local(family, name),
-            ..AnswerPath::new(family, None, &answers.selector(family), name)
+            ..ReplyRoute::new(family, None, &replies.selector(family), name)
         })
     }
 
-    /// The addresses of this machine's interfaces; none when they cannot be asked for.
+    /// The addresses of this machine's interfaces; none when `ip` fails.
     pub(super) fn own_addresses(&self, family: Family) -> Vec<IpAddr> {
         let command = ["ip", family.flag(), "-j", "route", "show", "table", "local"];
         let routes = self.list(&command).unwrap_or_default();
@@ -176,7 +181,7 @@ impl<'a> Routing<'a> {
     }
 
     fn is_all_local(&self, family: Family, table: &str) -> bool {
-        // A table that does not exist is an error to ip.
+        // `ip` fails for a table that does not exist.
         let routes = self.list(&["ip", family.flag(), "-j", "route", "show", "table", table]);
         routes.unwrap_or_default().iter().any(|route| {
             let all = ["default", "0.0.0.0/0", "::/0"];
@@ -207,19 +212,19 @@ impl<'a> Routing<'a> {
         let text = (self.run)(&["nft", "-j", "list", "ruleset"])?;
         let ruleset: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
         let objects = ruleset["nftables"].as_array();
-        let mut by_others = false;
+        let mut has_foreign_rules = false;
         for object in objects.into_iter().flatten() {
             let expressions = object["rule"]["expr"].as_array();
             let expressions = expressions.map(Vec::as_slice).unwrap_or_default();
             let any = |is: &dyn Fn(&Value) -> bool| expressions.iter().any(is);
-            by_others |= any(&|one| one.get("xt").is_some());
+            has_foreign_rules |= any(&|one| one.get("xt").is_some());
             let is_for_sockets = any(&|one| {
                 let matched = &one["match"];
                 matched["left"]["socket"]["key"] == "transparent" && matched["right"] == 1
             });
             let marks = any(&|one| {
                 let set = &one["mangle"];
-                // A value that is computed, as `meta mark or 1`, is believed.
+                // A value that is an expression, such as `meta mark or 1`, counts as this mark.
                 set["key"]["meta"]["key"] == "mark"
                     && set["value"]
                         .as_u64()
@@ -229,14 +234,14 @@ impl<'a> Routing<'a> {
                 return Ok(Marking::There);
             }
         }
-        Ok(if by_others {
-            Marking::ByOthers
+        Ok(if has_foreign_rules {
+            Marking::Unknown
         } else {
             Marking::Missing
         })
     }
 
-    /// The list that a command prints; nothing printed is an empty one.
+    /// The JSON list that a command prints. No output is an empty list.
     fn list(&self, command: &[&str]) -> Result<Vec<Value>, String> {
         let text = (self.run)(command)?;
         if text.trim().is_empty() {
@@ -247,7 +252,7 @@ impl<'a> Routing<'a> {
     }
 }
 
-/// `0x1`, or `0x1/0xff` with a mask, of which the mark counts.
+/// The mark in `0x1`, or in `0x1/0xff` with a mask.
 fn parse_mark(text: &str) -> Option<u32> {
     let text = text.split('/').next()?;
     match text.strip_prefix("0x") {

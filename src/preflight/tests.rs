@@ -1,4 +1,4 @@
-//! Machines that are not the one the tests run on.
+//! The report about other machines than the one that runs the tests.
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,7 +11,7 @@ Max open files            1024                 1048576              files
 Max locked memory         65536                524288               bytes
 ";
 
-/// A machine on which everything is well.
+/// A machine that lacks nothing.
 fn machine() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     for (path, text) in [
@@ -55,10 +55,17 @@ fn config(arguments: &[&str]) -> Config {
     typed.validate(&machine).unwrap()
 }
 
+fn found(summary: &str) -> FoundRoutes {
+    FoundRoutes {
+        summary: summary.to_owned(),
+        sources: SourceAddresses::default(),
+    }
+}
+
 const FINE: Trials<'_> = Trials {
     ring: &|_| Ok(String::from("there")),
-    redis: &|_, _| Ok(String::from("answers")),
-    routes: &|_, _| Ok(String::from("3 routes")),
+    redis: &|_| Ok(found("answers")),
+    routes: &|_| Ok(found("3 routes")),
     address: &|_| Ok(()),
     threads: &|_| Ok(()),
     run: &|command| Err(command.join(" ")),
@@ -232,7 +239,7 @@ fn trials_that_fail_say_why() {
     let root = machine();
     let trials = Trials {
         ring: &|_| Err(String::from("switched off; switch it on")),
-        redis: &|_, _| Err(String::from("refused; start it")),
+        redis: &|_| Err(String::from("refused; start it")),
         ..FINE
     };
     let with_route = config(&["--redis", "redis://h"]);
@@ -249,7 +256,7 @@ fn trials_that_fail_say_why() {
     let report = report_below(root.path(), &only_redis, &trials);
     assert_eq!(item(&report, "redis").verdict, Verdict::Fail);
     let trials = Trials {
-        routes: &|_, _| Err(String::from("f:3: no members; add one\nf:7: no port")),
+        routes: &|_| Err(String::from("f:3: no members; add one\nf:7: no port")),
         threads: &|_| Err(String::from("none left; raise the limit")),
         ..FINE
     };
@@ -273,7 +280,7 @@ fn a_refused_configuration_is_a_report_too() {
     let machine = Machine {
         allowed_cores: vec![0],
     };
-    let report = Report::of_refused(&typed.validate(&machine).unwrap_err());
+    let report = Report::of_errors(&typed.validate(&machine).unwrap_err());
     assert_eq!(report.exit_code(), 2);
     assert!(
         report

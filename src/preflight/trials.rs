@@ -1,22 +1,31 @@
-//! What is tried out rather than read: a ring, Redis, the static routes.
+//! What `pointsman check` tries: to make a ring, to read Redis and the static routes, to run ip and nft.
 
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::source::Wanted;
+use super::source_addresses::SourceAddresses;
 use crate::config::{Config, KernelVersion, SyncSettings};
 use crate::ring;
 use crate::route::{Layer, Member, Table};
 use crate::sync::{self, ChangeDetection, RedisState};
 use crate::sys::own_addresses;
 
-/// Given to Redis to be read whole; an operator waits for it.
+/// How long reading all routes from Redis may take. The operator waits for it.
 const REDIS_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Between two looks at the sync thread.
-const LOOK: Duration = Duration::from_millis(20);
+/// Between two polls of the sync thread.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The routes of one source.
+#[derive(Debug)]
+pub(super) struct FoundRoutes {
+    /// What the report says about them.
+    pub summary: String,
+    /// Which source addresses their members ask for.
+    pub sources: SourceAddresses,
+}
 
 pub(super) fn ring(mask: Option<KernelVersion>) -> Result<String, String> {
     ring::probe(mask)
@@ -24,8 +33,8 @@ pub(super) fn ring(mask: Option<KernelVersion>) -> Result<String, String> {
         .map_err(|error| error.to_string())
 }
 
-/// Reads the static routes as the start does: where the proxy listens no backend may be.
-pub(super) fn routes(config: &Config, wanted: &mut Wanted) -> Result<String, String> {
+/// Reads the static routes as the start does. A backend at an address where the proxy listens is refused.
+pub(super) fn routes(config: &Config) -> Result<FoundRoutes, String> {
     let listeners = config.listeners.iter();
     let listeners = listeners.map(|listener| (listener.protocol, listener.address));
     let local = own_addresses().map_err(|error| error.to_string())?;
@@ -34,35 +43,34 @@ pub(super) fn routes(config: &Config, wanted: &mut Wanted) -> Result<String, Str
         .backend_policy
         .with_listeners(listeners.collect(), local);
     let members = sync::check(&of_start).map_err(|error| error.to_string())?;
+    let mut sources = SourceAddresses::default();
     for member in members.iter().filter_map(|text| Member::parse(text).ok()) {
-        wanted.add(&member);
+        sources.add(&member);
     }
     let path = config.sync.routes_file.as_deref().unwrap_or(Path::new(""));
-    Ok(path.display().to_string())
+    let summary = path.display().to_string();
+    Ok(FoundRoutes { summary, sources })
 }
 
-/// Runs a program that only prints.
+/// Runs a program that prints something and changes nothing. Returns what it printed.
 pub(super) fn run(command: &[&str]) -> Result<String, String> {
     let (program, arguments) = command.split_first().ok_or("no command")?;
-    let said = Command::new(program).args(arguments).output();
-    let said = said.map_err(|error| format!("{program} cannot be run: {error}"))?;
-    if !said.status.success() {
-        let error = String::from_utf8_lossy(&said.stderr);
+    let output = Command::new(program).args(arguments).output();
+    let output = output.map_err(|error| format!("{program} cannot be run: {error}"))?;
+    if !output.status.success() {
+        let error = String::from_utf8_lossy(&output.stderr);
         return Err(format!("{}: {}", command.join(" "), error.trim()));
     }
-    Ok(String::from_utf8_lossy(&said.stdout).into_owned())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-pub(super) fn redis(settings: &SyncSettings, wanted: &mut Wanted) -> Result<String, String> {
-    redis_within(settings, wanted, REDIS_DEADLINE)
+pub(super) fn redis(settings: &SyncSettings) -> Result<FoundRoutes, String> {
+    redis_within(settings, REDIS_DEADLINE)
 }
 
-/// Reads the table as the running program would, and touches neither snapshot nor cores.
-fn redis_within(
-    settings: &SyncSettings,
-    wanted: &mut Wanted,
-    deadline: Duration,
-) -> Result<String, String> {
+/// Reads the routing table from Redis as the running process would, but writes no snapshot and has no
+/// cores.
+fn redis_within(settings: &SyncSettings, deadline: Duration) -> Result<FoundRoutes, String> {
     let only_redis = SyncSettings {
         static_routes: Vec::new(),
         routes_file: None,
@@ -82,30 +90,31 @@ fn redis_within(
         if status.redis == RedisState::Live || begin.elapsed() >= deadline {
             break status;
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL_INTERVAL);
     };
     handle.stop();
     if status.redis != RedisState::Live {
         return Err(format!(
-            "not read within {deadline:?} ({}); the log says why: check that it runs, the URL and \
-             the password",
+            "its routes were not read within {deadline:?} (state {}); the log says why; verify that \
+             Redis runs, the URL and the password",
             status.redis.name()
         ));
     }
     let table = table.lock().unwrap_or_else(PoisonError::into_inner);
     let routes = table.routes(Layer::Redis);
+    let mut sources = SourceAddresses::default();
     for backend in routes.flat_map(|(_, route)| route.backends()) {
-        wanted.add(backend.member());
+        sources.add(backend.member());
     }
     let mode = status.mode.map_or("poll", ChangeDetection::name);
-    let mut found = format!("{} hosts, changes by {mode}", status.hosts);
+    let mut summary = format!("{} hosts, changes by {mode}", status.hosts);
     if status.rejected_keys + status.rejected_members > 0 {
-        found.push_str(&format!(
-            "; {} keys and {} members make no sense, the log names them",
+        summary.push_str(&format!(
+            "; {} keys and {} members are rejected, the log names them",
             status.rejected_keys, status.rejected_members
         ));
     }
-    Ok(found)
+    Ok(FoundRoutes { summary, sources })
 }
 
 #[cfg(test)]
@@ -142,27 +151,24 @@ mod tests {
         ] {
             let mut file = tempfile::NamedTempFile::new().unwrap();
             write!(file, "[routes]\n\"a.test\" = \"{member}\"\n").unwrap();
-            let mut wanted = Wanted::default();
-            match routes(&config(&file), &mut wanted) {
+            match routes(&config(&file)) {
                 Err(error) => assert!(!said.is_empty() && error.contains(said), "{error}"),
-                Ok(_) => assert!(said.is_empty() && wanted != Wanted::default(), "{member}"),
+                Ok(found) => {
+                    let none = SourceAddresses::default();
+                    assert!(said.is_empty() && found.sources != none, "{member}");
+                }
             }
         }
     }
 
     #[test]
-    fn a_redis_that_is_not_there_is_said_to_be_away() {
+    fn a_redis_that_does_not_answer_is_an_error_without_its_password() {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
         drop(free);
         let url = format!("redis://:hush@{address}");
         let settings = SyncSettings::of_options(&[("redis", &url)]).unwrap();
-        let error = redis_within(
-            &settings,
-            &mut Wanted::default(),
-            Duration::from_millis(200),
-        )
-        .unwrap_err();
+        let error = redis_within(&settings, Duration::from_millis(200)).unwrap_err();
         assert!(
             error.contains("the log says why") && !error.contains("hush"),
             "{error}"

@@ -1,47 +1,49 @@
-//! What a machine needs so that backends see their clients' addresses (source=client,
-//! source=nat46): the right to use them, and routes that lead the answers back. Each item is one
-//! line of shell that is there or missing, so that what is missing can be run as it stands.
+//! What this machine needs so that backends see a client's own address (source=client) or one that
+//! stands for it (source=nat46): the permission to use a foreign source address, and routing that brings
+//! the replies back. Each item is a shell command whose effect is there or missing, so that a missing one
+//! can be run as it stands.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::machine::Proc;
 use super::report::Item;
-use super::routing::{AnswerPath, Answers, Family, Marking, Routing};
+use super::routing::{Family, Marking, Replies, ReplyRoute, Routing};
 use crate::protocol::Protocol;
 use crate::route::{Member, MemberAddress, Nat46Prefix, Source};
 
 const NAME: &str = "source=client";
 const NAME_NAT46: &str = "source=nat46";
-const REMEDY: &str = "run it, and see that every boot does";
+const REMEDY: &str = "run it, now and at every boot";
 
-/// How sure it is that a family is wanted.
+/// Whether a family of addresses is needed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Need {
     #[default]
     No,
-    /// A DNS name may have addresses of it.
+    /// Perhaps: a DNS name may have addresses of this family.
     Maybe,
     Yes,
 }
 
-/// Which foreign sources the members ask for.
+/// The source addresses that members ask for.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Wanted {
-    /// That are to see their clients' addresses.
+pub(super) struct SourceAddresses {
+    /// The servers with source=client.
     servers: BTreeSet<(IpAddr, u16)>,
-    /// Whether there are such with a DNS name.
-    names: bool,
+    /// Whether there are servers with source=client and a DNS name.
+    has_names: bool,
+    /// The prefixes of source=nat46.
     prefixes: Vec<Nat46Prefix>,
 }
 
-impl Wanted {
+impl SourceAddresses {
     pub(super) fn add(&mut self, member: &Member) {
         match (member.delivery.source, &member.address) {
             (Source::Own, _) | (Source::Client, MemberAddress::Unix(_)) => {}
             (Source::Nat46(prefix), _) if self.prefixes.contains(&prefix) => {}
             (Source::Nat46(prefix), _) => self.prefixes.push(prefix),
-            (Source::Client, MemberAddress::Name(..)) => self.names = true,
+            (Source::Client, MemberAddress::Name(..)) => self.has_names = true,
             (Source::Client, MemberAddress::Ip(ip, port)) => {
                 let port = port.unwrap_or(Protocol::Tls.default_port());
                 self.servers.insert((*ip, port));
@@ -49,11 +51,21 @@ impl Wanted {
         }
     }
 
-    /// Nothing when no member asks for a foreign source.
+    pub(super) fn extend(&mut self, other: SourceAddresses) {
+        self.servers.extend(other.servers);
+        self.has_names |= other.has_names;
+        for prefix in other.prefixes {
+            if !self.prefixes.contains(&prefix) {
+                self.prefixes.push(prefix);
+            }
+        }
+    }
+
+    /// The items of the report; none when no member asks for a source address.
     pub(super) fn items(&self, machine: &Proc, routing: &Routing<'_>) -> Vec<Item> {
         let mut items = Vec::new();
-        if self.names || !self.servers.is_empty() {
-            items.push(right(machine));
+        if self.has_names || !self.servers.is_empty() {
+            items.push(permission(machine));
         }
         let mut marks = Vec::new();
         for family in [Family::V4, Family::V6] {
@@ -62,7 +74,7 @@ impl Wanted {
             let own = routing.own_addresses(family);
             let (here, elsewhere): (Vec<&(IpAddr, u16)>, Vec<_>) =
                 servers.partition(|(ip, _)| ip.is_loopback() || own.contains(ip));
-            let need = match (elsewhere.is_empty(), self.names) {
+            let need = match (elsewhere.is_empty(), self.has_names) {
                 (false, _) => Need::Yes,
                 (true, true) => Need::Maybe,
                 (true, false) => Need::No,
@@ -70,18 +82,18 @@ impl Wanted {
             if need > Need::No {
                 items.extend(self.items_elsewhere(family, need, machine, routing, &mut marks));
             }
-            // One line for all of the loopback addresses, one for each other server.
-            let mut selectors: Vec<Answers> = Vec::new();
+            // One rule for all loopback addresses, and one for each other server.
+            let mut selectors: Vec<Replies> = Vec::new();
             for (ip, port) in here {
-                let answers = Answers::of(*ip, *port);
-                if !selectors.contains(&answers) {
-                    selectors.push(answers);
+                let replies = Replies::of_server(*ip, *port);
+                if !selectors.contains(&replies) {
+                    selectors.push(replies);
                 }
             }
-            for answers in selectors {
-                items.extend(match routing.local_answers(family, &answers) {
+            for replies in selectors {
+                items.extend(match routing.replies_from_here(family, &replies) {
                     Ok(path) => path.items(Need::Yes),
-                    Err(error) => vec![unseen(NAME, &error)],
+                    Err(error) => vec![unreadable(NAME, &error)],
                 });
             }
         }
@@ -89,13 +101,13 @@ impl Wanted {
             let line = format!("ip -6 route add local {prefix} dev lo");
             items.push(match routing.is_local(&prefix.to_string()) {
                 Ok(is_there) => item(NAME_NAT46, &line, is_there, Need::Yes),
-                Err(error) => unseen(NAME_NAT46, &error),
+                Err(error) => unreadable(NAME_NAT46, &error),
             });
         }
         items
     }
 
-    /// For servers on other machines. `marks` are those that were looked for already.
+    /// The items for servers on other machines. `marks` holds the marks that have an item already.
     fn items_elsewhere(
         &self,
         family: Family,
@@ -104,9 +116,9 @@ impl Wanted {
         routing: &Routing<'_>,
         marks: &mut Vec<u32>,
     ) -> Vec<Item> {
-        let path = match routing.answers(family) {
+        let path = match routing.replies_from_elsewhere(family) {
             Ok(path) => path,
-            Err(error) => return vec![unseen(NAME, &error)],
+            Err(error) => return vec![unreadable(NAME, &error)],
         };
         let mut items = path.items(need);
         let Some(mark) = path.mark else { return items };
@@ -121,7 +133,7 @@ impl Wanted {
     }
 }
 
-impl AnswerPath {
+impl ReplyRoute {
     fn items(&self, need: Need) -> Vec<Item> {
         let lines = [(&self.rule, self.has_rule), (&self.route, self.has_route)];
         lines
@@ -130,13 +142,13 @@ impl AnswerPath {
     }
 }
 
-fn right(machine: &Proc) -> Item {
+fn permission(machine: &Proc) -> Item {
     if machine.may_use_any_source() {
-        return Item::ok(NAME, "this user may connect from any address");
+        return Item::ok(NAME, "this user may use any source address");
     }
     Item::fail(
         NAME,
-        "this user may connect from the machine's own addresses only",
+        "this user may use the machine's own addresses only",
         "grant CAP_NET_ADMIN (AmbientCapabilities= in systemd, setcap on the binary)",
     )
 }
@@ -147,7 +159,7 @@ fn item(name: &'static str, line: &str, is_there: bool, need: Need) -> Item {
         (false, Need::Yes) => Item::fail(name, format!("missing: {line}"), REMEDY),
         (false, _) => Item::warn(
             name,
-            format!("missing, in case that a name has addresses of this family: {line}"),
+            format!("missing, needed if a name has addresses of this family: {line}"),
             REMEDY,
         ),
     }
@@ -162,34 +174,34 @@ fn marking(routing: &Routing<'_>, mark: u32, need: Need) -> Item {
     match routing.marking(mark) {
         Ok(Marking::There) => item(NAME, &line, true, need),
         Ok(Marking::Missing) => item(NAME, &line, false, need),
-        Ok(Marking::ByOthers) => Item::warn(
+        Ok(Marking::Unknown) => Item::warn(
             NAME,
             format!(
-                "not found, but there are rules of iptables, which cannot be read here: {line}"
+                "not found, but there may be such a rule of iptables, which nft does not show: {line}"
             ),
             "nothing to do when iptables sets the mark (-m socket --transparent -j MARK); otherwise run it",
         ),
-        Err(error) => unseen(NAME, &error),
+        Err(error) => unreadable(NAME, &error),
     }
 }
 
-/// With src_valid_mark the mark counts in the reverse look-up as well, finds the local route and
-/// has the answers dropped as martians.
+/// With src_valid_mark the kernel's reverse path filter uses the mark as well. It then finds the route that
+/// makes every address local, and drops the replies as martians.
 fn reverse_path(machine: &Proc) -> Option<Item> {
     let interface = machine.interface_with_src_valid_mark()?;
     let sysctl = format!("net.ipv4.conf.{interface}.src_valid_mark");
     Some(Item::fail(
         NAME,
-        format!("{sysctl} is 1, with which the kernel drops what backends answer"),
+        format!("{sysctl} is 1, with which the kernel drops the replies of backends"),
         format!("sysctl -w {sysctl}=0"),
     ))
 }
 
-fn unseen(name: &'static str, error: &str) -> Item {
+fn unreadable(name: &'static str, error: &str) -> Item {
     Item::warn(
         name,
-        format!("the routing cannot be looked at: {error}"),
-        "install iproute2 and nftables and check as root",
+        format!("the routing cannot be read: {error}"),
+        "install iproute2 and nftables, and run pointsman check as root",
     )
 }
 
@@ -213,8 +225,8 @@ mod tests {
 
     const OWN: &str = r#"[{"type":"local","dst":"10.0.0.5","dev":"eth0","scope":"host"}]"#;
 
-    fn wanted(members: &[&str]) -> Wanted {
-        let mut wanted = Wanted::default();
+    fn wanted(members: &[&str]) -> SourceAddresses {
+        let mut wanted = SourceAddresses::default();
         for member in members {
             wanted.add(&Member::parse(member).unwrap());
         }
@@ -222,7 +234,7 @@ mod tests {
     }
 
     /// The machine `proc` says, with these answers to the commands that begin so.
-    fn report(wanted: &Wanted, answers: &[(&str, &str)]) -> Vec<(Verdict, String)> {
+    fn report(wanted: &SourceAddresses, answers: &[(&str, &str)]) -> Vec<(Verdict, String)> {
         let root = tempfile::tempdir().unwrap();
         let run = |command: &[&str]| {
             let command = command.join(" ");
