@@ -123,7 +123,7 @@ refusals! {
         "the first handshake message is no ClientHello; the client is broken or resumes mid-stream"
     /// The hello does not end within the limit.
     HelloTooLarge "hello_too_large" TooLarge
-        "the ClientHello is larger than the limit; raise hello_bytes_max if such clients are yours"
+        "the ClientHello is larger than the limit; raise hello-bytes-max if such clients are yours"
     /// The version in the hello is lower than that of SSL 3.0 (RFC 5246 appendix E.1).
     HelloVersion "hello_version" ProtocolVersion
         "the hello's version is lower than that of SSL 3.0; let the client speak TLS 1.2 or later"
@@ -275,7 +275,7 @@ refusals! {
     /// The head does not end within the limit.
     RequestHeadTooLarge "request_head_too_large" TooLarge
         "the request head is larger than the limit; \
-         raise request_head_bytes_max if such clients are yours"
+         raise request-head-bytes-max if such clients are yours"
     /// A Content-Length that is no number of at most 64 bits (RFC 9110 section 8.6).
     ContentLength "content_length" Malformed
         "the Content-Length is no plain number, which readers read differently; \

@@ -59,7 +59,7 @@ fn a_connection_has_its_name_its_backend_and_its_bytes() {
     drop(wire);
     let line = connections(&proxy, 1).remove(0);
     assert_eq!(
-        (&line["name"], &line["backend"]),
+        (&line["server.address"], &line["backend"]),
         (&"large.test".into(), &large.member().into())
     );
     assert_eq!(
@@ -83,7 +83,7 @@ fn a_connection_has_its_name_its_backend_and_its_bytes() {
         drop(wire);
         let line = connections(&proxy, seen + 1).remove(seen);
         assert_eq!(
-            (&line["name"], &line["backend"]),
+            (&line["server.address"], &line["backend"]),
             (&host.into(), &backend.into()),
             "{line}"
         );
@@ -103,7 +103,7 @@ fn a_connection_has_its_name_its_backend_and_its_bytes() {
     assert_eq!(wire.rest().len(), BODY_BYTES);
     drop(wire);
     let line = connections(&proxy, 4).remove(3);
-    assert_eq!(line["name"], "tunnel.test");
+    assert_eq!(line["server.address"], "tunnel.test");
     assert!(
         is_large(&line, "to_client_bytes") && is_large(&line, "to_backend_bytes"),
         "{line}"
@@ -127,7 +127,7 @@ fn a_failure_names_its_host_and_its_backend_at_the_usual_level() {
         .start();
     let failures = || {
         let all = lines(&proxy).into_iter();
-        all.filter(|line| line["host"].is_string())
+        all.filter(|line| line["server.address"].is_string())
             .collect::<Vec<_>>()
     };
     let mut count = 0;
@@ -136,7 +136,7 @@ fn a_failure_names_its_host_and_its_backend_at_the_usual_level() {
         wait_until("a line", PATIENCE, || failures().len() == count);
         let line = failures().pop().expect("a line");
         assert_eq!(
-            (&line["host"], &line["backend"]),
+            (&line["server.address"], &line["backend"]),
             (&host.into(), &backend.into()),
             "{line}"
         );

@@ -107,14 +107,18 @@ impl AccessLogEntry {
         let head = details.head.as_deref();
         let name = head.and_then(|head| head.name.as_ref());
         let backend = Some(&*details.backend).filter(|backend| !backend.is_empty());
+        let (address, via) = (client.address(), client.via());
+        // Named after the semantic conventions of OpenTelemetry, where there is one.
         tracing::debug!(
             target: "pointsman::connection",
             core = local.core,
             protocol = protocol.name(),
-            client = client.address().map(tracing::field::display),
-            via = client.via().map(tracing::field::display),
+            client.address = address.map(|address| display(address.ip())),
+            client.port = address.map(|address| address.port()),
+            network.peer.address = via.map(|via| display(via.ip())),
+            network.peer.port = via.map(|via| via.port()),
             id = Some(&*details.id).filter(|id| !id.is_empty()),
-            name = name.map_or("-", |name| name.as_str()),
+            server.address = name.map_or("-", |name| name.as_str()),
             alpn = head.map_or("", |head| &head.alpn),
             ech = head.is_some_and(|head| head.ech),
             backend = backend.unwrap_or("-"),

@@ -35,11 +35,12 @@ pub(crate) fn note(
     if let Some(left_out) = room {
         tracing::warn!(
             core = local.core,
-            host = host().as_deref().unwrap_or("-"),
+            server.address = host().as_deref().unwrap_or("-"),
             backend = backend.unwrap_or("-"),
             attempts,
             rule,
             left_out,
+            see = outcome.see(),
             "{}: {}",
             outcome.name(),
             outcome.explain()

@@ -107,7 +107,7 @@ macro_rules! outcomes {
                 match self {
                     $(Outcome::$variant => $look,)*
                     Outcome::Refused(_) => {
-                        "client= in the access log (log debug) says who sent it, via= through which proxy"
+                        "client.address= in the access log (log debug) says who sent it, network.peer.address= through which proxy"
                     }
                 }
             }
@@ -145,7 +145,7 @@ outcomes! {
         response: ErrorResponse::SILENT,
         otherwise: "nothing, since it has left",
         cause: "the client reset the connection while it was relayed",
-        look: "client= in the access log (log debug), and the client's own log",
+        look: "client.address= in the access log (log debug), and the client's own log",
         remedy: "usual for browsers that close a tab, otherwise look at the client",
     }
     /// The backend reset the connection while it was relayed.
@@ -202,7 +202,7 @@ outcomes! {
         response: ErrorResponse::SILENT,
         otherwise: "nothing, since it has left",
         cause: "the client closed the connection before its head was complete",
-        look: "client= in the access log (log debug), if there are many",
+        look: "client.address= in the access log (log debug), if there are many",
         remedy: "usual for port scans, health probes and browsers that connect ahead",
     }
     /// A sender of PROXY headers said that the connection is its own and closed without another
@@ -219,7 +219,7 @@ outcomes! {
         response: ErrorResponse::http(408, "The head of the request did not arrive in time."),
         otherwise: "over TLS the end of the connection",
         cause: "the ClientHello or the request's head was not complete within head-deadline",
-        look: "client= in the access log (log debug), and whether the server speaks first in that protocol, as in SMTP",
+        look: "client.address= in the access log (log debug), and whether the server speaks first in that protocol, as in SMTP",
         remedy: "slow or hostile clients; raise head-deadline only for clients on very bad networks",
     }
     /// The name has no route and the protocol has no default.
@@ -228,7 +228,7 @@ outcomes! {
             Alert::UnrecognizedName, 421, "This host name is not served here."),
         otherwise: "",
         cause: "the name that the client asked for has no route, and the protocol has no default",
-        look: "name= in the access log (log debug), and hosts and rejected_keys of sync in /status",
+        look: "server.address= in the access log (log debug), and hosts and rejected_keys of sync in /status",
         remedy: "add the route, or a default",
     }
     /// A valid head without a name, and the protocol has no default.
@@ -237,7 +237,7 @@ outcomes! {
             Alert::UnrecognizedName, 400, "The request names no host, and there is no default."),
         otherwise: "",
         cause: "the client named no host (no SNI, or HTTP/1.0 without Host), and the protocol has no default",
-        look: "client= in the access log (log debug): scanners and clients that connect to an address do this",
+        look: "client.address= in the access log (log debug): scanners and clients that connect to an address do this",
         remedy: "add a default if such clients are yours",
     }
     /// The route has no backend with a usable address (a DNS name that never resolved).
@@ -282,7 +282,7 @@ outcomes! {
         response: ErrorResponse::http(503, "The proxy has as many connections as it may."),
         otherwise: "over TLS the end of the connection",
         cause: "the process has as many connections as max-connections allows",
-        look: "pointsman_core_open_connections, and client= in the access log (log debug)",
+        look: "pointsman_core_open_connections, and client.address= in the access log (log debug)",
         remedy: "raise max-connections, or look who has so many",
     }
     /// The client has as many connections as one client may.
@@ -290,7 +290,7 @@ outcomes! {
         response: ErrorResponse::http(503, "Your address has as many connections as it may."),
         otherwise: "over TLS the end of the connection",
         cause: "the client has as many connections as max-connections-per-client allows",
-        look: "client= in the access log (log debug)",
+        look: "client.address= in the access log (log debug)",
         remedy: "raise the limit, or list the client in limit-exempt if its address stands for many",
     }
     /// The client has made as many connections in a second as one client may.
@@ -298,7 +298,7 @@ outcomes! {
         response: ErrorResponse::http(429, "Your address makes new connections too often."),
         otherwise: "over TLS the end of the connection",
         cause: "the client makes more new connections in a second than max-rate-per-client allows",
-        look: "client= in the access log (log debug)",
+        look: "client.address= in the access log (log debug)",
         remedy: "raise the limit, or list the client in limit-exempt if its address stands for many",
     }
     /// The host has as many connections and requests under way as its options allow.
@@ -306,7 +306,7 @@ outcomes! {
         response: ErrorResponse::http(503, "This host has as much to do as it may."),
         otherwise: "over TLS the end of the connection",
         cause: "the host has as many connections and requests under way as its option max-connections allows",
-        look: "name= in the access log (log debug), and how long the backends take to answer",
+        look: "server.address= in the access log (log debug), and how long the backends take to answer",
         remedy: "raise the option, or add backends",
     }
     /// The host has had as many connections and requests in a second as its options allow.
@@ -314,7 +314,7 @@ outcomes! {
         response: ErrorResponse::http(503, "This host is asked more often than it may."),
         otherwise: "over TLS the end of the connection",
         cause: "the host is asked more often in a second than its option max-rate allows",
-        look: "name= and client= in the access log (log debug)",
+        look: "server.address= and client.address= in the access log (log debug)",
         remedy: "raise the option, or look who asks",
     }
     /// This machine had no descriptor or no local port left for the backend connection.
@@ -339,7 +339,7 @@ outcomes! {
         response: ErrorResponse::http(408, "The body of the request came too slowly."),
         otherwise: "",
         cause: "less than 1 KiB of a request's body came within body-deadline",
-        look: "client= in the access log (log debug)",
+        look: "client.address= in the access log (log debug)",
         remedy: "slow or hostile clients; raise body-deadline if such clients are yours",
     }
     /// The client ended its stream within the body of a request.
@@ -347,7 +347,7 @@ outcomes! {
         response: ErrorResponse::SILENT,
         otherwise: "the end of the connection",
         cause: "the client ended its stream within the body of a request",
-        look: "client= in the access log (log debug), if there are many",
+        look: "client.address= in the access log (log debug), if there are many",
         remedy: "usual for uploads that are given up",
     }
     /// The backend took the request and began no response within the response deadline.
@@ -397,7 +397,7 @@ outcomes! {
         response: ErrorResponse::both(Alert::InternalError, 502, NOT_FROM_YOUR_ADDRESS),
         otherwise: "",
         cause: "the backend is to see the client's address (source=client), and one is IPv4, the other IPv6",
-        look: "the members of the route, and client= in the access log (log debug)",
+        look: "the members of the route, and client.address= in the access log (log debug)",
         remedy: "add a backend of the other family, or write source=nat46 for IPv4 clients of IPv6 backends",
     }
     /// The kernel lets this process connect from its own addresses only.
@@ -413,7 +413,7 @@ outcomes! {
         response: ErrorResponse::both(Alert::InternalError, 502, NOT_FROM_YOUR_ADDRESS),
         otherwise: "",
         cause: "no connection to that backend can come from the client's address, such as from 127.0.0.1 to another machine",
-        look: "client= and backend= in the access log (log debug)",
+        look: "client.address= and backend= in the access log (log debug)",
         remedy: "leave source= out for such clients' routes",
     }
 }
@@ -435,6 +435,11 @@ impl Outcome {
         Self::PLAIN
             .into_iter()
             .chain(Refusal::all().map(Outcome::Refused))
+    }
+
+    /// The command that says more, for the log.
+    pub(crate) fn see(self) -> String {
+        format!("pointsman explain {}", self.name())
     }
 
     /// Whether it ends a client that is not to cost anything more, rather than one that might be

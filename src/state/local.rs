@@ -243,6 +243,7 @@ impl Local {
             tracing::warn!(
                 core = self.core,
                 backend,
+                see = outcome.see(),
                 "{}: {}; said once, counted on",
                 outcome.name(),
                 outcome.explain()
