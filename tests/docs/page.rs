@@ -31,9 +31,7 @@ pub(super) fn pages() -> Vec<String> {
 
 /// Those that are about the program as it is used, and not about its code.
 pub(super) fn manual() -> Vec<String> {
-    let is_manual = |page: &String| {
-        page == "README.md" || page.starts_with("docs/") && page != "docs/architecture.md"
-    };
+    let is_manual = |page: &String| page == "README.md" || page.starts_with("docs/");
     pages().into_iter().filter(is_manual).collect()
 }
 
