@@ -150,13 +150,13 @@ pub(super) fn read(path: &Path) -> Result<Snapshot, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::{Master, Registry};
+    use crate::route::{Master, Member, Registry};
 
     #[test]
     fn what_is_written_is_read_and_damage_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("snapshot.json");
-        let mut registry = Registry::new();
+        let mut registry = Registry::default();
         let mut master = Master::new(1);
         for (key, layer) in [
             ("a.test", Layer::Redis),
@@ -164,7 +164,8 @@ mod tests {
             ("default:https", Layer::Redis),
             ("static.test", Layer::Static),
         ] {
-            let backends = ["10.0.0.1:443", "b.test"].map(|text| registry.intern(text).unwrap());
+            let backends = ["10.0.0.1:443", "b.test"]
+                .map(|text| registry.endpoint(Member::parse(text).unwrap()).backend);
             let route = registry.route(backends);
             master.set(&Key::parse(key).unwrap(), layer, Some(route));
         }
