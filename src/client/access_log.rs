@@ -1,4 +1,5 @@
-//! What the log says of a connection, gathered only when the log is that talkative.
+//! The access log entry of a connection: one line at level `debug`. It is gathered only while that level
+//! is on.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,33 +11,34 @@ use crate::protocol::Protocol;
 use crate::sniff::Head;
 use crate::state::Local;
 
-/// What the log says of a connection, gathered only when the log is that talkative.
+/// What the line will say. Empty, and without memory of its own, while the level is off.
 #[derive(Default)]
 pub(crate) struct AccessLogEntry {
-    /// Apart, because most connections live without it.
+    /// Boxed, because most connections have none.
     details: Option<Box<Details>>,
 }
 
 #[derive(Default)]
 struct Details {
     head: Option<Rc<Head>>,
-    /// By which the backend's log knows the connection; empty when it does not.
+    /// The unique id that the PROXY header gave the backend; empty without one.
     id: Box<str>,
     backend: Box<str>,
     attempts: u32,
     requests: u32,
     to_backend_bytes: u64,
     to_client_bytes: u64,
-    /// That the backend's response breaks.
+    /// The rule that the backend's response breaks, if it breaks one.
     rule: Option<&'static str>,
 }
 
 impl AccessLogEntry {
+    /// Whether the log is at level `debug`.
     pub(crate) fn is_wanted() -> bool {
         tracing::enabled!(target: "pointsman::connection", tracing::Level::DEBUG)
     }
 
-    /// Where to note what is to be said, if anything is.
+    /// Where to note something; `None` while the level is off.
     fn details(&mut self) -> Option<&mut Details> {
         AccessLogEntry::is_wanted().then(|| &mut **self.details.get_or_insert_default())
     }
@@ -53,8 +55,7 @@ impl AccessLogEntry {
         }
     }
 
-    /// The host of the last request, known or not. Which backend had the one before says nothing of
-    /// this one.
+    /// A request begins: its host, known or not, and no backend yet.
     pub(crate) fn set_request(&mut self, name: Option<&Host>) {
         let Some(details) = self.details() else {
             return;
@@ -68,7 +69,7 @@ impl AccessLogEntry {
         }));
     }
 
-    /// The last backend; no attempts when the connection to it was there already.
+    /// The backend that was tried last, and the number of attempts; 0 for a reused connection.
     pub(crate) fn set_backend(&mut self, text: &str, attempts: u32) {
         if let Some(details) = self.details() {
             details.backend = text.into();
@@ -76,14 +77,14 @@ impl AccessLogEntry {
         }
     }
 
-    /// Which rule the last response breaks, if it does.
+    /// The rule that the last response breaks, if it breaks one.
     pub(crate) fn set_rule(&mut self, rule: Option<&'static str>) {
         if let Some(details) = self.details() {
             details.rule = rule;
         }
     }
 
-    /// What was moved, on top of what was before.
+    /// Adds bytes that were moved since the last call.
     pub(crate) fn add_bytes(&mut self, to_backend: u64, to_client: u64) {
         if let Some(details) = self.details() {
             details.to_backend_bytes += to_backend;

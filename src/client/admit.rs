@@ -1,5 +1,5 @@
-//! Whether a client is let in, by the limits of the process, of clients and of hosts. Without a limit
-//! this asks the kernel nothing, hashes nothing and is one branch.
+//! Whether a client is admitted, by the limits of the process, of client networks and of hosts. Without
+//! limits this is one branch: no system call, no hash.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,8 @@ use crate::proxy_protocol::Endpoints;
 use crate::route::Route;
 use crate::state::Local;
 
-/// Before anything is read. For whom a sender in front speaks is not known yet: see [`after_proxy_header`].
+/// The limits that hold before anything is read. A trusted sender of PROXY headers is no client: its
+/// clients are counted by [`after_proxy_header`].
 ///
 /// # Errors
 /// The outcome of the limit that is reached.
@@ -21,7 +22,7 @@ pub(crate) fn at_accept(local: &Local, client: &Client) -> Result<(), Outcome> {
     let Some(limits) = &local.budget.client_limits else {
         return Ok(());
     };
-    // Who has gone by now has no address and is about to be noticed.
+    // A client that has reset its connection by now has no address; the next read notices.
     if limits.has_client_limits()
         && let Some(peer) = client.peer()
         && !local.proxy.trusts(peer)
@@ -35,8 +36,8 @@ pub(crate) fn at_accept(local: &Local, client: &Client) -> Result<(), Outcome> {
     Ok(())
 }
 
-/// Once a sender has said whose connection it is. One that speaks for itself, or does not know, is no
-/// client.
+/// The limits of the client that a PROXY header names. A sender that speaks for itself (LOCAL), or
+/// does not know the client, is not counted.
 ///
 /// # Errors
 /// As for [`at_accept`].
@@ -65,9 +66,9 @@ fn enter_client(
     Ok(())
 }
 
-/// A connection or request that has its route. What it gives back counts it for as long as it lives.
-/// Limits are those of the entry in the table: names below one wildcard share them, and so do all
-/// that go to a default.
+/// The limits of the host to which a connection or request goes. It is counted for as long as the
+/// permit lives. Limits are those of the entry in the table: all names below one wildcard share them,
+/// and so do all names that go to a default.
 ///
 /// # Errors
 /// As for [`at_accept`].

@@ -1,4 +1,4 @@
-//! The last steps of every client's connection.
+//! The last steps of a client's connection: an error response, a reset, the log line, the count.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::ring::Deadline;
 use crate::state::Local;
 use crate::sys::Socket;
 
-/// What a client that is cut gets to acknowledge what it was sent.
+/// How long a client that is cut has to acknowledge what it was sent.
 pub(super) const CUT_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How a connection came to its end.
@@ -25,7 +25,7 @@ pub(crate) struct Ended<'e> {
     pub entry: &'e AccessLogEntry,
 }
 
-/// Resets a client whose connection was cut, behind what it was sent.
+/// Resets the connection of a client that is cut, behind what it was sent.
 pub(crate) async fn reset_if_cut(
     local: &Local,
     client: &Client,
@@ -52,7 +52,8 @@ pub(crate) fn close(local: &Local, client: Client, ended: &Ended<'_>) {
     local.connection_ends(protocol, outcome);
 }
 
-/// Tells the client why, and makes sure that it can read it before the connection is closed.
+/// Sends the error response or the alert of this outcome, if it has one, and makes sure that the client
+/// can read it before the connection is closed.
 pub(crate) async fn send_error_response(
     local: &Local,
     client: &Socket,
@@ -69,8 +70,8 @@ pub(crate) async fn send_error_response(
         return;
     };
     if outcome.is_turned_away() {
-        // What has come is read, so that closing does not reset the connection under the answer; what
-        // is still to come is not waited for.
+        // A client over a limit is not waited for. What it has sent is read, because closing with
+        // unread bytes would reset the connection and destroy the response.
         let _ = client.recv(&mut local.buffer.borrow_mut());
         let _ = client.send(answer);
         return;

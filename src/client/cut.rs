@@ -1,6 +1,6 @@
-//! How the connections of a worker end at the end of a drain. Nothing is told to hurry before its
-//! time; what ends early is reset on both sides, because an end of stream would be taken for the regular
-//! end of whatever has no framing of its own.
+//! Cuts the connections of a worker at the end of a drain, and long ones in its second half. A connection
+//! that is cut is reset on both sides: data without framing of its own would take an end of stream for
+//! its regular end.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,16 +11,16 @@ use super::close::CUT_PATIENCE;
 use crate::ring::Deadline;
 use crate::state::{AskedToEnd, Local};
 
-/// Between two looks at whether all that was cut has ended.
+/// Time between two looks at whether all connections have ended.
 const CUT_LOOK: Duration = Duration::from_millis(10);
 
-/// Ends every connection; ready when that is done, or the patience of those that are cut is over.
+/// Cuts every connection. Ready when all have ended, or after the time that they have for it.
 pub(crate) async fn cut_all(local: &Local) {
     local.start_draining();
     local.drain.begin_cutting();
     local.ring.wake_waiting();
     let deadline = local.ring.deadline();
-    // So much longer that every one of them has said how it ended.
+    // Twice the time, so that each connection has counted how it ended.
     let ends = local.ring.now() + 2 * CUT_PATIENCE;
     while local.live() > 0 && local.ring.now() < ends {
         deadline.set(local.ring.now() + CUT_LOOK);
@@ -29,8 +29,8 @@ pub(crate) async fn cut_all(local: &Local) {
     local.count_as_cut();
 }
 
-/// Does the work of a connection with this deadline until it ends, or until the connection is cut within
-/// it: `None`.
+/// Runs the work of a connection with this deadline until it ends; `None` when the connection is cut
+/// before.
 pub(crate) fn until_cut<'w, W: Future>(
     local: &'w Local,
     deadline: &'w Deadline,
@@ -44,12 +44,13 @@ pub(crate) fn until_cut<'w, W: Future>(
     }
 }
 
-/// See [`until_cut`]; no `async fn`, which would be larger, and every connection has one.
+/// The future of [`until_cut`]. Written by hand, because an `async fn` would be larger, and every
+/// connection has one.
 pub(crate) struct UntilCut<'w, W> {
     local: &'w Local,
     deadline: &'w Deadline,
     work: Pin<&'w mut W>,
-    /// When it is asked to end if it is a long one; none before the drain.
+    /// When the connection is asked to end if it is a long one; `None` before the drain.
     leaves: Option<Box<Deadline>>,
 }
 
@@ -72,7 +73,7 @@ impl<W: Future> Future for UntilCut<'_, W> {
                 .ask(AskedToEnd::Now, || work.as_mut().poll(context))
             {
                 Poll::Ready(output) => Poll::Ready(Some(output)),
-                // It holds nothing that would have to know.
+                // It waits for something that need not know of the end.
                 Poll::Pending => Poll::Ready(None),
             };
         }

@@ -1,14 +1,13 @@
-//! What the log says, whatever its level, of a client that its backends have failed: which host, which
-//! backend, and why. A host that is down is asked again and again, so that a core writes only so many
-//! lines, and counts the others.
+//! The warning that a client was refused because of its backends: which host, which backend, and why.
+//! See [`crate::state`] for the limit of such lines.
 
 use crate::outcome::Outcome;
 use crate::route::Route;
 use crate::state::Local;
 
-/// Says that a client was turned away for want of a backend, or of a sound answer from it; other
-/// outcomes are nobody's business here. `rule` is the one that the answer breaks, where it does. Gives
-/// back the outcome.
+/// Warns that a client gets an error because no backend could be reached, or because of what the backend
+/// sent; `rule` is the rule that its response breaks. Other outcomes are not logged. Gives back the
+/// outcome.
 pub(crate) fn note(
     local: &Local,
     outcome: Outcome,
@@ -49,7 +48,7 @@ pub(crate) fn note(
     outcome
 }
 
-/// One of a route's backends, as an operator writes it.
+/// The backend of a route in this slot, as an operator writes it.
 pub(crate) fn backend_text(route: &Route, slot: Option<u32>) -> Option<&str> {
     let slot = slot?;
     let mut backends = route.backends().iter();

@@ -1,5 +1,5 @@
-//! Who the client is. Whoever shows, logs or borrows the client's address asks here, so that a
-//! connection has one answer to it.
+//! Who the client is: its socket, its address, and what a PROXY header said of it. All code that shows,
+//! logs or passes on the client's address asks here, so that it is the same everywhere.
 
 use std::cell::{Cell, OnceCell};
 use std::net::{SocketAddr, SocketAddrV4};
@@ -8,15 +8,15 @@ use crate::protect::Held;
 use crate::proxy_protocol::{Addresses, Endpoints, Header};
 use crate::sys::Socket;
 
-/// One client: its socket, and where it is.
+/// One client.
 pub(crate) struct Client {
     socket: Socket,
-    /// The peer's address, once it was asked for: after the end of a connection the kernel has
-    /// forgotten it. Boxed, because most connections never need it.
+    /// The peer's address, once it was asked for. It is kept, because the kernel forgets it with the end
+    /// of the connection; boxed, because most connections never need it.
     peer: OnceCell<Box<SocketAddr>>,
-    /// What a sender that is believed said in front of the client's bytes.
+    /// The PROXY header of a trusted sender.
     proxy_header: OnceCell<Box<Header>>,
-    /// Where it is counted, as long as it lives; without limits nowhere.
+    /// Its permits of limits, for as long as it lives.
     places: Cell<Option<Box<Place>>>,
 }
 
@@ -49,13 +49,13 @@ impl Client {
         })));
     }
 
-    /// Takes the word of a sender, which the caller has found to be one that is believed.
+    /// Takes the PROXY header of a sender that the caller has found to be trusted.
     pub(crate) fn set_proxy_header(&self, header: Header) {
         let twice = self.proxy_header.set(Box::new(header)).is_err();
         assert!(!twice, "a connection has one PROXY header");
     }
 
-    /// What the sender said of the client, where one is between.
+    /// What a trusted sender in front said of the client.
     pub(crate) fn proxy_header(&self) -> Option<&Header> {
         self.proxy_header.get().map(Box::as_ref)
     }

@@ -1,6 +1,7 @@
-//! The last words to a client, and reading on until it has them: closing with bytes of the client
-//! unread resets the connection and destroys an answer on its way (RFC 9112 section 9.6). Who is
-//! within an upload reads no answer before its end, so how much it still sends is no bound; time is.
+//! Lingering close: sends a last response and reads on until the client has it. Closing with bytes of
+//! the client unread resets the connection and destroys a response on its way (RFC 9112 section 9.6). A
+//! client reads no response before the end of its upload, so the bytes that it still sends have no
+//! bound; the time has one.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -12,30 +13,30 @@ use crate::ring::{Deadline, Operation, Wait};
 use crate::state::Local;
 use crate::sys::{Socket, is_transient};
 
-/// A client that neither sends nor takes anything for this long has what it will ever have. Two of
-/// the waits after which a lost segment is sent again (RFC 6298 section 2).
+/// A client that neither sends nor acknowledges anything for this long is given up. Twice the first
+/// retransmission timeout (RFC 6298 section 2).
 const SILENCE: Duration = Duration::from_secs(2);
-/// As long it may go on sending, or taking what is under way, all in all; less where the body deadline
-/// is less. nginx waits as long.
+/// The whole time for lingering, unless the body deadline is shorter. nginx waits as long
+/// (`lingering_time`).
 const LINGER_DEADLINE: Duration = Duration::from_secs(30);
-/// Read before everybody else has a turn: four buffers, less than a tenth of a millisecond.
+/// Reads before other connections have their turn: four buffers, less than 0.1 ms.
 const TURN_READS: u32 = 4;
 
-/// Sends `words`, then the end of stream, and meanwhile reads and forgets what the client sends,
-/// until it has finished or its time is over.
-pub(crate) async fn linger(local: &Local, client: &Socket, words: &[u8], deadline: &Deadline) {
+/// Sends `response`, then the end of the stream, and discards what the client sends, until the client
+/// has finished or its time is over.
+pub(crate) async fn linger(local: &Local, client: &Socket, response: &[u8], deadline: &Deadline) {
     let most = LINGER_DEADLINE.min(local.limits.body_deadline);
     let now = local.ring.now();
     let mut linger = Linger {
         local,
         client,
-        words,
+        response,
         writable: None,
         discard: Discard::default(),
-        left_bytes: usize::MAX,
+        unacknowledged_bytes: usize::MAX,
         ends: now + most,
     };
-    if words.is_empty() {
+    if response.is_empty() {
         client.shutdown_write();
     }
     deadline.set(linger.ends.min(now + SILENCE));
@@ -45,12 +46,12 @@ pub(crate) async fn linger(local: &Local, client: &Socket, words: &[u8], deadlin
 struct Linger<'l> {
     local: &'l Local,
     client: &'l Socket,
-    /// What is still to be sent.
-    words: &'l [u8],
+    /// The part that is still to be sent.
+    response: &'l [u8],
     writable: Option<Operation>,
     discard: Discard,
-    /// What the client had not acknowledged when the present silence began.
-    left_bytes: usize,
+    /// Bytes that the client had not acknowledged when it was last looked at.
+    unacknowledged_bytes: usize,
     ends: Instant,
 }
 
@@ -60,34 +61,35 @@ impl Linger<'_> {
             return Poll::Ready(());
         }
         let finished = self.discard.poll(self.local, self.client, context);
-        if finished.is_ready() && self.words.is_empty() {
+        if finished.is_ready() && self.response.is_empty() {
             return Poll::Ready(());
         }
         while deadline.poll_passed(context).is_ready() {
             let now = self.local.ring.now();
-            let left_bytes = self.words.len() + self.client.unacknowledged();
-            let takes = left_bytes > 0 && left_bytes < self.left_bytes;
-            if !self.discard.take_progress() && !takes || now >= self.ends {
+            let unacknowledged_bytes = self.response.len() + self.client.unacknowledged();
+            let has_acknowledged =
+                unacknowledged_bytes > 0 && unacknowledged_bytes < self.unacknowledged_bytes;
+            if !self.discard.take_progress() && !has_acknowledged || now >= self.ends {
                 return Poll::Ready(());
             }
-            self.left_bytes = left_bytes;
+            self.unacknowledged_bytes = unacknowledged_bytes;
             deadline.set(self.ends.min(now + SILENCE));
         }
         Poll::Pending
     }
 
     fn send(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        while !self.words.is_empty() {
+        while !self.response.is_empty() {
             if let Some(writable) = &mut self.writable {
                 if Pin::new(writable).poll(context).is_pending() {
                     return Ok(());
                 }
                 self.writable = None;
             }
-            match self.client.send(self.words) {
+            match self.client.send(self.response) {
                 Ok(sent) => {
-                    self.words = &self.words[sent..];
-                    if self.words.is_empty() {
+                    self.response = &self.response[sent..];
+                    if self.response.is_empty() {
                         self.client.shutdown_write();
                     }
                 }
@@ -101,10 +103,10 @@ impl Linger<'_> {
     }
 }
 
-/// Reads and forgets what a client sends.
+/// Reads what a client sends and discards it.
 #[derive(Default)]
 pub(crate) struct Discard {
-    /// For more to read, or for its turn.
+    /// For more to read, or for its turn in the bulk run queue.
     wait: Option<Wait>,
     has_read: bool,
     is_over: bool,

@@ -1,5 +1,5 @@
-//! The place of a connection in the core's look-up table, for as long as it lives. Without
-//! `--lookup` there is no table, and nothing here asks the kernel or allocates.
+//! A connection's entry in the worker's look-up table, which answers who is behind a connection that a
+//! backend sees. Without `--lookup` there is no table, no system call and no allocation.
 
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
@@ -11,7 +11,7 @@ use crate::sniff::Head;
 use crate::state::Local;
 use crate::sys::Socket;
 
-/// Marks its connection as ended when it is dropped.
+/// The entry of an open connection; dropped, it marks the connection as ended.
 pub(crate) struct LookupEntry {
     local: Rc<Local>,
     ends: Ends,
@@ -29,8 +29,8 @@ pub(crate) struct OpenConnection<'a> {
 }
 
 impl LookupEntry {
-    /// Enters a connection. `None` for a client or a backend without an internet address, and when
-    /// the table is full of open connections, which is counted.
+    /// Enters a connection. `None` without a table, for a client or backend without an Internet address,
+    /// and when the table is full of open connections, which is counted.
     pub(crate) fn new(local: &Rc<Local>, open: &OpenConnection<'_>) -> Option<Box<LookupEntry>> {
         let mut table = local.lookup.as_ref()?.borrow_mut();
         let ends = Ends {

@@ -35,7 +35,8 @@ pub(crate) async fn read_proxy_header(local: &Local, client: &Client) -> Result<
     Ok(received)
 }
 
-/// How the connection ends when no more bytes come.
+/// How a connection ends that closes before its head was complete. A PROXY header LOCAL without
+/// anything behind it is a health check of the sender.
 pub(crate) fn early_close_outcome(client: &Client, received: &[u8]) -> Outcome {
     let endpoints = client.proxy_header().map(|header| header.endpoints);
     match endpoints {
@@ -58,12 +59,11 @@ pub(crate) enum ProxyPhase {
 }
 
 impl ProxyPhase {
-    /// One getpeername(2), and none where nobody may send headers.
+    /// What a new connection begins with. One getpeername(2), and none where nobody may send headers.
     ///
     /// # Errors
-    /// For a sender who is not believed at a receiving end, which serves no direct clients; for one
-    /// that has reset the connection by now, as HAProxy's checks do, and is nobody any more: neither
-    /// to be believed nor to be accused.
+    /// For an untrusted sender in `unwrap`, which serves no direct clients; for a sender that has reset
+    /// the connection by now, as HAProxy's checks do, so that its address is not known any more.
     pub(crate) fn of(
         local: &Local,
         client: &Client,
@@ -73,26 +73,36 @@ impl ProxyPhase {
         if settings.from.is_empty() {
             return Ok(ProxyPhase::Forbidden);
         }
-        let is_receiving_end = protocol == Protocol::Tcp;
+        let is_unwrap = protocol == Protocol::Tcp;
         let sender = client.peer().ok_or(Outcome::ClientLeft)?;
-        match settings.trusts(sender) {
-            true if settings.required || is_receiving_end => Ok(ProxyPhase::Required),
-            true => Ok(ProxyPhase::Optional),
-            false if is_receiving_end => Err(Outcome::Refused(Refusal::ProxyUntrusted)),
-            false => Ok(ProxyPhase::Forbidden),
+        if settings.trusts(sender) {
+            let is_required = settings.required || is_unwrap;
+            return Ok(if is_required {
+                ProxyPhase::Required
+            } else {
+                ProxyPhase::Optional
+            });
         }
+        if is_unwrap {
+            return Err(Outcome::Refused(Refusal::ProxyUntrusted));
+        }
+        Ok(ProxyPhase::Forbidden)
     }
 
-    /// Room for a header beside what the client may send.
+    /// Bytes that a header may take, beside those of the client.
     pub(crate) fn bytes_max(self) -> usize {
         match self {
             ProxyPhase::Optional | ProxyPhase::Required => HEADER_BYTES_MAX,
-            // The signature has room in the client's.
+            // A forbidden header is known by its signature, which fits into the client's bytes.
             ProxyPhase::Forbidden | ProxyPhase::Over => 0,
         }
     }
 
-    /// Takes a header off the phase. Whether the rest is the client's own; if not, more is needed.
+    /// Takes the header off `received`. Whether what is left is the client's own; if not, more bytes are
+    /// needed.
+    ///
+    /// # Errors
+    /// A refusal of the header, or the outcome of a limit of the client that it names.
     pub(crate) fn advance(
         &mut self,
         local: &Local,
@@ -102,7 +112,7 @@ impl ProxyPhase {
         let refused = |refusal| Err(Outcome::Refused(refusal));
         match *self {
             ProxyPhase::Over => return Ok(true),
-            // Not a byte behind the signature is looked at: who may not speak is not listened to.
+            // The signature alone refuses an untrusted sender; nothing behind it is parsed.
             ProxyPhase::Forbidden => match proxy_protocol::begins_with_signature(received) {
                 None => return Ok(false),
                 Some(true) => return refused(Refusal::ProxyUntrusted),
@@ -122,8 +132,8 @@ impl ProxyPhase {
                 }
             },
         }
-        // Where a header has used up less than it might, its room is still filled; the sniffer
-        // looks no further than its own limit.
+        // More of the client's bytes may have been read than its own limit allows, because a header was
+        // shorter than it might have been; the parser of the head looks no further than its limit.
         *self = ProxyPhase::Over;
         Ok(true)
     }

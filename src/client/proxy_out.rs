@@ -1,5 +1,5 @@
-//! What a backend that waits for it is told of its client: a PROXY header in front of the client's
-//! first byte. Header and head are one piece of memory, so that they leave in one segment.
+//! Writes the PROXY header for a backend that expects one, in front of the client's first byte. Header
+//! and head are one piece of memory, so that they leave in one segment.
 
 use super::identity::Client;
 use crate::host::Host;
@@ -12,11 +12,11 @@ use crate::state::Local;
 /// Room for the header of a usual connection: IPv6 addresses, a name, an id and a fingerprint.
 const USUAL_BYTES: usize = 192;
 
-/// What goes to the backend first.
+/// The first bytes for the backend.
 pub(crate) struct HeadWithProxy {
     /// The header, and what was received behind it.
     pub bytes: Vec<u8>,
-    /// The connection's id in a header of version 2, for the log; empty in version 1.
+    /// The connection's unique id in a header of version 2, for the log; empty in version 1.
     pub id: Box<str>,
 }
 

@@ -1,5 +1,5 @@
-//! Passing a reset on, but behind every byte that was received before it: an abort drops what the
-//! peer has not acknowledged yet.
+//! Passes a reset on to the other side. The reset must not overtake what was sent before, because it
+//! drops what the peer has not acknowledged yet.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -9,12 +9,12 @@ use crate::ring::{Deadline, has_failed};
 use crate::state::Local;
 use crate::sys::Socket;
 
-/// How soon it is first looked whether a peer has acknowledged the last bytes before a reset is
-/// passed on to it. Each look waits twice as long as the one before, up to the maximum.
+/// When to look first whether the peer has acknowledged the last bytes. Each further look waits twice
+/// as long as the one before, up to the maximum.
 const FLUSH_STEP: Duration = Duration::from_millis(20);
 const FLUSH_STEP_MAX: Duration = Duration::from_secs(1);
-/// A peer that takes none of the last bytes for this long gets the reset all the same. A phone may
-/// be without network for many seconds; a normal close would have its tail wait longer than this.
+/// A peer that acknowledges nothing for this long is reset all the same. A phone may be without network
+/// for many seconds, and after a normal close the kernel would try even longer.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(30);
 
 /// [`FLUSH_PATIENCE`], or less where no connection may be silent for so long.
@@ -25,8 +25,8 @@ pub(crate) fn flush_patience(local: &Local) -> Duration {
         .min(limits.half_closed_deadline)
 }
 
-/// Lets the peer have what it was sent, for as long as it keeps acknowledging or until `by`, then
-/// resets it.
+/// Waits until the peer has acknowledged all that it was sent, for as long as it keeps acknowledging or
+/// until `by`. Closing the socket then resets the connection.
 pub(crate) async fn pass_reset_on(
     local: &Local,
     to: &Socket,

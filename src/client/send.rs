@@ -1,11 +1,11 @@
-//! Sending what is in hand, to its end.
+//! Sends bytes to their end, however often the socket is full meanwhile. The caller sets the deadline.
 
 use std::io;
 
 use crate::state::Local;
 use crate::sys::Socket;
 
-/// Sends all of it, however long that takes.
+/// Sends all of `bytes`.
 ///
 /// # Errors
 /// The socket's.
@@ -13,7 +13,8 @@ pub(crate) async fn send_all(local: &Local, to: &Socket, bytes: &[u8]) -> io::Re
     send_counting(local, to, bytes, &mut 0).await
 }
 
-/// As [`send_all`]; how much of it the socket has taken is in `sent_bytes` however it ends.
+/// As [`send_all`]; `sent_bytes` says how much the socket has taken, also after an error and when the
+/// future is dropped.
 ///
 /// # Errors
 /// The socket's.
@@ -32,7 +33,7 @@ pub(crate) async fn send_counting(
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                // What is wrong with it, sending again will say.
+                // The next send says what is wrong with the socket, if anything is.
                 let _ = local.ring.writable(to).await;
             }
             Err(error) => return Err(error),

@@ -1,7 +1,6 @@
-//! The one budget of descriptors: what clients, their backends and the connections that wait for a
-//! request may have open together, on all cores. Each client has two set aside, one for its backend:
-//! it is better left in the backlog than accepted without. What clients leave may be half full of idle
-//! connections, and those give way.
+//! The budget of descriptors for clients, their backends and idle connections, of all workers together.
+//! A client takes two, one of them for its backend: a client that could not be led to a backend is better
+//! left in the backlog. Idle connections may have half of what clients leave, and give way to clients.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,32 +11,32 @@ use crate::protect::{ClientLimits, HostLimits, LimitSettings};
 
 /// Client and backend.
 const PER_CONNECTION: usize = 2;
-/// Of what clients leave the idle ones may have one in so many: other cores' clients must find
-/// something free until the next sweep of a core that has nothing to do.
+/// Idle connections may have one in so many of the descriptors that clients leave. The rest is for new
+/// clients of other workers, until the next sweep of the worker that has the idle ones.
 const IDLE_SHARE: usize = 2;
 
-/// How many connections the process may hold, shared by all cores.
+/// The budget of the process, shared by all workers.
 #[derive(Debug)]
 pub(crate) struct ConnectionBudget {
     connections: AtomicUsize,
     descriptors_max: usize,
-    /// By core.
+    /// By worker.
     idle: Box<[IdleCount]>,
-    /// Of all cores together.
+    /// The most idle connections of all workers together.
     idle_max: usize,
     /// `None` without a limit.
     pub client_limits: Option<ClientLimits>,
     pub host_limits: HostLimits,
 }
 
-/// The idle connections of one core, which alone changes it; others read. A line of the cache for
-/// itself, so that nobody waits for anybody to write it.
+/// The number of idle connections of one worker. Only that worker writes it; others read it. It has a
+/// cache line to itself, so that writing it slows nobody else.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct IdleCount(Arc<Alone>);
+pub(crate) struct IdleCount(Arc<OwnCacheLine>);
 
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Alone(AtomicUsize);
+struct OwnCacheLine(AtomicUsize);
 
 impl IdleCount {
     pub(crate) fn get(&self) -> usize {
@@ -50,7 +49,7 @@ impl IdleCount {
 }
 
 impl ConnectionBudget {
-    /// `idle_per_core_max`: idle connections that a core ever has.
+    /// `idle_per_core_max`: the most idle connections of one worker.
     pub(crate) fn new(
         descriptors_max: usize,
         cores: usize,
@@ -68,7 +67,7 @@ impl ConnectionBudget {
         }
     }
 
-    /// Where core number `core` counts its idle connections.
+    /// Where worker number `core` counts its idle connections.
     pub(crate) fn idle_count(&self, core: usize) -> IdleCount {
         self.idle[core].clone()
     }
@@ -81,13 +80,13 @@ impl ConnectionBudget {
         self.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether there is nothing left for one more client.
+    /// Whether nothing is left for another client.
     pub(crate) fn is_full(&self) -> bool {
         !self.fits(PER_CONNECTION, 1)
     }
 
-    /// Whether all connections that may wait in a backlog of `backlog` could be too many, or more
-    /// than half of the room is taken.
+    /// Whether a backlog full of `backlog` connections would be too many, or more than half of the budget
+    /// is taken. Then connections are accepted one by one.
     pub(crate) fn is_nearly_full(&self, backlog: u32) -> bool {
         let connections = (backlog as usize).max(self.connections_max() / 2) + 1;
         !self.fits(connections * PER_CONNECTION, 1)

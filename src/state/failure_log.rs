@@ -1,13 +1,13 @@
-//! How many lines a worker writes about backends that failed their clients. A host that is down is
-//! asked again and again, so lines beyond a number per second are counted instead of written.
+//! Limits the lines that a worker writes about backends that failed their clients. Clients ask again and
+//! again for a host that is down, so lines beyond a number per second are counted instead of written.
 
 use std::time::{Duration, Instant};
 
-/// In each span this many lines; ten cores that meet a broken host write 100 lines a second.
+/// Lines per span. Ten workers with a broken host write 100 lines a second.
 const LINES_MAX: u32 = 10;
 const SPAN: Duration = Duration::from_secs(1);
 
-/// How much one core has said of late.
+/// The lines of one worker in the present span.
 #[derive(Default)]
 pub(crate) struct FailureLog {
     span: Option<Instant>,
@@ -16,7 +16,7 @@ pub(crate) struct FailureLog {
 }
 
 impl FailureLog {
-    /// Whether there is room for one more line, and how many had none since the last one.
+    /// Asks for a line. `Some`: it may be written, and so many were left out since the last one.
     pub(crate) fn enter(&mut self, now: Instant) -> Option<u64> {
         let is_over = |began| now.saturating_duration_since(began) >= SPAN;
         if self.span.is_none_or(is_over) {

@@ -1,5 +1,5 @@
-//! What belongs to one core and is shared by its connections. Nothing in here is ever locked or
-//! seen by another thread; borrows last for one expression and never across an await.
+//! The state of one worker, shared by its connections. Nothing in here is locked or seen by another
+//! thread; borrows last for one expression and never across an await.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -27,8 +27,8 @@ use crate::ring::{Deadline, Ring};
 use crate::route::{Chooser, Route, Table};
 use crate::sys::Congestion;
 
-/// Bytes of the buffer that all connections of a core copy through. It stays in the cache of the
-/// core; four times the usual TLS record, so that one read empties most sockets.
+/// Bytes of the buffer through which all connections of a worker copy. It stays in the processor's
+/// cache. Four TLS records of the usual size, so that one read empties most sockets.
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// What a [`Local`] is made of.
@@ -49,7 +49,7 @@ pub(crate) struct LocalParts {
     pub task_waker: Box<dyn Fn(usize) -> Waker>,
 }
 
-/// The state of one core.
+/// The state of one worker.
 pub(crate) struct Local {
     pub core: usize,
     pub ring: Ring,
@@ -60,32 +60,32 @@ pub(crate) struct Local {
     pub pipes: RefCell<PipePool>,
     pub metrics: RefCell<Box<CoreMetrics>>,
     pub buffer: RefCell<Box<[u8]>>,
-    /// Where messages are put together that are sent at once.
+    /// Where a message is put together that is then sent at once.
     pub scratch: RefCell<Vec<u8>>,
     pub http: Arc<HttpSettings>,
     pub answers: Arc<ErrorResponses>,
     pub idle: RefCell<IdlePool>,
     pub removals: Removals,
     pub budget: Arc<ConnectionBudget>,
-    /// Only with `--lookup yes`.
+    /// `None` without `--lookup yes`.
     pub lookup: Option<RefCell<LookupTable>>,
-    /// Of connections to backends, where the system's own does not suit them.
+    /// The congestion control of connections to backends; `None`: the system's own.
     pub unpaced: Option<Congestion>,
-    /// A connect to a backend is to look at every local port.
+    /// Whether a connect to a backend is told to try all local ports (IP_LOCAL_PORT_RANGE).
     pub looks_at_every_port: bool,
     /// Accept loops that still run.
     pub listening: Cell<usize>,
-    /// Per protocol.
+    /// Open client connections, by protocol.
     live: [Cell<usize>; Protocol::ALL.len()],
-    /// What was said of backends that failed their clients.
+    /// Limits the warnings about backends that failed their clients.
     pub failures: RefCell<FailureLog>,
-    /// What was warned of and is not to fill the log; the counts go on.
+    /// Outcomes of which a warning was logged; see [`Local::warn_once`].
     warned: RefCell<Vec<Outcome>>,
-    /// The next one to give away.
+    /// The next unique id.
     connection_id: Cell<u64>,
     pub drain: Drain,
     waiting_for_drain: RefCell<Vec<Waker>>,
-    /// Makes what other threads wake the callable task of this number with.
+    /// Makes a waker with which other threads wake the callable task of this number.
     task_waker: Box<dyn Fn(usize) -> Waker>,
     callable_tasks: RefCell<Slab<Option<Waker>>>,
 }
@@ -124,8 +124,8 @@ impl Local {
         }
     }
 
-    /// Whether there is no room for another client. Connections that wait for a request give way
-    /// first; those of other cores with their next sweep.
+    /// Whether the budget has nothing left for another client. Idle connections to backends are closed
+    /// first: this worker's at once, those of other workers with their next sweep.
     pub(crate) fn is_full(&self) -> bool {
         while self.budget.is_full() {
             if !self.idle.borrow_mut().drop_one() {
@@ -135,7 +135,7 @@ impl Local {
         false
     }
 
-    /// Connections accepted and not yet ended.
+    /// Open client connections.
     pub(crate) fn live(&self) -> usize {
         self.live.iter().map(Cell::get).sum()
     }
@@ -145,7 +145,7 @@ impl Local {
         self.drain.is_draining()
     }
 
-    /// Makes every accept loop of the core come to its end, and every connection in its time.
+    /// Starts the drain: ends the accept loops now, and each connection in its time.
     pub(crate) fn start_draining(&self) {
         if self.drain.begin(self.ring.now()) {
             self.wake_accept_loops();
@@ -153,13 +153,14 @@ impl Local {
         }
     }
 
-    /// When a client that waits by this deadline for its next request is let go.
+    /// When a client is closed that waits for its next request with this deadline; `None` before the
+    /// drain.
     pub(crate) fn idle_leaves_at(&self, deadline: &Deadline) -> Option<Instant> {
         self.drain
             .idle_leaves_at(self.limits.drain, deadline.spread())
     }
 
-    /// When a long connection with this deadline is.
+    /// When a long connection with this deadline is asked to end; `None` before the drain.
     pub(crate) fn long_leaves_at(&self, deadline: &Deadline) -> Option<Instant> {
         Some(self.idle_leaves_at(deadline)? + self.limits.drain / 2)
     }
@@ -171,7 +172,7 @@ impl Local {
         self.ring.stay_awake();
     }
 
-    /// Gives the task that asks a number, by which other threads may wake it.
+    /// Gives the calling task a number by which other threads may wake it.
     pub(crate) fn callable_task(&self) -> CallableTask<'_> {
         CallableTask {
             local: self,
@@ -179,7 +180,8 @@ impl Local {
         }
     }
 
-    /// Another thread has something for this task. Who has had its number before is woken for nothing.
+    /// Wakes the task of this number for another thread. A task that got the number of one that has ended
+    /// is woken for nothing.
     pub(crate) fn wake_task(&self, number: usize) {
         let tasks = self.callable_tasks.borrow();
         if let Some(waker) = tasks.get(number).and_then(Option::as_ref) {
@@ -188,7 +190,7 @@ impl Local {
         }
     }
 
-    /// Runs `work` until it ends or the core drains; `None` when it drains.
+    /// Runs `work` until it ends; `None` when the drain begins before.
     pub(crate) async fn until_drain<F: Future>(&self, work: F) -> Option<F::Output> {
         let mut work = pin!(work);
         poll_fn(|context| {
@@ -207,7 +209,7 @@ impl Local {
         .await
     }
 
-    /// Every connection that is still open ends here, by the end of the core.
+    /// Counts every connection that is still open as cut. The worker ends, and they with it.
     pub(crate) fn count_as_cut(&self) {
         let mut metrics = self.metrics.borrow_mut();
         for protocol in Protocol::ALL {
@@ -218,7 +220,7 @@ impl Local {
         }
     }
 
-    /// One connection more.
+    /// Counts a connection that was accepted.
     pub(crate) fn connection_begins(&self, protocol: Protocol) {
         let live = &self.live[protocol.index()];
         live.set(live.get() + 1);
@@ -226,7 +228,7 @@ impl Local {
         self.metrics.borrow_mut().count(Counter::Accepted, 1);
     }
 
-    /// One connection less, and how it ended. Its descriptors are closed by now.
+    /// Counts the end of a connection, whose descriptors are closed by now.
     pub(crate) fn connection_ends(&self, protocol: Protocol, outcome: Outcome) {
         let live = &self.live[protocol.index()];
         live.set(live.get() - 1);
@@ -234,8 +236,8 @@ impl Local {
         self.metrics.borrow_mut().outcome(protocol, outcome);
     }
 
-    /// Says the cause and the remedy of an outcome that is a fault of the configuration, the first
-    /// time that this core meets it.
+    /// Warns of an outcome that is a fault of the configuration, with cause and remedy, the first time
+    /// that this worker meets it. Later ones are only counted.
     pub(crate) fn warn_once(&self, outcome: Outcome, backend: &str) {
         let mut warned = self.warned.borrow_mut();
         if !warned.contains(&outcome) {
@@ -268,8 +270,8 @@ impl Local {
         }
     }
 
-    /// A number for a connection that others are told of. Counted on from a random one, so that no
-    /// two cores, processes or machines give away the same.
+    /// A unique id for a connection. Counted from a random number on, so that no two workers, processes or
+    /// machines use the same.
     pub(crate) fn next_connection_id(&self) -> u64 {
         let id = self.connection_id.get();
         self.connection_id.set(id.wrapping_add(1));
@@ -285,19 +287,19 @@ impl Local {
     }
 }
 
-/// A task that other threads may wake, for as long as this lives.
+/// A task that other threads may wake for as long as this lives.
 pub(crate) struct CallableTask<'l> {
     local: &'l Local,
     number: usize,
 }
 
 impl CallableTask<'_> {
-    /// What they wake it with; the executor's own wakers must not leave their thread.
+    /// The waker for other threads. The executor's own wakers must not leave their thread.
     pub(crate) fn waker(&self) -> Waker {
         (self.local.task_waker)(self.number)
     }
 
-    /// To be called by the task before it looks whether what it waits for is there.
+    /// The task calls this before it looks whether what it waits for is there.
     pub(crate) fn register(&self, context: &Context<'_>) {
         let mut tasks = self.local.callable_tasks.borrow_mut();
         tasks[self.number] = Some(context.waker().clone());

@@ -2,8 +2,8 @@
 
 use crate::sys::Pipe;
 
-/// A pipe below this carries too little per system call to beat copying. Above the soft limit of
-/// pipe pages an unprivileged user gets pipes of two pages (pipe(7), pipe-user-pages-soft).
+/// A smaller pipe carries too little per system call to beat copying. An unprivileged user above the
+/// soft limit of pipe pages gets pipes of two pages (pipe(7), pipe-user-pages-soft).
 const USEFUL_CAPACITY_BYTES: usize = 64 * 1024;
 /// Empty pipes kept for the next bulk direction; each costs two descriptors and no memory.
 const IDLE_MAX: usize = 64;
@@ -29,8 +29,8 @@ impl PipePool {
         }
     }
 
-    /// An empty pipe, or `None` when all are out, or the system has no descriptor or no room for a
-    /// useful one. Whoever gets none copies.
+    /// An empty pipe. `None` when all are in use, or when the system has no descriptor or no memory for a
+    /// useful one; the caller then copies.
     pub(crate) fn take(&mut self) -> Option<Pipe> {
         if self.out == self.out_max {
             return None;
@@ -46,8 +46,7 @@ impl PipePool {
         Some(pipe)
     }
 
-    /// Takes a pipe back. One that still holds bytes is closed, never reused: what is inside
-    /// belongs to one connection alone.
+    /// Takes a pipe back. A pipe that still holds bytes of a connection is closed and never reused.
     pub(crate) fn give_back(&mut self, pipe: Pipe) {
         self.out -= 1;
         if pipe.held_bytes() == 0 && self.idle.len() < IDLE_MAX {

@@ -1,10 +1,10 @@
-//! Which connections end because their backend left their host. Pure: the table and the time come
-//! in as arguments, and the only thing that goes out is that a task is woken.
+//! Tracks which connections end because their backend was removed from their host. The table and the time
+//! come in as arguments; the only thing that goes out is that a task is woken.
 //!
-//! Connections are held together in groups of one name and one backend, about all of which one
-//! look-up decides. What is to be looked up, and who is to end, is worked off in steps of bounded
-//! length, since a host may have many thousands of connections and the others of the core are not to
-//! wait for them. A look-up always asks the newest table, so it does not matter how late it comes.
+//! Connections of one name to one backend form a group, so that one look-up in the table decides about all
+//! of them. Look-ups and ends are worked off in steps of bounded length, because a host may have many
+//! thousands of connections and the worker's other connections must not wait. A look-up always asks the
+//! newest table, so it may come late.
 
 use std::cell::{RefCell, RefMut};
 use std::collections::BTreeSet;
@@ -22,32 +22,32 @@ use crate::route::{NO_ROUTE, Place, Removal, Route, Table};
 
 /// Look-ups in one step; estimated at some 200 ns each, not measured.
 pub(super) const LOOKUPS_PER_STEP: usize = 1000;
-/// Connections that end in one step, each with two descriptors to close: by estimate a millisecond. With a
-/// step every 10 ms a core ends 6,400 in a second, who do not all come back at once then, either.
+/// Connections that end in one step, each with two descriptors to close: a millisecond by estimate. With a
+/// step every 10 ms a worker ends 6,400 connections a second, so their clients do not all come back at once.
 pub(super) const ENDS_PER_STEP: usize = 64;
 
-/// What a group is found by.
+/// The key of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct RemovalSubject<'h> {
     pub protocol: Protocol,
     /// `None`: the head had none, so that the default applies.
     pub name: Option<&'h Host>,
-    /// The backend's. Whoever holds a removal holds the backend, so it is nobody else's meanwhile.
+    /// The backend's slot. A connection holds its backend, so the slot is not reused meanwhile.
     pub slot: u32,
 }
 
-/// One connection's place in the book.
+/// One connection of a group.
 #[derive(Debug)]
 pub(crate) struct RemovalEntry {
     group: usize,
     member: usize,
 }
 
-/// What a worker knows of the connections that end when their backend leaves their host.
+/// The tracked connections of a worker.
 #[derive(Default)]
 pub(crate) struct Removals {
     tracker: RefCell<RemovalTracker>,
-    /// Of the task that ends them, while it has nothing to do.
+    /// The task that ends connections, while it has nothing to do.
     housekeeper: RefCell<Option<Waker>>,
 }
 
@@ -56,7 +56,7 @@ impl Removals {
         self.tracker.borrow_mut()
     }
 
-    /// Makes the task that ends connections look around.
+    /// Wakes the task that ends connections.
     pub(crate) fn wake_housekeeper(&self, ring: &Ring) {
         if let Some(housekeeper) = self.housekeeper.take() {
             housekeeper.wake();
@@ -64,23 +64,23 @@ impl Removals {
         }
     }
 
-    /// Whom to wake.
+    /// Registers the task that ends connections.
     pub(crate) fn set_housekeeper(&self, waker: Waker) {
         self.housekeeper.replace(Some(waker));
     }
 }
 
-/// All connections of one core whose host wants something of them when their backend leaves.
+/// All connections of a worker whose host says what becomes of them when their backend is removed.
 #[derive(Default)]
 pub(crate) struct RemovalTracker {
     hasher: RandomState,
     groups: Slab<Group>,
     by_subject: HashTable<usize>,
-    /// The groups that were last seen under a route; [`NO_ROUTE`] for names that have none.
+    /// Groups by the route that their name had at the last look-up; [`NO_ROUTE`] for names without one.
     by_route: HashMap<u64, Vec<usize>>,
-    /// Groups whose route was replaced, to be looked up.
-    unsure: Vec<usize>,
-    /// By when they end: the groups that are left by their backend and have members to end.
+    /// Groups whose route was replaced since, which are to be looked up.
+    stale: Vec<usize>,
+    /// By the time at which their connections end: groups whose backend was removed.
     leaving: BTreeSet<(Instant, usize)>,
 }
 
@@ -89,20 +89,21 @@ struct Group {
     protocol: Protocol,
     name: Option<Box<Host>>,
     slot: u32,
-    /// The key under which the name had the backend; while it is that of the name, its options count.
+    /// The kind of key in the table under which the name had the backend. Its options count while the
+    /// name is still found under a key of that kind.
     place: Place,
     removal: Removal,
-    filed: Option<Filed>,
-    /// Since when the name has the backend no longer.
+    route_index: Option<RouteIndex>,
+    /// When the backend was found to be removed.
     left: Option<Instant>,
-    /// Under which time it is in `leaving`.
+    /// Its time in `leaving`.
     ends: Option<Instant>,
     members: Slab<Member>,
 }
 
 /// Where a group stands in `by_route`.
 #[derive(Clone, Copy)]
-struct Filed {
+struct RouteIndex {
     route: u64,
     at: usize,
 }
@@ -113,7 +114,8 @@ struct Member {
 }
 
 impl RemovalTracker {
-    /// Enters a connection that was made by `route`, which may have been replaced meanwhile.
+    /// Begins to track a connection that `route` has led to its backend. The route may have been replaced
+    /// meanwhile.
     pub(crate) fn enter(
         &mut self,
         subject: RemovalSubject<'_>,
@@ -131,18 +133,18 @@ impl RemovalTracker {
             self.by_subject.insert_unique(hash, group, |group| {
                 hasher.hash_one(groups[*group].subject())
             });
-            self.look(group, table, now);
+            self.look_up(group, table, now);
             group
         });
         let member = self.groups[group].members.insert(Member {
             has_ended: false,
             waker: None,
         });
-        self.note_end(group);
+        self.update_leaving(group);
         RemovalEntry { group, member }
     }
 
-    /// A connection has ended, for whatever reason.
+    /// Stops tracking a connection, which has ended for whatever reason.
     pub(crate) fn leave(&mut self, entry: &RemovalEntry) {
         let members = &mut self.groups[entry.group].members;
         members.remove(entry.member);
@@ -153,7 +155,7 @@ impl RemovalTracker {
         if let Ok(place) = self.by_subject.find_entry(hash, |one| *one == entry.group) {
             place.remove();
         }
-        self.unfile(entry.group);
+        self.remove_from_route(entry.group);
         let group = self.groups.remove(entry.group);
         if let Some(ends) = group.ends {
             self.leaving.remove(&(ends, entry.group));
@@ -173,42 +175,38 @@ impl RemovalTracker {
         Poll::Pending
     }
 
-    /// Takes note that these routes, in ascending order, were replaced. Whether there is something to
-    /// do in [`RemovalTracker::step`].
+    /// These routes, in ascending order, were replaced. Whether [`RemovalTracker::step`] has work now.
     pub(crate) fn replaced(&mut self, routes: &[u64]) -> bool {
-        // Whichever are fewer: a reload may replace a million routes, of which a few matter here.
-        let known: Vec<u64> = match routes.len() < self.by_route.len() {
-            true => {
-                let known = routes.iter().copied();
-                known.filter(|id| self.by_route.contains_key(id)).collect()
-            }
-            false => {
-                let known = self.by_route.keys().copied();
-                known
-                    .filter(|id| routes.binary_search(id).is_ok())
-                    .collect()
-            }
+        // Goes through the shorter list: a reload may replace a million routes, of which few matter here.
+        let known: Vec<u64> = if routes.len() < self.by_route.len() {
+            let known = routes.iter().copied();
+            known.filter(|id| self.by_route.contains_key(id)).collect()
+        } else {
+            let known = self.by_route.keys().copied();
+            known
+                .filter(|id| routes.binary_search(id).is_ok())
+                .collect()
         };
         for route in &known {
             let groups = self.by_route.remove(route).unwrap_or_default();
             for group in &groups {
-                self.groups[*group].filed = None;
+                self.groups[*group].route_index = None;
             }
-            self.unsure.extend(groups);
+            self.stale.extend(groups);
         }
         !known.is_empty()
     }
 
-    /// Does what is due, at most as much as one step may. Gives back when there is more to do.
+    /// Does what is due, up to the bound of a step. Gives back when there is more to do.
     pub(crate) fn step(&mut self, table: &Table, now: Instant) -> Option<Instant> {
         for _ in 0..LOOKUPS_PER_STEP {
-            let Some(group) = self.unsure.pop() else {
+            let Some(group) = self.stale.pop() else {
                 break;
             };
-            // One that has ended meanwhile may have left its number to another, which is looked up
-            // once too often.
+            // The number of a group that has ended may be another group's by now, which is then looked
+            // up once too often.
             if self.groups.contains(group) {
-                self.look(group, table, now);
+                self.look_up(group, table, now);
             }
         }
         let mut room = ENDS_PER_STEP;
@@ -217,22 +215,23 @@ impl RemovalTracker {
             && room > 0
         {
             room -= self.groups[group].end_members(room);
-            self.note_end(group);
+            self.update_leaving(group);
         }
-        match self.unsure.is_empty() {
-            true => self.leaving.first().map(|(ends, _)| *ends),
-            false => Some(now),
+        if self.stale.is_empty() {
+            self.leaving.first().map(|(ends, _)| *ends)
+        } else {
+            Some(now)
         }
     }
 
-    /// Whether the backend of the connection has left, and the connection will end for it.
+    /// Whether the connection will end because its backend was removed.
     pub(crate) fn is_leaving(&self, entry: &RemovalEntry) -> bool {
         self.groups[entry.group].ends.is_some()
     }
 
-    /// Finds out where the name of a group leads now and what that means for it.
-    fn look(&mut self, number: usize, table: &Table, now: Instant) {
-        self.unfile(number);
+    /// Looks up where the name of a group leads now, and what that means for its connections.
+    fn look_up(&mut self, number: usize, table: &Table, now: Instant) {
+        self.remove_from_route(number);
         let group = &mut self.groups[number];
         let located = table.locate(group.name.as_deref(), group.protocol);
         let route = located.map_or(NO_ROUTE, |(_, route)| route.id());
@@ -242,7 +241,7 @@ impl RemovalTracker {
                 group.removal = route.removal();
                 group.left = None;
             }
-            // Another key's options are not the host's, whose backend this was.
+            // Only the options of the key that had the backend count.
             Some((place, route)) if place == group.place => {
                 group.removal = route.removal();
                 group.left.get_or_insert(now);
@@ -251,17 +250,17 @@ impl RemovalTracker {
                 group.left.get_or_insert(now);
             }
         }
-        let filed = self.by_route.entry(route).or_default();
-        group.filed = Some(Filed {
+        let groups = self.by_route.entry(route).or_default();
+        group.route_index = Some(RouteIndex {
             route,
-            at: filed.len(),
+            at: groups.len(),
         });
-        filed.push(number);
-        self.note_end(number);
+        groups.push(number);
+        self.update_leaving(number);
     }
 
-    /// Keeps `leaving` true to a group that has changed.
-    fn note_end(&mut self, number: usize) {
+    /// Updates `leaving` after a group has changed.
+    fn update_leaving(&mut self, number: usize) {
         let group = &mut self.groups[number];
         let ends = group.due();
         if ends == group.ends {
@@ -275,15 +274,18 @@ impl RemovalTracker {
         }
     }
 
-    fn unfile(&mut self, number: usize) {
-        let Some(Filed { route, at }) = self.groups[number].filed.take() else {
+    fn remove_from_route(&mut self, number: usize) {
+        let Some(RouteIndex { route, at }) = self.groups[number].route_index.take() else {
             return;
         };
-        let filed = self.by_route.get_mut(&route).expect("it is filed there");
-        filed.swap_remove(at);
-        if let Some(moved) = filed.get(at) {
-            self.groups[*moved].filed = Some(Filed { route, at });
-        } else if filed.is_empty() {
+        let groups = self
+            .by_route
+            .get_mut(&route)
+            .expect("the group is listed under its route");
+        groups.swap_remove(at);
+        if let Some(moved) = groups.get(at) {
+            self.groups[*moved].route_index = Some(RouteIndex { route, at });
+        } else if groups.is_empty() {
             self.by_route.remove(&route);
         }
     }
@@ -300,7 +302,7 @@ impl Group {
                 None => Place::Default,
             },
             removal,
-            filed: None,
+            route_index: None,
             left: None,
             ends: None,
             members: Slab::new(),
@@ -315,7 +317,7 @@ impl Group {
         }
     }
 
-    /// When those of its members end that have not ended yet.
+    /// When its open connections end; `None`: they do not.
     fn due(&self) -> Option<Instant> {
         let left = self.left?;
         let ends = match self.removal {
@@ -327,11 +329,11 @@ impl Group {
         has_more.then_some(ends)
     }
 
-    /// Ends at most so many; gives back how many.
-    fn end_members(&mut self, room: usize) -> usize {
+    /// Ends at most `max` connections; gives back how many.
+    fn end_members(&mut self, max: usize) -> usize {
         let mut ended = 0;
         let live = self.members.iter_mut().map(|(_, member)| member);
-        for member in live.filter(|member| !member.has_ended).take(room) {
+        for member in live.filter(|member| !member.has_ended).take(max) {
             ended += 1;
             member.has_ended = true;
             if let Some(waker) = member.waker.take() {

@@ -8,12 +8,12 @@ use crate::route::{Endpoint, HostOptions, Key, Layer, Master, Member, Registry, 
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A sync thread, a core's view and its book.
+/// A sync thread, a core's view and its tracker.
 struct Rig {
     registry: Registry,
     master: Master,
     table: Table,
-    book: RemovalTracker,
+    tracker: RemovalTracker,
     now: Instant,
 }
 
@@ -28,7 +28,7 @@ impl Rig {
             registry: Registry::default(),
             master: Master::new(7),
             table: Table::new(),
-            book: RemovalTracker::default(),
+            tracker: RemovalTracker::default(),
             now: Instant::now(),
         }
     }
@@ -62,13 +62,13 @@ impl Rig {
             return;
         };
         self.table.apply(&update);
-        self.book.replaced(update.replaced());
+        self.tracker.replaced(update.replaced());
         self.settle();
     }
 
     fn settle(&mut self) -> Option<Instant> {
         loop {
-            let next = self.book.step(&self.table, self.now);
+            let next = self.tracker.step(&self.table, self.now);
             if next.is_none_or(|next| next > self.now) {
                 return next;
             }
@@ -86,13 +86,13 @@ impl Rig {
             name,
             slot,
         };
-        let entry = self.book.enter(subject, &route, &self.table, self.now);
+        let entry = self.tracker.enter(subject, &route, &self.table, self.now);
         Opened { entry }
     }
 
     fn has_ended(&mut self, opened: &Opened) -> bool {
         let context = Context::from_waker(Waker::noop());
-        self.book.poll_end(&opened.entry, &context).is_ready()
+        self.tracker.poll_end(&opened.entry, &context).is_ready()
     }
 
     fn pass(&mut self, span: Duration) {
@@ -125,10 +125,10 @@ fn what_each_option_does_with_a_member_that_leaves() {
         rig.pass(SECOND * 1000);
         assert!(!rig.has_ended(&stays) && !rig.has_ended(&other_host));
         for opened in [gone, stays, other_host] {
-            rig.book.leave(&opened.entry);
+            rig.tracker.leave(&opened.entry);
         }
-        assert!(rig.book.groups.is_empty() && rig.book.by_route.is_empty());
-        assert!(rig.book.by_subject.is_empty() && rig.book.leaving.is_empty());
+        assert!(rig.tracker.groups.is_empty() && rig.tracker.by_route.is_empty());
+        assert!(rig.tracker.by_subject.is_empty() && rig.tracker.leaving.is_empty());
     }
 }
 
@@ -236,8 +236,8 @@ fn a_connection_that_was_made_while_its_backend_left_ends_like_the_others() {
         name: Some(&host),
         slot,
     };
-    let entry = rig.book.enter(subject, &old, &rig.table, rig.now);
-    assert!(rig.book.is_leaving(&entry));
+    let entry = rig.tracker.enter(subject, &old, &rig.table, rig.now);
+    assert!(rig.tracker.is_leaving(&entry));
     rig.settle();
     let opened = Opened { entry };
     assert!(rig.has_ended(&opened));
@@ -262,25 +262,25 @@ fn a_change_costs_one_lookup_per_name_and_backend_and_no_step_is_long() {
     rig.set("a.test", &["10.0.0.2"], "cut");
     let update = rig.master.publish().unwrap();
     rig.table.apply(&update);
-    assert!(rig.book.replaced(update.replaced()));
-    assert_eq!(rig.book.unsure.len(), 2);
+    assert!(rig.tracker.replaced(update.replaced()));
+    assert_eq!(rig.tracker.stale.len(), 2);
     rig.set("*.test", &["10.0.0.2"], "cut");
     let update = rig.master.publish().unwrap();
     rig.table.apply(&update);
-    assert!(rig.book.replaced(update.replaced()));
-    assert_eq!(rig.book.unsure.len(), 2 + CONNECTIONS);
+    assert!(rig.tracker.replaced(update.replaced()));
+    assert_eq!(rig.tracker.stale.len(), 2 + CONNECTIONS);
     let (mut ended, mut steps) = (0, 0);
     while ended < CONNECTIONS {
-        let before = rig.book.unsure.len();
-        let next = rig.book.step(&rig.table, rig.now);
-        assert!(before - rig.book.unsure.len() <= LOOKUPS_PER_STEP);
+        let before = rig.tracker.stale.len();
+        let next = rig.tracker.step(&rig.table, rig.now);
+        assert!(before - rig.tracker.stale.len() <= LOOKUPS_PER_STEP);
         let (mut gone, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut opened)
             .into_iter()
             .partition(|opened| rig.has_ended(opened));
         assert!(gone.len() <= ENDS_PER_STEP);
         ended += gone.len();
         gone.drain(..)
-            .for_each(|opened| rig.book.leave(&opened.entry));
+            .for_each(|opened| rig.tracker.leave(&opened.entry));
         opened = kept;
         steps += 1;
         assert_eq!(next.is_none(), ended == CONNECTIONS);
