@@ -1,19 +1,19 @@
-//! The fields that mean something to a proxy, and those that end with a connection (RFC 9110
-//! section 7.6.1). One pass over a head's fields sorts them; nothing is copied.
+//! The fields that mean something to a proxy, and those that belong to one connection (RFC 9110
+//! section 7.6.1). Nothing is copied.
 
 /// A field as it was parsed.
 pub(super) type Field<'b> = httparse::Header<'b>;
 
 /// Most fields of a request. Browsers send about 20; the common servers stop between 100 (Apache,
-/// HAProxy) and 2,000 (Node). Room for these takes 8 KiB.
+/// HAProxy) and 2,000 (Node). Storage for these takes 8 KiB.
 pub(super) const FIELDS_MAX: usize = 256;
 
-/// Most heads have fewer fields: browsers send some 20, servers up to 50. Room for them is made anew
-/// for every head, and each costs 32 bytes.
+/// Most heads have fewer fields: browsers send some 20, servers up to 50. Storage for them is
+/// initialized for every head, at 32 bytes each.
 const USUAL_FIELDS: usize = 48;
 
-/// Room for the fields of one head, on the stack of whoever reads it; on the heap for the rare head
-/// with more than usual.
+/// Storage for the fields of one head: on the stack of whoever reads it, and on the heap for the rare
+/// head with more fields than usual.
 pub struct FieldStorage<'b> {
     pub(super) usual: [Field<'b>; USUAL_FIELDS],
     pub(super) many: Vec<Field<'b>>,
@@ -34,7 +34,7 @@ impl Default for FieldStorage<'_> {
     }
 }
 
-/// A field that a proxy has to know.
+/// A field name that a proxy has to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FieldName {
     Host,
@@ -44,23 +44,24 @@ pub(super) enum FieldName {
     Te,
     Upgrade,
     Expect,
-    /// Of one connection, whether named in Connection or not.
+    /// Belongs to one connection, whether Connection names it or not.
     KeepAlive,
-    /// Proxy-Connection, likewise.
+    /// Belongs to one connection, as Keep-Alive does.
     ProxyConnection,
     Forwarded,
     XForwardedFor,
     XForwardedProto,
     XForwardedPort,
-    /// Any other X-Forwarded-*, which says of the client what only a proxy can know.
+    /// Any other X-Forwarded-*. It says something about the client that only a proxy can know.
     XForwardedOther,
     XRealIp,
     MaxForwards,
-    /// Proxy, which CGI hands to programs as their HTTP_PROXY (httpoxy).
+    /// CGI passes this field to programs as HTTP_PROXY, which makes them use that proxy (httpoxy).
     Proxy,
-    /// A name that some readers take for one of the fields here, because to them all that is no letter
-    /// or digit is the same (CGI and what descends from it).
+    /// A name that some servers take for one of the names here, because to CGI and its successors all
+    /// characters but letters and digits are the same: `Content_Length`.
     Lookalike,
+    /// Authorization, Proxy-Authenticate or WWW-Authenticate.
     Authentication,
     Other,
 }
@@ -68,8 +69,7 @@ pub(super) enum FieldName {
 impl FieldName {
     pub(super) fn of(name: &str) -> FieldName {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
-        let first = name.len();
-        match first {
+        match name.len() {
             2 if is("te") => FieldName::Te,
             4 if is("host") => FieldName::Host,
             5 if is("proxy") => FieldName::Proxy,
@@ -95,13 +95,13 @@ impl FieldName {
             17 if is("x-forwarded-proto") => FieldName::XForwardedProto,
             17 if is_alike(name, "transfer-encoding") => FieldName::Lookalike,
             18 if is("proxy-authenticate") => FieldName::Authentication,
-            11.. if is_alike(name, "x-forwarded") => FieldName::beside_forwarded(name),
+            11.. if is_alike(name, "x-forwarded") => FieldName::x_forwarded(name),
             _ => FieldName::Other,
         }
     }
 
-    /// Of a name that begins as X-Forwarded does, in whatever spelling.
-    fn beside_forwarded(name: &str) -> FieldName {
+    /// The kind of a name that begins with `X-Forwarded` or with a lookalike of that.
+    fn x_forwarded(name: &str) -> FieldName {
         let (family, rest) = name.split_at("x-forwarded".len());
         let is_apart = |byte: &u8| !byte.is_ascii_alphanumeric();
         match rest.as_bytes().first() {
@@ -112,15 +112,15 @@ impl FieldName {
     }
 }
 
-/// Whether `name` begins with `known`, or with what some readers take for it.
+/// Whether `name` begins with `known`, or with a lookalike of it.
 fn is_alike(name: &str, known: &str) -> bool {
     name.bytes().zip(known.bytes()).all(|(byte, known)| {
         byte.eq_ignore_ascii_case(&known) || (known == b'-' && !byte.is_ascii_alphanumeric())
     })
 }
 
-/// Fields that frame, route or authorize a message, or say who sent it, and so mean nothing, or too
-/// much, behind it (RFC 9110 section 6.5.1). `name` is in lower case.
+/// Whether a field must not be a trailer, because it frames, routes or authorizes the message or says
+/// who sent it (RFC 9110 section 6.5.1). `name` is in lower case.
 pub(super) fn is_forbidden_trailer(name: &[u8]) -> bool {
     const OTHERS: [&[u8]; 4] = [
         b"content-range",
@@ -135,14 +135,14 @@ pub(super) fn is_forbidden_trailer(name: &[u8]) -> bool {
 /// The longest name that [`is_forbidden_trailer`] knows.
 pub(super) const FORBIDDEN_TRAILER_BYTES_MAX: usize = 19;
 
-/// What the Connection fields of a head say.
+/// The options in the Connection fields of a head (RFC 9110 section 7.6.1).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct ConnectionOptions {
     pub(super) close: bool,
     pub(super) keep_alive: bool,
     pub(super) upgrade: bool,
-    /// Fields are named that are none of those above.
-    pub(super) names_others: bool,
+    /// Whether some option is the name of a field that is dropped for it.
+    pub(super) names_fields: bool,
 }
 
 impl ConnectionOptions {
@@ -155,18 +155,18 @@ impl ConnectionOptions {
                 10 if is("keep-alive") => self.keep_alive = true,
                 7 if is("upgrade") => self.upgrade = true,
                 2 if is("te") => {}
-                _ => self.names_others = true,
+                _ => self.names_fields = true,
             }
         }
     }
 
-    /// Whether the sender is ready for another message (RFC 9112 section 9.3).
+    /// Whether the sender keeps the connection open for another message (RFC 9112 section 9.3).
     pub(super) fn is_persistent(self, minor_version: u8) -> bool {
         !self.close && (minor_version > 0 || self.keep_alive)
     }
 }
 
-/// Whether a Connection field names this field, so that it ends here.
+/// Whether a Connection field names this field, which is then not forwarded.
 pub(super) fn is_named(fields: &[Field<'_>], name: &str) -> bool {
     fields
         .iter()
@@ -180,9 +180,9 @@ pub(super) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
-/// Whether the credentials belong to the connection instead of the request, as those of NTLM and
-/// Negotiate do: such a connection is its client's alone.
-pub(super) fn has_connection_auth(value: &[u8]) -> bool {
+/// Whether credentials authenticate the connection instead of the request, as those of NTLM and Negotiate
+/// do. Such a connection must serve one client only.
+pub(super) fn is_connection_auth(value: &[u8]) -> bool {
     let scheme = value.trim_ascii_start();
     let begins =
         |name: &[u8]| scheme.len() >= name.len() && scheme[..name.len()].eq_ignore_ascii_case(name);

@@ -137,14 +137,14 @@ fn check_response(data: &[u8], request: RequestSummary) {
         Ok(Some(again)) => again,
         other => panic!("{} is understood as {other:?}", once.escape_ascii()),
     };
-    let body = match head.chunks {
+    let body = match head.chunked_output {
         ChunkedOutput::Decoded if head.body != Length::None => Length::UntilClose,
         _ => head.body,
     };
     assert_eq!(again.head_bytes, once.len());
     assert_eq!(
-        (again.status, again.reason, again.body, again.announced),
-        (head.status, head.reason, body, head.announced)
+        (again.status, again.reason, again.body, again.stated_length),
+        (head.status, head.reason, body, head.stated_length)
     );
     let mut twice = Vec::new();
     rewrite::response(&again, Persistence::Default, &mut twice);

@@ -1,46 +1,46 @@
-//! When a response head that comes in pieces is worth reading again. Reading begins at its first byte,
+//! When a response head that arrives in pieces is worth parsing again. Parsing begins at its first byte,
 //! so that doing it with every piece would cost the square of its length.
 
 use super::steps;
 
-/// A head is read again when a fourth of it is new, too, so that one that breaks a rule is refused
-/// before its end, which may never come. The readings before the last then cost five times its length
-/// at most.
+/// A head is also parsed again when one fourth of it is new, so that one that breaks a rule is refused
+/// before its end, which may never come. All parsing before the last then costs at most five times the
+/// length of the head.
 const NEW_PART: usize = 4;
 
-/// What is known of the bytes of one head. It keeps positions only.
+/// A head whose end has not arrived. It keeps positions only, never bytes.
 #[derive(Debug, Default)]
 pub(crate) struct IncompleteHead {
-    /// Bytes that were there at the last reading.
-    tried: usize,
-    /// Bytes that were looked at.
-    at: usize,
-    /// There was something other than the empty lines that may precede a head.
+    /// Bytes that were there when it was last parsed.
+    parsed: usize,
+    /// Bytes that were searched for the empty line.
+    searched: usize,
+    /// Whether a byte was found that is none of the empty lines that may precede a head.
     has_begun: bool,
 }
 
 impl IncompleteHead {
-    /// `received` were read and are no whole head.
+    /// `received` were parsed and are no whole head.
     pub(crate) fn new(received: &[u8]) -> IncompleteHead {
-        let mut search = IncompleteHead {
-            tried: received.len(),
+        let mut head = IncompleteHead {
+            parsed: received.len(),
             ..IncompleteHead::default()
         };
-        search.finds_end(received);
-        search
+        head.finds_end(received);
+        head
     }
 
-    /// Whether `received` is to be read: those of the last call, and more behind them. Always when the
-    /// head has ended, or is as long as it may be.
+    /// Whether to parse `received`: what the last call got, and more behind it. Always when the head has
+    /// ended, or is as long as it may be.
     pub(crate) fn should_parse(&mut self, received: &[u8], bytes_max: usize) -> bool {
         self.finds_end(received)
-            || received.len() >= self.tried + self.tried / NEW_PART
+            || received.len() >= self.parsed + self.parsed / NEW_PART
             || received.len() >= bytes_max
     }
 
-    /// Whether an empty line came since the last call.
+    /// Whether an empty line has come since the last call.
     fn finds_end(&mut self, received: &[u8]) -> bool {
-        let begin = std::mem::replace(&mut self.at, received.len());
+        let begin = std::mem::replace(&mut self.searched, received.len());
         steps::count(received.len() - begin);
         (begin..received.len()).any(|at| {
             let (before, byte) = (&received[..at], received[at]);
@@ -75,17 +75,17 @@ mod tests {
 
     /// What comes of bytes in pieces, and how many of them were there.
     fn dribbled(bytes: &[u8], piece: usize) -> (Result<Option<usize>, ResponseFault>, usize) {
-        let mut search: Option<IncompleteHead> = None;
+        let mut incomplete: Option<IncompleteHead> = None;
         let mut end = 0;
         while end < bytes.len() {
             end = bytes.len().min(end + piece);
             let received = &bytes[..end];
-            let is_due = search
+            let should_parse = incomplete
                 .as_mut()
-                .is_none_or(|search| search.should_parse(received, BYTES_MAX));
-            if is_due {
+                .is_none_or(|head| head.should_parse(received, BYTES_MAX));
+            if should_parse {
                 match read(received) {
-                    Ok(None) => search = Some(IncompleteHead::new(received)),
+                    Ok(None) => incomplete = Some(IncompleteHead::new(received)),
                     verdict => return (verdict, end),
                 }
             }

@@ -1,9 +1,12 @@
-//! HTTP/1 as a proxy between needs it: heads (request and response), the framing of bodies, and
-//! heads written anew. Pure: bytes in, values and bytes out.
+//! HTTP/1 as a proxy needs it: parsing the heads of requests and responses, finding the ends of bodies,
+//! and writing the heads that are forwarded. Pure: bytes in, values and bytes out.
 //!
-//! What is forwarded is what was understood. A head is parsed whole, held to the strict reading of
-//! RFC 9112, and written again out of its parts, so that a backend never sees a byte on which two
-//! readers could differ; see [`request`] for the rules, `framing` for those of bodies.
+//! What is forwarded is what was understood. A head is parsed whole by the strict rules of RFC 9112 and
+//! written again from its parts, so that a backend never gets a byte that it could read differently
+//! from this proxy. The rules are in `request` for request heads, in [`response`] for response heads
+//! and in `framing` for bodies.
+//!
+//! Of HTTP/2 only the beginning of a connection without TLS is read ([`h2c`]).
 
 mod authority;
 mod field_lines;

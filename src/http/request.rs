@@ -1,11 +1,10 @@
-//! The head of a request: bytes → what it says, more needed, or a refusal by name.
-//!
-//! Where RFC 9112 lets a recipient choose, a head that two readers may read differently is refused.
+//! The head of a request. Where RFC 9112 lets a recipient choose, a head that two readers may read
+//! differently is refused.
 
 use super::authority::Authority;
 use super::field_lines;
 use super::fields::{
-    ConnectionOptions, Field, FieldName, FieldStorage, has_connection_auth, tokens,
+    ConnectionOptions, Field, FieldName, FieldStorage, is_connection_auth, tokens,
 };
 use super::head_walk::{HeadParts, HeadWalk};
 use super::length::{Length, LengthFault, LengthFields};
@@ -20,7 +19,9 @@ use crate::refusal::Refusal;
     reason = "it lives on the stack for a moment"
 )]
 pub enum Reading<'b, 's> {
+    /// The head is complete and valid.
     Found(RequestHead<'b, 's>),
+    /// Valid so far; ask again with more bytes.
     More,
     Refused(Refusal),
 }
@@ -29,28 +30,32 @@ pub enum Reading<'b, 's> {
 #[derive(Debug, PartialEq, Eq)]
 pub struct RequestHead<'b, 's> {
     pub method: &'b [u8],
-    /// In origin or asterisk form, or empty or beginning with `?` when the target was absolute.
+    /// In origin or asterisk form. Of an absolute target, what follows the authority: it may be empty
+    /// or begin with `?`.
     pub path: &'b [u8],
+    /// The `x` of HTTP/1.x.
     pub minor_version: u8,
-    /// The name to route by; `None`: HTTP/1.0 without one.
+    /// The name to route by; `None` for HTTP/1.0 without one.
     pub host: Option<Host>,
-    /// What the one Host field is to say: that of the request, or the target's authority.
+    /// The value for the Host field that is forwarded: that of an absolute target, else that of the
+    /// request's own Host field.
     pub authority: Option<&'b [u8]>,
     pub fields: &'s [Field<'b>],
     pub body: Length,
-    /// Whether the client is ready for another request on the connection.
+    /// Whether the client keeps the connection open for another request.
     pub persistent: bool,
-    /// Whether the client waits for 100 before it sends its body.
+    /// Whether the client waits for 100 Continue before it sends its body.
     pub expects_continue: bool,
-    /// Whether the client asks for another protocol on this connection, and may.
+    /// Whether the client asks to change to another protocol, and it is one that may be passed on.
     pub upgrade: bool,
-    /// How often it may still be forwarded, where its method makes that count and it says so.
+    /// Max-Forwards, where the method uses it.
     pub max_forwards: Option<u32>,
-    /// Whether trailers are welcome in the response.
+    /// Whether the response may have trailers.
     pub accepts_trailers: bool,
-    /// Whether credentials in it stay with the backend's connection.
+    /// Whether its credentials authenticate the connection to the backend, which must then serve no
+    /// other client.
     pub has_connection_auth: bool,
-    /// Of the head, leading empty lines included.
+    /// Length of the head, leading empty lines included.
     pub head_bytes: usize,
     pub(super) options: ConnectionOptions,
 }
@@ -64,19 +69,18 @@ impl RequestHead<'_, '_> {
         !matches!(self.body, Length::None | Length::Bytes(0))
     }
 
-    /// Whether it has a body that its method gives no meaning to (RFC 9110 section 9.3), so that some
-    /// servers leave it unread and take it for the next request.
+    /// Whether there is a body that its method gives no meaning to (RFC 9110 section 9.3). Some servers
+    /// leave such a body unread and take it for the next request.
     pub(crate) fn has_unexpected_body(&self) -> bool {
         let methods: [&[u8]; 5] = [b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE"];
         self.has_body() && methods.contains(&self.method)
     }
 
-    /// Whether each recipient counts it (RFC 9110 section 7.6.2).
     pub(super) fn uses_max_forwards(&self) -> bool {
-        matches!(self.method, b"TRACE" | b"OPTIONS")
+        uses_max_forwards(self.method)
     }
 
-    /// Whether doing it twice is doing it once (RFC 9110 section 9.2.2).
+    /// Whether sending it twice has the effect of sending it once (RFC 9110 section 9.2.2).
     pub(crate) fn is_idempotent(&self) -> bool {
         matches!(
             self.method,
@@ -85,7 +89,13 @@ impl RequestHead<'_, '_> {
     }
 }
 
-/// Walks the bytes of one head; keeps positions only.
+/// Whether each recipient counts Max-Forwards down (RFC 9110 section 7.6.2).
+fn uses_max_forwards(method: &[u8]) -> bool {
+    matches!(method, b"TRACE" | b"OPTIONS")
+}
+
+/// Reads one head. It keeps positions only, never bytes, so that a head that arrives byte by byte costs
+/// no more than one that arrives whole.
 #[derive(Debug, Clone)]
 pub struct RequestReader {
     bytes_max: usize,
@@ -101,8 +111,9 @@ impl RequestReader {
         }
     }
 
-    /// `received` is everything since the last request ended: what the last call got, and more
-    /// behind it. The answer depends on the bytes alone, not on how they were cut.
+    /// `received` is everything since the last request ended: what the last call got, and more behind
+    /// it. The answer depends on the bytes alone, not on how they were cut, and stays the same once it
+    /// is not [`Reading::More`].
     pub fn advance<'b, 's>(
         &mut self,
         received: &'b [u8],
@@ -127,104 +138,121 @@ fn parse<'b, 's>(
 ) -> Result<RequestHead<'b, 's>, Refusal> {
     let line = RequestLine::parse(parts.request_line)?;
     let fields = field_lines::parse(parts.fields, storage)?;
-    let host = Authority::of_host_field(fields)?;
-    if host.is_none() && line.host_required() {
+    let host_field = Authority::of_host_field(fields)?;
+    if host_field.is_none() && line.host_required() {
         return Err(Refusal::HostMissing);
     }
-    let mut options = ConnectionOptions::default();
-    let mut lengths = LengthFields::default();
-    let mut upgrades = Upgrades::default();
-    let mut head = RequestHead {
+    let mut values = FieldValues::default();
+    for field in fields {
+        values.read(field, &line)?;
+    }
+    let body = values.lengths.strict().map_err(refusal)?;
+    let body = body.unwrap_or(Length::None);
+    let has_body = !matches!(body, Length::None | Length::Bytes(0));
+    let (host, authority) = match line.authority.or(host_field) {
+        Some(authority) => (Some(authority.host), Some(authority.text)),
+        None => (None, None),
+    };
+    Ok(RequestHead {
         method: line.method,
         path: line.path,
         minor_version: line.minor_version,
-        host: None,
-        authority: None,
+        host,
+        authority,
         fields,
-        body: Length::None,
-        persistent: false,
-        expects_continue: false,
-        upgrade: false,
-        max_forwards: None,
-        accepts_trailers: false,
-        has_connection_auth: false,
+        body,
+        persistent: values.options.is_persistent(line.minor_version),
+        expects_continue: values.expects_continue && has_body,
+        upgrade: values.upgrades.may_be_forwarded()
+            && values.options.upgrade
+            && line.minor_version > 0,
+        max_forwards: values.max_forwards,
+        accepts_trailers: values.accepts_trailers,
+        has_connection_auth: values.has_connection_auth,
         head_bytes: parts.bytes,
-        options,
-    };
-    for field in fields {
+        options: values.options,
+    })
+}
+
+/// What the fields of a head say that matters to a proxy.
+#[derive(Default)]
+struct FieldValues {
+    options: ConnectionOptions,
+    lengths: LengthFields,
+    upgrades: Upgrades,
+    expects_continue: bool,
+    max_forwards: Option<u32>,
+    accepts_trailers: bool,
+    has_connection_auth: bool,
+}
+
+impl FieldValues {
+    fn read(&mut self, field: &Field<'_>, line: &RequestLine<'_>) -> Result<(), Refusal> {
+        let value = field.value;
         match FieldName::of(field.name) {
-            FieldName::Connection => options.read(field.value),
-            FieldName::ContentLength => {
-                lengths.read_content_length(field.value).map_err(refusal)?
-            }
+            FieldName::Connection => self.options.read(value),
+            FieldName::ContentLength => self.lengths.read_content_length(value).map_err(refusal)?,
             FieldName::TransferEncoding if line.minor_version == 0 => {
                 return Err(Refusal::TransferEncodingVersion);
             }
-            FieldName::TransferEncoding => lengths
-                .read_transfer_encoding(field.value)
-                .map_err(refusal)?,
+            FieldName::TransferEncoding => {
+                self.lengths
+                    .read_transfer_encoding(value)
+                    .map_err(refusal)?;
+            }
             FieldName::Te => {
-                head.accepts_trailers |=
-                    tokens(field.value).any(|token| token.eq_ignore_ascii_case(b"trailers"));
+                self.accepts_trailers |=
+                    tokens(value).any(|token| token.eq_ignore_ascii_case(b"trailers"));
             }
-            FieldName::Upgrade => upgrades.read(field.value),
-            FieldName::MaxForwards if head.uses_max_forwards() => {
-                let said = tokens(field.value).filter_map(forwards);
-                head.max_forwards = said.chain(head.max_forwards).min();
+            FieldName::Upgrade => self.upgrades.read(value),
+            FieldName::MaxForwards if uses_max_forwards(line.method) => {
+                let said = tokens(value).filter_map(parse_max_forwards);
+                self.max_forwards = said.chain(self.max_forwards).min();
             }
-            // HTTP/1.0 knows none and ignores it. Of a list, or of what only looks like the one
-            // expectation that exists, one of two readers waits for a word the other never says.
+            // HTTP/1.0 does not have it and ignores it.
             FieldName::Expect if line.minor_version == 0 => {}
+            // 100-continue is the only expectation there is. Of a list, or of a value that looks like
+            // it, one side would wait for a 100 Continue that the other does not send.
             FieldName::Expect => {
-                let value = field.value.trim_ascii();
-                if head.expects_continue || !value.eq_ignore_ascii_case(b"100-continue") {
+                let is_known = value.trim_ascii().eq_ignore_ascii_case(b"100-continue");
+                if self.expects_continue || !is_known {
                     return Err(Refusal::Expect);
                 }
-                head.expects_continue = true;
+                self.expects_continue = true;
             }
-            FieldName::Authentication => {
-                head.has_connection_auth |= has_connection_auth(field.value)
-            }
+            FieldName::Authentication => self.has_connection_auth |= is_connection_auth(value),
             _ => {}
         }
+        Ok(())
     }
-    head.body = lengths.strict().map_err(refusal)?.unwrap_or(Length::None);
-    head.expects_continue &= !matches!(head.body, Length::None | Length::Bytes(0));
-    head.persistent = options.is_persistent(line.minor_version);
-    head.upgrade = upgrades.may() && options.upgrade && line.minor_version > 0;
-    head.options = options;
-    if let Some(Authority { host, text }) = line.authority.or(host) {
-        head.host = Some(host);
-        head.authority = Some(text);
-    }
-    Ok(head)
 }
 
-/// The protocols that all Upgrade fields of a head ask for.
+/// The protocols that the Upgrade fields of a head name.
 #[derive(Default)]
 struct Upgrades {
-    asked: bool,
-    to_http: bool,
+    has_any: bool,
+    has_http: bool,
 }
 
 impl Upgrades {
     fn read(&mut self, value: &[u8]) {
-        self.asked = true;
-        self.to_http |= tokens(value).any(|token| {
+        self.has_any = true;
+        self.has_http |= tokens(value).any(|token| {
             let name = token.split(|byte| *byte == b'/').next().unwrap_or(token);
             let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
             is("h2c") || is("h2") || name.len() >= 4 && name[..4].eq_ignore_ascii_case(b"http")
         });
     }
 
-    /// An upgrade to HTTP/2 would put requests out of sight, and the backend chooses.
-    fn may(&self) -> bool {
-        self.asked && !self.to_http
+    /// Not when one of them is HTTP: the backend chooses which to use, and the requests of HTTP/2 could
+    /// not be seen and routed.
+    fn may_be_forwarded(&self) -> bool {
+        self.has_any && !self.has_http
     }
 }
 
-/// What a Max-Forwards says; more than can be counted is the most that can be.
-fn forwards(value: &[u8]) -> Option<u32> {
+/// The number in a Max-Forwards; one that is too large to count is the largest.
+fn parse_max_forwards(value: &[u8]) -> Option<u32> {
     let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
     let digits = str::from_utf8(value).ok().filter(|_| is_number)?;
     Some(digits.parse().unwrap_or(u32::MAX))

@@ -122,7 +122,7 @@ impl Exchange<'_> {
                     rewrite::response(&head, Persistence::Upgrade, &mut out);
                     return Some(self.upgrade(&mut out, rest));
                 }
-                101 => return Some(self.broken(ResponseFault::Unasked)),
+                101 => return Some(self.broken(ResponseFault::UnrequestedUpgrade)),
                 // HTTP/1.0 has none (RFC 9110 section 15.2).
                 ..200 if self.request.summary.minor_version == 0 => {}
                 ..200 => rewrite::response(&head, Persistence::Default, &mut out),
@@ -183,7 +183,8 @@ impl Exchange<'_> {
             (true, _) => Persistence::Default,
         };
         rewrite::response(head, persistence, out);
-        let mut body = BodyRelay::for_response(Framing::new(head.body), filled, head.chunks);
+        let mut body =
+            BodyRelay::for_response(Framing::new(head.body), filled, head.chunked_output);
         let used = match body.frame(rest) {
             Ok(framed) => {
                 out.extend_from_slice(&framed.outgoing);
