@@ -34,6 +34,15 @@ impl Seen {
         self.0.contains(&Seen::of(key))
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// How many of these keys are not among the others.
+    pub(crate) fn missing_in(&self, others: &Seen) -> usize {
+        self.0.difference(&others.0).count()
+    }
+
     fn of(key: &Key) -> u128 {
         match key {
             Key::Host(host) => Seen::hash(Kind::Exact, host.as_str()),

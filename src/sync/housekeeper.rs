@@ -14,7 +14,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{JoinError, JoinHandle};
 
 use super::routing_state::{FIRST_TABLE_TIMEOUT, RoutingState};
-use super::{snapshot, static_routes};
+use super::snapshot::{self, Snapshot};
+use super::static_routes;
 use crate::config::SyncSettings;
 
 /// Between two rounds.
@@ -189,14 +190,14 @@ impl Housekeeper {
             .as_deref()
             .filter(|path| path.exists());
         if let Some(path) = snapshot {
-            match snapshot::read(path) {
+            match Snapshot::open(path) {
                 Ok(snapshot) => {
                     tracing::warn!(
-                        routes = snapshot.routes.len(),
+                        routes = snapshot.hosts().len(),
                         snapshot_age_s = snapshot.age().as_secs(),
                         "the table cannot be read from Redis, starting with the snapshot"
                     );
-                    state.set_snapshot(snapshot);
+                    state.set_snapshot(&snapshot);
                     state.publish();
                     state.set_first_table();
                     return;

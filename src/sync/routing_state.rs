@@ -157,33 +157,37 @@ impl RoutingState {
     }
 
     /// Files what a snapshot holds as routes of Redis. Routes that Redis itself has sent are newer and stay.
-    pub(super) fn set_snapshot(&mut self, snapshot: Snapshot) {
-        let age = snapshot.age();
-        let mut rejected = snapshot.rejected;
-        for (key, members) in &snapshot.routes {
-            if self.master.get(key, Layer::Redis).is_some() {
-                continue;
+    pub(super) fn set_snapshot(&mut self, snapshot: &Snapshot) {
+        let read = snapshot.read_routes(|key, entries, rejected| {
+            if self.master.get(&key, Layer::Redis).is_some() {
+                return;
             }
             // The known options and the allowed addresses may have changed since it was written.
             let before = rejected.count();
-            let members: Vec<&str> = members.iter().map(String::as_str).collect();
-            let route = self.route_of(key, &members, &mut rejected);
+            let route = self.route_of(&key, entries, rejected);
             if rejected.count() > before {
                 rejected.name_last(|| key.to_string());
             }
-            self.changes
-                .count(self.master.set(key, Layer::Redis, Some(route)));
-        }
-        self.status.set_snapshot_written(snapshot.written);
-        self.status.confirm_table_at(age);
-        if rejected.count() > 0 {
-            let count = rejected.count();
-            let reasons = rejected.into_reasons().join("; ");
-            tracing::warn!(
-                count,
-                reasons,
-                "entries of the snapshot are skipped, the others are used"
-            );
+            let change = self.master.set(&key, Layer::Redis, Some(route));
+            self.changes.count(change);
+        });
+        self.status.set_snapshot_written(snapshot.written());
+        self.status.confirm_table_at(snapshot.age());
+        match read {
+            Ok(rejected) if rejected.count() > 0 => {
+                let count = rejected.count();
+                let reasons = rejected.into_reasons().join("; ");
+                tracing::warn!(
+                    count,
+                    reasons,
+                    "entries of the snapshot are skipped, the others are used"
+                );
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let error = error.to_string();
+                tracing::error!(error, "only a part of the snapshot could be read");
+            }
         }
     }
 

@@ -1,37 +1,110 @@
 //! The snapshot: the routes of Redis in a file, for a start while Redis does not answer. It is written to
 //! a temporary file and renamed, so that a reader finds the old snapshot or the new one, never a part.
+//!
+//! A file of a million hosts is read route by route: its JSON as a whole would take 400 MB.
 
-use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, BufReader, BufWriter, Write};
+use std::io::{self, BufReader, BufWriter, Seek, Write};
+use std::marker::PhantomData;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::rejected_entries::RejectedEntries;
-use crate::route::{Key, Layer, Table};
+use crate::route::{Key, Layer, Seen, Table};
 
 const FORMAT: &str = "pointsman-snapshot-1";
 
 /// For the owner alone: the file names internal addresses, and whoever may write it decides about routes.
 const MODE: u32 = 0o600;
 
-/// What a snapshot holds.
+/// A snapshot that is understood as a whole.
 pub(super) struct Snapshot {
-    pub(super) routes: Vec<(Key, Vec<String>)>,
-    pub(super) written: SystemTime,
-    /// What is not a route. Members and options are checked when they are filed.
-    pub(super) rejected: RejectedEntries,
+    file: File,
+    written: SystemTime,
+    hosts: Seen,
 }
 
 impl Snapshot {
+    /// Reads the file once, to see that all of it is understood and which hosts it has. An error names
+    /// the file.
+    pub(super) fn open(path: &Path) -> Result<Snapshot, String> {
+        let file = File::open(path).map_err(|error| fault(path, &error))?;
+        let mut hosts = Seen::default();
+        let header = read(&file, |name, _: IgnoredAny| {
+            if let Ok(key) = Key::parse(name) {
+                hosts.insert(&key);
+            }
+        });
+        let header = header.map_err(|error| fault(path, &error))?;
+        if header.format != FORMAT {
+            let format = format!("format {:?} instead of {FORMAT:?}", header.format);
+            return Err(fault(path, &format));
+        }
+        let of_header = header
+            .written
+            .and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+        let of_file = file.metadata().and_then(|metadata| metadata.modified());
+        Ok(Snapshot {
+            written: of_header.or(of_file.ok()).unwrap_or(UNIX_EPOCH),
+            file,
+            hosts,
+        })
+    }
+
+    /// Its hosts, wildcards and defaults.
+    pub(super) fn hosts(&self) -> &Seen {
+        &self.hosts
+    }
+
+    pub(super) fn written(&self) -> SystemTime {
+        self.written
+    }
+
     pub(super) fn age(&self) -> Duration {
         self.written.elapsed().unwrap_or_default()
     }
+
+    /// Gives every route to `each`, with the key and the entries. A route that is not understood, as one
+    /// that a later version wrote may be, is skipped and named in what comes back.
+    pub(super) fn read_routes(
+        &self,
+        mut each: impl FnMut(Key, &[&str], &mut RejectedEntries),
+    ) -> io::Result<RejectedEntries> {
+        let mut rejected = RejectedEntries::default();
+        (&self.file).rewind()?;
+        read(&self.file, |name, entries: Value| {
+            let key = match Key::parse(name) {
+                Ok(key) => key,
+                Err(error) => return rejected.add(|| format!("{name:?}: {error}")),
+            };
+            let Value::Array(entries) = entries else {
+                return rejected.add(|| format!("{name:?}: not a list of members"));
+            };
+            let mut texts = Vec::with_capacity(entries.len());
+            for entry in &entries {
+                match entry {
+                    Value::String(text) => texts.push(text.as_str()),
+                    other => rejected.add(|| format!("{name:?}: {other} is not a member")),
+                }
+            }
+            each(key, &texts, &mut rejected);
+        })?;
+        Ok(rejected)
+    }
+}
+
+fn fault(path: &Path, error: &dyn fmt::Display) -> String {
+    format!(
+        "{}: {error}; the snapshot is ignored, and written again when Redis answers",
+        path.display()
+    )
 }
 
 #[derive(Serialize)]
@@ -41,13 +114,6 @@ struct Written<'a> {
     written: u64,
     #[serde(serialize_with = "routes")]
     routes: &'a Table,
-}
-
-#[derive(Deserialize)]
-struct Read {
-    format: String,
-    written: Option<u64>,
-    routes: BTreeMap<String, Value>,
 }
 
 fn routes<S: Serializer>(table: &Table, out: S) -> Result<S::Ok, S::Error> {
@@ -91,66 +157,111 @@ pub(super) fn write(path: &Path, table: &Table) -> io::Result<()> {
     written
 }
 
-/// Reads the snapshot. A host that is not understood, as one that a later version wrote may be, is
-/// skipped and named; a file that is not understood as a whole is an error.
-pub(super) fn read(path: &Path) -> Result<Snapshot, String> {
-    let fault = |error: &dyn std::fmt::Display| {
-        format!(
-            "{}: {error}; the snapshot is ignored, and written again when Redis answers",
-            path.display()
-        )
-    };
-    let file = File::open(path).map_err(|error| fault(&error))?;
-    let modified = file.metadata().and_then(|metadata| metadata.modified());
-    let read: Read =
-        serde_json::from_reader(BufReader::new(file)).map_err(|error| fault(&error))?;
-    if read.format != FORMAT {
-        return Err(fault(&format!(
-            "format {:?} instead of {FORMAT:?}",
-            read.format
-        )));
+/// What stands in the file beside the routes.
+#[derive(Default)]
+struct Header {
+    format: String,
+    written: Option<u64>,
+}
+
+/// Reads the whole file and gives every name with its entries to `each`.
+fn read<V>(file: &File, each: impl FnMut(&str, V)) -> serde_json::Result<Header>
+where
+    V: for<'de> Deserialize<'de>,
+{
+    let mut input = serde_json::Deserializer::from_reader(BufReader::new(file));
+    let header = input.deserialize_map(FileVisitor(Routes(each, PhantomData)))?;
+    input.end()?;
+    Ok(header)
+}
+
+struct FileVisitor<F, V>(Routes<F, V>);
+
+impl<'de, F, V> Visitor<'de> for FileVisitor<F, V>
+where
+    F: FnMut(&str, V),
+    V: Deserialize<'de>,
+{
+    type Value = Header;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a snapshot")
     }
-    let written = read
-        .written
-        .and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
-    let mut snapshot = Snapshot {
-        routes: Vec::with_capacity(read.routes.len()),
-        written: written.or(modified.ok()).unwrap_or(UNIX_EPOCH),
-        rejected: RejectedEntries::default(),
-    };
-    for (name, entries) in read.routes {
-        let key = match Key::parse(&name) {
-            Ok(key) => key,
-            Err(error) => {
-                snapshot.rejected.add(|| format!("{name:?}: {error}"));
-                continue;
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Header, A::Error> {
+        let mut header = Header::default();
+        let mut has_routes = false;
+        while let Some(field) = map.next_key::<String>()? {
+            match field.as_str() {
+                "format" => header.format = map.next_value()?,
+                "written" => header.written = map.next_value()?,
+                "routes" => {
+                    map.next_value_seed(&mut self.0)?;
+                    has_routes = true;
+                }
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
             }
-        };
-        let Value::Array(entries) = entries else {
-            snapshot
-                .rejected
-                .add(|| format!("{name:?}: not a list of members"));
-            continue;
-        };
-        let texts = entries.into_iter().filter_map(|entry| match entry {
-            Value::String(text) => Some(text),
-            other => {
-                snapshot
-                    .rejected
-                    .add(|| format!("{name:?}: {other} is not a member"));
-                None
-            }
-        });
-        let texts = texts.collect();
-        snapshot.routes.push((key, texts));
+        }
+        if has_routes {
+            Ok(header)
+        } else {
+            Err(A::Error::missing_field("routes"))
+        }
     }
-    Ok(snapshot)
+}
+
+/// Calls the function with the name and the entries of every route.
+struct Routes<F, V>(F, PhantomData<V>);
+
+impl<'de, F, V> DeserializeSeed<'de> for &mut Routes<F, V>
+where
+    F: FnMut(&str, V),
+    V: Deserialize<'de>,
+{
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<(), D::Error> {
+        input.deserialize_map(self)
+    }
+}
+
+impl<'de, F, V> Visitor<'de> for &mut Routes<F, V>
+where
+    F: FnMut(&str, V),
+    V: Deserialize<'de>,
+{
+    type Value = ();
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("routes by name")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some((name, entries)) = map.next_entry::<String, V>()? {
+            (self.0)(&name, entries);
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::route::{Master, Member, Registry};
+
+    /// All routes, by name, and what is not understood.
+    fn read_all(path: &Path) -> (Vec<(Key, Vec<String>)>, RejectedEntries) {
+        let mut routes = Vec::new();
+        let snapshot = Snapshot::open(path).unwrap();
+        let rejected = snapshot.read_routes(|key, entries, _| {
+            let entries = entries.iter().map(|entry| String::from(*entry));
+            routes.push((key, entries.collect()));
+        });
+        routes.sort_by_key(|(key, _)| key.to_string());
+        (routes, rejected.unwrap())
+    }
 
     #[test]
     fn what_is_written_is_read_and_damage_is_named() {
@@ -170,14 +281,13 @@ mod tests {
             master.set(&Key::parse(key).unwrap(), layer, Some(route));
         }
         write(&path, master.table()).unwrap();
-        let snapshot = read(&path).unwrap();
-        assert!(snapshot.age() < Duration::from_secs(60) && snapshot.rejected.count() == 0);
+        let (routes, rejected) = read_all(&path);
+        assert!(Snapshot::open(&path).unwrap().age() < Duration::from_secs(60));
+        assert_eq!(rejected.count(), 0);
         assert_eq!(
             fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
         );
-        let mut routes = snapshot.routes;
-        routes.sort_by_key(|(key, _)| key.to_string());
         let keys: Vec<String> = routes.iter().map(|(key, _)| key.to_string()).collect();
         assert_eq!(keys, ["*.a.test", "a.test", "default:https"]);
         assert_eq!(routes[1].1, ["10.0.0.1:443", "b.test"]);
@@ -186,7 +296,10 @@ mod tests {
         for cut in [0, 1, whole.len() / 2, whole.len() - 3] {
             fs::write(&path, &whole[..cut]).unwrap();
             assert!(
-                read(&path).err().unwrap().contains("snapshot.json"),
+                Snapshot::open(&path)
+                    .err()
+                    .unwrap()
+                    .contains("snapshot.json"),
                 "{cut}"
             );
         }
@@ -194,14 +307,15 @@ mod tests {
         let odd = r#"{"format":"pointsman-snapshot-1","later":1,"routes":{
             "a b":["10.0.0.1"],"no.test":7,"a.test":["10.0.0.1",7,"x:0","@later=1"]}}"#;
         fs::write(&path, odd).unwrap();
-        let snapshot = read(&path).unwrap();
+        let snapshot = Snapshot::open(&path).unwrap();
         assert!(snapshot.age() < Duration::from_secs(60));
+        assert_eq!(snapshot.hosts().len(), 2);
+        assert!(snapshot.hosts().contains(&Key::parse("a.test").unwrap()));
+        let (routes, rejected) = read_all(&path);
         let entries = ["10.0.0.1", "x:0", "@later=1"].map(String::from);
-        assert_eq!(
-            snapshot.routes,
-            [(Key::parse("a.test").unwrap(), entries.to_vec())]
-        );
-        let said = snapshot.rejected.into_reasons().join("; ");
+        let expected = (Key::parse("a.test").unwrap(), entries.to_vec());
+        assert_eq!(routes, [expected]);
+        let said = rejected.into_reasons().join("; ");
         assert!(
             ["\"a b\"", "\"no.test\"", "7 is not"]
                 .iter()
@@ -209,7 +323,7 @@ mod tests {
             "{said}"
         );
         fs::write(&path, odd.replace("snapshot-1", "snapshot-9")).unwrap();
-        assert!(read(&path).err().unwrap().contains("snapshot-9"));
+        assert!(Snapshot::open(&path).err().unwrap().contains("snapshot-9"));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

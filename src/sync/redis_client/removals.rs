@@ -79,21 +79,18 @@ impl Removals {
         }
     }
 
-    /// Compares the snapshot of the run before with what Redis has at start. When most hosts are missing,
-    /// their routes are taken from the snapshot, and the loss is held back as if it had happened now.
-    pub(super) fn compare_snapshot(&mut self, snapshot: Snapshot, seen: &Seen) {
-        let hosts = snapshot.routes.len();
-        let missing = snapshot
-            .routes
-            .iter()
-            .filter(|(key, _)| !seen.contains(key));
-        let missing = missing.count();
+    /// Compares the snapshot of the run before with the hosts that Redis has at start. When most hosts are
+    /// gone, their routes are taken from the snapshot, and their removal is held back as if it had happened
+    /// now.
+    pub(super) fn compare_snapshot(&mut self, snapshot: &Snapshot, found: &Seen) {
+        let hosts = snapshot.hosts().len();
+        let missing = snapshot.hosts().missing_in(found);
         if self.guard.is_mass_removal(missing, hosts, Instant::now()) {
             tracing::warn!(
                 hosts,
                 missing,
                 snapshot_age_s = snapshot.age().as_secs(),
-                "most hosts of the snapshot are not in Redis"
+                "most hosts of the snapshot are not in Redis; their routes are taken from the snapshot"
             );
             self.state.borrow_mut().set_snapshot(snapshot);
         }

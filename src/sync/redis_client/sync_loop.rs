@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use super::super::routing_state::RoutingState;
-use super::super::snapshot::{self, Snapshot};
+use super::super::snapshot::Snapshot;
 use super::super::status::{ChangeDetection, RedisState, SharedStatus};
 use super::backoff::Backoff;
 use super::comparison::Comparison;
@@ -240,7 +240,7 @@ impl SyncLoop {
         invalidations: &Invalidations,
     ) -> Result<(), ConnectionError> {
         let mut hosts_before = self.state.borrow().master.redis_names();
-        let snapshot = self.read_snapshot();
+        let snapshot = self.open_snapshot();
         let mut commands = connection.commands.clone();
         let comparison = Comparison::new(
             &mut self.reader,
@@ -257,7 +257,7 @@ impl SyncLoop {
         }
         if let Some(snapshot) = snapshot {
             match snapshot.await {
-                Ok(Ok(snapshot)) => self.reader.removals.compare_snapshot(snapshot, &seen),
+                Ok(Ok(snapshot)) => self.reader.removals.compare_snapshot(&snapshot, &seen),
                 Ok(Err(error)) => tracing::error!(error, "snapshot ignored"),
                 // The panic hook has logged it.
                 Err(_) => {}
@@ -273,12 +273,12 @@ impl SyncLoop {
         Ok(())
     }
 
-    /// Reads the snapshot during the first comparison, to find out which hosts are gone since the run
-    /// before. `None` when that is not needed.
-    fn read_snapshot(&self) -> Option<JoinHandle<Result<Snapshot, String>>> {
+    /// Reads the hosts of the snapshot during the first comparison, to find out which are gone since the
+    /// run before. `None` when that is not needed.
+    fn open_snapshot(&self) -> Option<JoinHandle<Result<Snapshot, String>>> {
         let path = self.settings.snapshot.as_ref()?;
         let is_needed = !self.has_compared && !self.settings.hold.is_zero() && path.exists();
         let path = path.clone();
-        is_needed.then(|| tokio::task::spawn_blocking(move || snapshot::read(&path)))
+        is_needed.then(|| tokio::task::spawn_blocking(move || Snapshot::open(&path)))
     }
 }
