@@ -1,4 +1,4 @@
-//! The `pointsman` command: reads the configuration, then runs, checks or demonstrates.
+//! The `pointsman` command: it reads the command line and runs what it asks for.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -13,13 +13,13 @@ use crate::log::{Log, failure_line, print_line};
 use crate::protocol::Protocol;
 use crate::{explain, preflight, run};
 
-/// Something other than the configuration is in the way of the start.
+/// Something other than the configuration keeps the process from starting.
 const CANNOT_START: u8 = 1;
 /// What the operator wrote is wrong.
 const WRONG_CONFIGURATION: u8 = 2;
 
-/// Runs the command with this process's arguments and environment, to its end. What is wrong is
-/// printed to standard error, a line each.
+/// Runs the command with the arguments and the environment of this process. Prints each mistake on a line
+/// of standard error.
 pub fn main() -> ExitCode {
     match start() {
         Ok(code) => code,
@@ -60,7 +60,8 @@ fn start() -> Result<ExitCode, Box<dyn Error>> {
         Action::Check => {
             let report = match typed.validate(&run::allowed()) {
                 Ok(config) => {
-                    // What Redis says to the check is in the log, and only asked for on trouble.
+                    // The log adds what the sync thread meets while Redis is tried: trouble only,
+                    // unless the operator asks for more.
                     let mut settings = config.log;
                     if !typed.is_set("log") {
                         settings.level = LogLevel::Warn;
@@ -76,7 +77,7 @@ fn start() -> Result<ExitCode, Box<dyn Error>> {
         Action::Demo => {
             let demo = Demo::start(&mut typed)?;
             serve(&typed, signals, |listeners| {
-                // Who does not want to read it may still want the demo.
+                // The demo runs even when its instructions cannot be printed.
                 let _ = print_out(&format!("{}\n", demo.instructions(listeners)));
             })
         }
@@ -112,7 +113,7 @@ fn serve(
     match run::run(config, signals, &log, on_ready) {
         Ok(ended) => Ok(ExitCode::from(ended.exit_code())),
         Err(error) => {
-            // Behind what the log still has to say.
+            // The drop writes the lines of the log that wait; the cause comes last.
             drop(log);
             print_line(&failure_line(format, &error.to_string()));
             Ok(exit_code(&*error))
@@ -120,7 +121,7 @@ fn serve(
     }
 }
 
-/// Writes to standard output, which may be full or closed.
+/// Writes to standard output, which may be a closed pipe or a full disk.
 fn print_out(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());

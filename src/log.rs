@@ -1,5 +1,5 @@
-//! The log: one line per event on standard error, written by a thread of its own. A reader that
-//! stops reading costs lines, which are counted, and never a core's time.
+//! The log: one line per event on standard error. A thread of its own writes it, so that no core waits when
+//! standard error is read slowly. Lines for which there is no room are dropped and counted.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -20,10 +20,11 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::config::{LogFormat, LogLevel, LogSettings};
 use crate::protocol::Protocol;
 
-/// Lines that wait for the writing thread at most; about 2 MB. Beyond it lines are dropped.
+/// How many lines may wait for the thread that writes them; about 2 MB. Further lines are dropped.
 const WAITING_LINES_MAX: usize = 8192;
 
-/// Keeps the log alive. Dropping it writes what waits, for about a second at most.
+/// The log of this process, for as long as this lives. Its drop writes the lines that wait, for about a
+/// second at most.
 pub(crate) struct Log {
     dropped: ErrorCounter,
     _writer: WorkerGuard,
@@ -51,7 +52,7 @@ impl Log {
         })
     }
 
-    /// Reads how many lines were dropped because nobody read them in time.
+    /// A function that reads how many lines were dropped because standard error was not read in time.
     pub(crate) fn dropped_lines(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
         let dropped = self.dropped.clone();
         move || dropped.dropped_lines() as u64
@@ -69,7 +70,7 @@ where
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    // Other crates' details are theirs to debug; their warnings concern the operator.
+    // Of other crates only warnings and errors concern an operator.
     let filter = Targets::new()
         .with_default(level.min(LevelFilter::WARN))
         .with_target("pointsman", level);
@@ -83,9 +84,9 @@ where
     tracing_subscriber::registry().with(lines.with_filter(filter))
 }
 
-/// The line that says that every listener is bound. As text `ready https=127.0.0.1:8443
-/// http=[::1]:8080 admin=127.0.0.1:9000`, the words in this order, repeated per address; as JSON the
-/// same, with a list of addresses for each word.
+/// The line that says that clients are served. As text it is `ready https=127.0.0.1:8443
+/// http=[::1]:8080 admin=127.0.0.1:9000`, in this order, with a word for each address. As JSON it is a log
+/// line with a list of addresses for each of these words.
 pub(crate) fn ready_line(
     format: LogFormat,
     listeners: &[(Protocol, SocketAddr)],
@@ -100,15 +101,15 @@ pub(crate) fn ready_line(
         let fits = move |(of, _): &&(Protocol, SocketAddr)| *of == protocol;
         listeners.iter().filter(fits).map(|(_, address)| *address)
     };
-    let mut places: Vec<(&str, Vec<SocketAddr>)> = words
+    let mut fields: Vec<(&str, Vec<SocketAddr>)> = words
         .map(|(protocol, word)| (word, of(protocol).collect()))
         .into();
-    places.push(("admin", admin.into_iter().collect()));
-    places.retain(|(_, addresses)| !addresses.is_empty());
+    fields.push(("admin", admin.into_iter().collect()));
+    fields.retain(|(_, addresses)| !addresses.is_empty());
     match format {
         LogFormat::Text => {
             let mut line = String::from("ready");
-            for (word, addresses) in places {
+            for (word, addresses) in fields {
                 for address in addresses {
                     write!(line, " {word}={address}").expect("a String takes everything");
                 }
@@ -117,17 +118,18 @@ pub(crate) fn ready_line(
         }
         LogFormat::Json => {
             let mut line = json_line("INFO", "ready");
-            let fields = places.into_iter().map(|(word, addresses)| {
+            let lists = fields.into_iter().map(|(word, addresses)| {
                 let addresses = addresses.iter().map(SocketAddr::to_string).collect();
                 (word.to_owned(), addresses)
             });
-            line.extend(fields);
+            line.extend(lists);
             serde_json::Value::from(line).to_string()
         }
     }
 }
 
-/// Says why the process ends by itself: as text one line per line of the cause, as JSON one line.
+/// Says why the process ends without having been told to: as text a line per line of the cause, as JSON one
+/// line.
 pub(crate) fn failure_line(format: LogFormat, cause: &str) -> String {
     match format {
         LogFormat::Text => {
@@ -141,10 +143,10 @@ pub(crate) fn failure_line(format: LogFormat, cause: &str) -> String {
     }
 }
 
-/// An event as the JSON log has them.
+/// The fields that every line of the JSON log has.
 fn json_line(level: &str, message: &str) -> serde_json::Map<String, serde_json::Value> {
     let mut time = String::new();
-    // A clock that cannot be written leaves the line without one.
+    // When the time cannot be formatted, the line has none.
     let _ = SystemTime.format_time(&mut Writer::new(&mut time));
     let pairs = [
         ("timestamp", time.as_str()),
@@ -156,27 +158,27 @@ fn json_line(level: &str, message: &str) -> serde_json::Map<String, serde_json::
     pairs.into_iter().collect()
 }
 
-/// Writes a line past the log: it must come out whatever the level and how much waits. A closed
-/// standard error is no reason to stop.
+/// Writes a line to standard error at once, whatever the log level is and however many lines wait. A closed
+/// standard error is no error.
 pub(crate) fn print_line(line: &str) {
     let _ = std::io::stderr()
         .lock()
         .write_all(format!("{line}\n").as_bytes());
 }
 
-/// In place of what the standard library prints, which is several lines and of no format.
+/// Logs a panic. The standard library would print several lines in a format of its own.
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let thread = std::thread::current();
     tracing::error!(
         thread = thread.name(),
         at = panic.location().map(tracing::field::display),
         "panic: {}",
-        panic.payload_as_str().unwrap_or("without words")
+        panic.payload_as_str().unwrap_or("without a message")
     );
 }
 
-/// `time=… level=… target=… message="…" key=value`: whatever a value holds, it stays on its line
-/// and within its quotes.
+/// Lines like `time=… level=… target=… message="…" key=value`. Values are escaped, so that none of them can
+/// end its line or its quotes.
 struct Logfmt;
 
 impl<S, N> FormatEvent<S, N> for Logfmt

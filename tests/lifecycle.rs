@@ -331,7 +331,7 @@ fn a_start_waits_for_a_port_that_is_about_to_be_free() {
             _ => options.listen(flag, &address.to_string()).start(),
         };
         release.join().expect("it only sleeps");
-        let line = proxy.wait_for_line("the address is taken", Duration::ZERO);
+        let line = proxy.wait_for_line("the address is in use", Duration::ZERO);
         assert!(line.contains(&address.to_string()), "{line}");
     }
 }

@@ -1,5 +1,5 @@
-//! The backends of the demo: HTTP/1 servers that say which of them answers, two of them behind
-//! TLS with certificates made at the start. One thread per connection is enough for a try.
+//! The backends of the demo: HTTP/1 servers whose response names the server, two of them behind TLS with
+//! certificates that are made at the start. Each connection has a thread of its own.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -13,13 +13,13 @@ use rcgen::{
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-/// A client that says nothing must not hold a thread for ever.
+/// After so long without a byte of the client its thread ends.
 const SILENCE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// What usual clients send is a tenth of this.
+/// Usual clients send a tenth of this.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
-/// The certificate authority of one demo. Its key never leaves the process.
+/// The certificate authority of a demo. Its key never leaves the process.
 pub(super) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
@@ -40,7 +40,7 @@ impl Authority {
         self.issuer.pem()
     }
 
-    /// A server for one name.
+    /// The TLS configuration of a server for this host.
     fn server(&self, host: &str) -> Result<ServerConfig, Box<dyn std::error::Error + Send + Sync>> {
         let mut params = CertificateParams::new(vec![host.to_owned()])?;
         params.distinguished_name.push(DnType::CommonName, host);
@@ -88,13 +88,13 @@ fn start(
         .spawn(move || {
             for client in listener.incoming() {
                 let Ok(client) = client else {
-                    // Out of descriptors: trying again at once would only spin.
+                    // Without a pause, a lack of descriptors would make this loop spin.
                     std::thread::sleep(Duration::from_millis(100));
                     continue;
                 };
                 let serve = serve.clone();
                 std::thread::spawn(move || {
-                    // What goes wrong with one client of a demo is that client's to see.
+                    // The client sees an error; nobody else needs to.
                     let _ = client
                         .set_read_timeout(Some(SILENCE_DEADLINE))
                         .and_then(|()| client.set_write_timeout(Some(SILENCE_DEADLINE)))
@@ -105,7 +105,7 @@ fn start(
     Ok(address)
 }
 
-/// Reads one request head and says which backend this is.
+/// Reads a request head, and responds with the name of this backend.
 fn answer(mut stream: impl Read + Write, kind: &str, host: &str) -> io::Result<()> {
     let mut head = Vec::new();
     let mut piece = [0; 1024];

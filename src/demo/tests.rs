@@ -1,4 +1,4 @@
-//! The demo without the proxy in front: its backends answer where its routes point.
+//! The backends of the demo, without the proxy.
 
 use std::ffi::OsString;
 use std::io::{Read, Write};

@@ -1,4 +1,4 @@
-//! Binds every address of the process, and waits a moment for one that somebody has just let go of.
+//! Binds every address of the process. Waits a few seconds for one that is in use.
 
 use std::error::Error;
 use std::io;
@@ -11,12 +11,12 @@ use crate::protocol::Protocol;
 use crate::sys::{BindError, Holder, Listener};
 use crate::worker::Bound;
 
-/// How long the start waits for addresses that are taken, all together. A process that was killed has
-/// ended for its parent some milliseconds before the kernel closes its rings, and its listeners with
-/// them; a supervisor that starts the next one at once comes in between.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Between two tries.
-const PAUSE: Duration = Duration::from_millis(20);
+/// How long the start waits for all addresses that are in use, together. When a process is killed, its
+/// parent learns of its end some milliseconds before the kernel closes its rings, and its listeners with
+/// them. A supervisor that starts the next process at once is faster than that.
+const BIND_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two tries to bind.
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Everything that the process listens on.
 pub(super) struct Ports {
@@ -28,9 +28,10 @@ pub(super) struct Ports {
 
 impl Ports {
     /// # Errors
-    /// With cause and remedy, and with the holder of an address that is taken.
+    /// When an address cannot be bound. The text has cause and remedy, and the process that holds an
+    /// address in use.
     pub(super) fn bind(config: &Config) -> Result<Ports, Box<dyn Error>> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + BIND_TIMEOUT;
         let admin = config
             .admin
             .map(|address| bind_admin(config, address, deadline));
@@ -45,7 +46,7 @@ impl Ports {
         Ok(ports)
     }
 
-    /// One listener per core.
+    /// Binds one listener for each core.
     fn bind_group(
         &mut self,
         wanted: &Wanted,
@@ -53,12 +54,12 @@ impl Ports {
         deadline: Instant,
     ) -> Result<(), Box<dyn Error>> {
         let bind = || Listener::bind_group(wanted.address, cores);
-        let group = match patiently(wanted.address, deadline, BindError::is_in_use, bind) {
+        let group = match bind_until(wanted.address, deadline, BindError::is_in_use, bind) {
             Err(error) if !wanted.required && error.lacks_family() => {
-                tracing::info!(address = %wanted.address, "this machine has no IPv6: listening on IPv4 alone");
+                tracing::info!(address = %wanted.address, "this machine has no IPv6: listening on IPv4 only");
                 return Ok(());
             }
-            Err(error) if error.is_in_use() => return Err(named(&error, wanted.address)),
+            Err(error) if error.is_in_use() => return Err(with_holder(&error, wanted.address)),
             group => group?,
         };
         self.addresses.push((wanted.protocol, group[0].address()));
@@ -78,8 +79,8 @@ fn bind_admin(
     deadline: Instant,
 ) -> Result<Admin, Box<dyn Error>> {
     let is_in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
-    let admin = match patiently(address, deadline, is_in_use, || Admin::bind(address)) {
-        Err(error) if is_in_use(&error) => return Err(named(&error, address)),
+    let admin = match bind_until(address, deadline, is_in_use, || Admin::bind(address)) {
+        Err(error) if is_in_use(&error) => return Err(with_holder(&error, address)),
         admin => admin?.with_hosts(config.admin_hosts.clone()),
     };
     Ok(if config.debug_faults {
@@ -89,31 +90,31 @@ fn bind_admin(
     })
 }
 
-/// Tries again while the address is in use, until the deadline.
-fn patiently<T, E>(
+/// Binds, and tries again while the address is in use, until the deadline.
+fn bind_until<T, E>(
     address: SocketAddr,
     deadline: Instant,
     is_in_use: impl Fn(&E) -> bool,
     bind: impl Fn() -> Result<T, E>,
 ) -> Result<T, E> {
-    let mut was_said = false;
+    let mut is_logged = false;
     loop {
         match bind() {
             Err(error) if is_in_use(&error) && Instant::now() < deadline => {}
             result => return result,
         }
-        if !was_said {
-            was_said = true;
+        if !is_logged {
+            is_logged = true;
             tracing::warn!(
                 %address,
-                "the address is taken, as for a moment after the last process ended: trying for {} s",
-                PATIENCE.as_secs()
+                "the address is in use, perhaps by a process that is about to end: trying again for {} s",
+                BIND_TIMEOUT.as_secs()
             );
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(RETRY_INTERVAL);
     }
 }
 
-fn named(error: &dyn Error, address: SocketAddr) -> Box<dyn Error> {
+fn with_holder(error: &dyn Error, address: SocketAddr) -> Box<dyn Error> {
     format!("{error}; {}", Holder::of(address)).into()
 }

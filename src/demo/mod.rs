@@ -1,9 +1,8 @@
-//! `pointsman demo`: two HTTP and two TLS backends inside this process, static routes to them, and
-//! the lines to try. It needs no Redis, no root and nothing installed; what it routes with is the
-//! same program that `pointsman` without a subcommand runs.
+//! `pointsman demo`: two HTTP and two TLS backends inside this process, static routes to them, and the
+//! commands to try. It needs no Redis, no root and no installation. The proxy is the one that `pointsman`
+//! without a subcommand runs.
 //!
-//! Its names end in `.localhost`, which resolvers and browsers take for this machine (RFC 6761
-//! section 6.3).
+//! The hosts end in `.localhost`, which resolvers and browsers map to this machine (RFC 6761 section 6.3).
 
 mod backends;
 
@@ -19,7 +18,7 @@ use backends::Authority;
 use crate::config::Typed;
 use crate::protocol::Protocol;
 
-/// The name of each backend's host.
+/// The host of each backend.
 const HOSTS: [(Protocol, &str); 4] = [
     (Protocol::Http, "one.http.localhost"),
     (Protocol::Http, "two.http.localhost"),
@@ -27,10 +26,10 @@ const HOSTS: [(Protocol, &str); 4] = [
     (Protocol::Tls, "two.tls.localhost"),
 ];
 
-/// Has no route, to show what becomes of such names.
+/// A host without a route, to show what clients of such a host get.
 const UNKNOWN_HOST: &str = "nobody.localhost";
 
-/// Where the demo listens when the operator names no address and the port is free.
+/// Where the demo listens when the operator sets no address and the port is free.
 const HTTP_PORT: u16 = 8080;
 const HTTPS_PORT: u16 = 8443;
 
@@ -40,10 +39,10 @@ pub(crate) struct Demo {
 }
 
 impl Demo {
-    /// Starts the backends and sets in `typed` what the operator left open: addresses and routes.
+    /// Starts the backends. Sets the addresses and the routes in `typed`, unless the operator did.
     ///
     /// # Errors
-    /// When a loopback port or the temporary directory cannot be had.
+    /// When no loopback port can be bound, or the temporary directory cannot be written.
     pub(crate) fn start(typed: &mut Typed) -> io::Result<Demo> {
         let authority = Authority::new().map_err(io::Error::other)?;
         let mut routes = Vec::new();
@@ -54,7 +53,7 @@ impl Demo {
             };
             routes.push(format!("{host}={address}"));
         }
-        // An operator who names one of the two wants only that one.
+        // An operator who sets one of the two wants no other.
         if !typed.is_set("http") && !typed.is_set("https") {
             typed.set_default("demo", "http", &[free_or_any(HTTP_PORT).to_string()]);
             typed.set_default("demo", "https", &[free_or_any(HTTPS_PORT).to_string()]);
@@ -72,7 +71,7 @@ impl Demo {
         self.directory.join("ca.pem")
     }
 
-    /// The lines to try, for the addresses that were bound.
+    /// The commands to try, for the addresses that were bound.
     pub(crate) fn instructions(&self, listeners: &[(Protocol, SocketAddr)]) -> String {
         let mut text = String::from("Two HTTP and two TLS backends are running. Try:\n\n");
         for (protocol, scheme) in [(Protocol::Http, "http"), (Protocol::Tls, "https")] {
@@ -108,12 +107,12 @@ impl Demo {
 
 impl Drop for Demo {
     fn drop(&mut self) {
-        // A file left in the temporary directory is no reason to complain at the end.
+        // A directory that stays behind is not worth an error at the end.
         let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
-/// 127.0.0.1 with this port, or with one that the kernel chooses when it is taken.
+/// 127.0.0.1 with this port, or with port 0, for the kernel to choose one, when this one is in use.
 fn free_or_any(port: u16) -> SocketAddr {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     match TcpListener::bind(address) {
@@ -122,7 +121,7 @@ fn free_or_any(port: u16) -> SocketAddr {
     }
 }
 
-/// What a client on this machine connects to for a listener on `ip`, as curl wants it.
+/// The address by which a client on this machine reaches a listener on `ip`, in the form of curl.
 fn reachable(ip: IpAddr) -> String {
     match ip {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),
