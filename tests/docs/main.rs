@@ -292,6 +292,21 @@ fn the_table_of_metrics_is_what_metrics_offers() {
 }
 
 #[test]
+fn the_table_of_states_is_what_metrics_offers() {
+    let proxy = Options::new().route("www.test", &["127.0.0.1:9"]).start();
+    let metrics = proxy.metrics();
+    let states = metrics.lines().filter_map(|line| {
+        let (state, _) = line
+            .strip_prefix("pointsman_backends{state=\"")?
+            .split_once('"')?;
+        Some(state.to_owned())
+    });
+    let table = rows(&text("docs/health.md"), "## States of a backend");
+    let documented: Vec<String> = table.into_iter().map(|mut row| row.remove(0)).collect();
+    assert_eq!(documented, states.collect::<Vec<_>>());
+}
+
+#[test]
 fn what_the_pages_name_exists() {
     let complete = complete_proxy();
     let proxy = &complete.proxy;
