@@ -102,7 +102,7 @@ fn gauges(status: &SyncStatus) -> [(&'static str, &'static str, u64); 10] {
         ),
         (
             "dns_names_unresolved",
-            "DNS names that have no address: not asked for yet, not answered, or with none that a backend may have.",
+            "DNS names without an address: not asked for yet, not answered, or with none that is allowed.",
             status.names_unresolved as u64,
         ),
         (

@@ -1,25 +1,40 @@
-//! How text is laid out for a terminal.
+//! How text is laid out, for a terminal and in Markdown.
 
 /// What fits beside other windows, and in a mail.
 const WIDTH: usize = 100;
+/// As wide as the pages written by hand.
+const MARKDOWN_WIDTH: usize = 110;
 /// The column of what is said, behind its title.
 const INDENT: usize = 17;
 
 /// One part of an explanation: a title, and beside it a text in lines that fit.
 pub(super) fn part(title: &str, text: &str) -> String {
-    let mut out = format!("  {title:<width$}", width = INDENT - 2);
-    let mut column = INDENT;
+    let title = format!("  {title:<width$}", width = INDENT - 2);
+    lines(&title, &" ".repeat(INDENT), text, WIDTH)
+}
+
+/// A paragraph of Markdown in lines that fit, the first behind `begin`, such as a list's dash.
+pub(super) fn paragraph(begin: &str, text: &str) -> String {
+    lines(begin, &" ".repeat(begin.len()), text, MARKDOWN_WIDTH)
+}
+
+/// Text in lines of at most `width`. Code between backquotes stays on its line.
+fn lines(begin: &str, indent: &str, text: &str, width: usize) -> String {
+    let mut out = begin.to_owned();
+    let mut column = begin.len();
+    let mut is_code = false;
     for (index, word) in text.split(' ').enumerate() {
-        if index > 0 && column + 1 + word.len() > WIDTH {
+        if index > 0 && column + 1 + word.len() > width && !is_code {
             out.push('\n');
-            out.push_str(&" ".repeat(INDENT));
-            column = INDENT;
+            out.push_str(indent);
+            column = indent.len();
         } else if index > 0 {
             out.push(' ');
             column += 1;
         }
         out.push_str(word);
         column += word.len();
+        is_code ^= word.matches('`').count() % 2 == 1;
     }
     out.push('\n');
     out
@@ -49,5 +64,7 @@ mod tests {
         assert!(text.lines().all(|line| line.len() <= WIDTH), "{text}");
         assert!(text.split_whitespace().skip(1).eq(words.split_whitespace()));
         assert_eq!(sentence("a b"), "A b.");
+        let code = paragraph("- ", &format!("{} `a b c d e f g h i j`", "x".repeat(100)));
+        assert_eq!(code.lines().nth(1), Some("  `a b c d e f g h i j`"));
     }
 }

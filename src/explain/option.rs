@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::layout::{names, part, sentence};
+use super::layout::{names, paragraph, part, sentence};
 use crate::config::{Kind, OptionSpec, SECTIONS, Section, option};
 
 /// For the terminal.
@@ -38,28 +38,7 @@ pub(super) fn list() -> String {
 
 /// `docs/options.md`.
 pub(super) fn page() -> String {
-    let mut page = String::from(
-        "# Options\n\n\
-         <!-- Made by: pointsman explain --markdown options > docs/options.md -->\n\n\
-         ```\n\
-         pointsman --https :443 --route 'www.example.com=10.0.0.7' --drain 1m\n\
-         pointsman explain drain\n\
-         ```\n\n\
-         The second line prints what this page says about an option.\n\n\
-         An option is set on the command line (`--drain 1m`), in the environment (`POINTSMAN_DRAIN=1m`) or in a TOML \
-         file that `--config` names\n\
-         (`drain = \"1m\"`; see [pointsman.toml](pointsman.toml)). The command line wins over the environment, the \
-         environment over the file. One that may be there\n\
-         several times is taken whole from the first of them that has it: several times on the command line, with `;` \
-         between the values in the environment,\n\
-         a list in the file.\n\n\
-         Durations are written like `500ms`, `10s`, `5m` or `1h`, sizes like `65536`, `64KiB` or `1MiB`. An unknown name \
-         is refused, wherever it is; variables\n\
-         that Kubernetes sets for services called `pointsman…` (`POINTSMAN_METRICS_SERVICE_HOST`, \
-         `POINTSMAN_PORT_80_TCP` and the like), and\n\
-         `POINTSMAN_VERSION`, are not looked at. `pointsman check` with the same options says what is wrong, all at \
-         once.\n",
-    );
+    let mut page = String::from(include_str!("options.md"));
     for section in shown_sections() {
         let Section {
             title, page: more, ..
@@ -72,16 +51,14 @@ pub(super) fn page() -> String {
 }
 
 fn entry(spec: &OptionSpec) -> String {
-    let mut entry = format!(
-        "\n### `--{}`\n\n`--{0} {}`: {}\n\n- Default: {}.\n",
-        spec.name,
-        spec.value,
-        escaped(&sentence(spec.help)),
-        markdown_default(spec)
-    );
+    let mut entry = format!("\n### `--{}`\n\n", spec.name);
+    let meaning = escaped(&sentence(spec.help));
+    entry += &paragraph("", &format!("`--{} {}`: {meaning}", spec.name, spec.value));
+    entry.push('\n');
     let mut point = |title: &str, text: &str| {
-        writeln!(entry, "- {title}: {text}.").expect("a String takes everything");
+        entry += &paragraph("- ", &format!("{title}: {text}."));
     };
+    point("Default", &markdown_default(spec));
     if let Some(bounds) = bounds(spec) {
         point("Values", &bounds);
     }

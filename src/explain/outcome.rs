@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::layout::{names, part, sentence};
+use super::layout::{names, paragraph, part, sentence};
 use crate::config::{OptionSpec, options};
 use crate::outcome::Outcome;
 use crate::refusal::Subject;
@@ -29,6 +29,10 @@ const GROUPS: [Group; 4] = [
         subject: Some(Subject::Request),
     },
 ];
+
+/// Who is at fault, above each table of refusals.
+const REFUSED: &str =
+    "They are ended by the proxy; it is the client, or the sender before it, that is at fault.";
 
 /// Outcomes of one kind.
 struct Group {
@@ -79,26 +83,16 @@ pub(super) fn list() -> String {
 
 /// `docs/outcomes.md`.
 pub(super) fn page() -> String {
-    let mut page = String::from(
-        "# Outcomes\n\n\
-         <!-- Made by: pointsman explain --markdown outcomes > docs/outcomes.md -->\n\n\
-         ```\n\
-         pointsman explain backend_timeout\n\
-         ```\n\n\
-         prints what this page says about an outcome.\n\n\
-         Every connection ends in exactly one outcome. It is counted in \
-         `pointsman_connections_total{protocol,outcome}`, stands in the\n\
-         line that the log has of the connection (at level `debug`), and in `Pointsman-Outcome` of the proxy's own \
-         HTTP responses. Clients\n\
-         over TLS get an alert where there is one that fits. *Ended by* says whose act or silence it was.\n",
-    );
+    let mut page = String::from(include_str!("outcomes.md"));
     for group in &GROUPS {
         let Group { title, intro, .. } = group;
         write!(page, "\n## {title}\n\n{intro}\n").expect("a String takes everything");
         if group.subject.is_none() {
             group.outcomes().for_each(|outcome| page += &entry(outcome));
         } else {
-            page += "\nThey are ended by the proxy; it is the client, or the sender before it, that is at fault.\n\n";
+            page += "\n";
+            page += &paragraph("", REFUSED);
+            page.push('\n');
             page +=
                 "| outcome | what happened | what to do | the client sees |\n|---|---|---|---|\n";
             group.outcomes().for_each(|outcome| page += &row(outcome));
@@ -108,19 +102,20 @@ pub(super) fn page() -> String {
 }
 
 fn entry(outcome: Outcome) -> String {
-    let mut entry = format!(
-        "\n### `{}`\n\n{} Ended by {}.\n\n- The client sees {}.\n- Look at: {}.\n- What to do: {}.\n",
-        outcome.name(),
-        sentence(outcome.cause()),
-        outcome.side().name(),
-        client_sees(outcome),
-        outcome.look(),
-        outcome.remedy(),
+    let mut entry = format!("\n### `{}`\n\n", outcome.name());
+    let happened = sentence(outcome.cause());
+    entry += &paragraph(
+        "",
+        &format!("{happened} Ended by {}.", outcome.side().name()),
     );
+    entry.push('\n');
+    entry += &paragraph("- ", &format!("The client sees {}.", client_sees(outcome)));
+    entry += &paragraph("- ", &format!("Look at: {}.", outcome.look()));
+    entry += &paragraph("- ", &format!("What to do: {}.", outcome.remedy()));
     let link = |spec: &OptionSpec| format!("[`--{0}`](options.md#--{0})", spec.name);
     let options: Vec<String> = options_of(outcome).map(link).collect();
     if !options.is_empty() {
-        writeln!(entry, "- Options: {}.", options.join(", ")).expect("a String takes everything");
+        entry += &paragraph("- ", &format!("Options: {}.", options.join(", ")));
     }
     entry
 }

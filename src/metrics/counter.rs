@@ -71,7 +71,7 @@ counters! {
         /// Bytes moved from backends to clients.
         BytesFromBackends "backend"
     }
-    "relayed_bytes" "Bytes relayed, by the way they were moved: through a pipe, or through a core's buffer." ("method") {
+    "relayed_bytes" "Bytes relayed, by how they were moved: through a pipe, or a core's buffer." ("method") {
         /// Bytes of both directions that went through a pipe.
         SplicedBytes "splice"
         /// Bytes of both directions that went through the core's buffer.
@@ -113,7 +113,8 @@ counters! {
         /// Requests sent on a backend connection that had carried one before.
         ConnectionsReused ""
     }
-    "upstream_retries" "Retries by reason: what a backend was sent went to another one, or again on a fresh connection." ("reason") {
+    "upstream_retries" "Retries by reason: what a backend was sent went to another one, or again on a fresh \
+        connection." ("reason") {
         /// To another backend, because the first took what it was sent and closed or kept silent.
         RetriesUnanswered "unanswered"
         /// To another backend, because the first was removed from the host.
@@ -125,7 +126,8 @@ counters! {
         /// Clients that had to wait for a backend to have room.
         Queued ""
     }
-    "outlier_ejections" "Times a backend was ejected after failures, further times of the same one included." ("") {
+    "outlier_ejections" "Times a backend was ejected after failures, further times of the same one \
+        included." ("") {
         /// Ejections of backends after failures, further ones of the same backend included.
         OutlierEjections ""
     }
@@ -137,7 +139,8 @@ counters! {
         /// Connections and requests whose route had no backend that is up, so that all were used.
         PanicModePicks ""
     }
-    "nat46_own_source_connects" "Connects for IPv6 clients to source=nat46 backends, from the proxy's own address." ("") {
+    "nat46_own_source_connects" "Connects for IPv6 clients to source=nat46 backends, from the proxy's own \
+        address." ("") {
         /// Connects for IPv6 clients to source=nat46 backends, which go out from the proxy's own address.
         Nat46OwnSource ""
     }

@@ -181,7 +181,8 @@ mod tests {
         let text = rendered(&metrics);
         let bucket = |le: &str, count: u64| {
             format!(
-                "pointsman_stage_duration_seconds_bucket{{protocol=\"tls\",stage=\"connect\",le=\"{le}\"}} {count}"
+                "pointsman_stage_duration_seconds_bucket{{protocol=\"tls\",stage=\"connect\",le=\"{le}\"}} \
+                 {count}"
             )
         };
         for line in [

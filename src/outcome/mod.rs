@@ -3,33 +3,15 @@
 //! all that is said about an outcome, so that none of it can be forgotten.
 
 mod error_response;
+mod side;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use error_response::{Alert, ErrorResponse, HttpError};
+pub(crate) use side::Side;
 
 use crate::protect::OverLimit;
 use crate::refusal::Refusal;
-
-/// Whose act or silence ended a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
-    Client,
-    Backend,
-    /// A limit, a deadline or an option of the proxy, or the routes that it was given.
-    Proxy,
-    /// Client and backend alike.
-    Both,
-}
-
-impl Side {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Side::Client => "the client",
-            Side::Backend => "the backend",
-            Side::Proxy => "the proxy",
-            Side::Both => "both sides",
-        }
-    }
-}
 
 macro_rules! outcomes {
     ($($(#[$doc:meta])* $variant:ident $name:literal $side:ident {
@@ -107,7 +89,8 @@ macro_rules! outcomes {
                 match self {
                     $(Outcome::$variant => $look,)*
                     Outcome::Refused(_) => {
-                        "client.address= in the access log (log debug) says who sent it, network.peer.address= through which proxy"
+                        "client.address= in the access log (log debug) says who sent it, \
+                         network.peer.address= through which proxy"
                     }
                 }
             }
@@ -153,7 +136,8 @@ outcomes! {
         response: ErrorResponse::SILENT,
         otherwise: "a reset, after all that the backend had sent",
         cause: "the backend reset the connection while it was relayed",
-        look: "backend= in the access log (log debug), and whether that backend crashed, restarted or timed out",
+        look: "backend= in the access log (log debug), and whether that backend crashed, restarted or timed \
+            out",
         remedy: "look at the backend's log",
     }
     /// No byte moved in either direction for the idle deadline.
@@ -193,7 +177,8 @@ outcomes! {
     CutAtDrain "cut_at_drain" Proxy {
         response: ErrorResponse::SILENT,
         otherwise: "a reset, after all that it was sent",
-        cause: "the proxy was told to stop, and the connection was still open when drain was over or a second signal came",
+        cause: "the proxy was told to stop, and the connection was still open when drain was over or a \
+            second signal came",
         look: "which connections live that long: lifetime in the access log (log debug)",
         remedy: "raise drain if clients need longer",
     }
@@ -219,7 +204,8 @@ outcomes! {
         response: ErrorResponse::http(408, "The head of the request did not arrive in time."),
         otherwise: "over TLS the end of the connection",
         cause: "the ClientHello or the request's head was not complete within head-deadline",
-        look: "client.address= in the access log (log debug), and whether the server speaks first in that protocol, as in SMTP",
+        look: "client.address= in the access log (log debug), and whether the server speaks first in that \
+            protocol, as in SMTP",
         remedy: "slow or hostile clients; raise head-deadline only for clients on very bad networks",
     }
     /// The name has no route and the protocol has no default.
@@ -237,7 +223,8 @@ outcomes! {
             Alert::UnrecognizedName, 400, "The request names no host, and there is no default."),
         otherwise: "",
         cause: "the client named no host (no SNI, or HTTP/1.0 without Host), and the protocol has no default",
-        look: "client.address= in the access log (log debug): scanners and clients that connect to an address do this",
+        look: "client.address= in the access log (log debug): scanners and clients that connect to an \
+            address do this",
         remedy: "add a default if such clients are yours",
     }
     /// The route has no backend with a usable address (a DNS name that never resolved).
@@ -265,7 +252,8 @@ outcomes! {
         otherwise: "",
         cause: "the last backend tried did not accept, or did not answer the hello, in time",
         look: "the backend's load and the queue of its listener (ss -ltn there), and firewalls between",
-        remedy: "relieve the backend or open the firewall; connect-deadline and first-byte-deadline bound the wait",
+        remedy: "relieve the backend or open the firewall; connect-deadline and first-byte-deadline bound \
+            the wait",
     }
     /// Every backend that is up has as many connections as it may, and there was no room in the
     /// queue, or no backend in time.
@@ -273,7 +261,8 @@ outcomes! {
         response: ErrorResponse::both(
             Alert::InternalError, 503, "Every backend of this host has as much to do as it may."),
         otherwise: "",
-        cause: "every backend that is up has as many connections as max= allows, and the queue was full or took too long",
+        cause: "every backend that is up has as many connections as max= allows, and the queue was full or \
+            took too long",
         look: "live in /backends of the admin endpoint, and pointsman_upstream_queued_total",
         remedy: "add backends, or raise max=, queue or queue-deadline",
     }
@@ -332,7 +321,8 @@ outcomes! {
         otherwise: "the end of the connection",
         cause: "no further request came on a kept connection within keep-alive-deadline",
         look: "nothing is wrong",
-        remedy: "usual for browsers; behind a balancer keep-alive-deadline has to be longer than the balancer keeps connections",
+        remedy: "usual for browsers; behind a balancer keep-alive-deadline has to be longer than the \
+            balancer keeps connections",
     }
     /// The body of a request came too slowly.
     BodyTimeout "body_timeout" Client {
@@ -363,9 +353,12 @@ outcomes! {
         response: ErrorResponse::http(
             502, "The backend closed the connection without an answer."),
         otherwise: "over TLS the end of the connection",
-        cause: "the backend closed or reset the connection before its response began, and the request could not be repeated",
-        look: "backend= in the line of the log, and that backend's log; where it is a POST now and then, its idle time-out",
-        remedy: "correct the backend; let pool-idle-deadline be shorter than the backend keeps idle connections",
+        cause: "the backend closed or reset the connection before its response began, and the request could \
+            not be repeated",
+        look: "backend= in the line of the log, and that backend's log; where it is a POST now and then, \
+            its idle time-out",
+        remedy: "correct the backend; let pool-idle-deadline be shorter than the backend keeps idle \
+            connections",
     }
     /// The backend's response breaks HTTP, or where it ends is ambiguous.
     ResponseInvalid "response_invalid" Backend {
@@ -412,7 +405,8 @@ outcomes! {
     SourceRefused "source_refused" Proxy {
         response: ErrorResponse::both(Alert::InternalError, 502, NOT_FROM_YOUR_ADDRESS),
         otherwise: "",
-        cause: "no connection to that backend can come from the client's address, such as from 127.0.0.1 to another machine",
+        cause: "no connection to that backend can come from the client's address, such as from 127.0.0.1 to \
+            another machine",
         look: "client.address= and backend= in the access log (log debug)",
         remedy: "leave source= out for such clients' routes",
     }
@@ -460,43 +454,6 @@ impl From<OverLimit> for Outcome {
             OverLimit::ClientRate => Outcome::ClientRate,
             OverLimit::HostConnections => Outcome::HostConnections,
             OverLimit::HostRate => Outcome::HostRate,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn index_is_the_position_in_all_and_names_are_unique() {
-        let all: Vec<Outcome> = Outcome::all().collect();
-        assert_eq!(all.len(), Outcome::COUNT);
-        for (position, outcome) in all.iter().enumerate() {
-            assert_eq!(outcome.index(), position);
-        }
-        let mut names: Vec<&str> = all.iter().map(|outcome| outcome.name()).collect();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), Outcome::COUNT);
-    }
-
-    #[test]
-    fn every_outcome_says_what_happened_and_what_to_do() {
-        for outcome in Outcome::all() {
-            let explained = format!("{}; {}", outcome.cause(), outcome.remedy());
-            assert_eq!(outcome.explain(), explained, "{outcome:?}");
-            assert!(!outcome.look().is_empty(), "{outcome:?}");
-        }
-    }
-
-    #[test]
-    fn every_status_has_its_reason_phrase() {
-        for error in Outcome::all().filter_map(|outcome| outcome.response().http) {
-            assert!(
-                !error.reason().is_empty() && error.sentence.ends_with('.'),
-                "{error:?}"
-            );
         }
     }
 }

@@ -174,7 +174,7 @@ impl SyncHandle {
 
     /// The backends that some route has.
     pub fn backends(&self) -> Vec<Arc<Backend>> {
-        self.status.backends.backends()
+        self.status.roster.backends()
     }
 
     /// Writes the snapshot and ends the thread. Returns when the thread has ended, or after

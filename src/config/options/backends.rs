@@ -11,9 +11,10 @@ pub(super) const CHOICE: Section = Section {
         OptionSpec::word(
             "balance",
             &["p2c", "least", "round-robin", "random", "source", "first"],
-            "p2c: of two backends drawn at random the less busy one, which keeps away from a slow backend without \
-             knowing why it is slow; least: the least busy of all; round-robin; random; source: by the client's \
-             address; first: the heaviest with room. All by weight. The option balance of a host overrides it",
+            "p2c: of two backends drawn at random the less busy one, which keeps away from a slow backend \
+             without knowing why it is slow; least: the least busy of all; round-robin; random; source: by \
+             the client's address; first: the heaviest with room. All by weight. The option balance of a \
+             host overrides it",
         )
         .default("p2c")
         .example("least")
@@ -21,8 +22,8 @@ pub(super) const CHOICE: Section = Section {
         OptionSpec::count(
             "queue",
             0..=65_536,
-            "Clients of a host that may wait while every backend has as many connections as its max= allows; more \
-             could not all be served in time",
+            "Clients of a host that may wait while every backend has as many connections as its max= \
+             allows; more could not all be served in time",
         )
         .default("128")
         .example("512")
@@ -30,7 +31,8 @@ pub(super) const CHOICE: Section = Section {
         OptionSpec::duration(
             "queue-deadline",
             MILLISECOND..=HOUR,
-            "How long a client waits in that queue; longer than a usual exchange, shorter than a client's patience",
+            "How long a client waits in that queue; longer than a usual exchange, shorter than a client's \
+             patience",
         )
         .default("1s")
         .example("3s")
@@ -38,9 +40,9 @@ pub(super) const CHOICE: Section = Section {
         OptionSpec::new(
             "backend-congestion",
             "NAME",
-            "TCP congestion control of connections to backends: auto, system or a name that the kernel knows. auto \
-             is the system's, but cubic where that is bbr: pacing is for the Internet, and costs more than all else \
-             on the way to a backend",
+            "TCP congestion control of connections to backends: auto, system or a name that the kernel \
+             knows. auto is the system's, but cubic where that is bbr: pacing is for the Internet, and \
+             costs more than all else on the way to a backend",
         )
         .default("auto")
         .example("reno"),
@@ -54,7 +56,8 @@ pub(super) const FAILURE: Section = Section {
         OptionSpec::duration(
             "connect-deadline",
             MILLISECOND..=HOUR,
-            "For one attempt to connect to a backend. A lost SYN is sent again after 1 s, so this survives one",
+            "For one attempt to connect to a backend. A lost SYN is sent again after 1 s, so this survives \
+             one",
         )
         .default("3s")
         .example("1s")
@@ -62,17 +65,17 @@ pub(super) const FAILURE: Section = Section {
         OptionSpec::duration(
             "first-byte-deadline",
             MILLISECOND..=HOUR,
-            "For the first byte of a TLS backend that has the hello, before another backend gets the hello as well; \
-             the first that answers gets the client. Without it as long as connect-deadline; longer where backends \
-             answer late, as after a cold start",
+            "For the first byte of a TLS backend that has the hello, before another backend gets the hello \
+             as well; the first that answers gets the client. Without it as long as connect-deadline; \
+             longer where backends answer late, as after a cold start",
         )
         .example("5s")
         .see(&["connect-deadline", "backend-deadline", "backend_timeout"]),
         OptionSpec::count(
             "connect-attempts",
             1..=16,
-            "Backends tried before the client is told that none can be reached; with connect-deadline it bounds the \
-             client's wait to 9 s",
+            "Backends tried before the client is told that none can be reached; with connect-deadline it \
+             bounds the client's wait to 9 s",
         )
         .default("3")
         .example("2")
@@ -80,8 +83,8 @@ pub(super) const FAILURE: Section = Section {
         OptionSpec::duration(
             "backend-deadline",
             MILLISECOND..=HOUR,
-            "From the complete head until a backend has accepted, all attempts together; three attempts that each \
-             take the whole connect-deadline",
+            "From the complete head until a backend has accepted, all attempts together; three attempts \
+             that each take the whole connect-deadline",
         )
         .default("9s")
         .example("5s")
@@ -89,9 +92,10 @@ pub(super) const FAILURE: Section = Section {
         OptionSpec::count(
             "eject-failures",
             0..=1_000,
-            "Failures in a row (refused, unreachable, too slow, closed without an answer that another backend gave) \
-             after which a backend is ejected: it gets no connections for a while. 0: no backend is ever ejected. \
-             When all of a host's backends are out, all of them are used (panic mode)",
+            "Failures in a row (refused, unreachable, too slow, closed without an answer that another \
+             backend gave) after which a backend is ejected: it gets no connections for a while. 0: no \
+             backend is ever ejected. When all of a host's backends are out, all of them are used (panic \
+             mode)",
         )
         .default("3")
         .example("5")
@@ -99,7 +103,8 @@ pub(super) const FAILURE: Section = Section {
         OptionSpec::count(
             "eject-share",
             1..=100,
-            "Percent of a backend's connections within 10 s whose failure ejects it as well, when at least five failed",
+            "Percent of a backend's connections within 10 s whose failure ejects it as well, when at least \
+             five failed",
         )
         .value("PERCENT")
         .default("50")
@@ -108,8 +113,8 @@ pub(super) const FAILURE: Section = Section {
         OptionSpec::duration(
             "eject-time",
             Duration::from_millis(10)..=HOUR,
-            "How long the first ejection of a backend lasts, a quarter more or less at random; each further one lasts \
-             twice as long. Then one connection tries the backend (half-open probe)",
+            "How long the first ejection of a backend lasts, a quarter more or less at random; each further \
+             one lasts twice as long. Then one connection tries the backend (half-open probe)",
         )
         .default("2s")
         .example("5s")
@@ -117,7 +122,8 @@ pub(super) const FAILURE: Section = Section {
         OptionSpec::duration(
             "eject-time-max",
             Duration::from_millis(10)..=DAY,
-            "How long an ejection lasts at most. A backend that has worked for that long begins anew with eject-time",
+            "How long an ejection lasts at most. A backend that has worked for that long begins anew with \
+             eject-time",
         )
         .default("1m")
         .example("5m")

@@ -11,8 +11,8 @@ pub(super) const DEADLINES: Section = Section {
         OptionSpec::duration(
             "head-deadline",
             MILLISECOND..=HOUR,
-            "From accept until the ClientHello or the head of the first request is complete. Long enough for a phone \
-             on a bad network, short enough that silent connections do not pile up",
+            "From accept until the ClientHello or the head of the first request is complete. Long enough \
+             for a phone on a bad network, short enough that silent connections do not pile up",
         )
         .default("10s")
         .example("5s")
@@ -30,8 +30,8 @@ pub(super) const DEADLINES: Section = Section {
         OptionSpec::duration(
             "idle-deadline",
             MILLISECOND..=MONTH,
-            "Without a byte in either direction the connection ends after this long; longer than usual keep-alives, \
-             because a peer that vanished would hold two descriptors for ever",
+            "Without a byte in either direction the connection ends after this long; longer than usual \
+             keep-alives, because a peer that vanished would hold two descriptors for ever",
         )
         .default("1h")
         .example("6h")
@@ -39,9 +39,9 @@ pub(super) const DEADLINES: Section = Section {
         OptionSpec::duration(
             "half-closed-deadline",
             MILLISECOND..=MONTH,
-            "Once one side has finished sending, the connection ends after this long without a byte of the other, be \
-             it an HTTP client that waits for its response, a relay or a tunnel. TCP does not tell who has left from \
-             who still reads; as long as a response may take",
+            "Once one side has finished sending, the connection ends after this long without a byte of the \
+             other, be it an HTTP client that waits for its response, a relay or a tunnel. TCP does not \
+             tell who has left from who still reads; as long as a response may take",
         )
         .default("60s")
         .example("5m")
@@ -50,9 +50,9 @@ pub(super) const DEADLINES: Section = Section {
             "tcp-keep-alive",
             // The kernel takes 32,767 s at most.
             Duration::ZERO..=NINE_HOURS,
-            "After this much silence the kernel probes, in whole seconds, whether a client or a backend is still \
-             there; the fourth probe without an answer, a quarter of it apart, ends the connection. A peer that \
-             vanished is found after two minutes and not at idle-deadline; 0s: never",
+            "After this much silence the kernel probes, in whole seconds, whether a client or a backend is \
+             still there; the fourth probe without an answer, a quarter of it apart, ends the connection. A \
+             peer that vanished is found after two minutes and not at idle-deadline; 0s: never",
         )
         .default("60s")
         .example("30s")
@@ -60,9 +60,9 @@ pub(super) const DEADLINES: Section = Section {
         OptionSpec::duration(
             "drain",
             Duration::ZERO..=DAY,
-            "After SIGTERM or SIGINT open connections may finish for this long; the usual grace of service managers. \
-             Idle HTTP clients are closed over its first half, relays and tunnels reset over its second, so that not \
-             all come back in the same moment",
+            "After SIGTERM or SIGINT open connections may finish for this long; the usual grace of service \
+             managers. Idle HTTP clients are closed over its first half, relays and tunnels reset over its \
+             second, so that not all come back in the same moment",
         )
         .default("30s")
         .example("2m")
@@ -77,8 +77,8 @@ pub(super) const LIMITS: Section = Section {
         OptionSpec::count(
             "max-connections",
             1..=u32::MAX,
-            "Client connections of the process at most; further ones are refused. Without it only the limit of open \
-             files holds, at which clients wait",
+            "Client connections of the process at most; further ones are refused. Without it only the limit \
+             of open files holds, at which clients wait",
         )
         .example("50000")
         .see(&["max-connections-per-client", "too_many_connections"]),

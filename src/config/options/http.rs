@@ -9,8 +9,9 @@ pub(super) const HTTP: Section = Section {
         OptionSpec::duration(
             "keep-alive-deadline",
             MILLISECOND..=DAY,
-            "Between two requests of an HTTP connection; as long as browsers keep connections. Behind a balancer \
-             longer than that one keeps them: an AWS ALB 60 s, a load balancer of Google Cloud 600 s",
+            "Between two requests of an HTTP connection; as long as browsers keep connections. Behind a \
+             balancer longer than that one keeps them: an AWS ALB 60 s, a load balancer of Google Cloud 600 \
+             s",
         )
         .default("60s")
         .example("75s")
@@ -18,8 +19,8 @@ pub(super) const HTTP: Section = Section {
         OptionSpec::duration(
             "body-deadline",
             MILLISECOND..=DAY,
-            "In every such span at least 1 KiB of a request's body has to come, or all that is left; slower senders \
-             hold a backend for nothing",
+            "In every such span at least 1 KiB of a request's body has to come, or all that is left; slower \
+             senders hold a backend for nothing",
         )
         .default("30s")
         .example("60s")
@@ -47,8 +48,8 @@ pub(super) const HTTP: Section = Section {
         OptionSpec::count(
             "requests-per-connection-max",
             1..=u32::MAX,
-            "Requests served on one connection before it is closed, which spreads long-lived clients over the cores \
-             anew",
+            "Requests served on one connection before it is closed, which spreads long-lived clients over \
+             the cores anew",
         )
         .default("10000")
         .example("1000")
@@ -56,8 +57,8 @@ pub(super) const HTTP: Section = Section {
         OptionSpec::count(
             "pool-per-backend",
             0..=65_536,
-            "Idle connections to one backend that a core keeps for the next request, whoever it comes from; 0 keeps \
-             none",
+            "Idle connections to one backend that a core keeps for the next request, whoever it comes from; \
+             0 keeps none",
         )
         .default("64")
         .example("256")
@@ -65,8 +66,8 @@ pub(super) const HTTP: Section = Section {
         OptionSpec::count(
             "pool-per-core",
             0..=1_048_576,
-            "Idle connections that a core keeps to all backends together. Those of all cores have at most half of \
-             the descriptors that clients leave",
+            "Idle connections that a core keeps to all backends together. Those of all cores have at most \
+             half of the descriptors that clients leave",
         )
         .default("1024")
         .example("4096")
@@ -74,8 +75,8 @@ pub(super) const HTTP: Section = Section {
         OptionSpec::duration(
             "pool-idle-deadline",
             MILLISECOND..=DAY,
-            "An idle connection to a backend is closed after this long; shorter than what servers wait, so that a \
-             request seldom meets a connection that is just being closed",
+            "An idle connection to a backend is closed after this long; shorter than what servers wait, so \
+             that a request seldom meets a connection that is just being closed",
         )
         .default("30s")
         .example("4s")
@@ -83,17 +84,17 @@ pub(super) const HTTP: Section = Section {
         OptionSpec::word(
             "client-finished",
             &["wait", "abort"],
-            "What becomes of a request whose client finishes sending before it has its response: wait, since the \
-             client may still read, or abort at once, since most have left. The option client-finished of a host \
-             overrides it",
+            "What becomes of a request whose client finishes sending before it has its response: wait, \
+             since the client may still read, or abort at once, since most have left. The option \
+             client-finished of a host overrides it",
         )
         .default("wait")
         .example("abort")
         .see(&["half-closed-deadline", "client_finished"]),
         OptionSpec::switch(
             "h2c",
-            "yes: carry HTTP/2 without TLS on the HTTP port. The whole connection is routed by its first request; \
-             requests for other hosts on it reach the same backend",
+            "yes: carry HTTP/2 without TLS on the HTTP port. The whole connection is routed by its first \
+             request; requests for other hosts on it reach the same backend",
         )
         .see(&["http2_preface", "h2c_malformed"]),
         OptionSpec::word(
@@ -107,15 +108,16 @@ pub(super) const HTTP: Section = Section {
         OptionSpec::many(
             "error-page",
             "STATUS=FILE",
-            "Send this HTML file with the proxy's own error responses of that status; read at the start, 256 KiB at \
-             most",
+            "Send this HTML file with the proxy's own error responses of that status; read at the start, \
+             256 KiB at most",
         )
         .example("502=/etc/pointsman/502.html")
         .see(&["outcome-header"]),
         OptionSpec::word(
             "unknown-host",
             &["421", "404"],
-            "The status for a host without a route: 421, after which a client may try another connection, or 404",
+            "The status for a host without a route: 421, after which a client may try another connection, \
+             or 404",
         )
         .value("STATUS")
         .default("421")

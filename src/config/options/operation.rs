@@ -9,25 +9,26 @@ pub(super) const OPERATION: Section = Section {
         OptionSpec::new(
             "admin",
             "ADDR",
-            "Serve /metrics, /status, /backends and /ready here; :PORT is loopback only, because whoever reaches it \
-             sees every backend's name",
+            "Serve /metrics, /status, /backends and /ready here; :PORT is loopback only, because whoever \
+             reaches it sees every backend's name",
         )
         .example("127.0.0.1:9090")
         .see(&["admin-host", "lookup"]),
         OptionSpec::many(
             "admin-host",
             "HOST",
-            "Answer requests to the admin endpoint whose Host is this, without port; its own address and localhost \
-             always are. Others get 421, so that no page in a browser can read it under a name of its own",
+            "Answer requests to the admin endpoint whose Host is this, without port; its own address and \
+             localhost always are. Others get 421, so that no page in a browser can read it under a name of \
+             its own",
         )
         .example("metrics.example")
         .see(&["admin"]),
         OptionSpec::word(
             "log",
             &["error", "warn", "info", "debug", "trace"],
-            "Level of the log, on standard error. Single connections appear at debug: on a busy proxy they are most \
-             of the volume. From warn on there is a line for each client that a backend failed, ten a second for \
-             each core at most",
+            "Level of the log, on standard error. Single connections appear at debug: on a busy proxy they \
+             are most of the volume. From warn on there is a line for each client that a backend failed, \
+             ten a second for each core at most",
         )
         .value("LEVEL")
         .default("info")
@@ -61,8 +62,8 @@ pub(super) const RESOURCES: Section = Section {
         OptionSpec::bytes(
             "turn-bytes",
             16 * KIB..=64 * MIB,
-            "What one direction of a connection moves at most while others wait for their turn; more starves small \
-             connections, less costs processor time in bulk",
+            "What one direction of a connection moves at most while others wait for their turn; more \
+             starves small connections, less costs processor time in bulk",
         )
         .default("1MiB")
         .example("512KiB")
@@ -72,8 +73,9 @@ pub(super) const RESOURCES: Section = Section {
             // One page at least. The largest pipe that the kernel makes for root by default is far below
             // the upper bound.
             4 * KIB..=64 * MIB,
-            "Capacity of each splice pipe, and what a stream that has its core to itself moves in one piece. Without \
-             CAP_SYS_RESOURCE fs.pipe-max-size bounds it, and half as much is taken until it fits",
+            "Capacity of each splice pipe, and what a stream that has its core to itself moves in one \
+             piece. Without CAP_SYS_RESOURCE fs.pipe-max-size bounds it, and half as much is taken until it \
+             fits",
         )
         .default("2MiB")
         .example("1MiB")
@@ -81,7 +83,8 @@ pub(super) const RESOURCES: Section = Section {
         OptionSpec::count(
             "pipes-per-core",
             0..=65_536,
-            "Splice pipes of a core at most. Bounds kernel memory, since bulk beyond it is copied; 0 never splices",
+            "Splice pipes of a core at most. Bounds kernel memory, since bulk beyond it is copied; 0 never \
+             splices",
         )
         .default("256")
         .example("64")
@@ -111,8 +114,8 @@ pub(super) const FOR_TESTS: Section = Section {
         .hidden(),
         OptionSpec::switch(
             "debug-faults",
-            "yes: POST /debug/panic/CORE of the admin endpoint makes that core panic; for tests of what becomes of \
-             the process",
+            "yes: POST /debug/panic/CORE of the admin endpoint makes that core panic; for tests of what \
+             becomes of the process",
         )
         .hidden(),
     ],

@@ -11,8 +11,8 @@ pub(super) const LISTENERS: Section = Section {
         OptionSpec::many(
             "https",
             "ADDR",
-            "Listen for TLS and route by SNI: IP:PORT, [IPV6]:PORT, or :PORT for both families. With port 0 the \
-             kernel chooses one",
+            "Listen for TLS and route by SNI: IP:PORT, [IPV6]:PORT, or :PORT for both families. With port 0 \
+             the kernel chooses one",
         )
         .example(":443")
         .see(&["http", "route", "redis", "hello-bytes-max"]),
@@ -26,7 +26,8 @@ pub(super) const LISTENERS: Section = Section {
         OptionSpec::many(
             "listen",
             "ADDR",
-            "Of pointsman unwrap: listen for connections that begin with a PROXY header; addresses as for --https",
+            "Of pointsman unwrap: listen for connections that begin with a PROXY header; addresses as for \
+             --https",
         )
         .example(":8443")
         .see(&["to", "proxy-from"]),
@@ -42,7 +43,8 @@ pub(super) const LISTENERS: Section = Section {
             "backlog",
             // More than 65,535 waiting clients would have given up before their turn.
             1..=65_535,
-            "Connections that may wait for accept, per core and address; the kernel cuts it to net.core.somaxconn",
+            "Connections that may wait for accept, per core and address; the kernel cuts it to \
+             net.core.somaxconn",
         )
         .default("4096")
         .example("16384")
@@ -57,45 +59,49 @@ pub(super) const ROUTES: Section = Section {
         OptionSpec::new(
             "config",
             "FILE",
-            "TOML file with any of these options, by the same names. The command line and the environment win over it",
+            "TOML file with any of these options, by the same names. The command line and the environment \
+             win over it",
         )
         .example("/etc/pointsman.toml"),
         OptionSpec::new(
             "redis",
             "URL",
-            "Take routes from Redis: redis://, rediss:// or unix://, with user, password and database number. \
-             The environment hides a password better than the command line",
+            "Take routes from Redis: redis://, rediss:// or unix://, with user, password and database \
+             number. The environment hides a password better than the command line",
         )
         .example("redis://127.0.0.1:6379/0")
         .see(&["redis-prefix", "redis-ca", "snapshot", "redis-hold", "unknown_name"]),
         OptionSpec::many(
             "route",
             "HOST=MEMBER[,MEMBER]",
-            "A static route. HOST is a name, *.DOMAIN, default:https or default:http; a member is HOST, HOST:PORT, \
-             [IPV6]:PORT or unix:/PATH, with options behind blanks. Beside Redis it serves the names that Redis does not have",
+            "A static route. HOST is a name, *.DOMAIN, default:https or default:http; a member is HOST, \
+             HOST:PORT, [IPV6]:PORT or unix:/PATH, with options behind blanks. Beside Redis it serves the \
+             names that Redis does not have",
         )
         .example("www.example.com=10.0.0.7,10.0.0.8:8443")
         .see(&["routes", "redis", "unknown_name", "no_address"]),
         OptionSpec::new(
             "routes",
             "FILE",
-            "TOML file of static routes, read again on SIGHUP and when it changes. One with an error is rejected \
-             whole, and the old routes serve on",
+            "TOML file of static routes, read again on SIGHUP and when it changes. One with an error is \
+             rejected whole, and the old routes serve on",
         )
         .example("/etc/pointsman/routes.toml")
         .see(&["route", "redis"]),
         OptionSpec::new(
             "snapshot",
             "FILE",
-            "Keep the last known routing table in this file, and serve by it at a start while Redis does not answer",
+            "Keep the last known routing table in this file, and serve by it at a start while Redis does \
+             not answer",
         )
         .example("/var/lib/pointsman/table.json")
         .see(&["redis", "redis-hold"]),
         OptionSpec::many(
             "backend-allow",
             "CIDR",
-            "Networks in which backends may be, and nowhere else, whoever writes a member or a DNS record. Without it \
-             everywhere but at link-local addresses, where machines in clouds find their credentials",
+            "Networks in which backends may be, and nowhere else, whoever writes a member or a DNS record. \
+             Without it everywhere but at link-local addresses, where machines in clouds find their \
+             credentials",
         )
         .example("10.0.0.0/8")
         .see(&["dns-server", "no_address"]),
@@ -136,7 +142,8 @@ pub(super) const REDIS_AND_DNS: Section = Section {
         OptionSpec::duration(
             "redis-ping-timeout",
             Duration::from_millis(10)..=HOUR,
-            "Without an answer for this long Redis counts as lost; TCP alone notices a frozen server after minutes",
+            "Without an answer for this long Redis counts as lost; TCP alone notices a frozen server after \
+             minutes",
         )
         .default("2s")
         .example("5s")
@@ -144,8 +151,9 @@ pub(super) const REDIS_AND_DNS: Section = Section {
         OptionSpec::duration(
             "redis-hold",
             Duration::ZERO..=DAY,
-            "The loss of more than half of ten or more hosts, at once or one by one within this time, is not believed \
-             for this long, so that FLUSHALL before a reload of the data turns no client away; 0s believes it",
+            "The loss of more than half of ten or more hosts, at once or one by one within this time, is \
+             not believed for this long, so that FLUSHALL before a reload of the data turns no client away; \
+             0s believes it",
         )
         .default("10s")
         .example("30s")
@@ -153,7 +161,8 @@ pub(super) const REDIS_AND_DNS: Section = Section {
         OptionSpec::many(
             "dns-server",
             "ADDR",
-            "Resolve the names of backends here, IP:PORT or [IPV6]:PORT, instead of at the servers of resolv.conf",
+            "Resolve the names of backends here, IP:PORT or [IPV6]:PORT, instead of at the servers of \
+             resolv.conf",
         )
         .example("192.0.2.53:53")
         .see(&["dns-ttl-min", "dns-ttl-max", "no_address"]),
@@ -168,7 +177,8 @@ pub(super) const REDIS_AND_DNS: Section = Section {
         OptionSpec::duration(
             "dns-ttl-max",
             Duration::from_millis(100)..=DAY,
-            "A backend's DNS name is asked for again after this long, whatever its TTL, so that a move is seen",
+            "A backend's DNS name is asked for again after this long, whatever its TTL, so that a move is \
+             seen",
         )
         .default("5m")
         .example("1m")
