@@ -1,5 +1,5 @@
-//! Connections arriving on one listening socket: one multishot operation where the kernel has it
-//! (5.19), otherwise the plain one again and again; the same road for both.
+//! Connections that arrive on one listening socket: by one multishot operation where the kernel has it
+//! (5.19), otherwise by a plain one after the other, through the same code.
 
 use std::future::poll_fn;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -42,9 +42,8 @@ impl Accepts {
         self.one_by_one
     }
 
-    /// From the next operation on accept one connection at a time, or again as many as come. A
-    /// multishot operation takes the whole queue of the listener in one go, before anybody could
-    /// say that it is too much.
+    /// From the next operation on, accepts one connection at a time, or again as many as come. A multishot
+    /// operation takes the whole queue of the listener at once, even if that is more than there is room for.
     pub(crate) fn set_one_by_one(&mut self, one_by_one: bool) {
         self.one_by_one = one_by_one;
     }

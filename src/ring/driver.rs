@@ -16,7 +16,7 @@ use super::operations::{Completion, Held, Operations, Unasked, Waits};
 use super::probe::{Features, RingError};
 use super::timers::Timers;
 
-/// Handle on one core's ring; a clone is the same ring. Stays on its thread.
+/// Handle on the ring of a worker; a clone is the same ring. It stays on its thread.
 #[derive(Clone)]
 pub(crate) struct Ring(pub(super) Rc<Inner>);
 
@@ -39,9 +39,9 @@ pub(super) struct Inner {
 }
 
 impl Ring {
-    /// A ring of about `entries` submissions, for the calling thread alone. Room for what
-    /// `connections` wait for is set aside at once: memory that is not used is not resident, while
-    /// a table that grows is copied in one go and twice resident meanwhile.
+    /// A ring of about `entries` submissions, for the calling thread alone. Memory for the operations of
+    /// `connections` is reserved at once: what is not used is not resident, while a table that grows is
+    /// copied in one go and is resident twice meanwhile.
     pub(crate) fn new(
         features: Features,
         entries: u32,
@@ -64,19 +64,19 @@ impl Ring {
         })))
     }
 
-    /// The time at which the last turn came back; close enough for deadlines, and free.
+    /// The time at which the last turn came back. Close enough for deadlines, without a call of the clock.
     pub(crate) fn now(&self) -> Instant {
         self.0.now.get()
     }
 
-    /// Operations that the kernel still has, of every kind but the ring's own two.
+    /// Operations that the kernel holds, without the two of the ring itself (timer and epoll).
     pub(crate) fn operations(&self) -> usize {
         let timers = usize::from(self.0.deadlines.borrow().timer_is_armed());
         let polls = usize::from(self.0.half_closed.borrow().is_polled());
         self.0.operations.borrow().len() - timers - polls
     }
 
-    /// Timers that exist, set or not.
+    /// Deadlines that exist, set or not.
     pub(crate) fn deadlines(&self) -> usize {
         self.0.deadlines.borrow().len()
     }
@@ -86,14 +86,14 @@ impl Ring {
         self.0.stay_awake.set(true);
     }
 
-    /// Wakes every task that waits for a deadline, so that it looks around.
+    /// Wakes every task that waits for a deadline, so that it sees that something has changed.
     pub(crate) fn wake_waiting(&self) {
         self.0.deadlines.borrow().wake_waiting();
         self.stay_awake();
     }
 
-    /// Whether somebody said [`Ring::stay_awake`] since the last call. While so, the driver lets
-    /// the tasks run instead of taking a turn.
+    /// Whether [`Ring::stay_awake`] was called since the last time. If so, the driver lets tasks run
+    /// before it takes a turn.
     pub(crate) fn take_stay_awake(&self) -> bool {
         self.0.stay_awake.take()
     }
@@ -125,9 +125,9 @@ impl Ring {
             if pushed.is_ok() {
                 return;
             }
-            // The queue is full: hand it over early. Before 5.19 the kernel takes nothing while
-            // completions overflow (EBUSY), so they are reaped; who is woken by them must run
-            // before the driver sleeps.
+            // The queue is full and is submitted early. Before 5.19 the kernel takes nothing while
+            // completions overflow (EBUSY), so those are reaped. Tasks that this wakes must run before
+            // the driver sleeps.
             match self.enter(0) {
                 Ok(Entered::Submitted) => {}
                 Ok(Entered::NotNow) => {
@@ -204,7 +204,7 @@ impl Ring {
         self.0.wakeups.set(before.saturating_add(wakeups));
     }
 
-    /// Cancels an operation nobody waits for any more. Its slab entry stays until the kernel says so.
+    /// Cancels an operation that nobody waits for any more. Its slab entry stays until its completion.
     pub(super) fn cancel(&self, user_data: u64) {
         self.push(
             opcode::AsyncCancel::new(user_data)
@@ -213,8 +213,8 @@ impl Ring {
         );
     }
 
-    /// Keeps the ring's one timer at or before the next thing the wheel has to do. A timer that is
-    /// too early is left alone: it fires, and the next one is right.
+    /// Keeps the ring's one timer at or before the next deadline. A timer that is too early is left alone:
+    /// when it fires, the next one is set right.
     fn arm_timer(&self) {
         let wanted = self.0.deadlines.borrow().timer_wanted();
         let Some((tick, wait)) = wanted else { return };
@@ -227,7 +227,7 @@ impl Ring {
         let entry = opcode::Timeout::new(&raw const *time).build();
         let held = Held::Time(time);
         let (key, user_data) = self.0.operations.borrow_mut().insert(held, Waits::Timer);
-        // Known before it is pushed, since that may reap it.
+        // Recorded before it is pushed, because a push may reap its completion.
         self.0.deadlines.borrow_mut().timer_armed(key, tick);
         self.push(entry.user_data(user_data));
     }

@@ -1,4 +1,4 @@
-//! What has happened to a socket, in words, so that nobody above reads poll(2) bits.
+//! What a wait is for, and what has happened to a socket. Only this file knows the bits of poll(2).
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
@@ -13,8 +13,8 @@ const FINISH: u32 = libc::POLLRDHUP as u32;
 const FAIL: u32 = libc::POLLERR as u32;
 const HANG_UP: u32 = libc::POLLHUP as u32;
 
-/// What a wait for a socket is about. io_uring's poll adds POLLERR, POLLHUP and POLLRDHUP to
-/// whatever it was asked for; a wait ends for what its `ends_with` has only.
+/// What a wait is for. io_uring's poll reports POLLERR, POLLHUP and POLLRDHUP whatever it was asked for,
+/// so a wait ends only with an event in `ends_with`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Interest {
     pub asked: u32,
@@ -27,7 +27,7 @@ impl Interest {
         asked: READ | FINISH,
         ends_with: READ | FINISH | FAIL | HANG_UP,
     };
-    /// Room for bytes, or a failure. The peer having finished says nothing about either.
+    /// Room for bytes, or a failure. The peer's end of stream does not end this wait.
     pub(super) const WRITABLE: Interest = Interest {
         asked: WRITE,
         ends_with: WRITE | FAIL | HANG_UP,
@@ -37,7 +37,7 @@ impl Interest {
         asked: FINISH,
         ends_with: FINISH | FAIL | HANG_UP,
     };
-    /// A failure. Both directions having ended is none.
+    /// A failure. The end of both directions is not one.
     pub(super) const FAILED: Interest = Interest {
         asked: 0,
         ends_with: FAIL,
@@ -49,7 +49,7 @@ impl Interest {
     }
 }
 
-/// Everything that a wait for a socket has found to hold.
+/// The state of a socket as a wait has found it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Events(u32);
 
@@ -76,8 +76,8 @@ impl Events {
         self.0 & FAIL != 0
     }
 
-    /// Nothing goes in either direction any more. On a socket whose sending side is open that is a
-    /// failure which somebody was told of already.
+    /// Both directions have ended, or the connection has failed. On a socket whose sending side is open,
+    /// the end of both means a failure that an earlier call has already reported.
     pub(crate) fn has_ended(self) -> bool {
         self.0 & (FAIL | HANG_UP) != 0
     }

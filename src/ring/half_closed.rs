@@ -1,10 +1,10 @@
-//! Waits that io_uring's poll cannot keep: it reports POLLRDHUP unasked, so on a socket whose peer
-//! has finished sending, a wait for room or for a failure would complete at once, for ever. Such a
-//! wait goes over to one epoll of the core, which reports what it is asked for, and changes only
-//! (EPOLLET), so that POLLHUP, which it adds unasked once both directions have ended, comes once.
+//! Waits on half-closed sockets. io_uring's poll reports POLLRDHUP unasked, so on a socket whose peer has
+//! finished sending, a wait for room or for a failure would complete at once, again and again. Such a wait
+//! moves to one epoll of the worker. That reports only what it was asked for, and only changes (EPOLLET),
+//! so that POLLHUP, which it adds unasked once both directions have ended, comes once.
 //!
-//! The ring polls the epoll while anybody is in it. Nobody is on the usual road: a wait comes here
-//! only after its plain poll has completed with nothing that it asked for.
+//! The ring polls the epoll while a wait is in it. A wait moves here only after its plain poll has
+//! completed without an event that it asked for; most connections never have such a wait.
 
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
@@ -21,13 +21,13 @@ struct Waiting {
     interest: Interest,
 }
 
-/// The waits of one core, by descriptor, since the epoll takes each once.
+/// The waits of a worker, by descriptor, because an epoll takes each descriptor once.
 pub(super) struct HalfClosed {
     epoll: EdgePoll,
     by_descriptor: HashMap<RawFd, Vec<Waiting>>,
     /// The ring polls the epoll.
     is_polled: bool,
-    /// Kept for its memory.
+    /// Empty between calls; kept for its memory.
     taken: Vec<(RawFd, u32)>,
 }
 
@@ -41,8 +41,8 @@ impl HalfClosed {
         })
     }
 
-    /// Takes a wait in. Where the kernel has no memory for it (ENOMEM, ENOSPC) it is told nothing,
-    /// and the deadline that every wait has ends it.
+    /// Adds a wait. If the kernel has no memory for it (ENOMEM, ENOSPC) it never completes, and the deadline
+    /// that every wait has ends it.
     pub(super) fn add(&mut self, descriptor: RawFd, user_data: u64, interest: Interest) {
         let waiting = self.by_descriptor.entry(descriptor).or_default();
         let is_known = !waiting.is_empty();
@@ -56,7 +56,7 @@ impl HalfClosed {
         }
     }
 
-    /// Forgets a wait that nobody waits for any more.
+    /// Removes a wait whose future was dropped.
     pub(super) fn remove(&mut self, descriptor: RawFd, user_data: u64) {
         if let Some(waiting) = self.by_descriptor.get_mut(&descriptor) {
             waiting.retain(|waiting| waiting.user_data != user_data);
@@ -84,7 +84,7 @@ impl HalfClosed {
         self.taken = taken;
     }
 
-    /// What the ring must poll now, if anything; it is taken for done.
+    /// The epoll, if the ring has to begin to poll it; the caller then does.
     pub(super) fn begin_poll(&mut self) -> Option<Rc<OwnedFd>> {
         if self.is_polled || self.by_descriptor.is_empty() {
             return None;

@@ -1,4 +1,4 @@
-//! One io_uring per core. It waits for everything this core waits for: accepts, connects,
+//! One io_uring per worker. It waits for everything that the worker waits for: accepts, connects,
 //! readiness, deadlines and wake-ups; bytes are moved by plain system calls once it says so.
 //!
 //! **Who owns what.** An operation lives in a slab until its last completion has come, and with it
@@ -7,10 +7,10 @@
 //! timer. No call lends the kernel a caller's memory. A dropped future cancels its operation and
 //! leaves the rest to the completion; that is all there is to soundness under cancellation.
 //!
-//! **Who drives.** One task per core calls [`Ring::turn`] in a loop and yields between turns. A
+//! **Who drives.** One task per worker calls [`Ring::turn`] in a loop and yields between turns. A
 //! turn is one system call that submits all that is queued, blocks when nothing is runnable, and
-//! reaps all that has completed. Tasks therefore wait on the ring only; one that is made runnable
-//! any other way must say so with [`Ring::stay_awake`], or the driver would sleep over it. After a
+//! reaps all that has completed. Tasks therefore wait on the ring only; whoever makes a task
+//! runnable in another way must call [`Ring::stay_awake`], or the driver would sleep and not run it. After a
 //! turn the driver serves one stream of the bulk queue, see [`Ring::yield_to_queue`].
 
 mod accept;

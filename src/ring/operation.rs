@@ -35,7 +35,7 @@ impl<T> Operation<T> {
     }
 }
 
-// It holds no `T`.
+// An operation holds no `T`.
 impl<T> Unpin for Operation<T> {}
 
 impl<T: Completed> Future for Operation<T> {
@@ -69,7 +69,7 @@ impl<T> Drop for Operation<T> {
             return;
         }
         *operations.waits(self.key) = Waits::Nobody { accepts: false };
-        if operations.is_in_line(self.key) {
+        if operations.is_in_bulk_queue(self.key) {
             return;
         }
         drop(operations);
@@ -78,7 +78,7 @@ impl<T> Drop for Operation<T> {
 }
 
 impl Ring {
-    /// Completes when the socket can be read, or its peer has finished or failed.
+    /// Completes when the socket can be read, its peer has finished sending, or it has failed.
     pub(crate) fn readable(&self, socket: &Socket) -> Operation {
         self.poll_descriptor(socket.descriptor(), Interest::READABLE)
     }
@@ -88,7 +88,7 @@ impl Ring {
         self.poll_descriptor(socket.descriptor(), Interest::WRITABLE)
     }
 
-    /// Completes when the peer has finished sending or failed, whatever there is to read before.
+    /// Completes when the peer has finished sending or the socket has failed, even with bytes still to read.
     pub(crate) fn finished(&self, socket: &Socket) -> Operation {
         self.poll_descriptor(socket.descriptor(), Interest::FINISHED)
     }

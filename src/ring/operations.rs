@@ -19,11 +19,11 @@ pub(super) enum Held {
     Descriptor(Rc<OwnedFd>),
     /// Of a poll for one event.
     Polled(Rc<OwnedFd>, Interest),
-    /// Of one that went over to the epoll for half-closed sockets; the ring has none of it.
+    /// Of a wait that has moved to the epoll for half-closed sockets; the ring holds no operation for it.
     HalfClosed(Rc<OwnedFd>, Interest),
     Address(Rc<OwnedFd>, Box<SocketAddress>),
     Time(Box<Timespec>),
-    /// The kernel knows nothing of the operation.
+    /// Of an operation that the kernel does not know: a turn in the bulk run queue.
     Nothing,
 }
 
@@ -35,7 +35,7 @@ pub(super) enum Waits {
     Done(i32),
     /// A stream of accepted descriptors.
     ForAccepts(Box<Accepting>),
-    /// A stream of events, gathered until somebody looks.
+    /// A stream of events, gathered until its owner looks.
     ForEvents {
         waker: Option<Waker>,
         events: u32,
@@ -45,7 +45,7 @@ pub(super) enum Waits {
     Timer,
     /// The ring itself, for the epoll of half-closed sockets.
     HalfClosed,
-    /// Nobody any more; the flag says that results are descriptors, to be closed.
+    /// Nobody any more. `accepts`: results are descriptors, to be closed.
     Nobody { accepts: bool },
 }
 
@@ -108,8 +108,8 @@ impl Operations {
         &self.entries[key as usize].held
     }
 
-    /// Whether it waits for its turn only, and not for the kernel.
-    pub(super) fn is_in_line(&self, key: u32) -> bool {
+    /// Whether it waits for a turn in the bulk run queue, and not for the kernel.
+    pub(super) fn is_in_bulk_queue(&self, key: u32) -> bool {
         matches!(self.entries[key as usize].held, Held::Nothing)
     }
 
@@ -118,7 +118,7 @@ impl Operations {
         drop(entry.held);
     }
 
-    /// Takes in one completion, and says what the ring itself has to do about it.
+    /// Handles one completion, and says what the ring itself has to do for it.
     pub(super) fn complete(&mut self, user_data: u64, result: i32, more: bool) -> Completion {
         if user_data == NOBODY {
             return Completion::Delivered;
@@ -131,7 +131,7 @@ impl Operations {
         );
         let entry = &mut self.entries[key as usize];
         match &mut entry.waits {
-            Waits::ForOne(_) if let Some(unasked) = entry.held.goes_over(result) => {
+            Waits::ForOne(_) if let Some(unasked) = entry.held.move_to_epoll(result) => {
                 return Completion::Unasked(unasked);
             }
             Waits::ForOne(waker) => {
@@ -155,7 +155,7 @@ impl Operations {
             } => {
                 *events |= u32::try_from(result).unwrap_or(0);
                 *ended |= !more;
-                // Kept for the next event: it is the same task that waits.
+                // The waker is kept for the next event: the same task waits for it.
                 if let Some(waker) = waker {
                     waker.wake_by_ref();
                 }
@@ -185,16 +185,16 @@ impl Operations {
 /// What a completion was about.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Completion {
-    /// Whoever waits has it.
+    /// Whoever waits has the result.
     Delivered,
-    /// A poll has reported what it was not asked for: the wait goes on elsewhere.
+    /// A poll has completed without an event that was asked for: the wait moves to the epoll.
     Unasked(Unasked),
     /// The ring's timer, by its key.
     Timer(u32),
     HalfClosed,
 }
 
-/// Where a wait goes on.
+/// A wait that moves to the epoll.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Unasked {
     pub descriptor: RawFd,
@@ -203,7 +203,7 @@ pub(super) struct Unasked {
 
 impl Held {
     /// Turns a poll that `result` does not end into a wait for a half-closed socket.
-    fn goes_over(&mut self, result: i32) -> Option<Unasked> {
+    fn move_to_epoll(&mut self, result: i32) -> Option<Unasked> {
         let Held::Polled(descriptor, interest) = self else {
             return None;
         };
@@ -231,7 +231,7 @@ fn descriptor(result: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(result) })
 }
 
-/// Remembers who polls, without cloning a waker that is known already.
+/// Stores the waker of the polling task, unless it is stored already.
 pub(super) fn register(slot: &mut Option<Waker>, context: &Context<'_>) {
     match slot {
         Some(waker) if waker.will_wake(context.waker()) => {}

@@ -1,5 +1,5 @@
-//! What this kernel's io_uring can do, found out once at start and kept in one value; every use
-//! asks that value. Also: why there is no io_uring, in words that lead to the remedy.
+//! What this kernel's io_uring can do: probed once at the start and kept in one value that every use asks.
+//! Also the errors that say why there is no io_uring, and what to do.
 
 use std::{fmt, io};
 
@@ -17,14 +17,14 @@ const ENTRIES_MIN: u32 = 64;
 /// The io_uring features that differ between Linux 5.8 and today and that the proxy makes use of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Features {
-    /// Only one task submits and completions are run when it enters the kernel, so that other
-    /// cores never interrupt it (IORING_SETUP_SINGLE_ISSUER and DEFER_TASKRUN, Linux 6.1).
+    /// Only one task submits, and completions are run when it enters the kernel, so that other processors
+    /// never interrupt it (IORING_SETUP_SINGLE_ISSUER and DEFER_TASKRUN, Linux 6.1).
     pub defer_taskrun: bool,
     /// Completions wait for the next system call instead of interrupting (IORING_SETUP_COOP_TASKRUN, Linux 5.19).
     pub coop_taskrun: bool,
     /// One accept operation yields every connection (IORING_ACCEPT_MULTISHOT, Linux 5.19).
     pub multishot_accept: bool,
-    /// One poll operation tells every change of a socket (IORING_POLL_ADD_MULTI, Linux 5.13; its
+    /// One poll operation reports every change of a socket (IORING_POLL_ADD_MULTI, Linux 5.13; its
     /// code was rewritten in 5.17, and it is used from 5.19 on, which a probe can tell).
     pub multishot_poll: bool,
 }

@@ -1,9 +1,9 @@
 //! Readiness of one socket as a stream of events: one multishot poll instead of a poll armed
 //! again before each wait (Linux 5.13; used from 5.19 on, since its poll code was rewritten in 5.17).
 //!
-//! The events are edges: a change is told once. Whoever waits here must have emptied the socket
-//! before, and what came since is told by the next event. Until it has ended it stays armed
-//! while nobody waits, and remembers what happened.
+//! The events are edges: each change is reported once. Whoever waits here must have emptied the socket
+//! before; the next event reports what came since. The poll stays armed while nobody waits, and its events
+//! are kept.
 
 use std::os::fd::AsRawFd;
 use std::task::{Context, Poll};
@@ -29,7 +29,7 @@ impl Ring {
 }
 
 impl Readiness {
-    /// `None` where the kernel has no such operation; [`Ring::readable`] is its plain twin.
+    /// `None` where the kernel has no such operation; then [`Ring::readable`] is used.
     pub(super) fn start(ring: &Ring, socket: &Socket) -> Option<Readiness> {
         if !ring.0.features.multishot_poll {
             return None;
@@ -51,9 +51,8 @@ impl Readiness {
         })
     }
 
-    /// Everything that happened since the last answer. `None`: the kernel has
-    /// ended the operation (it does so when its completion queue overflows) and the socket must be
-    /// waited for anew.
+    /// All events since the last call. `None`: the kernel has ended the operation, as it does when its
+    /// completion queue overflows, and the socket must be waited for in another way.
     pub(crate) fn poll_events(&mut self, context: &mut Context<'_>) -> Poll<Option<Events>> {
         let mut operations = self.ring.0.operations.borrow_mut();
         let Waits::ForEvents {

@@ -9,7 +9,7 @@ use super::wheel::Wheel;
 /// exact enough, and it bounds the timer to a hundred wake-ups a second.
 const TICK: Duration = Duration::from_millis(10);
 
-/// The wheel, who waits for what, and the one timer.
+/// The wheel, the tasks that wait, and the one timer.
 pub(super) struct Timers {
     pub(super) wheel: Wheel,
     /// By wheel key.
@@ -39,7 +39,7 @@ impl Timers {
         self.wheel.len()
     }
 
-    /// Wakes everybody whose deadline has passed at `now`.
+    /// Wakes each task whose deadline has passed at `now`.
     pub(super) fn advance(&mut self, now: Instant) {
         let now_tick =
             (now.saturating_duration_since(self.started).as_nanos() / TICK.as_nanos()) as u64;
@@ -53,7 +53,7 @@ impl Timers {
         });
     }
 
-    /// Wakes everybody who waits for a deadline, which does not pass for that.
+    /// Wakes each task that waits for a deadline. The deadlines do not pass by that.
     pub(super) fn wake_waiting(&self) {
         let wakers = self.states.iter().filter_map(|state| state.waker.as_ref());
         wakers.for_each(Waker::wake_by_ref);
@@ -82,7 +82,7 @@ impl Timers {
         self.timer = Some((key, tick));
     }
 
-    /// A timer completed; one that was replaced meanwhile is none of ours.
+    /// A timer has completed. It may be one that was replaced meanwhile.
     pub(super) fn timer_ended(&mut self, key: u32) {
         if self.timer.is_some_and(|(armed, _)| armed == key) {
             self.timer = None;

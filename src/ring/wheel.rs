@@ -24,7 +24,7 @@ struct Entry {
     place: Option<(u8, u8)>,
 }
 
-/// All deadlines of one core.
+/// All deadlines of one worker.
 #[derive(Debug)]
 pub(super) struct Wheel {
     entries: Slab<Entry>,

@@ -1,5 +1,5 @@
-//! Takes connections off one listening socket, for as long as the core lives. Running out of
-//! descriptors or memory makes it pause, never spin and never end.
+//! The accept loop of one listening socket, for as long as the worker lives. When descriptors or memory
+//! run out it pauses; it never spins and never ends for that.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,18 +13,17 @@ use crate::ring::{Accepts, Deadline};
 use crate::state::Local;
 use crate::sys::{Listener, Socket};
 
-/// Pause after accept(2) ran out of descriptors or memory, and between looks whether there is
-/// room again. Ten looks a second cost nothing and leave a client waiting for a blink.
+/// Pause after accept(2) ran out of descriptors or memory, and between two looks at the budget while it
+/// is full. Ten looks a second cost nothing, and a client waits a tenth of a second at most.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Without a failure for this long an episode is over, and the next one is logged again.
+/// Failures this close to each other are one episode, which is logged once.
 const EPISODE_ENDS_AFTER: Duration = Duration::from_secs(10);
-/// How long a stopping listener goes on accepting what is in the handshake or in its queue. It no
-/// longer hears new connections by then. A client that has connected and is still silent is kept
-/// back by the kernel (TCP_DEFER_ACCEPT) and handed over when it answers the SYN-ACK that is sent
-/// again after 1 s (RFC 6298 section 2.1), so this outlasts that and a attempts trip.
+/// How long a stopping listener goes on accepting connections in the handshake or in its queue, while it
+/// drops new SYNs. The kernel keeps a silent client back (TCP_DEFER_ACCEPT) until that answers the
+/// SYN-ACK which is sent again after 1 s (RFC 6298 section 2.1); this is a round trip longer.
 const LAST_ACCEPTS: Duration = Duration::from_millis(1250);
 
-/// One listening socket and what has gone wrong on it lately.
+/// One listening socket, and its last failure.
 pub(crate) struct Listening {
     local: Rc<Local>,
     listener: Rc<OwnedFd>,
@@ -46,7 +45,7 @@ impl Listening {
         }
     }
 
-    /// Accepts until the core drains, and hands each connection to `serve`.
+    /// Accepts until the drain, and hands each connection to `serve`.
     pub(crate) async fn run(mut self, protocol: Protocol, mut serve: impl FnMut(Socket, Protocol)) {
         let local = self.local.clone();
         let mut serve = |descriptor| serve(Socket::from_accepted(descriptor), protocol);
@@ -80,7 +79,7 @@ impl Listening {
         }
     }
 
-    /// Stops accepting, if it was, and serves what the kernel has accepted by then.
+    /// Stops accepting, and serves what the kernel has accepted by then.
     async fn take_accepted(&mut self, serve: &mut impl FnMut(OwnedFd)) {
         self.accepts.stop();
         while self.accepts.is_running() {
@@ -90,16 +89,15 @@ impl Listening {
         }
     }
 
-    /// Before the socket is closed, which would reset what is queued on it: no new connections are
-    /// heard, and those already under way are accepted.
-    /// Each costs a system call more, which nobody before pays.
+    /// Empties the socket before it is closed, because closing resets what is queued on it: drops new SYNs
+    /// and accepts the connections already under way. Each of those costs one more system call.
     async fn take_the_last(mut self, serve: &mut impl FnMut(OwnedFd)) {
         let address = self.address;
         if let Err(error) = Listener::stop_taking(&self.listener, address) {
             tracing::warn!(address = %self.address, %error, "cannot shut out new connections before closing the listener; those in its queue may be reset");
         }
         let serve = &mut |accepted: OwnedFd| {
-            // It fails on nothing but a socket that is none.
+            // It fails only on a descriptor that is no socket.
             let _ = Listener::take_from_deaf(&accepted, address);
             serve(accepted);
         };
@@ -114,8 +112,8 @@ impl Listening {
         self.take_accepted(serve).await;
     }
 
-    /// A failed accept: one that concerns a single connection is counted, one that concerns the
-    /// machine makes the loop pause.
+    /// Handles a failed accept. A failure of a single connection is counted; one of the machine makes the
+    /// loop pause.
     async fn failed(&mut self, error: &io::Error) {
         self.local.count(Counter::AcceptErrors);
         let remedy = match error.raw_os_error() {

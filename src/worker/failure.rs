@@ -1,9 +1,9 @@
-//! What becomes of a core in which something has panicked. The process ends for its supervisor, but no
-//! client is to pay for that which a healthy core could have served.
+//! What happens after a panic on a worker. The process ends, so that its supervisor starts it anew, but
+//! first the clients are served that can be.
 //!
-//! A task that panics ends alone. The core goes on without it and drains, and with it all others: who is
-//! in the queue of a listener is served. When the core itself cannot go on, its listeners are shut at
-//! once, so that the kernel spreads new connections over the other cores, and nobody waits for it.
+//! A task that panics ends alone. Its worker and all others drain, and clients in the queue of a listener
+//! are served. When the worker itself cannot go on, its listeners are shut at once, so that the kernel
+//! spreads new connections over the other workers.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -14,10 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::sys::Listener;
 
-/// Tells the control thread why.
+/// Tells the control thread what the panic said.
 pub(super) type OnFailure = Box<dyn FnOnce(String) + Send>;
 
-/// What is left to do when the core has failed; it outlives its executor.
+/// Reports the failure of a worker; it outlives the worker's executor.
 pub(super) struct Failure {
     report: RefCell<Option<OnFailure>>,
     listeners: RefCell<Vec<Weak<OwnedFd>>>,
@@ -33,19 +33,20 @@ impl Failure {
         }
     }
 
-    /// The core listens here, until it closes that.
+    /// Remembers a listener, to be shut when the worker cannot go on.
     pub(super) fn listens(&self, listener: &Rc<OwnedFd>) {
         self.listeners.borrow_mut().push(Rc::downgrade(listener));
     }
 
-    /// Something has panicked. Only the first is reported.
+    /// Reports a panic; only the first one of a worker.
     pub(super) fn report(&self, panic: &(dyn Any + Send)) {
         if let Some(report) = self.report.take() {
             report(said(panic));
         }
     }
 
-    /// The core does nothing any more. What it had is not closed: its tasks are never dropped.
+    /// The worker cannot go on. Its tasks are never dropped, so their descriptors stay open until the
+    /// process ends; the listeners are shut.
     pub(super) fn core_is_gone(&self, panic: &(dyn Any + Send)) {
         for listener in self.listeners.take() {
             if let Some(listener) = listener.upgrade() {
@@ -57,7 +58,7 @@ impl Failure {
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 fn said(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())

@@ -1,5 +1,5 @@
-//! How other threads talk to a core: a channel of commands and an eventfd that wakes it. A core
-//! answers on the channel that came with the command and never waits for anybody.
+//! How other threads talk to a worker: a channel of commands, and an eventfd that wakes it. The worker
+//! answers on the channel that came with the command, and waits for nobody.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,58 +15,58 @@ use crate::route::Update;
 use crate::state::Local;
 use crate::sys::Waker;
 
-/// What a core can be told.
+/// A command to a worker.
 pub(crate) enum Command {
-    /// The routing table changed.
+    /// Apply this change to the routing table.
     Table(Arc<Update>),
-    /// Give back what was measured so far and go on with `fresh`.
+    /// Send the metrics so far and go on with `fresh` ones.
     Dump {
         fresh: Box<CoreMetrics>,
         reply: UnboundedSender<Dumped>,
     },
-    /// Say how it stands.
+    /// Send the worker's status.
     Status { reply: UnboundedSender<CoreStatus> },
-    /// Say whose connections a backend sees come from this address.
+    /// Send the connections that a backend sees come from this address.
     Lookup {
         source: SocketAddr,
         reply: UnboundedSender<Vec<Found>>,
     },
     /// Wake the task of this number; see [`Local::callable_task`].
     Wake(usize),
-    /// Accept nothing new.
+    /// Begin the drain.
     Drain,
-    /// End now, whatever is still open, and give back what was measured.
+    /// Cut all connections, end, and send the metrics.
     Cut { reply: UnboundedSender<Dumped> },
-    /// Panic, to show what becomes of the process. Sent only where `--debug-faults` allows it.
+    /// Panic, for tests. Sent only where `--debug-faults` allows it.
     Panic,
 }
 
-/// What one core measured since its last dump.
+/// The metrics of one worker since its last dump.
 #[derive(Debug)]
 pub(crate) struct Dumped {
     pub core: usize,
     pub metrics: Box<CoreMetrics>,
 }
 
-/// How one core stands.
+/// The status of one worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CoreStatus {
     pub core: usize,
     pub table_version: u64,
-    /// Connections accepted and not yet ended.
+    /// Open client connections.
     pub live: usize,
-    /// Operations the kernel has: one per waiting direction, accept loop and mailbox.
+    /// Operations that the kernel holds: one per waiting direction, accept loop and mailbox.
     pub ring_operations: usize,
     pub deadlines: usize,
     pub pipes_idle: usize,
     pub pipes_out: usize,
-    /// Connections to backends that wait for their next request.
+    /// Idle connections to backends.
     pub backends_idle: usize,
-    /// Whether it still accepts.
+    /// Whether it still accepts connections.
     pub listening: bool,
 }
 
-/// Sends commands to one core. A clone reaches the same core.
+/// Sends commands to one worker. A clone reaches the same worker.
 #[derive(Debug, Clone)]
 pub(crate) struct Mailbox {
     commands: Sender<Command>,
@@ -87,19 +87,19 @@ impl Mailbox {
         }
     }
 
-    /// Whether the core will never answer again.
+    /// Whether the worker has failed and will never answer again.
     pub(crate) fn is_gone(&self) -> bool {
         self.is_gone.load(Ordering::Acquire)
     }
 
-    /// Delivers the command and wakes the core. A core that has ended takes no notice.
+    /// Delivers the command and wakes the worker. One that has ended ignores it.
     pub(crate) fn send(&self, command: Command) {
         if self.commands.send(command).is_ok() {
             self.waker.wake();
         }
     }
 
-    /// Wakes the core's task of this number, from any thread.
+    /// A waker for the worker's task of this number, for any thread.
     pub(super) fn task_waker(&self, task: usize) -> task::Waker {
         let mailbox = self.clone();
         task::Waker::from(Arc::new(TaskWaker { mailbox, task }))

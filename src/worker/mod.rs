@@ -1,6 +1,6 @@
-//! One core: a pinned thread, a glommio executor on it, a ring inside the executor, and the tasks
-//! that all live there: the driver of the ring, the mailbox, one accept loop per listener, and one
-//! task per connection. This is the only place that names glommio.
+//! A worker: a thread pinned to one processor, a glommio executor on it, a ring inside the executor, and
+//! the tasks that live there: the driver of the ring, the mailbox, one accept loop per listener, and one
+//! task per connection. This is the only module that names glommio.
 //!
 //! glommio's own reactor is not used for waiting (see `kernel-notes.md`); its executor runs the
 //! tasks. The driver yields to them, and takes the next turn of the ring when all have run.
@@ -131,7 +131,7 @@ pub(crate) fn start(
         .name(format!("core-{index}"))
         .spawn(move || {
             let failure = Rc::new(Failure::new(on_failure, is_gone));
-            let seat = Seat {
+            let thread = WorkerThread {
                 failure: failure.clone(),
                 index,
                 processor,
@@ -140,7 +140,7 @@ pub(crate) fn start(
                 mailbox: own_mailbox,
                 started,
             };
-            let running = AssertUnwindSafe(|| seat.run(config, listeners, first_table));
+            let running = AssertUnwindSafe(|| thread.run(config, listeners, first_table));
             if let Err(panic) = std::panic::catch_unwind(running) {
                 failure.core_is_gone(&*panic);
             }
@@ -156,22 +156,22 @@ pub(crate) fn start(
     }
 }
 
-/// What the thread of one core starts with.
-struct Seat {
+/// What the thread of a worker starts with.
+struct WorkerThread {
     failure: Rc<Failure>,
     index: usize,
     processor: usize,
     commands: Receiver<Command>,
     reader: WakeReader,
-    /// For those of its tasks that other cores may wake.
+    /// For tasks that other threads may wake.
     mailbox: Mailbox,
     started: Sender<Result<(), StartError>>,
 }
 
-impl Seat {
+impl WorkerThread {
     fn run(self, config: CoreConfig, listeners: Vec<Bound>, table: Table) {
-        // Not left to glommio, which reads the machine's topology for it and panics where the
-        // package's number is unknown (-1), as in User Mode Linux and on some ARM machines.
+        // glommio would pin the thread itself, but reads the machine's topology for that and panics where
+        // the package's number is unknown (-1), as in User Mode Linux and on some ARM machines.
         if !core_affinity::set_for_current(CoreId { id: self.processor }) {
             let _ = self.started.send(Err(StartError::Executor {
                 processor: self.processor,
@@ -209,12 +209,12 @@ impl Seat {
                 return;
             }
             let _ = self.started.send(Ok(()));
-            let guard = Guard::new(&local, &self.failure);
-            guard.spawn(http_conn::sweep_idle(local.clone()));
-            guard.spawn(upstream::end_removed(local.clone()));
+            let spawner = Spawner::new(&local, &self.failure);
+            spawner.spawn(http_conn::sweep_idle(local.clone()));
+            spawner.spawn(upstream::end_removed(local.clone()));
             let ended = Rc::new(Cell::new(false));
-            obey(Rc::new(Obeying {
-                guard,
+            run_commands(Rc::new(CommandLoop {
+                spawner,
                 commands: self.commands,
                 descriptor: self.reader.into_descriptor(),
                 ended: ended.clone(),
@@ -250,35 +250,35 @@ impl Seat {
     }
 }
 
-/// Keeps the panic of a task from ending its core.
+/// Spawns tasks whose panic does not end the worker: it is reported, and the worker drains.
 #[derive(Clone)]
-struct Guard(Rc<Guarded>);
+struct Spawner(Rc<SpawnerState>);
 
-struct Guarded {
+struct SpawnerState {
     local: Rc<Local>,
     failure: Rc<Failure>,
 }
 
-impl Guard {
-    fn new(local: &Rc<Local>, failure: &Rc<Failure>) -> Guard {
-        Guard(Rc::new(Guarded {
+impl Spawner {
+    fn new(local: &Rc<Local>, failure: &Rc<Failure>) -> Spawner {
+        Spawner(Rc::new(SpawnerState {
             local: local.clone(),
             failure: failure.clone(),
         }))
     }
 
-    /// Spawned tasks run at once up to their first wait, and from then on when the ring wakes them.
+    /// Spawns a task. It runs at once up to its first wait, and from then on when the ring wakes it.
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         self.spawn_then(task, || {});
     }
 
-    /// Does `then` when the task has panicked.
+    /// Spawns a task and calls `then` if it panics.
     fn spawn_then(&self, task: impl Future<Output = ()> + 'static, then: impl FnOnce() + 'static) {
-        let Guard(guarded) = self.clone();
+        let Spawner(state) = self.clone();
         let task = AssertUnwindSafe(task).catch_unwind().map(move |ended| {
             if let Err(panic) = ended {
-                guarded.failure.report(&*panic);
-                guarded.local.start_draining();
+                state.failure.report(&*panic);
+                state.local.start_draining();
                 then();
             }
         });
@@ -287,7 +287,7 @@ impl Guard {
 }
 
 fn listen_all(local: &Rc<Local>, failure: &Rc<Failure>, listeners: Vec<Bound>) -> io::Result<()> {
-    let guard = Guard::new(local, failure);
+    let spawner = Spawner::new(local, failure);
     for bound in listeners {
         let address = bound.listener.address();
         let listener = bound
@@ -298,10 +298,9 @@ fn listen_all(local: &Rc<Local>, failure: &Rc<Failure>, listeners: Vec<Bound>) -
         }
         failure.listens(&listener);
         let listening = Listening::new(local.clone(), listener, address);
-        let serving = guard.clone();
+        let serving = spawner.clone();
         let serve = move |client: Socket, protocol| {
-            // Counted before its task first runs: a core that has accepted it is not idle, and has
-            // that much less room.
+            // Counted before its task first runs, so that the budget knows of it at once.
             let local = serving.0.local.clone();
             local.connection_begins(protocol);
             match protocol {
@@ -313,7 +312,7 @@ fn listen_all(local: &Rc<Local>, failure: &Rc<Failure>, listeners: Vec<Bound>) -
         };
         local.listening.set(local.listening.get() + 1);
         let local = local.clone();
-        guard.spawn(async move {
+        spawner.spawn(async move {
             listening.run(bound.protocol, serve).await;
             local.listening.set(local.listening.get() - 1);
         });
@@ -321,8 +320,8 @@ fn listen_all(local: &Rc<Local>, failure: &Rc<Failure>, listeners: Vec<Bound>) -
     Ok(())
 }
 
-/// Takes turns of the ring until the core has ended. Whatever became runnable runs between two, and
-/// of those that stand in line a single one.
+/// Takes turns of the ring until the worker has ended. Between two turns all runnable tasks run, and one
+/// stream of the bulk run queue.
 async fn drive(ring: &Ring, ended: &Cell<bool>) {
     while !ended.get() {
         while ring.take_stay_awake() {
@@ -338,26 +337,26 @@ async fn drive(ring: &Ring, ended: &Cell<bool>) {
     }
 }
 
-/// What it takes to obey the other threads.
-struct Obeying {
-    guard: Guard,
+/// The worker's end of its mailbox.
+struct CommandLoop {
+    spawner: Spawner,
     commands: Receiver<Command>,
     descriptor: Rc<OwnedFd>,
     ended: Rc<Cell<bool>>,
 }
 
-/// Obeys the other threads, also after a command that made it panic.
-fn obey(obeying: Rc<Obeying>) {
-    let again = obeying.clone();
-    let guard = obeying.guard.clone();
-    guard.spawn_then(read_mailbox(obeying), || obey(again));
+/// Runs the commands of other threads, also after one that made it panic.
+fn run_commands(mailbox: Rc<CommandLoop>) {
+    let again = mailbox.clone();
+    let spawner = mailbox.spawner.clone();
+    spawner.spawn_then(read_mailbox(mailbox), || run_commands(again));
 }
 
-async fn read_mailbox(obeying: Rc<Obeying>) {
-    let local = &obeying.guard.0.local;
+async fn read_mailbox(end: Rc<CommandLoop>) {
+    let local = &end.spawner.0.local;
     loop {
-        WakeReader::take(&obeying.descriptor);
-        for command in obeying.commands.try_iter() {
+        WakeReader::take(&end.descriptor);
+        for command in end.commands.try_iter() {
             match command {
                 Command::Table(update) => {
                     local.table.borrow_mut().apply(&update);
@@ -375,8 +374,8 @@ async fn read_mailbox(obeying: Rc<Obeying>) {
                 Command::Wake(task) => local.wake_task(task),
                 Command::Drain => local.start_draining(),
                 Command::Cut { reply } => {
-                    let (local, ended) = (local.clone(), obeying.ended.clone());
-                    obeying.guard.spawn(async move {
+                    let (local, ended) = (local.clone(), end.ended.clone());
+                    end.spawner.spawn(async move {
                         client::cut_all(&local).await;
                         let _ = reply.send(mailbox::dump(&local, Box::default()));
                         ended.set(true);
@@ -385,6 +384,6 @@ async fn read_mailbox(obeying: Rc<Obeying>) {
                 Command::Panic => panic!("asked to panic by a test"),
             }
         }
-        let _ = local.ring.descriptor_readable(&obeying.descriptor).await;
+        let _ = local.ring.descriptor_readable(&end.descriptor).await;
     }
 }
