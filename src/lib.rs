@@ -6,21 +6,21 @@
 //! both ways). On that road lie [`sniff`] (bytes → name), [`route`] (name → backends), [`upstream`]
 //! (backends → a connected socket) and [`client`] (what every connection of a client needs);
 //! underneath lie [`state`] (what a worker holds), [`ring`] (what is waited for) and [`sys`] (what is
-//! called). Beside the workers run [`sync`](mod@sync), which keeps the routing table true, [`health`],
-//! which asks backends how they are, and [`control`], which obeys signals; [`run`] puts them together.
+//! called). Beside the workers run [`sync`](mod@sync), which keeps the routing table true, [`prober`],
+//! which makes health checks, and [`control`], which obeys signals; [`run`] puts them together.
 //!
 //! A module imports only modules with a lower number, and no files of a module import each other in a
 //! circle; `tests/sources` holds both.
 //!
 //! | number | modules | what they are |
 //! |---|---|---|
-//! | 1 | `protocol`, `due`, `host`, `refusal`, `primitives` | words that all others share |
-//! | 2 | `health` | whether a backend is well |
+//! | 1 | `protocol`, `due`, `host`, `refusal`, `quantity`, `primitives` | words that all others share |
+//! | 2 | `health` | passive health and the results of health checks |
 //! | 3 | `route` | from a name to backends |
 //! | 4 | `sniff` | from the first bytes to a name |
 //! | 5 | `http`, `proxy_protocol`, `protect` | the other parsers, and limits per client |
 //! | 6 | `outcome` | how a connection ended |
-//! | 7 | `metrics`, `config` | what is counted, what is configured |
+//! | 7 | `metrics`, `config`, `prober` | what is counted, what is configured; the thread of the health checks |
 //! | 8 | `sys`, `sync` | system calls; the thread that keeps routes as Redis and DNS have them |
 //! | 9 | `ring`, `reply`, `explain`, `lookup`, `log` | io_uring; the proxy's own answers; who is behind a connection; the log |
 //! | 10 | `state` | what a worker holds for all its connections |
@@ -64,9 +64,11 @@ mod metrics;
 mod outcome;
 mod preflight;
 mod primitives;
+mod prober;
 mod protect;
 mod protocol;
 mod proxy_protocol;
+mod quantity;
 mod refusal;
 mod relay;
 mod reply;

@@ -7,15 +7,16 @@ use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 
+use crate::health::{Condition, HealthCheckState, Moment};
 use crate::metrics::Exposition;
-use crate::route::{Backend, CheckState, Condition, Moment};
+use crate::route::Backend;
 
 /// A page that an operator can still read; how many are left out is said.
 const ENTRIES_MAX: usize = 10_000;
 /// Series of single backends: each is kept by Prometheus for weeks, and names come and go.
 const SERIES_MAX: usize = 1000;
 const DOWN: &str = "down";
-const STATES: [&str; 5] = ["up", "suspect", "ejected", "trial", DOWN];
+const STATES: [&str; 5] = ["up", "suspect", "ejected", "half-open", DOWN];
 
 /// The page `/backends`.
 pub(super) fn json(backends: &[Arc<Backend>]) -> Value {
@@ -28,12 +29,12 @@ pub(super) fn json(backends: &[Arc<Backend>]) -> Value {
 }
 
 fn entry(backend: &Backend, now: Moment) -> Value {
-    let condition = backend.vitals().condition(now);
+    let condition = backend.health().condition(now);
     let mut entry = json!({
         "backend": backend.text(),
         "condition": condition.name(),
-        "live": backend.vitals().live(),
-        "checks": backend.checks().iter().map(|state| check(state, now)).collect::<Vec<_>>(),
+        "live": backend.connections().count(),
+        "checks": backend.health_checks().iter().map(|state| check(state, now)).collect::<Vec<_>>(),
     });
     if let Condition::Ejected(left) = condition {
         entry["ejected_for_ms"] = json!(left.as_millis() as u64);
@@ -43,16 +44,16 @@ fn entry(backend: &Backend, now: Moment) -> Value {
 
 /// `since_ms` is null while the verdict is that of the beginning, `latency_ms` before the first answer,
 /// `cause` as long as none was bad.
-fn check(state: &CheckState, now: Moment) -> Value {
-    let since = state.down_since().or(state.back_since());
-    let asked_as = state.check.name.clone().or(state.asked_as().name);
-    let last = state.last();
+fn check(state: &HealthCheckState, now: Moment) -> Value {
+    let since = state.down_since().or(state.up_since());
+    let name = state.check().name.clone().or(state.probed_as().name);
+    let last = state.last_answer();
     json!({
-        "check": state.check.kind.name(),
-        "name": asked_as,
+        "check": state.check().kind.name(),
+        "name": name,
         "up": state.is_up(),
         "since_ms": since.map(|since| now.since(since).as_millis() as u64),
-        "cause": last.cause,
+        "cause": last.failure,
         "latency_ms": last.latency.map(|latency| latency.as_micros() as f64 / 1e3),
     })
 }
@@ -104,13 +105,13 @@ impl Survey<'_> {
             checked: Vec::new(),
         };
         for backend in backends {
-            let checks = backend.checks();
+            let checks = backend.health_checks();
             let is_up = checks.iter().all(|check| check.is_up());
             if !checks.is_empty() {
                 survey.checked.push((backend, is_up));
             }
             let name = if is_up {
-                backend.vitals().condition(now).name()
+                backend.health().condition(now).name()
             } else {
                 DOWN
             };
@@ -127,46 +128,46 @@ mod tests {
 
     use super::*;
     use crate::metrics::{CoreMetrics, Totals, page};
-    use crate::route::{HostOptions, Registry, Roster, Route, RouteOptions};
+    use crate::route::{BackendIndex, HostOptions, Member, Registry, Route, RouteOptions};
 
     fn checked(registry: &mut Registry, members: &[String]) -> Arc<Route> {
-        let seats: Vec<_> = members
+        let endpoints: Vec<_> = members
             .iter()
-            .map(|member| registry.seat(member).unwrap())
+            .map(|member| registry.endpoint(Member::parse(member).unwrap()))
             .collect();
-        let mut said = HostOptions::default();
-        said.read("check=tcp").unwrap();
-        registry.route_with(seats, Some(RouteOptions { said, acme: None }))
+        let mut host = HostOptions::default();
+        host.set("check=tcp").unwrap();
+        registry.route_with(endpoints, Some(RouteOptions { host, acme: None }))
     }
 
-    fn prometheus(roster: &Roster) -> String {
-        let backends = roster.backends();
+    fn prometheus(index: &BackendIndex) -> String {
+        let backends = index.backends();
         page(vec![Box::new(move |out| write_metrics(out, &backends))])
     }
 
     #[test]
     fn only_checked_backends_have_a_series_and_so_many_at_most() {
-        let roster = Roster::default();
-        let mut registry = Registry::listed_in(&roster);
-        let unchecked = registry.seat("192.0.2.1").unwrap();
+        let index = BackendIndex::default();
+        let mut registry = Registry::with_index(&index);
+        let unchecked = registry.endpoint(Member::parse("192.0.2.1").unwrap());
         let _plain = registry.route([unchecked]);
-        assert!(!prometheus(&roster).contains("pointsman_backend_up"));
+        assert!(!prometheus(&index).contains("pointsman_backend_up"));
         let members: Vec<String> = (0..SERIES_MAX + 7)
             .map(|n| format!("10.0.{}.{}", n / 256, n % 256))
             .collect();
         let route = checked(&mut registry, &members);
-        let first = &route.checks()[0];
+        let first = &route.health_checks()[0];
         first.set_up(false, Moment::of(Instant::now()));
-        let text = prometheus(&roster);
+        let text = prometheus(&index);
         assert_eq!(
             text.matches("pointsman_backend_up{backend=").count(),
             SERIES_MAX
         );
-        let down = format!("backend=\"{}\"}} 0\n", first.backend.text());
+        let down = format!("backend=\"{}\"}} 0\n", route.backends()[0].text());
         assert!(text.contains(&down));
         assert!(text.contains("pointsman_backend_up_left_out 7\n"));
         assert!(!text.contains("192.0.2.1"));
-        let summary = summary(&roster.backends());
+        let summary = summary(&index.backends());
         assert_eq!(
             (&summary["down"], &summary["up"]),
             (&json!(1), &json!(1007))
@@ -178,13 +179,13 @@ mod tests {
     /// them: `cargo test --release --lib -- a_page_of_1000 --nocapture`.
     #[test]
     fn a_page_of_1000_backends_costs_little() {
-        let roster = Roster::default();
-        let mut registry = Registry::listed_in(&roster);
+        let index = BackendIndex::default();
+        let mut registry = Registry::with_index(&index);
         let members: Vec<String> = (0..SERIES_MAX)
             .map(|n| format!("10.0.{}.{}:8443", n / 256, n % 256))
             .collect();
         let _route = checked(&mut registry, &members);
-        let backends = roster.backends();
+        let backends = index.backends();
         let totals = Totals::of(&CoreMetrics::new());
         let sections = vec![Box::new(move |out: &mut Exposition<'_>| {
             totals.write(out)?;
@@ -211,23 +212,23 @@ mod tests {
 
     #[test]
     fn whatever_a_path_holds_its_label_stays_one() {
-        let roster = Roster::default();
-        let mut registry = Registry::listed_in(&roster);
+        let index = BackendIndex::default();
+        let mut registry = Registry::with_index(&index);
         let _route = checked(&mut registry, &[r#"unix:/run/a"b\c"#.to_owned()]);
-        let text = prometheus(&roster);
+        let text = prometheus(&index);
         let series = r#"pointsman_backend_up{backend="unix:/run/a\"b\\c"} 1"#;
         assert!(text.lines().any(|line| line == series), "{text}");
     }
 
     #[test]
     fn a_page_that_is_cut_says_so() {
-        let roster = Roster::default();
-        let mut registry = Registry::listed_in(&roster);
+        let index = BackendIndex::default();
+        let mut registry = Registry::with_index(&index);
         let members: Vec<String> = (0..ENTRIES_MAX + 3)
             .map(|n| format!("10.{}.{}.1", n / 256, n % 256))
             .collect();
         let _route = checked(&mut registry, &members);
-        let page = json(&roster.backends());
+        let page = json(&index.backends());
         assert_eq!(page["backends"].as_array().unwrap().len(), ENTRIES_MAX);
         assert_eq!(page["left_out"], 3);
     }

@@ -81,7 +81,7 @@ pub(crate) fn to_host(
     let Some(options) = route.options() else {
         return Ok(None);
     };
-    let (connections, rate) = (options.said.connections_max, options.said.rate_max);
+    let (connections, rate) = (options.host.connections_max, options.host.rate_max);
     if connections.is_none() && rate.is_none() {
         return Ok(None);
     }

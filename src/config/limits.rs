@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::route::EjectRules;
+use crate::health::EjectionRules;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -32,7 +32,7 @@ pub(crate) struct Limits {
     /// How long one of them waits; 1 s. Longer than a usual exchange, shorter than a client's patience.
     pub queue_deadline: Duration,
     /// When failures keep a backend out, and for how long.
-    pub eject: EjectRules,
+    pub eject: EjectionRules,
     /// Without a byte in either direction; 1 h. Longer than the keep-alives of usual tunnels; without
     /// it a vanished peer holds two descriptors for ever.
     pub idle_deadline: Duration,
@@ -114,7 +114,7 @@ impl Default for Limits {
             backend_deadline: Duration::from_secs(9),
             queue_max: 128,
             queue_deadline: Duration::from_secs(1),
-            eject: EjectRules::default(),
+            eject: EjectionRules::default(),
             idle_deadline: Duration::from_secs(60 * 60),
             tcp_keep_alive: Duration::from_secs(60),
             half_closed_deadline: Duration::from_secs(60),

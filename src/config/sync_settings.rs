@@ -7,8 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::Fault;
-use crate::protect::BackendPolicy;
-use crate::route::Key;
+use crate::route::{AddressPolicy, Key};
 
 /// Sources of routes, and the intervals at which they are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +36,7 @@ pub struct SyncSettings {
     /// A DNS answer is asked for again after this, whatever its TTL.
     pub dns_ttl_max: Duration,
     /// Which addresses may be a backend's.
-    pub backend_policy: BackendPolicy,
+    pub backend_policy: AddressPolicy,
 }
 
 /// Which Redis, and under which keys.

@@ -7,12 +7,13 @@ use super::pool::{self, BackendConnection};
 use super::request::Request;
 use super::session::Session;
 use crate::client::{AccessLogEntry, Client, failure, write_proxy_header};
+use crate::health::Moment;
 use crate::host::Host;
 use crate::metrics::Stage;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 use crate::ring::Deadline;
-use crate::route::{Choice, Chooser, Chosen, Moment, Reuse, Route};
+use crate::route::{Choice, Chooser, Chosen, Reuse, Route};
 use crate::sniff::Head;
 use crate::state::Local;
 use crate::upstream::{Attempts, dial, wait_for_place};
@@ -134,8 +135,8 @@ fn first(local: &Local, session: &mut Session<'_>, route: &Route, attempts: &Att
         return Choice::Backend(Chosen {
             connections_max: route.connections_max(&last),
             backend: last,
-            is_trial: false,
-            is_last_resort: false,
+            is_probe: false,
+            is_panic: false,
         });
     }
     attempts.choose(local, route, session.client)

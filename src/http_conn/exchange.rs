@@ -384,7 +384,7 @@ impl<'s> Exchange<'s> {
         }
         self.client_finished = Some(self.local.ring.now());
         let said = self.request.route.options();
-        let said = said.and_then(|options| options.said.client_finished);
+        let said = said.and_then(|options| options.host.client_finished);
         let finished = said.unwrap_or(self.local.http.client_finished);
         (finished == ClientFinished::Abort).then(|| {
             // An end of stream would be left unread by a backend that is at work.

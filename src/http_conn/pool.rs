@@ -13,8 +13,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use crate::health::Moment;
 use crate::ring::Operation;
-use crate::route::{Address, Backend, Chooser, Delivery, Moment, Route};
+use crate::route::{Address, Backend, Chooser, Delivery, Route};
 use crate::state::{Idle, Local};
 use crate::sys::Socket;
 use crate::upstream::{Dialled, LiveBackend};
@@ -127,7 +128,8 @@ pub(super) fn make_room(local: &Local, backend: &Backend, connections_max: Optio
     };
     let mut pool = local.idle.borrow_mut();
     let owned_count = pool.owned_count_of(backend.slot());
-    if owned_count > 0 && owned_count + backend.vitals().live() as usize > max.get() as usize {
+    if owned_count > 0 && owned_count + backend.connections().count() as usize > max.get() as usize
+    {
         pool.drop_owned(backend.slot());
     }
 }

@@ -138,7 +138,7 @@ pub(super) fn parse(
     );
     outgoing.extend_from_slice(&behind[..used]);
     let is_told = AccessLogEntry::is_wanted()
-        || route.tells_names()
+        || route.needs_server_name()
         || local.lookup.is_some()
         || RemovalWatch::is_wanted(&route);
     let mut request = new_request(&head, outgoing, rest, route, place, head_complete, is_told);
@@ -167,8 +167,8 @@ fn at_host(route: Arc<Route>, head: &RequestHead<'_, '_>) -> Result<AtHost, Outc
     };
     match &options.acme {
         Some(acme) if head.path.starts_with(ACME_PATH) => Ok(AtHost::Route(acme.clone())),
-        _ if options.said.redirects => Ok(AtHost::Redirect),
-        _ if options.said.is_unknown => Err(Outcome::UnknownByOption),
+        _ if options.host.redirects => Ok(AtHost::Redirect),
+        _ if options.host.is_unknown => Err(Outcome::UnknownByOption),
         _ => Ok(AtHost::Route(route)),
     }
 }

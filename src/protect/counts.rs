@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use super::{Line, WINDOW, line_of, lines};
+use super::line::{Line, WINDOW, line_of, lines};
 use crate::primitives::AtomicU64;
 
 /// The low bits of a place are the count, the others the fingerprint of whose it is. A count of zero:

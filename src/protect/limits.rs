@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use super::counts::{Counted, Counts};
 use super::rates::{Paid, Rates};
 use crate::primitives::AtomicU32;
-use crate::route::client_number;
+use crate::route::client_key;
 
 /// The limits of the process and of each client, as configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -115,7 +115,7 @@ impl ClientLimits {
         if self.settings.exempt.iter().any(|net| net.contains(&client)) {
             return Ok((None, false));
         }
-        let hash = self.hasher.hash_one(client_number(client));
+        let hash = self.hasher.hash_one(client_key(client));
         let counts = self
             .counts
             .as_ref()
@@ -255,7 +255,7 @@ mod tests {
             ("2001:db8:1:2::1", "2001:db8:1:3::1", false),
             ("0.0.0.1", "::1", false),
         ] {
-            let same = client_number(ip(one)) == client_number(ip(other));
+            let same = client_key(ip(one)) == client_key(ip(other));
             assert_eq!(same, are_same, "{one} {other}");
         }
         let limits = limits(&LimitSettings {

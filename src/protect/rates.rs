@@ -5,7 +5,7 @@
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use super::{Line, line_of, lines};
+use super::line::{Line, line_of, lines};
 
 /// The low bits of a place say until when its debts last, the others whose they are. They go round
 /// once in 19 hours; a place that nobody touched for exactly that long looks in debt for a second.

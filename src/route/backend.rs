@@ -1,6 +1,7 @@
-//! One backend and the addresses it can be reached at right now.
+//! One backend: where it is, how many connections it has, and how healthy it is.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,12 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 
-use super::check_state::CheckState;
+use super::live_connections::LiveConnections;
 use super::member::{Member, MemberAddress};
 use super::member_options::Delivery;
-use super::queue::Queue;
+use super::queue::{Queue, Waiter};
 use super::share::Share;
-use super::vitals::Vitals;
+use crate::health::{HealthCheckState, PassiveHealth};
 use crate::protocol::Protocol;
 
 /// Where to connect. Cheap to clone.
@@ -23,28 +24,29 @@ pub enum Address {
     Unix(Arc<Path>),
 }
 
-/// One member, interned process-wide by [`Registry`](super::Registry): the same member in many
-/// routes is one backend, so that its live count is one count.
+/// One member, interned process-wide by [`Registry`](super::Registry): the same member in several routes
+/// is one backend with one count of connections and one health.
 #[derive(Debug)]
 pub struct Backend {
     slot: u32,
-    /// Without a share, which is the route's.
+    /// With the default share; the share belongs to the route.
     member: Member,
     text: Box<str>,
-    /// The same in every process that has the same member; see [`Backend::identity`].
     identity: u64,
-    vitals: Vitals,
+    connections: LiveConnections,
     queue: Queue,
-    /// How many routes have it; counted by the registry.
+    health: PassiveHealth,
+    /// The health checks of all routes. For an operator to see, not for a choice.
+    health_checks: Mutex<Vec<Weak<HealthCheckState>>>,
+    /// How many routes have this backend; counted by the registry.
     routes: AtomicU32,
-    /// What DNS last said; stays empty for the other kinds. The resolver stores, cores load.
+    /// The last answer of DNS; empty for a member that is no name. The resolver stores, cores load.
     resolved: ArcSwap<Vec<IpAddr>>,
-    /// What it is asked; for an operator to see, not for a choice.
-    checks: Mutex<Vec<Weak<CheckState>>>,
 }
 
 impl Backend {
-    pub(super) fn new(slot: u32, member: Member, empty: &Arc<Vec<IpAddr>>) -> Backend {
+    /// `no_addresses` is shared by all backends that are not resolved.
+    pub(super) fn new(slot: u32, member: Member, no_addresses: &Arc<Vec<IpAddr>>) -> Backend {
         debug_assert_eq!(member.share, Share::default(), "the share is the route's");
         let text = member.to_string();
         Backend {
@@ -52,94 +54,107 @@ impl Backend {
             member,
             identity: fnv1a(text.as_bytes()),
             text: text.into(),
-            vitals: Vitals::default(),
+            connections: LiveConnections::default(),
             queue: Queue::default(),
+            health: PassiveHealth::default(),
+            health_checks: Mutex::default(),
             routes: AtomicU32::new(0),
-            resolved: ArcSwap::new(Arc::clone(empty)),
-            checks: Mutex::default(),
+            resolved: ArcSwap::new(Arc::clone(no_addresses)),
         }
     }
 
-    /// Dense index for arrays kept per core; used again only after the last `Arc` is gone.
-    pub fn slot(&self) -> u32 {
+    /// A small number for arrays. It is used again only after the last `Arc` of this backend is gone.
+    pub(crate) fn slot(&self) -> u32 {
         self.slot
     }
 
-    pub fn member(&self) -> &Member {
+    pub(crate) fn member(&self) -> &Member {
         &self.member
     }
 
-    /// How it is told who its client is.
-    pub fn delivery(&self) -> Delivery {
+    /// How the backend learns the address of its client.
+    pub(crate) fn delivery(&self) -> Delivery {
         self.member.delivery
     }
 
-    /// How it is doing.
-    pub fn vitals(&self) -> &Vitals {
-        &self.vitals
+    pub(crate) fn connections(&self) -> &LiveConnections {
+        &self.connections
     }
 
-    /// Those who wait for a place.
-    pub(super) fn queue(&self) -> &Queue {
-        &self.queue
+    pub(crate) fn health(&self) -> &PassiveHealth {
+        &self.health
     }
 
-    /// One connection less; its place goes to the one who has waited longest, if anybody waits.
-    pub fn close(&self) {
-        if self.vitals.close() {
-            self.queue.hand_out(&self.vitals);
+    /// Counts one connection less and gives its slot to the client that has waited longest, if any.
+    pub(crate) fn close(&self) {
+        if self.connections.close() {
+            self.queue.hand_out(&self.connections);
         }
     }
 
-    /// Whether some route still has it, so that there may be new connections to it.
-    pub fn has_route(&self) -> bool {
+    pub(super) fn enter_queue(&self, connections_max: NonZeroU32, number: u64, waiter: Waiter) {
+        self.queue
+            .enter(&self.connections, connections_max, number, waiter);
+    }
+
+    pub(super) fn leave_queue(&self, connections_max: NonZeroU32, number: u64) {
+        self.queue.leave(&self.connections, connections_max, number);
+    }
+
+    /// Whether a route has this backend, so that new connections to it are possible.
+    pub(crate) fn has_route(&self) -> bool {
         self.routes.load(Relaxed) > 0
     }
 
-    /// One route more has it.
+    /// Counts one route more.
     pub(super) fn enter_route(&self) {
         self.routes.fetch_add(1, Relaxed);
     }
 
-    /// One route less.
+    /// Counts one route less.
     pub(super) fn leave_route(&self) {
         self.routes.fetch_sub(1, Relaxed);
     }
 
-    /// It is under one check more.
-    pub(super) fn enter_check(&self, check: &Arc<CheckState>) {
-        let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn add_health_check(&self, check: &Arc<HealthCheckState>) {
+        let mut checks = self
+            .health_checks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         checks.retain(|check| check.strong_count() > 0);
         checks.push(Arc::downgrade(check));
     }
 
-    /// The active checks that it is under, of all routes.
-    pub fn checks(&self) -> Vec<Arc<CheckState>> {
-        let checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The health checks of this backend, of all routes.
+    pub(crate) fn health_checks(&self) -> Vec<Arc<HealthCheckState>> {
+        let checks = self
+            .health_checks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         checks.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// A number that is the same wherever the same member is written, so that several proxies, and
-    /// one before and after a restart, send a client to the same backend.
-    pub fn identity(&self) -> u64 {
+    /// A hash of the member. It is the same in every process, so that several proxies, and one proxy
+    /// after a restart, send a client to the same backend.
+    pub(crate) fn identity(&self) -> u64 {
         self.identity
     }
 
-    /// As an operator writes it, without the options that are the route's.
+    /// The member as an operator writes it, without its share.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The DNS name to resolve, for members that are one.
-    pub fn name(&self) -> Option<&str> {
+    /// The DNS name of a member that is one.
+    pub(crate) fn name(&self) -> Option<&str> {
         match &self.member.address {
             MemberAddress::Name(name, _) => Some(name),
             _ => None,
         }
     }
 
-    /// The `n`th usable address, `n` taken modulo their count, with the protocol's default port
-    /// where the member has none; `None` when there is none (yet). Never blocks.
+    /// The address with this index modulo their count. A member without a port gets the protocol's
+    /// default port. `None`: the name is not resolved (yet). Never blocks.
     pub fn address(&self, protocol: Protocol, n: usize) -> Option<Address> {
         let (ip, port) = match &self.member.address {
             MemberAddress::Ip(ip, port) => (*ip, port),
@@ -154,7 +169,7 @@ impl Backend {
         Some(Address::Inet(SocketAddr::new(ip, port)))
     }
 
-    /// How many addresses [`Backend::address`] goes round.
+    /// How many addresses there are.
     pub fn address_count(&self) -> usize {
         match &self.member.address {
             MemberAddress::Name(..) => self.resolved.load().len(),
@@ -162,14 +177,14 @@ impl Backend {
         }
     }
 
-    /// Replaces what DNS said; for the resolver only.
-    pub fn resolve_to(&self, addresses: Arc<Vec<IpAddr>>) {
+    /// Replaces the addresses; for the resolver only.
+    pub(crate) fn resolve_to(&self, addresses: Arc<Vec<IpAddr>>) {
         self.resolved.store(addresses);
     }
 }
 
-/// 64-bit FNV-1a: the same in every process and version, which the standard library's hashes do not
-/// promise. Not for tables that others could fill.
+/// 64-bit FNV-1a. It is the same in every process and version, unlike the standard library's hash.
+/// Not for hash tables whose keys others choose.
 fn fnv1a(bytes: &[u8]) -> u64 {
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)

@@ -7,65 +7,23 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::backend::Backend;
-use super::queue::Wanted;
-use super::table::Route;
-use super::vitals::{Admission, Moment};
+use super::balance::Balance;
+use super::client_key::client_key;
+use super::route::Route;
+use super::ticket::FullBackend;
+use crate::health::{Admission, Moment};
 
 /// What a backend that is back gets at least of its weight, so that its slow start begins at all.
 const SLOW_START_LEAST: f64 = 0.1;
 
-/// How a backend is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
-pub enum Balance {
-    /// Two at random, then the one with fewer live connections for its weight ("p2c").
-    #[default]
-    LeastOfTwo,
-    /// The one with the fewest live connections for its weight.
-    Least,
-    RoundRobin,
-    Random,
-    /// By the client's address (rendezvous hashing): the same client meets the same backend, and a
-    /// backend that is lost moves its own clients only.
-    Source,
-    /// The heaviest that has room, of several the first by its text.
-    First,
-}
-
-impl Balance {
-    pub const ALL: [Balance; 6] = [
-        Balance::LeastOfTwo,
-        Balance::Least,
-        Balance::RoundRobin,
-        Balance::Random,
-        Balance::Source,
-        Balance::First,
-    ];
-
-    /// The word in options.
-    pub fn name(self) -> &'static str {
-        match self {
-            Balance::LeastOfTwo => "p2c",
-            Balance::Least => "least",
-            Balance::RoundRobin => "round-robin",
-            Balance::Random => "random",
-            Balance::Source => "source",
-            Balance::First => "first",
-        }
-    }
-
-    pub fn parse(word: &str) -> Option<Balance> {
-        Self::ALL.into_iter().find(|balance| balance.name() == word)
-    }
-}
-
-/// For whom a backend is wanted.
+/// What a choice depends on besides the route.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Wish<'w> {
-    /// Slots of backends that came to nothing already.
-    pub tried: &'w [u32],
+pub(crate) struct PickContext<'a> {
+    /// Slots of the backends that were tried already.
+    pub(crate) tried: &'a [u32],
     /// Needed only where the route goes by it; see [`Chooser::goes_by_client`].
-    pub client: Option<IpAddr>,
-    pub now: Moment,
+    pub(crate) client: Option<IpAddr>,
+    pub(crate) now: Moment,
 }
 
 /// What a choice amounts to.
@@ -81,13 +39,30 @@ pub(crate) enum Choice {
 /// A backend, and under which conditions.
 #[derive(Debug, Clone)]
 pub(crate) struct Chosen {
-    pub backend: Arc<Backend>,
+    pub(crate) backend: Arc<Backend>,
     /// Live connections that it may have, this one included.
-    pub connections_max: Option<NonZeroU32>,
+    pub(crate) connections_max: Option<NonZeroU32>,
     /// Whether it works again is what this connection is to find out.
-    pub is_trial: bool,
+    pub(crate) is_probe: bool,
     /// None of the route's backends is up, so that one that is not was chosen.
-    pub is_last_resort: bool,
+    pub(crate) is_panic: bool,
+}
+
+/// What [`Chooser::full`] found.
+#[derive(Debug)]
+pub(crate) struct FullBackends {
+    pub(crate) backends: Vec<FullBackend>,
+    /// All backends of the route are down, so that a slot of any of them may be used.
+    pub(crate) is_panic: bool,
+}
+
+/// Whether a client may use the slot that it has waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum QueuedAdmission {
+    Yes,
+    /// As the probe of a half-open backend.
+    Probe,
+    No,
 }
 
 /// One core's choosing.
@@ -97,8 +72,15 @@ pub(crate) struct Chooser {
     rng: fastrand::Rng,
     /// Made anew by each choice that goes over all backends; the memory stays.
     candidates: Vec<Candidate>,
-    /// Those that would be among them, had they room, by their indices; `true`: of the last resort.
-    full: (Vec<usize>, bool),
+    /// The backends that would be candidates if they had room.
+    full: Full,
+}
+
+#[derive(Debug, Default)]
+struct Full {
+    indices: Vec<usize>,
+    /// All backends of the route are down.
+    is_panic: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -116,7 +98,7 @@ enum Tier {
     Suspect,
     Backup,
     /// Whatever their marks say.
-    LastResort,
+    Panic,
 }
 
 impl Chooser {
@@ -127,19 +109,22 @@ impl Chooser {
             balance,
             rng: fastrand::Rng::with_seed(seed),
             candidates: Vec::new(),
-            full: (Vec::new(), false),
+            full: Full::default(),
         }
     }
 
-    /// Where a place is worth waiting for after a choice among the backends of the route came to
-    /// [`Choice::Full`], and whether all of them are down.
-    pub(crate) fn full(&self, route: &Route) -> (Vec<Wanted>, bool) {
-        let (full, is_last_resort) = &self.full;
-        let wanted = full.iter().filter_map(|index| {
-            let backend = Arc::clone(&route.backends()[*index]);
-            Some((backend, route.share(*index).connections_max?))
+    /// The full backends of the last choice, which came to [`Choice::Full`].
+    pub(crate) fn full(&self, route: &Route) -> FullBackends {
+        let full = self.full.indices.iter().filter_map(|index| {
+            Some(FullBackend {
+                backend: Arc::clone(&route.backends()[*index]),
+                connections_max: route.share(*index).connections_max?,
+            })
         });
-        (wanted.collect(), *is_last_resort)
+        FullBackends {
+            backends: full.collect(),
+            is_panic: self.full.is_panic,
+        }
     }
 
     /// Whether the client's address has to be known.
@@ -150,23 +135,23 @@ impl Chooser {
     /// Picks among the backends that have an address, room, and no mark against them, and whose slots
     /// are not in `tried`; backups only when no other is up, and those with marks only when no backup
     /// is either.
-    pub(crate) fn choose(&mut self, route: &Route, wish: &Wish<'_>) -> Choice {
+    pub(crate) fn choose(&mut self, route: &Route, context: &PickContext<'_>) -> Choice {
         let balance = self.balance_of(route);
         if balance == Balance::LeastOfTwo
             && is_plain(route)
-            && let Some(index) = self.two_at_random(route, wish)
+            && let Some(index) = self.two_at_random(route, context)
         {
             return chosen(route, index, Tier::Regular, false);
         }
-        for tier in [Tier::Regular, Tier::Suspect, Tier::Backup, Tier::LastResort] {
-            self.gather(route, wish, tier);
-            let mut is_full = !self.full.0.is_empty();
-            while let Some(index) = self.pick(balance, route, wish) {
-                let vitals = route.backends()[index].vitals();
-                let needs_trial =
-                    tier != Tier::LastResort && vitals.admission(wish.now) == Admission::Trial;
-                if !needs_trial || vitals.claim_trial(wish.now) {
-                    return chosen(route, index, tier, needs_trial);
+        for tier in [Tier::Regular, Tier::Suspect, Tier::Backup, Tier::Panic] {
+            self.gather(route, context, tier);
+            let mut is_full = !self.full.indices.is_empty();
+            while let Some(index) = self.pick(balance, route, context) {
+                let health = route.backends()[index].health();
+                let needs_probe =
+                    tier != Tier::Panic && health.admission(context.now) == Admission::HalfOpen;
+                if !needs_probe || health.claim_probe(context.now) {
+                    return chosen(route, index, tier, needs_probe);
                 }
                 // Another core has the trial.
                 self.candidates.retain(|candidate| candidate.index != index);
@@ -179,7 +164,7 @@ impl Chooser {
         Choice::Nothing
     }
 
-    /// Whether a backend that served before may serve again, without a choice.
+    /// Whether a backend may be used again without a choice.
     pub(crate) fn is_still_good(route: &Route, backend: &Backend, now: Moment) -> bool {
         let index = route.index_of(backend.slot());
         index.is_some_and(|index| {
@@ -187,43 +172,42 @@ impl Chooser {
         })
     }
 
-    /// Whether nothing speaks against the backend at `index`.
+    /// Whether the backend at `index` is up and has room.
     pub(crate) fn may_answer(route: &Route, index: usize, now: Moment) -> bool {
         let backend = &route.backends()[index];
-        backend.vitals().admission(now) == Admission::Yes
-            && route.checks().get(index).is_none_or(|check| check.is_up())
+        backend.health().admission(now) == Admission::Yes
+            && route.is_checked_up(index)
             && has_room(backend, route.share(index).connections_max)
     }
 
-    /// Whether a place that was waited for is still worth taking; as a trial, if that is `Some(true)`.
-    pub(crate) fn takes_place(route: &Route, backend: &Backend, now: Moment) -> Option<bool> {
-        let index = route.index_of(backend.slot())?;
-        let check = route.checks().get(index);
-        let vitals = backend.vitals();
-        match check.is_none_or(|check| check.is_up()) {
-            false => None,
-            true => match vitals.admission(now) {
-                Admission::Yes | Admission::Suspect => Some(false),
-                Admission::Trial => vitals.claim_trial(now).then_some(true),
-                Admission::No => None,
-            },
+    /// Whether a slot that a client has waited for may be used.
+    pub(crate) fn admits_queued(route: &Route, backend: &Backend, now: Moment) -> QueuedAdmission {
+        let Some(index) = route.index_of(backend.slot()) else {
+            return QueuedAdmission::No;
+        };
+        let health = backend.health();
+        match health.admission(now) {
+            _ if !route.is_checked_up(index) => QueuedAdmission::No,
+            Admission::Yes | Admission::Suspect => QueuedAdmission::Yes,
+            Admission::HalfOpen if health.claim_probe(now) => QueuedAdmission::Probe,
+            Admission::HalfOpen | Admission::No => QueuedAdmission::No,
         }
     }
 
     fn balance_of(&self, route: &Route) -> Balance {
-        let said = route.options().and_then(|options| options.said.balance);
+        let said = route.options().and_then(|options| options.host.balance);
         said.unwrap_or(self.balance)
     }
 
     /// The way of nearly every connection: two draws, and no look at the other backends. `None`: it
     /// takes a closer look.
-    fn two_at_random(&mut self, route: &Route, wish: &Wish<'_>) -> Option<usize> {
+    fn two_at_random(&mut self, route: &Route, context: &PickContext<'_>) -> Option<usize> {
         let backends = route.backends();
         let is_good = |index: &usize| {
             let backend = &backends[*index];
-            backend.vitals().admission(wish.now) == Admission::Yes
+            backend.health().admission(context.now) == Admission::Yes
                 && backend.address_count() > 0
-                && !wish.tried.contains(&backend.slot())
+                && !context.tried.contains(&backend.slot())
         };
         let count = backends.len();
         if count == 0 {
@@ -235,24 +219,24 @@ impl Chooser {
         }
         let other = (one + 1 + self.rng.usize(..count - 1)) % count;
         let other = Some(other).filter(is_good)?;
-        let live = |index: usize| backends[index].vitals().live();
+        let live = |index: usize| backends[index].connections().count();
         Some(if live(other) < live(one) { other } else { one })
     }
 
     /// Collects the candidates of a tier, and those that would be some, had they room.
-    fn gather(&mut self, route: &Route, wish: &Wish<'_>, tier: Tier) {
+    fn gather(&mut self, route: &Route, context: &PickContext<'_>, tier: Tier) {
         self.candidates.clear();
-        self.full.0.clear();
-        self.full.1 = tier == Tier::LastResort;
+        self.full.indices.clear();
+        self.full.is_panic = tier == Tier::Panic;
         for (index, backend) in route.backends().iter().enumerate() {
             let share = route.share(index);
-            let check = route.checks().get(index);
-            let admission = match check.is_none_or(|check| check.is_up()) {
-                true => backend.vitals().admission(wish.now),
-                false => Admission::No,
+            let admission = if route.is_checked_up(index) {
+                backend.health().admission(context.now)
+            } else {
+                Admission::No
             };
             let is_meant = match (tier, admission) {
-                (Tier::LastResort, _) => true,
+                (Tier::Panic, _) => true,
                 (_, Admission::No) => false,
                 (Tier::Regular, Admission::Suspect) => false,
                 (Tier::Regular, _) => !share.backup,
@@ -260,22 +244,28 @@ impl Chooser {
                 (Tier::Suspect, _) => false,
                 (Tier::Backup, _) => share.backup,
             };
-            if !is_meant || backend.address_count() == 0 || wish.tried.contains(&backend.slot()) {
+            if !is_meant || backend.address_count() == 0 || context.tried.contains(&backend.slot())
+            {
                 continue;
             }
             if !has_room(backend, share.connections_max) {
-                self.full.0.push(index);
+                self.full.indices.push(index);
                 continue;
             }
-            let weight = f64::from(share.weight) * slow_start(route, index, wish.now);
+            let weight = f64::from(share.weight) * slow_start(route, index, context.now);
             self.candidates.push(Candidate { index, weight });
         }
     }
 
     /// One of the candidates; `None` when there is none.
-    fn pick(&mut self, balance: Balance, route: &Route, wish: &Wish<'_>) -> Option<usize> {
+    fn pick(
+        &mut self,
+        balance: Balance,
+        route: &Route,
+        context: &PickContext<'_>,
+    ) -> Option<usize> {
         let backends = route.backends();
-        match (balance, wish.client) {
+        match (balance, context.client) {
             (Balance::LeastOfTwo, _) => {
                 let one = self.draw(None)?;
                 let other = self.draw(Some(one.index));
@@ -292,7 +282,7 @@ impl Chooser {
             }
             (Balance::RoundRobin, _) => self.in_turn(route),
             (Balance::Source, Some(client)) => {
-                let client = client_number(client);
+                let client = client_key(client);
                 let score = |candidate: &Candidate| {
                     let mixed = mix(backends[candidate.index].identity() ^ mix(client));
                     // Of weighted rendezvous hashing the smallest of -ln(u)/weight wins.
@@ -362,55 +352,44 @@ impl Chooser {
 /// Whether nothing has been said about the members or how they are looked after.
 fn is_plain(route: &Route) -> bool {
     !route.has_shares()
-        && route.checks().is_empty()
+        && route.health_checks().is_empty()
         && route
             .options()
-            .is_none_or(|options| options.said.slow_start.is_none())
+            .is_none_or(|options| options.host.slow_start.is_none())
 }
 
-fn chosen(route: &Route, index: usize, tier: Tier, is_trial: bool) -> Choice {
+fn chosen(route: &Route, index: usize, tier: Tier, is_probe: bool) -> Choice {
     Choice::Backend(Chosen {
         backend: Arc::clone(&route.backends()[index]),
         connections_max: route.share(index).connections_max,
-        is_trial,
-        is_last_resort: tier == Tier::LastResort,
+        is_probe,
+        is_panic: tier == Tier::Panic,
     })
 }
 
 fn has_room(backend: &Backend, connections_max: Option<NonZeroU32>) -> bool {
-    backend.vitals().has_room(connections_max)
+    backend.connections().has_room(connections_max)
 }
 
 /// Live connections for its weight, the one to come included.
 fn load(route: &Route, candidate: &Candidate) -> f64 {
-    let live = route.backends()[candidate.index].vitals().live();
+    let live = route.backends()[candidate.index].connections().count();
     (f64::from(live) + 1.0) / candidate.weight
 }
 
 /// The part of its weight that a backend has, 1 unless it came back a short while ago.
 fn slow_start(route: &Route, index: usize, now: Moment) -> f64 {
-    let Some(span) = route.options().and_then(|options| options.said.slow_start) else {
+    let Some(span) = route.options().and_then(|options| options.host.slow_start) else {
         return 1.0;
     };
-    let by_itself = route.backends()[index].vitals().back_since();
-    let by_check = route
-        .checks()
-        .get(index)
-        .and_then(|check| check.back_since());
-    let Some(since) = by_itself.max(by_check).filter(|_| !span.is_zero()) else {
+    let by_connections = route.backends()[index].health().readmitted_at();
+    let health_check = route.health_checks().get(index);
+    let by_checks = health_check.and_then(|check| check.up_since());
+    let Some(since) = by_connections.max(by_checks).filter(|_| !span.is_zero()) else {
         return 1.0;
     };
     let part = now.since(since).as_secs_f64() / span.as_secs_f64();
     part.clamp(SLOW_START_LEAST, 1.0)
-}
-
-/// What is one client: an IPv4 address, or the /64 of an IPv6 address, of which each subscriber has
-/// one at least (RFC 6177) and in which it changes its address by itself (RFC 8981).
-pub(crate) fn client_number(client: IpAddr) -> u64 {
-    match client.to_canonical() {
-        IpAddr::V4(v4) => u64::from(v4.to_bits()) | 4 << 32,
-        IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
-    }
 }
 
 /// The finisher of SplitMix64, which spreads every bit over all.

@@ -5,10 +5,10 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::choose::Balance;
-use super::health_check::{CheckOptions, duration, plain};
+use super::balance::Balance;
 use super::member::{Member, MemberError};
-use super::share::whole_number;
+use crate::health::{HealthCheckOptionError, HealthCheckOptions};
+use crate::quantity::{duration, duration_text, whole_number};
 
 /// What makes an option of an entry.
 const MARK: char = '@';
@@ -26,36 +26,36 @@ const QUEUE_MAX: u32 = 65_536;
 
 /// The options of one host, as far as they are set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct HostOptions {
+pub(crate) struct HostOptions {
     /// HTTP requests are sent to the same place under https.
-    pub redirects: bool,
+    pub(crate) redirects: bool,
     /// HTTP requests are told 404.
-    pub is_unknown: bool,
+    pub(crate) is_unknown: bool,
     /// Where requests below `/.well-known/acme-challenge/` go, whatever else is set; members.
-    pub acme: Vec<Box<str>>,
+    pub(crate) acme: Vec<Box<str>>,
     /// How a backend is chosen; `None`: as everywhere.
-    pub balance: Option<Balance>,
+    pub(crate) balance: Option<Balance>,
     /// A backend that has come back gets its full share only after this long.
-    pub slow_start: Option<Duration>,
+    pub(crate) slow_start: Option<Duration>,
     /// How many clients may wait while every backend has as many connections as it may; `None`: as
     /// many as everywhere.
-    pub queue_max: Option<u32>,
+    pub(crate) queue_max: Option<u32>,
     /// What becomes of live connections to a backend that leaves the host.
-    pub removal: Option<Removal>,
+    pub(crate) removal: Option<Removal>,
     /// Who may have a connection to a backend after the client that had it.
-    pub reuse: Option<Reuse>,
+    pub(crate) reuse: Option<Reuse>,
     /// What becomes of a request whose client finishes first; `None`: as everywhere.
-    pub client_finished: Option<ClientFinished>,
+    pub(crate) client_finished: Option<ClientFinished>,
     /// Live connections of the host.
-    pub connections_max: Option<NonZeroU32>,
+    pub(crate) connections_max: Option<NonZeroU32>,
     /// New connections of the host in a second.
-    pub rate_max: Option<NonZeroU32>,
-    pub check: CheckOptions,
+    pub(crate) rate_max: Option<NonZeroU32>,
+    pub(crate) health_check: HealthCheckOptions,
 }
 
 /// What becomes of live connections to a backend that leaves a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Removal {
+pub(crate) enum Removal {
     /// They go on until they end by themselves.
     #[default]
     Keep,
@@ -72,7 +72,7 @@ impl Removal {
             "cut" => Some(Removal::Cut),
             _ => {
                 let span = text.strip_prefix("drain=")?;
-                duration(span, Duration::from_millis(1), DAY).map(Removal::Drain)
+                duration(span, Duration::from_millis(1)..=DAY).map(Removal::Drain)
             }
         }
     }
@@ -82,7 +82,7 @@ impl fmt::Display for Removal {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Removal::Keep => write!(out, "keep"),
-            Removal::Drain(span) => write!(out, "drain={}", plain(*span)),
+            Removal::Drain(span) => write!(out, "drain={}", duration_text(*span)),
             Removal::Cut => write!(out, "cut"),
         }
     }
@@ -90,7 +90,7 @@ impl fmt::Display for Removal {
 
 /// Who may have a connection to a backend after the client that had it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Reuse {
+pub(crate) enum Reuse {
     /// Nobody else.
     Never,
     /// Anybody, until it has carried a body, which a backend may have left unread.
@@ -114,7 +114,7 @@ impl Reuse {
 
 /// What becomes of a request whose HTTP client finishes sending before it has its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum ClientFinished {
+pub(crate) enum ClientFinished {
     /// It goes on, since the client may still read.
     #[default]
     Wait,
@@ -123,7 +123,7 @@ pub enum ClientFinished {
 }
 
 impl ClientFinished {
-    pub const WORDS: [(&str, ClientFinished); 2] = [
+    pub(crate) const WORDS: [(&str, ClientFinished); 2] = [
         ("wait", ClientFinished::Wait),
         ("abort", ClientFinished::Abort),
     ];
@@ -143,7 +143,7 @@ impl ClientFinished {
 
 /// Why a text is neither a member nor an option.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EntryError {
+pub(crate) enum EntryError {
     Member(MemberError),
     /// No such option.
     Name(Box<str>),
@@ -188,7 +188,7 @@ impl std::error::Error for EntryError {}
 impl HostOptions {
     /// Takes in one option without its mark; `acme` may come several times or list several members
     /// with blanks between, and none of them twice.
-    pub fn read(&mut self, option: &str) -> Result<(), EntryError> {
+    pub(crate) fn set(&mut self, option: &str) -> Result<(), EntryError> {
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
         let wrong = || Err(EntryError::Value(option.into()));
         let want = |want| EntryError::Form(option.into(), want);
@@ -216,7 +216,7 @@ impl HostOptions {
                 self.balance = Some(balance.ok_or_else(|| want(form))?);
             }
             ("slow-start", value) => {
-                let span = duration(value, Duration::ZERO, DAY);
+                let span = duration(value, Duration::ZERO..=DAY);
                 self.slow_start =
                     Some(span.ok_or_else(|| want("a duration, as in slow-start=30s"))?);
             }
@@ -247,11 +247,13 @@ impl HostOptions {
                 let form = "a number of new connections in a second, as in max-rate=200";
                 self.rate_max = Some(number().ok_or_else(|| want(form))?);
             }
-            (name, value) => {
-                if !self.check.read(name, value)? {
-                    return Err(EntryError::Name(name.into()));
-                }
-            }
+            (name, value) => self
+                .health_check
+                .set(name, value)
+                .map_err(|error| match error {
+                    HealthCheckOptionError::UnknownName => EntryError::Name(name.into()),
+                    HealthCheckOptionError::Value(form) => want(form),
+                })?,
         }
         Ok(())
     }
@@ -260,20 +262,20 @@ impl HostOptions {
     ///
     /// # Errors
     /// [`EntryError::CheckMissing`].
-    pub fn check_together(&self) -> Result<(), EntryError> {
-        match self.check.is_idle_talk() {
-            true => Err(EntryError::CheckMissing),
-            false => Ok(()),
+    pub(crate) fn validate(&self) -> Result<(), EntryError> {
+        if self.health_check.has_unused_option() {
+            return Err(EntryError::CheckMissing);
         }
+        Ok(())
     }
 
     /// What becomes of live connections to a backend that leaves.
-    pub fn removal(&self) -> Removal {
+    pub(crate) fn removal(&self) -> Removal {
         self.removal.unwrap_or_default()
     }
 
     /// The options as entries, to be read again.
-    pub fn entries(&self) -> Vec<String> {
+    pub(crate) fn entries(&self) -> Vec<String> {
         let mut said: Vec<(&str, String)> = Vec::new();
         if self.redirects {
             said.push(("redirect", "https".to_owned()));
@@ -284,7 +286,10 @@ impl HostOptions {
         said.extend(self.acme.iter().map(|member| ("acme", member.to_string())));
         let word = |balance: Balance| ("balance", balance.name().to_owned());
         said.extend(self.balance.map(word));
-        said.extend(self.slow_start.map(|span| ("slow-start", plain(span))));
+        said.extend(
+            self.slow_start
+                .map(|span| ("slow-start", duration_text(span))),
+        );
         said.extend(self.queue_max.map(|count| ("queue", count.to_string())));
         said.extend(self.removal.map(|removal| ("removal", removal.to_string())));
         let reuse = |reuse: Reuse| ("reuse", reuse.name().to_owned());
@@ -294,7 +299,7 @@ impl HostOptions {
         let count = |max: NonZeroU32| ("max-connections", max.to_string());
         said.extend(self.connections_max.map(count));
         said.extend(self.rate_max.map(|max| ("max-rate", max.to_string())));
-        self.check.entries(&mut said);
+        said.extend(self.health_check.entries());
         said.iter()
             .map(|(name, value)| option_entry(name, value))
             .collect()
@@ -312,9 +317,9 @@ pub(crate) fn option_entry(field: &str, value: &str) -> String {
 }
 
 /// Whether the entry is a member or an option.
-pub(crate) fn check_entry(entry: &str) -> Result<(), EntryError> {
+pub(crate) fn validate_entry(entry: &str) -> Result<(), EntryError> {
     match as_option(entry) {
-        Some(option) => HostOptions::default().read(option),
+        Some(option) => HostOptions::default().set(option),
         None => Member::parse(entry).map(drop).map_err(EntryError::Member),
     }
 }
@@ -322,12 +327,13 @@ pub(crate) fn check_entry(entry: &str) -> Result<(), EntryError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::StatusRange;
 
     fn read(entries: &[&str]) -> HostOptions {
         let mut options = HostOptions::default();
         for entry in entries {
-            check_entry(entry).unwrap();
-            options.read(as_option(entry).unwrap()).unwrap();
+            validate_entry(entry).unwrap();
+            options.set(as_option(entry).unwrap()).unwrap();
         }
         options
     }
@@ -384,23 +390,23 @@ mod tests {
         );
         let again: Vec<&str> = entries.iter().map(String::as_str).collect();
         assert_eq!(read(&again), options);
-        assert_eq!(options.check_together(), Ok(()));
+        assert_eq!(options.validate(), Ok(()));
         assert_eq!(as_option("10.0.0.1"), None);
         assert_eq!(option_entry("redirect", "https"), "@redirect=https");
     }
 
     #[test]
     fn a_check_is_complete_and_its_options_alone_are_refused() {
-        let check = read(&["@check=tls"]).check.check().unwrap();
+        let check = read(&["@check=tls"]).health_check.health_check().unwrap();
         assert_eq!((check.rise, check.fall), (2, 3));
-        assert_eq!((&*check.path, check.status), ("/", (200, 399)));
-        assert_eq!(read(&[]).check.check(), None);
+        assert_eq!((&*check.path, check.status), ("/", StatusRange::default()));
+        assert_eq!(read(&[]).health_check.health_check(), None);
         for entries in [
             &["@check-interval=1s"][..],
             &["@check=tcp", "@check-path=/"],
             &["@check=tls", "@check-status=200"],
         ] {
-            let together = read(entries).check_together();
+            let together = read(entries).validate();
             assert_eq!(together, Err(EntryError::CheckMissing), "{entries:?}");
         }
     }
@@ -416,9 +422,12 @@ mod tests {
             ("@", EntryError::Name("".into())),
             ("", EntryError::Member(MemberError::Empty)),
         ] {
-            assert_eq!(check_entry(entry), Err(want), "{entry}");
+            assert_eq!(validate_entry(entry), Err(want), "{entry}");
         }
-        assert!(matches!(check_entry("@acme=::1"), Err(EntryError::Acme(_))));
+        assert!(matches!(
+            validate_entry("@acme=::1"),
+            Err(EntryError::Acme(_))
+        ));
         for entry in [
             "@balance=fair",
             "@slow-start=30",
@@ -440,7 +449,7 @@ mod tests {
             "@check-rise=0",
             "@check-fall=1000",
         ] {
-            let error = check_entry(entry).unwrap_err();
+            let error = validate_entry(entry).unwrap_err();
             assert!(matches!(error, EntryError::Form(..)), "{entry}: {error:?}");
             assert!(error.to_string().contains("; write "), "{error}");
         }

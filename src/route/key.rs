@@ -17,9 +17,16 @@ pub enum Key {
     Default(Protocol),
 }
 
+/// Where a route comes from. Under one key a route from Redis wins over a static one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layer {
+    Static,
+    Redis,
+}
+
 /// Why a text is no [`Key`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyError {
+pub(crate) enum KeyError {
     Name(HostError),
     /// `*` at a place where it means nothing.
     Wildcard,
@@ -45,7 +52,7 @@ impl std::error::Error for KeyError {}
 impl Key {
     /// `name`, `*.name`, `default:https`, `default:http`, or `default:tcp`, which only unwrap has;
     /// the name as an operator types it.
-    pub fn parse(text: &str) -> Result<Key, KeyError> {
+    pub(crate) fn parse(text: &str) -> Result<Key, KeyError> {
         if let Some(protocol) = text.strip_prefix("default:") {
             return match protocol {
                 "https" => Ok(Key::Default(Protocol::Tls)),
@@ -58,7 +65,7 @@ impl Key {
     }
 
     /// `name` or `*.name`; what Redis keys hold between prefix and suffix.
-    pub fn parse_name(text: &str) -> Result<Key, KeyError> {
+    pub(crate) fn parse_name(text: &str) -> Result<Key, KeyError> {
         let Some(suffix) = text.strip_prefix("*.") else {
             if text.contains('*') {
                 return Err(KeyError::Wildcard);

@@ -5,17 +5,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::host_options::Removal;
-use super::key::Key;
+use super::key::{Key, Layer};
+use super::route::{NO_ROUTE, Route};
 use super::shard::{Kind, Shard, hash, shard_of};
-use super::table::{NO_ROUTE, Route, Table, Update, depth_bit, labels_in};
+use super::table::{Table, Update, depth_bit, labels_in};
 use crate::protocol::Protocol;
-
-/// Where a route was said. Under one key Redis wins over what is static.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layer {
-    Static,
-    Redis,
-}
 
 /// What [`Master::set`] did to the table that the cores see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

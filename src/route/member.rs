@@ -20,15 +20,15 @@ const UNIX_PATH_BYTES_MAX: usize = 107;
 
 /// One backend as written by an operator, checked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Member {
-    pub address: MemberAddress,
-    pub delivery: Delivery,
-    pub share: Share,
+pub(crate) struct Member {
+    pub(crate) address: MemberAddress,
+    pub(crate) delivery: Delivery,
+    pub(crate) share: Share,
 }
 
 /// Where a member points to; without a port the protocol's default applies.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum MemberAddress {
+pub(crate) enum MemberAddress {
     Ip(IpAddr, Option<u16>),
     /// A DNS name in canonical form.
     Name(Box<str>, Option<u16>),
@@ -37,7 +37,7 @@ pub enum MemberAddress {
 
 /// Why a text is no [`Member`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MemberError {
+pub(crate) enum MemberError {
     Empty,
     TooLong(usize),
     Nul,
@@ -97,7 +97,7 @@ impl std::error::Error for MemberError {}
 
 impl Member {
     /// Reads one member; blanks around it do not count.
-    pub fn parse(text: &str) -> Result<Member, MemberError> {
+    pub(crate) fn parse(text: &str) -> Result<Member, MemberError> {
         if text.len() > MEMBER_BYTES_MAX {
             return Err(MemberError::TooLong(text.len()));
         }
@@ -128,7 +128,7 @@ impl Member {
     }
 
     /// Whether both are one backend, whatever their shares.
-    pub fn is_same_backend(&self, other: &Member) -> bool {
+    pub(crate) fn is_same_backend(&self, other: &Member) -> bool {
         self.address == other.address && self.delivery == other.delivery
     }
 }

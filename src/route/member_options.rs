@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::net::Ipv6Addr;
+use std::num::NonZeroU32;
 use std::str::FromStr;
 
 use super::share::{Share, WEIGHT_MAX};
@@ -13,10 +14,10 @@ const KNOWN: &str = "proxy=v1, proxy=v2, source=client, source=nat46:PREFIX/96, 
 
 /// How a backend is told who its client is; part of what makes two members two backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Delivery {
+pub(crate) struct Delivery {
     /// The PROXY protocol header in front of the client's bytes, when the backend wants one.
-    pub proxy: Option<ProxyVersion>,
-    pub source: Source,
+    pub(crate) proxy: Option<ProxyVersion>,
+    pub(crate) source: Source,
 }
 
 /// Which form of the PROXY protocol, after HAProxy's proxy-protocol.txt.
@@ -30,7 +31,7 @@ pub enum ProxyVersion {
 
 /// The address from which a backend is connected to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Source {
+pub(crate) enum Source {
     /// The one that the kernel's routes name.
     #[default]
     Own,
@@ -42,11 +43,11 @@ pub enum Source {
 
 /// The upper 96 bits of an address that carries an IPv4 address (RFC 6052 section 2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Nat46Prefix(Ipv6Addr);
+pub(crate) struct Nat46Prefix(Ipv6Addr);
 
 /// Why a word is no option.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum OptionError {
+pub(crate) enum OptionError {
     /// The whole word.
     Unknown(Box<str>),
     /// The option's name.
@@ -110,8 +111,8 @@ pub(super) fn parse<'a>(
         match word.split_once('=') {
             Some(("proxy", value)) => once(&mut proxy, "proxy", parse_proxy(value)?)?,
             Some(("source", value)) => once(&mut source, "source", parse_source(value)?)?,
-            Some(("weight", value)) => once(&mut weight, "weight", Share::parse_weight(value)?)?,
-            Some(("max", value)) => once(&mut max, "max", Share::parse_max(value)?)?,
+            Some(("weight", value)) => once(&mut weight, "weight", parse_weight(value)?)?,
+            Some(("max", value)) => once(&mut max, "max", parse_max(value)?)?,
             None if word == "backup" => once(&mut backup, "backup", ())?,
             _ => return Err(OptionError::Unknown(word.into())),
         }
@@ -146,7 +147,7 @@ impl fmt::Display for Delivery {
 
 impl Nat46Prefix {
     /// The address that carries `client` (RFC 6052 section 2.2, prefix of 96 bits).
-    pub fn embed(&self, client: std::net::Ipv4Addr) -> Ipv6Addr {
+    pub(crate) fn embed(&self, client: std::net::Ipv4Addr) -> Ipv6Addr {
         Ipv6Addr::from_bits(self.0.to_bits() | u128::from(client.to_bits()))
     }
 }
@@ -198,6 +199,14 @@ fn parse_source(value: &str) -> Result<Source, OptionError> {
         Some(("nat46", prefix)) => prefix.parse().map(Source::Nat46),
         _ => Err(OptionError::Source(value.into())),
     }
+}
+
+fn parse_weight(value: &str) -> Result<u16, OptionError> {
+    Share::parse_weight(value).ok_or_else(|| OptionError::Weight(value.into()))
+}
+
+fn parse_max(value: &str) -> Result<NonZeroU32, OptionError> {
+    Share::parse_max(value).ok_or_else(|| OptionError::Max(value.into()))
 }
 
 #[cfg(test)]

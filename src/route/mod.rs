@@ -1,42 +1,51 @@
-//! Name → backends. Pure: no socket, clock or log; the redis-sync thread builds tables out of
-//! this, each core looks names up in its view.
+//! From a name to backends. Pure: no socket, clock or log. The redis-sync thread builds tables; each
+//! core looks names up in its view of the newest one.
 
+mod address_policy;
 mod backend;
-mod check_state;
+mod backend_index;
+mod balance;
 mod choose;
-mod health_check;
+mod client_key;
+mod endpoint;
 mod host_options;
 mod key;
+mod live_connections;
 mod master;
 mod member;
 mod member_options;
 #[cfg(test)]
 #[cfg(feature = "model")]
 mod models;
+mod probe_target;
 mod queue;
 mod registry;
-mod roster;
+#[expect(clippy::module_inception, reason = "the file of the type Route")]
+mod route;
 mod shard;
 mod share;
 mod table;
-mod vitals;
+mod ticket;
 
+pub(crate) use address_policy::{AddressPolicy, Denied};
 pub(crate) use backend::{Address, Backend};
-pub(crate) use check_state::{AskedAs, CheckState};
-pub(crate) use choose::{Balance, Choice, Chooser, Chosen, Wish, client_number};
-pub(crate) use health_check::CheckKind;
+pub(crate) use backend_index::BackendIndex;
+pub(crate) use balance::Balance;
+pub(crate) use choose::{Choice, Chooser, Chosen, PickContext, QueuedAdmission};
+pub(crate) use client_key::client_key;
+pub(crate) use endpoint::Endpoint;
 pub(crate) use host_options::{
-    ClientFinished, HostOptions, Removal, Reuse, as_option, check_entry, option_entry,
+    ClientFinished, HostOptions, Removal, Reuse, as_option, option_entry, validate_entry,
 };
-pub(crate) use key::{Key, KeyError};
-pub(crate) use master::{Change, Layer, Master, Seen};
+pub(crate) use key::{Key, KeyError, Layer};
+pub(crate) use master::{Change, Master, Seen};
 pub(crate) use member::{Member, MemberAddress};
 pub use member_options::ProxyVersion;
 pub(crate) use member_options::{Delivery, Nat46Prefix, Source};
-pub(crate) use queue::Ticket;
+pub(crate) use probe_target::ProbeTarget;
 pub(crate) use registry::Registry;
-pub(crate) use roster::Roster;
-pub(crate) use share::Seat;
-pub(crate) use table::{NO_ROUTE, Place, RouteOptions, Update};
-pub use table::{Route, Table};
-pub(crate) use vitals::{Admission, Condition, EjectRules, Moment};
+pub use route::Route;
+pub(crate) use route::{NO_ROUTE, RouteOptions};
+pub use table::Table;
+pub(crate) use table::{Place, Update};
+pub(crate) use ticket::Ticket;

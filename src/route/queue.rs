@@ -1,9 +1,9 @@
-//! Who waits for a place at a backend that has as many connections as it may: first come, first
-//! served, across cores and hosts. Whoever closes a connection hands its place to the one who waits
-//! longest; as long as somebody waits nobody else is let in, see [`Vitals::open`].
+//! The queue of a backend that has as many connections as it may. Clients of all cores and hosts wait in
+//! it, first come, first served. A connection that closes gives its slot to the client that has waited
+//! longest; while anybody waits, [`LiveConnections::open`] refuses everybody else.
 //!
-//! Locked only where somebody waits: that is a bit in the count of live connections, which the one
-//! who closes sees as it counts down.
+//! The lock is taken only while clients wait. A bit beside the count of live connections says whether
+//! they do, so a closing connection learns it as it counts down.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -11,130 +11,98 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
-use super::backend::Backend;
-use super::vitals::Vitals;
+use super::live_connections::LiveConnections;
 use crate::primitives::{AtomicU32, Mutex, MutexGuard};
 
-/// Nobody has given it a place.
-const WAITS: u32 = 0;
-/// It takes none any more.
-const GONE: u32 = u32::MAX;
-
-/// Those who wait for one backend.
+/// The clients that wait for one backend.
 #[derive(Debug, Default)]
 pub(super) struct Queue(Mutex<Waiting>);
 
-/// By the most live connections that their host allows the backend, then by their numbers: a host
-/// that allows fewer does not hold up one that allows more.
-type Waiting = BTreeMap<NonZeroU32, BTreeMap<u64, Stand>>;
+/// By the most live connections that the client's route allows the backend, then by the client's
+/// number. A route that allows few does not hold up a route that allows more.
+type Waiting = BTreeMap<NonZeroU32, BTreeMap<u64, Waiter>>;
 
-/// Where one of them stands in this queue.
+/// One client in this queue.
 #[derive(Debug)]
-struct Stand {
-    turn: Arc<Turn>,
-    /// Which of its queues this is.
-    nth: u32,
+pub(super) struct Waiter {
+    pub(super) grant: Arc<Grant>,
+    /// The index of this queue among those in which the client waits.
+    pub(super) queue_index: u32,
 }
 
-/// What those who give places away see of one who waits.
+/// At most one slot for a client that waits in one or several queues.
 #[derive(Debug)]
-struct Turn {
-    /// [`WAITS`], [`GONE`], or 1 and the number of the queue in which its turn has come.
+pub(super) struct Grant {
+    /// [`Grant::NONE`], [`Grant::CLOSED`], or 1 plus the index of the queue that granted a slot.
     state: AtomicU32,
-    /// May be woken by any thread.
+    /// May be called by any thread.
     waker: Waker,
 }
 
-/// One who waits in the queues of all backends that would do, for as long as this lives.
-#[derive(Debug)]
-pub(crate) struct Ticket {
-    number: u64,
-    turn: Arc<Turn>,
-    queues: Vec<Wanted>,
-}
+impl Grant {
+    const NONE: u32 = 0;
+    /// The client waits no longer.
+    const CLOSED: u32 = u32::MAX;
 
-/// A backend, and how many live connections it may have.
-pub(crate) type Wanted = (Arc<Backend>, NonZeroU32);
-
-impl Ticket {
-    /// A place in the order of all who wait, behind those who have one.
-    pub(crate) fn next_number() -> u64 {
-        use std::sync::atomic::AtomicU64;
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        NEXT.fetch_add(1, Relaxed)
-    }
-
-    /// Waits for the first of these backends that has a place. `waker` is woken when there is one, on
-    /// whatever thread it became free.
-    pub(crate) fn enter(number: u64, queues: Vec<Wanted>, waker: Waker) -> Ticket {
-        let ticket = Ticket {
-            number,
-            turn: Arc::new(Turn {
-                state: AtomicU32::new(WAITS),
-                waker,
-            }),
-            queues,
-        };
-        for (nth, (backend, max)) in ticket.queues.iter().enumerate() {
-            let stand = Stand {
-                turn: Arc::clone(&ticket.turn),
-                nth: nth as u32,
-            };
-            backend.queue().enter(backend.vitals(), *max, number, stand);
-        }
-        ticket
-    }
-
-    pub(crate) fn has_place(&self) -> bool {
-        self.turn.state.load(Acquire) != WAITS
-    }
-
-    /// The backend whose place it has got. It is counted as one of its live connections, and the
-    /// caller has to [`Backend::close`] it.
-    pub(crate) fn take_place(self) -> Option<Arc<Backend>> {
-        self.leave()
-    }
-
-    fn leave(&self) -> Option<Arc<Backend>> {
-        let state = self.turn.state.swap(GONE, AcqRel);
-        for (backend, max) in &self.queues {
-            backend.queue().leave(backend.vitals(), *max, self.number);
-        }
-        match state {
-            WAITS | GONE => None,
-            nth => Some(Arc::clone(&self.queues[nth as usize - 1].0)),
+    pub(super) fn new(waker: Waker) -> Grant {
+        Grant {
+            state: AtomicU32::new(Grant::NONE),
+            waker,
         }
     }
-}
 
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        if self.turn.state.load(Acquire) != GONE
-            && let Some(unused) = self.leave()
-        {
-            unused.close();
+    pub(super) fn is_pending(&self) -> bool {
+        self.state.load(Acquire) == Grant::NONE
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.load(Acquire) == Grant::CLOSED
+    }
+
+    /// Accepts no slot any more, and returns the index of the queue that has granted one.
+    pub(super) fn close(&self) -> Option<usize> {
+        match self.state.swap(Grant::CLOSED, AcqRel) {
+            Grant::NONE | Grant::CLOSED => None,
+            granted => Some(granted as usize - 1),
         }
+    }
+
+    /// `false`: the client has a slot elsewhere, or waits no longer.
+    fn grant(&self, queue_index: u32) -> bool {
+        let granted = self
+            .state
+            .compare_exchange(Grant::NONE, queue_index + 1, AcqRel, Relaxed);
+        if granted.is_ok() {
+            self.waker.wake_by_ref();
+        }
+        granted.is_ok()
     }
 }
 
 impl Queue {
-    fn enter(&self, vitals: &Vitals, max: NonZeroU32, number: u64, stand: Stand) {
+    pub(super) fn enter(
+        &self,
+        connections: &LiveConnections,
+        max: NonZeroU32,
+        number: u64,
+        waiter: Waiter,
+    ) {
         let mut waiting = self.lock();
-        waiting.entry(max).or_default().insert(number, stand);
-        vitals.set_waited_for(true);
-        // What became free before is given to whom it belongs, which may be this one.
-        hand_out(&mut waiting, vitals);
+        waiting.entry(max).or_default().insert(number, waiter);
+        connections.set_has_queue(true);
+        // A slot that was free already belongs to whoever waits longest, perhaps to this client.
+        hand_out(&mut waiting, connections);
     }
 
-    fn leave(&self, vitals: &Vitals, max: NonZeroU32, number: u64) {
+    pub(super) fn leave(&self, connections: &LiveConnections, max: NonZeroU32, number: u64) {
         let mut waiting = self.lock();
         remove(&mut waiting, max, number);
-        hand_out(&mut waiting, vitals);
+        hand_out(&mut waiting, connections);
     }
 
-    /// A place may have become free.
-    pub(super) fn hand_out(&self, vitals: &Vitals) {
-        hand_out(&mut self.lock(), vitals);
+    /// Gives free slots to those who wait.
+    pub(super) fn hand_out(&self, connections: &LiveConnections) {
+        hand_out(&mut self.lock(), connections);
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -142,43 +110,37 @@ impl Queue {
     }
 }
 
-/// Gives away what is free, and lets everybody in again when nobody waits.
-fn hand_out(waiting: &mut Waiting, vitals: &Vitals) {
-    while let Some((number, max)) = next(waiting, vitals.live()) {
-        if !vitals.open_in_turn(max) {
+/// Gives free slots to those who wait. When nobody is left, everybody may open connections again.
+fn hand_out(waiting: &mut Waiting, connections: &LiveConnections) {
+    while let Some((number, max)) = next(waiting, connections.count()) {
+        if !connections.open_for_queued(max) {
             continue;
         }
-        let stand = remove(waiting, max, number).expect("it was found there");
-        let turn = &stand.turn.state;
-        match turn.compare_exchange(WAITS, stand.nth + 1, AcqRel, Relaxed) {
-            Ok(_) => stand.turn.waker.wake_by_ref(),
-            // It has a place elsewhere, or is about to leave.
-            Err(_) => vitals.close_in_turn(),
+        let waiter = remove(waiting, max, number).expect("it was found there");
+        if !waiter.grant.grant(waiter.queue_index) {
+            connections.close();
         }
     }
     if waiting.is_empty() {
-        vitals.set_waited_for(false);
+        connections.set_has_queue(false);
     }
 }
 
-/// The one who has waited longest of those for whom there is room beside so many live connections.
+/// Number and bound of the client that has waited longest, of those whose bound is above `live`.
 fn next(waiting: &Waiting, live: u32) -> Option<(u64, NonZeroU32)> {
-    let more_than_live = NonZeroU32::new(live.saturating_add(1))?;
-    let of_each = waiting.range(more_than_live..).filter_map(|(max, alike)| {
-        let (number, _) = alike.first_key_value()?;
+    let above_live = NonZeroU32::new(live.saturating_add(1))?;
+    let first_of_each = waiting.range(above_live..).filter_map(|(max, waiters)| {
+        let (number, _) = waiters.first_key_value()?;
         Some((*number, *max))
     });
-    of_each.min()
+    first_of_each.min()
 }
 
-fn remove(waiting: &mut Waiting, max: NonZeroU32, number: u64) -> Option<Stand> {
-    let alike = waiting.get_mut(&max)?;
-    let stand = alike.remove(&number);
-    if alike.is_empty() {
+fn remove(waiting: &mut Waiting, max: NonZeroU32, number: u64) -> Option<Waiter> {
+    let waiters = waiting.get_mut(&max)?;
+    let waiter = waiters.remove(&number);
+    if waiters.is_empty() {
         waiting.remove(&max);
     }
-    stand
+    waiter
 }
-
-#[cfg(test)]
-mod tests;

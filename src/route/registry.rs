@@ -1,6 +1,6 @@
-//! Makes each member one [`Backend`] and each set of backends one [`Route`], process-wide, and
-//! gives slots back. Owned by the redis-sync thread, which is also where everything is freed:
-//! the registry keeps one reference to all it made, so a core never holds the last one.
+//! Makes each member one [`Backend`] and each set of backends with options one [`Route`], process-wide.
+//! The redis-sync thread owns the registry and frees what it made: the registry keeps a reference to
+//! each, so a core never drops the last one.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -10,14 +10,13 @@ use std::sync::{Arc, Weak};
 use hashbrown::HashTable;
 
 use super::backend::Backend;
-use super::check_state::CheckState;
-use super::health_check::Check;
+use super::backend_index::BackendIndex;
+use super::endpoint::Endpoint;
 use super::member::Member;
-#[cfg(test)]
-use super::member::MemberError;
-use super::roster::Roster;
-use super::share::{Seat, Share};
-use super::table::{Route, RouteOptions};
+use super::probe_target::ProbeTarget;
+use super::route::{Route, RouteOptions};
+use super::share::Share;
+use crate::health::{HealthCheck, HealthCheckState};
 
 /// All backends and routes that exist.
 #[derive(Default)]
@@ -29,50 +28,34 @@ pub(crate) struct Registry {
     free: Vec<u32>,
     routes: HashTable<Arc<Route>>,
     routes_made: u64,
-    /// Routes that lost a place in the table, by id; freed when nothing else holds them.
+    /// Routes that a name in the table no longer has, by id. Freed when nothing else holds them.
     retired: HashMap<u64, Arc<Route>>,
-    /// Slots whose last route is gone and whose backend a connection may still hold.
+    /// Slots of backends that have lost a route. A backend that is held by nothing else is freed.
     orphans: BTreeSet<u32>,
-    /// By slot and check; held by the routes that have both.
-    checks: HashMap<(u32, Check), Weak<CheckState>>,
-    /// Those that nobody asks about yet.
-    new_checks: Vec<Weak<CheckState>>,
+    /// By slot of the backend. The routes that have the check keep it alive.
+    health_checks: HashMap<(u32, HealthCheck), Weak<HealthCheckState>>,
+    /// Not yet taken by the prober.
+    new_probe_targets: Vec<ProbeTarget>,
     /// The same backends, for other threads to see.
-    roster: Roster,
-    unresolved: Arc<Vec<IpAddr>>,
+    index: BackendIndex,
+    /// Shared by all backends that are not resolved.
+    no_addresses: Arc<Vec<IpAddr>>,
 }
 
 impl Registry {
-    #[cfg(test)]
-    pub(crate) fn new() -> Registry {
-        Registry::default()
-    }
-
-    /// A registry whose backends can be seen in the roster.
-    pub(crate) fn listed_in(roster: &Roster) -> Registry {
+    /// A registry whose backends are in the index.
+    pub(crate) fn with_index(index: &BackendIndex) -> Registry {
         Registry {
-            roster: roster.clone(),
+            index: index.clone(),
             ..Registry::default()
         }
     }
 
-    /// The backend of a member, made when it is new, and the share that the member has.
-    #[cfg(test)]
-    pub(crate) fn seat(&mut self, text: &str) -> Result<Seat, MemberError> {
-        Member::parse(text).map(|member| self.seat_of(member))
-    }
-
-    /// As [`Registry::seat`], for a member that was looked at before.
-    pub(crate) fn seat_of(&mut self, mut member: Member) -> Seat {
+    /// The backend of a member, made when it is new, and the member's share.
+    pub(crate) fn endpoint(&mut self, mut member: Member) -> Endpoint {
         let share = std::mem::take(&mut member.share);
         let backend = self.backend(member);
-        Seat { backend, share }
-    }
-
-    /// As [`Registry::seat`], for a member whose share does not matter.
-    #[cfg(test)]
-    pub(crate) fn intern(&mut self, text: &str) -> Result<Arc<Backend>, MemberError> {
-        self.seat(text).map(|seat| seat.backend)
+        Endpoint { backend, share }
     }
 
     fn backend(&mut self, member: Member) -> Arc<Backend> {
@@ -87,9 +70,9 @@ impl Registry {
             self.backends.push(None);
             u32::try_from(self.backends.len() - 1).expect("fewer than 2^32 backends")
         });
-        let backend = Arc::new(Backend::new(slot, member, &self.unresolved));
+        let backend = Arc::new(Backend::new(slot, member, &self.no_addresses));
         self.backends[slot as usize] = Some(Arc::clone(&backend));
-        self.roster.enter(&backend);
+        self.index.insert(&backend);
         let (backends, hasher) = (&self.backends, &self.hasher);
         self.by_member.insert_unique(hash, slot, |slot| {
             hasher.hash_one(alive(backends, *slot).member())
@@ -99,46 +82,52 @@ impl Registry {
 
     /// The route of a set of backends; order and repetition do not matter.
     ///
-    /// An empty set is the route of a name whose every member was rejected: the name is known and
-    /// is not to fall to a wildcard or a default that belongs to someone else.
-    pub(crate) fn route(&mut self, seats: impl IntoIterator<Item: Into<Seat>>) -> Arc<Route> {
-        self.route_with(seats, None)
+    /// An empty set is the route of a name whose every member was rejected. Such a name stays known, so
+    /// that no wildcard or default, which may belong to somebody else, gets its clients.
+    pub(crate) fn route(
+        &mut self,
+        endpoints: impl IntoIterator<Item: Into<Endpoint>>,
+    ) -> Arc<Route> {
+        self.route_with(endpoints, None)
     }
 
-    /// As [`Registry::route`], for a host with options. Of one backend with several shares the
-    /// greatest counts.
+    /// As [`Registry::route`], for a host with options. When a backend has several shares, the greatest
+    /// counts.
     pub(crate) fn route_with(
         &mut self,
-        seats: impl IntoIterator<Item: Into<Seat>>,
+        endpoints: impl IntoIterator<Item: Into<Endpoint>>,
         options: Option<RouteOptions>,
     ) -> Arc<Route> {
-        let mut seats: Vec<Seat> = seats.into_iter().map(Into::into).collect();
-        seats.sort_unstable_by_key(|seat| (seat.backend.slot(), std::cmp::Reverse(seat.share)));
-        seats.dedup_by_key(|seat| seat.backend.slot());
-        let shares = seats.iter().map(|seat| (seat.backend.slot(), seat.share));
+        let mut endpoints: Vec<Endpoint> = endpoints.into_iter().map(Into::into).collect();
+        endpoints.sort_unstable_by_key(|endpoint| {
+            (endpoint.backend.slot(), std::cmp::Reverse(endpoint.share))
+        });
+        endpoints.dedup_by_key(|endpoint| endpoint.backend.slot());
+        let shares = endpoints
+            .iter()
+            .map(|endpoint| (endpoint.backend.slot(), endpoint.share));
         let hash = hash_of(&self.hasher, shares.clone(), options.as_ref());
-        let said = |options: Option<&RouteOptions>| options.map(|options| options.said.clone());
-        let same = |route: &Arc<Route>| {
-            said(route.options()) == said(options.as_ref()) && seats_of(route).eq(shares.clone())
+        let host = |options: Option<&RouteOptions>| options.map(|options| options.host.clone());
+        let is_same = |route: &Arc<Route>| {
+            host(route.options()) == host(options.as_ref()) && shares_of(route).eq(shares.clone())
         };
-        if let Some(route) = self.routes.find(hash, same) {
+        if let Some(route) = self.routes.find(hash, is_same) {
             return Arc::clone(route);
         }
-        let check = options.as_ref().and_then(|said| said.said.check.check());
-        let checks = check.map_or_else(Vec::new, |check| {
-            let backends = seats.iter().map(|seat| &seat.backend);
+        let check = options
+            .as_ref()
+            .and_then(|options| options.host.health_check.health_check());
+        let health_checks = check.map_or_else(Vec::new, |check| {
+            let backends = endpoints.iter().map(|endpoint| &endpoint.backend);
             backends
-                .map(|backend| {
-                    check_of(&mut self.checks, backend, &check).unwrap_or_else(|new| {
-                        self.new_checks.push(Arc::downgrade(&new));
-                        new
-                    })
-                })
+                .map(|backend| self.health_check(backend, &check))
                 .collect()
         });
-        seats.iter().for_each(|seat| seat.backend.enter_route());
+        endpoints
+            .iter()
+            .for_each(|endpoint| endpoint.backend.enter_route());
         self.routes_made += 1;
-        let route = Route::new(self.routes_made, seats).with_options(options, checks);
+        let route = Route::new(self.routes_made, endpoints).with_options(options, health_checks);
         let route = Arc::new(route);
         let hasher = &self.hasher;
         self.routes
@@ -148,17 +137,37 @@ impl Registry {
         route
     }
 
-    /// The active checks that were made since the last call. Each lives as long as a route has it.
-    pub(crate) fn take_new_checks(&mut self) -> Vec<Weak<CheckState>> {
-        std::mem::take(&mut self.new_checks)
+    /// The state of a health check of a backend, made when it is new.
+    fn health_check(
+        &mut self,
+        backend: &Arc<Backend>,
+        check: &HealthCheck,
+    ) -> Arc<HealthCheckState> {
+        let key = (backend.slot(), check.clone());
+        let known = self.health_checks.entry(key).or_default();
+        if let Some(state) = known.upgrade() {
+            return state;
+        }
+        let state = Arc::new(HealthCheckState::new(check.clone()));
+        *known = Arc::downgrade(&state);
+        backend.add_health_check(&state);
+        self.new_probe_targets
+            .push(ProbeTarget::new(backend, &state));
+        state
     }
 
-    /// Says that a route lost a place in the table; [`Registry::sweep`] frees it when it was the last.
+    /// The health checks that were made since the last call.
+    pub(crate) fn take_new_probe_targets(&mut self) -> Vec<ProbeTarget> {
+        std::mem::take(&mut self.new_probe_targets)
+    }
+
+    /// Says that a name in the table no longer has this route. [`Registry::sweep`] frees it when nothing
+    /// else holds it.
     pub(crate) fn retire(&mut self, route: Arc<Route>) {
         self.retired.insert(route.id(), route);
     }
 
-    /// Frees what was retired and is held by nobody any more, and gives its slots back.
+    /// Frees retired routes and their backends when nothing else holds them.
     pub(crate) fn sweep(&mut self) {
         let hasher = &self.hasher;
         // Two holders are left when a route is free: `routes` and `retired`.
@@ -180,13 +189,14 @@ impl Registry {
                 entry.remove();
             }
             self.orphans.extend(slots);
-            // The route within it may have been held by nothing else.
+            // Perhaps nothing else holds the route of certificate authorities.
             if let Some(acme) = route.options().and_then(|options| options.acme.clone()) {
                 self.retired.insert(acme.id(), acme);
             }
         }
         if are_fewer {
-            self.checks.retain(|_, state| state.strong_count() > 0);
+            self.health_checks
+                .retain(|_, state| state.strong_count() > 0);
         }
         self.orphans.retain(|&slot| {
             let place = &mut self.backends[slot as usize];
@@ -197,7 +207,7 @@ impl Registry {
             if let Ok(entry) = self.by_member.find_entry(hash, |other| *other == slot) {
                 entry.remove();
             }
-            self.roster.leave(slot);
+            self.index.remove(slot);
             self.free.push(slot);
             false
         });
@@ -220,10 +230,10 @@ impl Registry {
 }
 
 fn hash_of_route(hasher: &RandomState, route: &Route) -> u64 {
-    hash_of(hasher, seats_of(route), route.options())
+    hash_of(hasher, shares_of(route), route.options())
 }
 
-fn seats_of(route: &Route) -> impl Iterator<Item = (u32, Share)> {
+fn shares_of(route: &Route) -> impl Iterator<Item = (u32, Share)> {
     let backends = route.backends().iter().enumerate();
     backends.map(|(index, backend)| (backend.slot(), route.share(index)))
 }
@@ -234,23 +244,7 @@ fn hash_of(
     options: Option<&RouteOptions>,
 ) -> u64 {
     let shares: Vec<(u32, Share)> = shares.collect();
-    hasher.hash_one((shares, options.map(|options| &options.said)))
-}
-
-/// What is known of the backend under the check, by whatever route; `Err` with what was made just now.
-fn check_of(
-    checks: &mut HashMap<(u32, Check), Weak<CheckState>>,
-    backend: &Arc<Backend>,
-    check: &Check,
-) -> Result<Arc<CheckState>, Arc<CheckState>> {
-    let place = checks.entry((backend.slot(), check.clone())).or_default();
-    if let Some(known) = place.upgrade() {
-        return Ok(known);
-    }
-    let state = Arc::new(CheckState::new(Arc::clone(backend), check.clone()));
-    *place = Arc::downgrade(&state);
-    backend.enter_check(&state);
-    Err(state)
+    hasher.hash_one((shares, options.map(|options| &options.host)))
 }
 
 fn alive(backends: &[Option<Arc<Backend>>], slot: u32) -> &Arc<Backend> {
@@ -265,16 +259,16 @@ mod tests {
     use crate::route::{HostOptions, ProxyVersion};
 
     fn route(registry: &mut Registry, members: &[&str]) -> Arc<Route> {
-        let seats: Vec<Seat> = members
+        let endpoints: Vec<Endpoint> = members
             .iter()
-            .map(|text| registry.seat(text).unwrap())
+            .map(|text| registry.endpoint(Member::parse(text).unwrap()))
             .collect();
-        registry.route(seats)
+        registry.route(endpoints)
     }
 
     #[test]
     fn the_same_set_is_the_same_route() {
-        let mut registry = Registry::new();
+        let mut registry = Registry::default();
         let one = route(&mut registry, &["10.0.0.1:80", "b.test"]);
         let two = route(&mut registry, &["B.TEST.", " 10.0.0.1:80", "b.test"]);
         assert!(Arc::ptr_eq(&one, &two));
@@ -285,15 +279,15 @@ mod tests {
 
     #[test]
     fn options_make_another_route_and_their_members_are_freed_with_it() {
-        let mut registry = Registry::new();
+        let mut registry = Registry::default();
         let plain = route(&mut registry, &["10.0.0.1:80"]);
         let with = |registry: &mut Registry| {
             let acme = route(registry, &["acme.test"]);
-            let mut said = HostOptions::default();
-            said.read("redirect=https").unwrap();
-            said.read("acme=acme.test").unwrap();
+            let mut host = HostOptions::default();
+            host.set("redirect=https").unwrap();
+            host.set("acme=acme.test").unwrap();
             let options = RouteOptions {
-                said,
+                host,
                 acme: Some(acme),
             };
             registry.route_with(plain.backends().to_vec(), Some(options))
@@ -315,7 +309,7 @@ mod tests {
 
     #[test]
     fn the_same_address_with_other_options_is_another_backend() {
-        let mut registry = Registry::new();
+        let mut registry = Registry::default();
         let members = [
             "10.0.0.1:80",
             "10.0.0.1:80 proxy=v2 source=client",
@@ -335,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_backend_that_was_orphaned_by_a_connection_is_freed_after_it() {
-        let mut registry = Registry::new();
+        let mut registry = Registry::default();
         let first = route(&mut registry, &["10.0.0.1:80", "shared.test"]);
         let second = route(&mut registry, &["shared.test"]);
         let in_use = Arc::clone(&first.backends()[0]);
@@ -350,7 +344,9 @@ mod tests {
         registry.retire(second);
         registry.sweep();
         assert_eq!((registry.backend_count(), registry.route_count()), (0, 0));
-        let reused = registry.intern("10.0.0.9").unwrap();
+        let reused = registry
+            .endpoint(Member::parse("10.0.0.9").unwrap())
+            .backend;
         assert!(reused.slot() < 2);
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
-use super::master::Layer;
-use super::table::Route;
+use super::key::Layer;
+use super::route::Route;
 
 /// How many pieces. A million names make 244 per shard, so that a change copies some 15 KB.
 pub(super) const SHARDS: usize = 4096;

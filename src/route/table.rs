@@ -1,183 +1,13 @@
 //! The table as a core sees it: name → route, without locks and without copies per core. Shards
 //! and routes are shared; a view is their pointers.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::Relaxed;
 
-use super::backend::Backend;
-use super::check_state::CheckState;
-use super::host_options::{HostOptions, Removal, Reuse};
-use super::key::Key;
-use super::master::Layer;
-use super::member_options::ProxyVersion;
+use super::key::{Key, Layer};
+use super::route::Route;
 use super::shard::{Kind, SHARDS, Shard, hash, shard_of};
-use super::share::{Seat, Share};
 use crate::host::Host;
 use crate::protocol::Protocol;
-
-/// A set of backends, interned by [`Registry`](super::Registry). Empty only when every member of
-/// a known name was rejected.
-#[derive(Debug)]
-pub struct Route {
-    id: u64,
-    backends: Box<[Arc<Backend>]>,
-    /// By index of the backend; empty when all have the same default share, as nearly everywhere.
-    shares: Box<[Share]>,
-    /// By index of the backend; empty without active checks.
-    checks: Box<[Arc<CheckState>]>,
-    options: Option<Box<RouteOptions>>,
-    tells_names: bool,
-    turns: AtomicU32,
-    queued: AtomicU32,
-}
-
-/// What is said about a host besides its backends.
-#[derive(Debug)]
-pub struct RouteOptions {
-    pub said: HostOptions,
-    /// Where requests of certificate authorities go.
-    pub acme: Option<Arc<Route>>,
-}
-
-impl Route {
-    pub(super) fn new(id: u64, seats: Vec<Seat>) -> Route {
-        let is_told = |backend: &Arc<Backend>| backend.delivery().proxy == Some(ProxyVersion::V2);
-        let (backends, shares): (Vec<_>, Vec<_>) = seats
-            .into_iter()
-            .map(|seat| (seat.backend, seat.share))
-            .unzip();
-        let are_equal = shares.iter().all(|share| *share == Share::default());
-        Route {
-            id,
-            tells_names: backends.iter().any(is_told),
-            backends: backends.into(),
-            shares: if are_equal {
-                Box::default()
-            } else {
-                shares.into()
-            },
-            checks: Box::default(),
-            options: None,
-            turns: AtomicU32::new(0),
-            queued: AtomicU32::new(0),
-        }
-    }
-
-    pub(super) fn with_options(
-        mut self,
-        options: Option<RouteOptions>,
-        checks: Vec<Arc<CheckState>>,
-    ) -> Route {
-        debug_assert!(checks.is_empty() || checks.len() == self.backends.len());
-        self.options = options.map(Box::new);
-        self.checks = checks.into();
-        self
-    }
-
-    /// The share of the backend at `index`.
-    pub fn share(&self, index: usize) -> Share {
-        self.shares.get(index).copied().unwrap_or_default()
-    }
-
-    /// How many live connections the route lets this backend of its have.
-    pub fn connections_max(&self, backend: &Backend) -> Option<NonZeroU32> {
-        self.share(self.index_of(backend.slot())?).connections_max
-    }
-
-    /// Whether some member has a share of its own.
-    pub fn has_shares(&self) -> bool {
-        !self.shares.is_empty()
-    }
-
-    /// What the active checks say of each backend, by its index; empty where none are made.
-    pub fn checks(&self) -> &[Arc<CheckState>] {
-        &self.checks
-    }
-
-    /// The next turn of those who go round, of all cores.
-    pub(super) fn next_turn(&self) -> u32 {
-        self.turns.fetch_add(1, Relaxed)
-    }
-
-    /// One client more that waits for a backend to have room; `None` when as many as may already do.
-    pub fn enter_queue(route: &Arc<Route>, queue_max: u32) -> Option<Queued> {
-        let one_more = |queued| (queued < queue_max).then_some(queued + 1);
-        let entered = route.queued.fetch_update(Relaxed, Relaxed, one_more);
-        entered.ok().map(|_| Queued(Arc::clone(route)))
-    }
-
-    /// How many clients wait.
-    pub fn queued(&self) -> u32 {
-        self.queued.load(Relaxed)
-    }
-
-    /// `None` when nothing is said, as for most hosts.
-    pub fn options(&self) -> Option<&RouteOptions> {
-        self.options.as_deref()
-    }
-
-    /// The members and options, as an operator writes them.
-    pub fn entries(&self) -> Vec<String> {
-        let member = |(index, backend): (usize, &Arc<Backend>)| {
-            let share = self.share(index);
-            format!("{}{share}", backend.text())
-        };
-        let members = self.backends.iter().enumerate().map(member);
-        let options = self.options().map(|options| options.said.entries());
-        members.chain(options.into_iter().flatten()).collect()
-    }
-
-    pub fn backends(&self) -> &[Arc<Backend>] {
-        &self.backends
-    }
-
-    /// Where a backend is among those of the route.
-    pub fn index_of(&self, slot: u32) -> Option<usize> {
-        self.backends
-            .iter()
-            .position(|backend| backend.slot() == slot)
-    }
-
-    /// Whether a backend is among those of the route.
-    pub fn has(&self, slot: u32) -> bool {
-        self.index_of(slot).is_some()
-    }
-
-    /// What becomes of live connections to a backend that leaves the host.
-    pub fn removal(&self) -> Removal {
-        let options = self.options();
-        options.map_or(Removal::Keep, |options| options.said.removal())
-    }
-
-    /// Who may have a connection to a backend after the client that had it.
-    pub fn reuse(&self) -> Reuse {
-        let said = self.options().and_then(|options| options.said.reuse);
-        said.unwrap_or_default()
-    }
-
-    /// Whether some backend is told what the client asked for (`proxy=v2`), so that the head has to
-    /// be kept until one is chosen.
-    pub fn tells_names(&self) -> bool {
-        self.tells_names
-    }
-
-    /// Never used twice in the life of the process.
-    pub fn id(&self) -> u64 {
-        self.id
-    }
-}
-
-/// A client that waits for a backend of its route to have room, for as long as this lives.
-#[derive(Debug)]
-pub struct Queued(Arc<Route>);
-
-impl Drop for Queued {
-    fn drop(&mut self) {
-        self.0.queued.fetch_sub(1, Relaxed);
-    }
-}
 
 /// One view of the routing table. Clone and [`Table::apply`] move pointers only.
 #[derive(Clone)]
@@ -200,7 +30,7 @@ pub(super) struct Shape {
 /// What changed from one version to the next: the new shards and the defaults.
 pub struct Update {
     /// The version that a view has after applying this.
-    pub version: u64,
+    pub(crate) version: u64,
     pub(super) shards: Vec<(u16, Arc<Shard>)>,
     pub(super) shape: Shape,
     pub(super) replaced: Box<[u64]>,
@@ -209,17 +39,14 @@ pub struct Update {
 impl Update {
     /// The ids of the routes that some name had before and has no longer, in ascending order, with
     /// [`NO_ROUTE`] where a name had none. Empty as long as no host has ever set `removal`.
-    pub fn replaced(&self) -> &[u64] {
+    pub(crate) fn replaced(&self) -> &[u64] {
         &self.replaced
     }
 }
 
-/// The id that no route has.
-pub(crate) const NO_ROUTE: u64 = 0;
-
 /// The kind of key that a name was found under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     Exact,
     /// With so many labels behind the star.
     Wildcard(usize),
@@ -259,7 +86,7 @@ impl Table {
 
     /// A number of the entry that a head is routed by, the same for all names below one wildcard and
     /// for as long as the process lives.
-    pub fn entry_hash(&self, protocol: Protocol, host: Option<&Host>) -> u64 {
+    pub(crate) fn entry_hash(&self, protocol: Protocol, host: Option<&Host>) -> u64 {
         let of_default = || {
             // No name has a colon.
             let key = Key::Default(protocol).to_string();
@@ -270,7 +97,11 @@ impl Table {
     }
 
     /// Where a connection with this name goes, or one without a name, and by which key.
-    pub fn locate(&self, host: Option<&Host>, protocol: Protocol) -> Option<(Place, &Arc<Route>)> {
+    pub(crate) fn locate(
+        &self,
+        host: Option<&Host>,
+        protocol: Protocol,
+    ) -> Option<(Place, &Arc<Route>)> {
         let entry = host.and_then(|host| self.entry(host));
         let named = entry.map(|entry| (entry.place, entry.route));
         named.or_else(|| Some((Place::Default, self.default_route(protocol)?)))
@@ -330,7 +161,7 @@ impl Table {
         self.shape = update.shape.clone();
     }
 
-    pub fn version(&self) -> u64 {
+    pub(crate) fn version(&self) -> u64 {
         self.shape.version
     }
 
@@ -344,7 +175,7 @@ impl Table {
     }
 
     /// Every route with its key, defaults included, in no order.
-    pub fn routes(&self, layer: Layer) -> impl Iterator<Item = (Key, &Arc<Route>)> {
+    pub(crate) fn routes(&self, layer: Layer) -> impl Iterator<Item = (Key, &Arc<Route>)> {
         let names = self.shards.iter().flat_map(|shard| shard.entries());
         let names = names.filter(move |(_, entry)| entry.layer == layer);
         let names = names.map(|(name, entry)| {

@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::due::{DueQueue, Ticket};
-use crate::protect::{BackendPolicy, Denied};
-use crate::route::{Backend, MemberAddress};
+use crate::route::{AddressPolicy, Backend, Denied, MemberAddress};
 
 /// The first pause after a failed look-up. Each further pause doubles, up to the longest TTL.
 const RETRY_MIN: Duration = Duration::from_secs(1);
@@ -44,7 +43,7 @@ pub(super) struct DnsCache {
     counts: Counts,
     ttl_min: Duration,
     ttl_max: Duration,
-    policy: BackendPolicy,
+    policy: AddressPolicy,
     /// Signalled when there is a new name.
     pub(super) wake: Rc<Notify>,
 }
@@ -119,7 +118,7 @@ pub(super) struct Question {
 }
 
 impl DnsCache {
-    pub(super) fn new(ttl_min: Duration, ttl_max: Duration, policy: BackendPolicy) -> DnsCache {
+    pub(super) fn new(ttl_min: Duration, ttl_max: Duration, policy: AddressPolicy) -> DnsCache {
         DnsCache {
             names: HashMap::new(),
             waiting: Default::default(),
@@ -256,7 +255,7 @@ impl DnsCache {
         addresses.sort_unstable();
         addresses.dedup();
         let mut denied = Vec::new();
-        addresses.retain(|address| match self.policy.check(*address) {
+        addresses.retain(|address| match self.policy.validate_address(*address) {
             Ok(()) => true,
             Err(one) => {
                 denied.push(one);
@@ -362,7 +361,7 @@ fn log_denied(name: &str, denied: &[Denied]) {
 
 /// The addresses without those where the proxy itself listens on the backend's port.
 fn usable_addresses(
-    policy: &BackendPolicy,
+    policy: &AddressPolicy,
     backend: &Backend,
     addresses: &Arc<Vec<IpAddr>>,
 ) -> Arc<Vec<IpAddr>> {
@@ -370,7 +369,7 @@ fn usable_addresses(
         MemberAddress::Name(_, port) => *port,
         MemberAddress::Ip(..) | MemberAddress::Unix(_) => return Arc::clone(addresses),
     };
-    let own = |address: &&IpAddr| policy.check_own(**address, port).err();
+    let own = |address: &&IpAddr| policy.validate_not_own(**address, port).err();
     let Some(denied) = addresses.iter().find_map(|address| own(&address)) else {
         return Arc::clone(addresses);
     };

@@ -174,7 +174,7 @@ impl SyncHandle {
 
     /// The backends that some route has.
     pub fn backends(&self) -> Vec<Arc<Backend>> {
-        self.status.roster.backends()
+        self.status.backends.backends()
     }
 
     /// Writes the snapshot and ends the thread. Returns when the thread has ended, or after

@@ -13,12 +13,12 @@ use super::snapshot::Snapshot;
 use super::static_routes::Routes;
 use super::status::SharedStatus;
 use crate::config::SyncSettings;
-use crate::health::Prober;
-use crate::protect::BackendPolicy;
+use crate::health::ProbedAs;
+use crate::prober::Prober;
 use crate::protocol::Protocol;
 use crate::route::{
-    AskedAs, Change, HostOptions, Key, Layer, Master, Member, Registry, Route, RouteOptions, Seat,
-    Seen, Update, as_option,
+    AddressPolicy, Change, Endpoint, HostOptions, Key, Layer, Master, Member, Registry, Route,
+    RouteOptions, Seen, Update, as_option,
 };
 
 /// Without a table for this long at start, the snapshot or the static routes are used.
@@ -32,7 +32,7 @@ pub(super) struct RoutingState {
     pub(super) dns: DnsCache,
     pub(super) status: Arc<SharedStatus>,
     registry: Registry,
-    policy: BackendPolicy,
+    policy: AddressPolicy,
     prober: Prober,
     publish: Publish,
     /// Changes that are not published yet.
@@ -79,7 +79,7 @@ impl RoutingState {
                 settings.backend_policy.clone(),
             ),
             policy: settings.backend_policy.clone(),
-            registry: Registry::listed_in(&status.roster),
+            registry: Registry::with_index(&status.backends),
             prober: Prober::new(Arc::clone(&status.tally)),
             status,
             publish,
@@ -204,7 +204,7 @@ impl RoutingState {
             tracing::info!(added, changed, removed, hosts, version, "routes changed");
             (self.publish)(update);
         }
-        self.prober.look_after(self.registry.take_new_checks());
+        self.prober.add(self.registry.take_new_probe_targets());
         self.sweep();
     }
 
@@ -290,59 +290,62 @@ impl RoutingState {
         entries: &[&str],
         rejected: &mut RejectedEntries,
     ) -> Arc<Route> {
-        let mut seats = Seats::default();
-        let mut said = HostOptions::default();
+        let mut endpoints = Endpoints::default();
+        let mut host = HostOptions::default();
         for entry in entries {
             if let Some(option) = as_option(entry) {
-                if let Err(error) = said.read(option) {
+                if let Err(error) = host.set(option) {
                     rejected.add(|| format!("option {option:.100?}: {error}"));
                 }
-            } else if let Err(error) = self.adopt(entry).and_then(|seat| seats.take_in(seat)) {
+            } else if let Err(error) = self
+                .adopt(entry)
+                .and_then(|endpoint| endpoints.take_in(endpoint))
+            {
                 rejected.add(|| format!("member {entry:.100?}: {error}"));
             }
         }
-        let Seats { seats, .. } = seats;
-        if let Err(error) = said.check_together() {
+        let Endpoints { endpoints, .. } = endpoints;
+        if let Err(error) = host.validate() {
             rejected.add(|| format!("options: {error}"));
         }
-        if said == HostOptions::default() {
-            return self.registry.route(seats);
+        if host == HostOptions::default() {
+            return self.registry.route(endpoints);
         }
-        let mut acme: Vec<Seat> = Vec::new();
-        for member in &said.acme {
+        let mut acme: Vec<Endpoint> = Vec::new();
+        for member in &host.acme {
             match self.adopt(member) {
-                Ok(seat) => acme.push(seat),
+                Ok(endpoint) => acme.push(endpoint),
                 Err(error) => rejected.add(|| format!("option acme={member}: {error}")),
             }
         }
         let acme = (!acme.is_empty()).then(|| self.registry.route(acme));
-        let options = RouteOptions { said, acme };
-        let route = self.registry.route_with(seats, Some(options));
-        for check in route.checks() {
-            check.ask_as(asked_as(key));
+        let options = RouteOptions { host, acme };
+        let route = self.registry.route_with(endpoints, Some(options));
+        for check in route.health_checks() {
+            check.offer_name(probed_as(key));
         }
         route
     }
 
-    fn adopt(&mut self, member: &str) -> Result<Seat, String> {
+    fn adopt(&mut self, member: &str) -> Result<Endpoint, String> {
         let member = Member::parse(member).map_err(|error| error.to_string())?;
-        let checked = self.policy.check_member(&member);
+        let checked = self.policy.validate_member(&member);
         checked.map_err(|denied| denied.to_string())?;
-        let seat = self.registry.seat_of(member);
-        self.dns.add_backend(&seat.backend, Instant::now());
-        Ok(seat)
+        let endpoint = self.registry.endpoint(member);
+        self.dns.add_backend(&endpoint.backend, Instant::now());
+        Ok(endpoint)
     }
 }
 
 /// The name and protocol that health checks of a host use. For a wildcard it is the domain behind the
 /// star, which is sure to exist.
-fn asked_as(key: &Key) -> AskedAs {
+fn probed_as(key: &Key) -> ProbedAs {
     match key {
-        Key::Host(host) | Key::Wildcard(host) => AskedAs {
+        Key::Host(host) | Key::Wildcard(host) => ProbedAs {
             name: Some(host.as_str().into()),
             protocol: None,
         },
-        Key::Default(protocol) => AskedAs {
+        Key::Default(protocol) => ProbedAs {
             name: None,
             protocol: Some(*protocol).filter(|protocol| *protocol != Protocol::Tcp),
         },
@@ -352,23 +355,23 @@ fn asked_as(key: &Key) -> AskedAs {
 /// The members of a route. A backend has one share in it: of two members that differ only in the share,
 /// the first counts.
 #[derive(Default)]
-struct Seats {
-    seats: Vec<Seat>,
-    /// The position in `seats` by slot.
+struct Endpoints {
+    endpoints: Vec<Endpoint>,
+    /// The position in `endpoints` by slot.
     places: HashMap<u32, usize>,
 }
 
-impl Seats {
-    fn take_in(&mut self, seat: Seat) -> Result<(), String> {
-        let known = match self.places.entry(seat.backend.slot()) {
-            Entry::Occupied(place) => &self.seats[*place.get()],
+impl Endpoints {
+    fn take_in(&mut self, endpoint: Endpoint) -> Result<(), String> {
+        let known = match self.places.entry(endpoint.backend.slot()) {
+            Entry::Occupied(place) => &self.endpoints[*place.get()],
             Entry::Vacant(place) => {
-                place.insert(self.seats.len());
-                self.seats.push(seat);
+                place.insert(self.endpoints.len());
+                self.endpoints.push(endpoint);
                 return Ok(());
             }
         };
-        if known.share == seat.share {
+        if known.share == endpoint.share {
             return Ok(());
         }
         Err(format!(

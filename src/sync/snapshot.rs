@@ -249,7 +249,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::{Master, Registry};
+    use crate::route::{Master, Member, Registry};
 
     /// All routes, by name, and what is not understood.
     fn read_all(path: &Path) -> (Vec<(Key, Vec<String>)>, RejectedEntries) {
@@ -267,7 +267,7 @@ mod tests {
     fn what_is_written_is_read_and_damage_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("snapshot.json");
-        let mut registry = Registry::new();
+        let mut registry = Registry::default();
         let mut master = Master::new(1);
         for (key, layer) in [
             ("a.test", Layer::Redis),
@@ -275,7 +275,8 @@ mod tests {
             ("default:https", Layer::Redis),
             ("static.test", Layer::Static),
         ] {
-            let backends = ["10.0.0.1:443", "b.test"].map(|text| registry.intern(text).unwrap());
+            let backends = ["10.0.0.1:443", "b.test"]
+                .map(|text| registry.endpoint(Member::parse(text).unwrap()).backend);
             let route = registry.route(backends);
             master.set(&Key::parse(key).unwrap(), layer, Some(route));
         }

@@ -21,9 +21,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::rejected_entries::MEMBERS_MAX;
 use crate::config::{StaticRoute, SyncSettings};
-use crate::protect::BackendPolicy;
 use crate::protocol::Protocol;
-use crate::route::{HostOptions, Key, Member, as_option, check_entry};
+use crate::route::{AddressPolicy, HostOptions, Key, Member, as_option, validate_entry};
 
 /// Mistakes that are printed; of the others the count is. A file of another kind has one in each line.
 const MISTAKES_PRINTED_MAX: usize = 20;
@@ -75,7 +74,7 @@ pub(super) fn load(settings: &SyncSettings) -> Result<Routes, Mistakes> {
 }
 
 /// What is wrong with a host although each of its entries is right by itself.
-fn conflicts(entries: &[String], policy: &BackendPolicy) -> Vec<String> {
+fn conflicts(entries: &[String], policy: &AddressPolicy) -> Vec<String> {
     if entries.len() > MEMBERS_MAX {
         let count = entries.len();
         return vec![format!(
@@ -88,7 +87,7 @@ fn conflicts(entries: &[String], policy: &BackendPolicy) -> Vec<String> {
     let mut members: Vec<Member> = Vec::new();
     for entry in entries {
         if let Some(option) = as_option(entry) {
-            conflicts.extend(options.read(option).err().map(|error| error.to_string()));
+            conflicts.extend(options.set(option).err().map(|error| error.to_string()));
             continue;
         }
         let member = match allowed_member(entry, policy) {
@@ -111,20 +110,20 @@ fn conflicts(entries: &[String], policy: &BackendPolicy) -> Vec<String> {
             conflicts.push(format!("option acme={member}: {problem}"));
         }
     }
-    let together = options.check_together();
+    let together = options.validate();
     conflicts.extend(together.err().map(|error| error.to_string()));
     conflicts
 }
 
 /// A member whose address may be a backend's.
-fn allowed_member(text: &str, policy: &BackendPolicy) -> Result<Member, String> {
+fn allowed_member(text: &str, policy: &AddressPolicy) -> Result<Member, String> {
     let member = Member::parse(text).map_err(|error| error.to_string())?;
-    let checked = policy.check_member(&member);
+    let checked = policy.validate_member(&member);
     checked.map_err(|denied| denied.to_string())?;
     Ok(member)
 }
 
-fn from_options(options: &[StaticRoute], policy: &BackendPolicy) -> Result<Routes, Mistakes> {
+fn from_options(options: &[StaticRoute], policy: &AddressPolicy) -> Result<Routes, Mistakes> {
     let mut routes = Routes::new();
     for StaticRoute { key, entry } in options {
         routes.entry(key.clone()).or_default().push(entry.clone());
@@ -141,7 +140,7 @@ fn from_options(options: &[StaticRoute], policy: &BackendPolicy) -> Result<Route
     Err(Mistakes(mistakes))
 }
 
-fn read(path: &Path, policy: &BackendPolicy) -> Result<Routes, Mistakes> {
+fn read(path: &Path, policy: &AddressPolicy) -> Result<Routes, Mistakes> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Mistakes(vec![format!(
             "{}: the routes file cannot be read: {error}; make it a readable TOML file or change --routes",
@@ -165,7 +164,7 @@ struct Mistake {
 }
 
 /// The routes of a file, or its mistakes from its top to its end.
-fn parse(text: &str, policy: &BackendPolicy) -> Result<Routes, Vec<Mistake>> {
+fn parse(text: &str, policy: &AddressPolicy) -> Result<Routes, Vec<Mistake>> {
     let (document, errors) = DeTable::parse_recoverable(text);
     let mut mistakes: Vec<Mistake> = errors.iter().map(not_toml).collect();
     let mut routes = Routes::new();
@@ -196,7 +195,7 @@ fn not_toml(error: &toml::de::Error) -> Mistake {
 
 /// Collects the routes of a file, and what is wrong with it.
 struct SectionReader<'p> {
-    policy: &'p BackendPolicy,
+    policy: &'p AddressPolicy,
     routes: Routes,
     mistakes: Vec<Mistake>,
 }
@@ -287,7 +286,7 @@ fn entry(value: &DeValue<'_>) -> Result<String, String> {
     } else {
         "member"
     };
-    match check_entry(text) {
+    match validate_entry(text) {
         Ok(()) => Ok(text.to_string()),
         Err(error) => Err(format!("{kind} {text:?}: {error}")),
     }
@@ -298,7 +297,7 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Routes {
-        let parsed = parse(text, &BackendPolicy::default());
+        let parsed = parse(text, &AddressPolicy::default());
         parsed.unwrap_or_else(|mistakes| panic!("{}", mistakes[0].problem))
     }
 
@@ -348,7 +347,7 @@ mod tests {
             ("[routes]\n\n\"a.test\" = [\n", 3, "TOML"),
         ] {
             std::fs::write(&path, text).unwrap();
-            let error = read(&path, &BackendPolicy::default()).unwrap_err();
+            let error = read(&path, &AddressPolicy::default()).unwrap_err();
             assert_eq!(error.count(), 1, "{error}");
             let error = error.to_string();
             assert!(
@@ -405,7 +404,7 @@ mod tests {
     #[test]
     fn a_file_of_another_kind_is_not_printed_line_by_line() {
         let text = "not = toml\n".repeat(1000);
-        let mistakes = parse(&text, &BackendPolicy::default()).unwrap_err();
+        let mistakes = parse(&text, &AddressPolicy::default()).unwrap_err();
         let mistakes = Mistakes(mistakes.into_iter().map(|one| one.problem).collect());
         assert!(mistakes.count() >= 1000);
         assert_eq!(

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::health::Tally;
-use crate::route::Roster;
+use crate::prober::Tally;
+use crate::route::BackendIndex;
 
 /// The state of the connection to Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -117,7 +117,7 @@ pub(super) struct SharedStatus {
     inner: Mutex<Inner>,
     changed: Condvar,
     /// The backends of the table.
-    pub(super) roster: Roster,
+    pub(super) backends: BackendIndex,
     /// Counted by the health checks.
     pub(super) tally: Arc<Tally>,
 }

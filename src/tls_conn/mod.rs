@@ -109,7 +109,7 @@ async fn connect(
         let needs_head = local.lookup.is_some()
             || route
                 .as_ref()
-                .is_ok_and(|route| route.tells_names() || RemovalWatch::is_wanted(route));
+                .is_ok_and(|route| route.needs_server_name() || RemovalWatch::is_wanted(route));
         let head = (needs_head || AccessLogEntry::is_wanted()).then(|| Rc::new(head));
         entry.set_head(head.as_ref());
         RoutedClient {

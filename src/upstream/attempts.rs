@@ -8,10 +8,13 @@ use std::time::Instant;
 
 use super::live::{self, LiveBackend};
 use crate::client::Client;
+use crate::health::Moment;
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
-use crate::route::{Address, Backend, Choice, Chooser, Chosen, Moment, Route, Ticket, Wish};
+use crate::route::{
+    Address, Backend, Choice, Chooser, Chosen, PickContext, QueuedAdmission, Route, Ticket,
+};
 use crate::state::Local;
 
 /// The backends of one route, one after the other.
@@ -56,6 +59,13 @@ pub(super) enum Next {
     Nothing,
 }
 
+/// A client that waits for a free slot.
+pub(super) struct QueuedClient {
+    pub ticket: Ticket,
+    /// All backends of the route are down, so that a slot of any of them may be used.
+    pub is_panic: bool,
+}
+
 impl Attempts {
     pub(crate) fn new(local: &Local) -> Attempts {
         Attempts {
@@ -84,14 +94,14 @@ impl Attempts {
             true => client.address().map(|address| address.ip()),
             false => None,
         };
-        let wish = Wish {
+        let context = PickContext {
             tried: &self.slots,
             client,
             now: Moment::of(local.ring.now()),
         };
-        let choice = chooser.choose(route, &wish);
+        let choice = chooser.choose(route, &context);
         if let Choice::Backend(chosen) = &choice
-            && chosen.is_last_resort
+            && chosen.is_panic
             && self.slots.is_empty()
         {
             local.count(Counter::PanicModePicks);
@@ -200,33 +210,38 @@ impl Attempts {
         }
     }
 
-    /// Waits, under this number, for a place at those that the last choice found full; `true`: all
-    /// backends are down, so that one of them is as good as another.
-    pub(super) fn wait(
+    /// Enters the queues of the backends that the last choice found full, as the client with this
+    /// number.
+    pub(super) fn enter_queues(
         &self,
         local: &Local,
         route: &Route,
         number: u64,
         waker: Waker,
-    ) -> (Ticket, bool) {
-        let (full, is_last_resort) = local.chooser.borrow().full(route);
-        (Ticket::enter(number, full, waker), is_last_resort)
+    ) -> QueuedClient {
+        let full = local.chooser.borrow().full(route);
+        QueuedClient {
+            ticket: Ticket::enter(number, full.backends, waker),
+            is_panic: full.is_panic,
+        }
     }
 
-    /// Whether the place that was waited for is worth taking; then it is tried next.
-    pub(super) fn takes_place(
+    /// Whether the slot of this backend, which the client has waited for, may be used. Then it is used
+    /// next.
+    pub(super) fn admits_queued(
         &mut self,
         local: &Local,
         route: &Route,
         backend: Arc<Backend>,
-        is_last_resort: bool,
+        is_panic: bool,
     ) -> bool {
         let now = Moment::of(local.ring.now());
         let live = LiveBackend::in_turn(backend);
-        self.place = match Chooser::takes_place(route, live.backend(), now) {
-            Some(is_trial) => Some(live.on_trial(is_trial)),
-            None if is_last_resort => Some(live),
-            None => None,
+        self.place = match Chooser::admits_queued(route, live.backend(), now) {
+            QueuedAdmission::Yes => Some(live),
+            QueuedAdmission::Probe => Some(live.as_probe(true)),
+            QueuedAdmission::No if is_panic => Some(live),
+            QueuedAdmission::No => None,
         };
         self.place.is_some()
     }
@@ -307,7 +322,7 @@ impl Attempts {
 /// `None` when another core has taken the last place since it was chosen.
 fn open(chosen: Chosen) -> Option<LiveBackend> {
     let live = LiveBackend::open(chosen.backend, chosen.connections_max)?;
-    Some(live.on_trial(chosen.is_trial))
+    Some(live.as_probe(chosen.is_probe))
 }
 
 impl Several {

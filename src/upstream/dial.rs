@@ -71,7 +71,7 @@ pub(crate) async fn dial(
         };
         let ends = local.ring.now() + patience;
         let ends = ends.min(attempts.ends());
-        backend.waits(local.ring.now());
+        backend.start_pending(local.ring.now());
         match connect(local, &address, source, client, deadline, ends).await {
             Ok(socket) => {
                 // What is sent to an HTTP backend comes in pieces from the start.
@@ -80,7 +80,7 @@ pub(crate) async fn dial(
                 }
                 // A TLS backend has more to show than that its kernel accepts.
                 if protocol != Protocol::Tls {
-                    backend.waits_no_more(local.ring.now());
+                    backend.finish_pending(local.ring.now());
                 }
                 return Ok(Dialled {
                     socket,

@@ -5,17 +5,18 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::health::{Admission, Moment};
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
-use crate::route::{Admission, Backend, Delivery, Moment};
+use crate::route::{Backend, Delivery};
 use crate::state::Local;
 
 /// Counts one live connection of a backend for as long as it exists.
 pub(crate) struct LiveBackend {
     backend: Arc<Backend>,
-    /// Since when it is waited for, if it is.
-    waits: Option<Moment>,
-    is_trial: bool,
+    /// Since when the connection waits to be accepted or answered, if it does.
+    pending_since: Option<Moment>,
+    is_probe: bool,
 }
 
 impl LiveBackend {
@@ -24,41 +25,45 @@ impl LiveBackend {
         backend: Arc<Backend>,
         connections_max: Option<NonZeroU32>,
     ) -> Option<LiveBackend> {
-        backend.vitals().open(connections_max).then(|| LiveBackend {
-            backend,
-            waits: None,
-            is_trial: false,
-        })
+        backend
+            .connections()
+            .open(connections_max)
+            .then(|| LiveBackend {
+                backend,
+                pending_since: None,
+                is_probe: false,
+            })
     }
 
-    /// One whose place was waited for, which counts it already.
+    /// A connection that the backend counts already, because its client has waited for the slot.
     pub(super) fn in_turn(backend: Arc<Backend>) -> LiveBackend {
         LiveBackend {
             backend,
-            waits: None,
-            is_trial: false,
+            pending_since: None,
+            is_probe: false,
         }
     }
 
-    /// The connection is to find out whether the backend works again.
-    pub(super) fn on_trial(mut self, is_trial: bool) -> LiveBackend {
-        self.is_trial = is_trial;
+    /// The connection is the probe of a half-open backend.
+    pub(super) fn as_probe(mut self, is_probe: bool) -> LiveBackend {
+        self.is_probe = is_probe;
         self
     }
 
     /// How long it may take to accept, and again to answer, where another may take its place: until
-    /// the `deadline` for it. A trial is not to cost its client more than it must.
+    /// the `deadline` for it. A half-open probe ends earlier, so that it costs its client little.
     pub(crate) fn patience(&self, deadline: Duration) -> Duration {
-        match self.is_trial {
-            true => deadline.min(self.backend.vitals().patience()),
-            false => deadline,
+        if self.is_probe {
+            deadline.min(self.backend.health().patience())
+        } else {
+            deadline
         }
     }
 
     /// Whether it has kept everybody waiting.
     pub(crate) fn is_silent(&self, now: Instant) -> bool {
-        self.waits.is_some()
-            && self.backend.vitals().admission(Moment::of(now)) == Admission::Suspect
+        self.pending_since.is_some()
+            && self.backend.health().admission(Moment::of(now)) == Admission::Suspect
     }
 
     pub(crate) fn backend(&self) -> &Arc<Backend> {
@@ -77,33 +82,32 @@ impl LiveBackend {
 
     /// It is connected to, or was sent something that is answered at once: how long that takes tells
     /// how it is doing.
-    pub(super) fn waits(&mut self, now: Instant) {
-        debug_assert!(self.waits.is_none(), "a connection waits once");
+    pub(super) fn start_pending(&mut self, now: Instant) {
+        debug_assert!(self.pending_since.is_none(), "a connection waits once");
         let now = Moment::of(now);
-        self.waits = Some(now);
-        self.backend.vitals().waits(now);
+        self.pending_since = Some(now);
+        self.backend.health().start_pending(now);
     }
 
-    /// It did what was waited for.
-    pub(super) fn waits_no_more(&mut self, now: Instant) {
-        if let Some(began) = self.waits.take() {
-            let vitals = self.backend.vitals();
-            vitals.waits_no_more(began, Moment::of(now), true);
+    /// What the connection waited for has come.
+    pub(super) fn finish_pending(&mut self, now: Instant) {
+        if let Some(began) = self.pending_since.take() {
+            self.backend.health().finish_pending(began, Moment::of(now));
         }
     }
 
     /// Its first byte has come.
     pub(crate) fn answered(&mut self, local: &Local) {
-        self.waits_no_more(local.ring.now());
+        self.finish_pending(local.ring.now());
         if self
             .backend
-            .vitals()
-            .succeeded(Moment::of(local.ring.now()))
+            .health()
+            .record_success(Moment::of(local.ring.now()))
         {
             local.count(Counter::OutlierUnejections);
             tracing::info!(
                 backend = self.text(),
-                "backend is back: its trial was answered"
+                "backend is back: it answered the connection that probed it"
             );
         }
     }
@@ -116,9 +120,8 @@ impl LiveBackend {
 
 impl Drop for LiveBackend {
     fn drop(&mut self) {
-        if let Some(began) = self.waits {
-            let vitals = self.backend.vitals();
-            vitals.waits_no_more(began, began, false);
+        if self.pending_since.is_some() {
+            self.backend.health().abandon_pending();
         }
         self.backend.close();
     }
@@ -128,10 +131,11 @@ impl Drop for LiveBackend {
 pub(super) fn failed(local: &Local, backend: &Backend, cause: Outcome, is_silent: bool) {
     let now = Moment::of(local.ring.now());
     let rules = &local.limits.eject;
-    let (vitals, jitter) = (backend.vitals(), fastrand::f64());
-    let span = match is_silent {
-        true => vitals.kept_silent(now, rules, jitter),
-        false => vitals.failed(now, rules, jitter),
+    let (health, jitter) = (backend.health(), fastrand::f64());
+    let span = if is_silent {
+        health.record_timeout(now, rules, jitter)
+    } else {
+        health.record_failure(now, rules, jitter)
     };
     let Some(span) = span else {
         return;

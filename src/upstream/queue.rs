@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::attempts::Attempts;
+use super::attempts::{Attempts, QueuedClient};
 use crate::client::Client;
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
@@ -53,7 +53,7 @@ async fn wait(
     attempts: &mut Attempts,
     deadline: &Deadline,
 ) -> Result<(), Outcome> {
-    let said = route.options().and_then(|options| options.said.queue_max);
+    let said = route.options().and_then(|options| options.host.queue_max);
     let queue_max = said.unwrap_or(local.limits.queue_max);
     let Some(_queued) = Route::enter_queue(route, queue_max) else {
         return Err(Outcome::BackendsFull);
@@ -65,11 +65,12 @@ async fn wait(
     let task = local.callable_task();
     let mut departure = departure(local, route, protocol, client);
     loop {
-        let (ticket, is_last_resort) = attempts.wait(local, route, number, task.waker());
+        let QueuedClient { ticket, is_panic } =
+            attempts.enter_queues(local, route, number, task.waker());
         deadline.set(ends.min(local.ring.now() + LOOK));
         let woken = poll_fn(|context| {
             task.register(context);
-            if ticket.has_place() {
+            if ticket.has_slot() {
                 return Poll::Ready(Woken::Place);
             }
             if Pin::new(&mut departure).poll(context).is_ready() {
@@ -82,8 +83,8 @@ async fn wait(
             Woken::Look if local.ring.now() >= ends => return Err(Outcome::BackendsFull),
             Woken::Place | Woken::Look => {}
         }
-        if let Some(backend) = ticket.take_place()
-            && attempts.takes_place(local, route, backend, is_last_resort)
+        if let Some(backend) = ticket.take_slot()
+            && attempts.admits_queued(local, route, backend, is_panic)
         {
             return Ok(());
         }
@@ -96,7 +97,7 @@ async fn wait(
 /// Completes when the client has left. One that has finished sending cannot do a TLS handshake; in HTTP
 /// it may still read its answer, where the operator does not say that it has left.
 fn departure(local: &Local, route: &Route, protocol: Protocol, client: &Client) -> Operation {
-    let said = route.options().map(|options| &options.said);
+    let said = route.options().map(|options| &options.host);
     let said = said.and_then(|said| said.client_finished);
     let of_http = said.unwrap_or(local.http.client_finished);
     match (protocol, of_http) {

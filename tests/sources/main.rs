@@ -37,7 +37,9 @@ const IMPURE: [&str; 13] = [
 /// Modules and single files without socket, clock, environment and log.
 const PURE: &[&str] = &[
     "src/due",
+    "src/health",
     "src/host",
+    "src/quantity",
     "src/refusal",
     "src/sniff",
     "src/http",
@@ -59,11 +61,11 @@ const PURE: &[&str] = &[
 const READS_FILES: &str = "src/config/files";
 
 /// Imports between modules that do not yet go downward. Only to be shortened: empty, and gone.
-const KNOWN_IMPORTS: &[(&str, &str)] = &[("health", "route")];
+const KNOWN_IMPORTS: &[(&str, &str)] = &[];
 
 /// Modules with files that still import each other in circles, and how many such files. Only to be
 /// lowered: empty, and gone.
-const KNOWN_CIRCLES: &[(&str, usize)] = &[("protect", 4), ("route", 12)];
+const KNOWN_CIRCLES: &[(&str, usize)] = &[];
 
 /// Number by module, out of the table in the documentation of the crate.
 fn numbers(root: &Source) -> BTreeMap<String, u32> {

@@ -6,8 +6,8 @@ use super::validator::Validator;
 use crate::config::error::Fault;
 use crate::config::limits::Limits;
 use crate::config::value;
+use crate::health::EjectionRules;
 use crate::protect::LimitSettings;
-use crate::route::EjectRules;
 
 impl Validator<'_> {
     pub(super) fn limits(&self) -> Limits {
@@ -21,9 +21,9 @@ impl Validator<'_> {
             backend_deadline: self.duration("backend-deadline"),
             queue_max: self.count("queue"),
             queue_deadline: self.duration("queue-deadline"),
-            eject: EjectRules {
-                failures: self.count("eject-failures"),
-                share_percent: self.count("eject-share"),
+            eject: EjectionRules {
+                consecutive_failures: self.count("eject-failures"),
+                failure_percent: self.count("eject-share"),
                 time: self.duration("eject-time"),
                 time_max: self.duration("eject-time-max"),
             },

@@ -7,9 +7,8 @@ use crate::config::options::option;
 use crate::config::sync_settings::{RedisSettings, RedisUrl, StaticRoute, SyncSettings};
 use crate::config::typed::{Typed, TypedValue};
 use crate::config::value::{self, network, path};
-use crate::protect::BackendPolicy;
 use crate::protocol::Protocol;
-use crate::route::{Key, KeyError, Member, as_option, check_entry};
+use crate::route::{AddressPolicy, Key, KeyError, Member, as_option, validate_entry};
 
 impl SyncSettings {
     /// The settings that these options make, as if typed: each with its name and value. Every other
@@ -69,7 +68,7 @@ impl Validator<'_> {
             dns_servers: self.all("dns-server", value::server_address),
             dns_ttl_min: self.duration("dns-ttl-min"),
             dns_ttl_max: self.duration("dns-ttl-max"),
-            backend_policy: BackendPolicy::new(self.all("backend-allow", network)),
+            backend_policy: AddressPolicy::new(self.all("backend-allow", network)),
         };
         let ttl_bounds = ["dns-ttl-min", "dns-ttl-max"];
         if settings.dns_ttl_min > settings.dns_ttl_max && self.are_right(&ttl_bounds) {
@@ -82,7 +81,7 @@ impl Validator<'_> {
         for StaticRoute { key, entry } in &settings.static_routes {
             let denied = match Member::parse(entry) {
                 Ok(member) if as_option(entry).is_none() => {
-                    settings.backend_policy.check_member(&member).err()
+                    settings.backend_policy.validate_member(&member).err()
                 }
                 _ => None,
             };
@@ -138,7 +137,7 @@ fn static_route(text: &str) -> Result<Vec<StaticRoute>, Fault> {
     members
         .split(',')
         .map(str::trim)
-        .map(|member| match check_entry(member) {
+        .map(|member| match validate_entry(member) {
             Ok(()) => Ok(StaticRoute {
                 key: key.clone(),
                 entry: member.to_owned(),

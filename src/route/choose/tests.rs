@@ -3,23 +3,24 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::route::{HostOptions, Registry, RouteOptions, Seat};
+use crate::health::EjectionRules;
+use crate::route::{Endpoint, HostOptions, Member, Registry, RouteOptions};
 
 fn now() -> Moment {
     Moment::of(Instant::now())
 }
 
 fn route_of(members: &[&str], options: &[&str]) -> Arc<Route> {
-    let mut registry = Registry::new();
-    let seats: Vec<Seat> = members
+    let mut registry = Registry::default();
+    let endpoints: Vec<Endpoint> = members
         .iter()
-        .map(|member| registry.seat(member).unwrap())
+        .map(|member| registry.endpoint(Member::parse(member).unwrap()))
         .collect();
-    let mut said = HostOptions::default();
+    let mut host = HostOptions::default();
     for option in options {
-        said.read(option).unwrap();
+        host.set(option).unwrap();
     }
-    registry.route_with(seats, Some(RouteOptions { said, acme: None }))
+    registry.route_with(endpoints, Some(RouteOptions { host, acme: None }))
 }
 
 fn route(count: usize, options: &[&str]) -> Arc<Route> {
@@ -33,12 +34,12 @@ fn chooser(seed: u64) -> Chooser {
 }
 
 fn ask(chooser: &mut Chooser, route: &Route, tried: &[u32], at: Moment) -> Choice {
-    let wish = Wish {
+    let context = PickContext {
         tried,
         client: None,
         now: at,
     };
-    chooser.choose(route, &wish)
+    chooser.choose(route, &context)
 }
 
 fn slot(choice: Choice) -> Option<usize> {
@@ -121,12 +122,12 @@ fn every_way_goes_by_weight() {
         let mut chooser = chooser(5);
         for _ in 0..800 {
             let chosen = slot(ask(&mut chooser, &route, &[], now())).unwrap();
-            route.backends()[chosen].vitals().open(None);
+            route.backends()[chosen].connections().open(None);
         }
         let live: Vec<u32> = route
             .backends()
             .iter()
-            .map(|one| one.vitals().live())
+            .map(|one| one.connections().count())
             .collect();
         for (live, want) in live.iter().zip([100, 200, 500]) {
             let slack = if balance == Balance::Least { 2 } else { 40 };
@@ -203,18 +204,27 @@ fn few_connections_on_many_cores_spread_as_by_one_choice() {
         let route = route(8, &["balance=least"]);
         for core in 0..16 {
             let chosen = ask(&mut chooser(seed * 16 + core), &route, &[], now());
-            route.backends()[slot(chosen).unwrap()].vitals().open(None);
+            route.backends()[slot(chosen).unwrap()]
+                .connections()
+                .open(None);
         }
-        assert!(route.backends().iter().all(|one| one.vitals().live() == 2));
+        assert!(
+            route
+                .backends()
+                .iter()
+                .all(|one| one.connections().count() == 2)
+        );
     }
     let mut most = [0; 17];
     for seed in 0..200 {
         let route = route(8, &[]);
         for core in 0..16 {
             let chosen = ask(&mut chooser(seed * 16 + core), &route, &[], now());
-            route.backends()[slot(chosen).unwrap()].vitals().open(None);
+            route.backends()[slot(chosen).unwrap()]
+                .connections()
+                .open(None);
         }
-        let lives = route.backends().iter().map(|one| one.vitals().live());
+        let lives = route.backends().iter().map(|one| one.connections().count());
         most[lives.max().unwrap() as usize] += 1;
     }
     assert!(most[5..].iter().sum::<i32>() <= 4, "{most:?}");
@@ -225,7 +235,7 @@ fn least_of_two_prefers_the_less_busy_and_never_takes_the_busiest() {
     let route = route(4, &[]);
     for (slot, backend) in route.backends().iter().enumerate() {
         (0..slot).for_each(|_| {
-            let _ = backend.vitals().open(None);
+            let _ = backend.connections().open(None);
         });
     }
     let counts = counts(&mut chooser(3), &route, &[], 12_000);
@@ -239,12 +249,12 @@ fn least_of_two_prefers_the_less_busy_and_never_takes_the_busiest() {
 fn a_client_meets_the_same_backend_and_a_lost_one_moves_only_its_own() {
     let client = |n: u32| Some(IpAddr::from(n.to_be_bytes()));
     let of = |route: &Route, n: u32, tried: &[u32]| {
-        let wish = Wish {
+        let context = PickContext {
             tried,
             client: client(n),
             now: now(),
         };
-        slot(chooser(u64::from(n)).choose(route, &wish)).unwrap()
+        slot(chooser(u64::from(n)).choose(route, &context)).unwrap()
     };
     let route = route(5, &["balance=source"]);
     let mut counts = [0; 5];
@@ -264,12 +274,12 @@ fn a_client_meets_the_same_backend_and_a_lost_one_moves_only_its_own() {
     assert!((0..500).all(|n| of(&one, n, &[]) == of(&other, n, &[])));
     // A network of 64 bits is one client.
     let of_v6 = |text: &str| {
-        let wish = Wish {
+        let context = PickContext {
             tried: &[],
             client: Some(text.parse().unwrap()),
             now: now(),
         };
-        slot(chooser(1).choose(&route, &wish))
+        slot(chooser(1).choose(&route, &context))
     };
     assert_eq!(of_v6("2001:db8::1"), of_v6("2001:db8::ffff:2"));
 }
@@ -285,7 +295,7 @@ fn first_fills_one_up_before_the_next() {
     let mut chooser = chooser(1);
     let mut order = Vec::new();
     while let Some(slot) = slot(ask(&mut chooser, &route, &[], now())) {
-        route.backends()[slot].vitals().open(None);
+        route.backends()[slot].connections().open(None);
         order.push(slot);
     }
     assert_eq!(order, [1, 2, 0, 0]);
@@ -301,10 +311,10 @@ fn backups_serve_only_while_no_other_is_up() {
     let mut chooser = chooser(1);
     let at = now();
     let eject = |index: usize| {
-        let rules = crate::route::EjectRules::default();
-        let vitals = route.backends()[index].vitals();
+        let rules = EjectionRules::default();
+        let health = route.backends()[index].health();
         (0..3).for_each(|_| {
-            let _ = vitals.failed(at, &rules, 0.5);
+            let _ = health.record_failure(at, &rules, 0.5);
         });
     };
     assert_eq!(counts(&mut chooser, &route, &[], 100)[2], 0);
@@ -326,21 +336,18 @@ fn backups_serve_only_while_no_other_is_up() {
         let choice = ask(&mut chooser, &route, &[], at);
         assert!(matches!(
             choice,
-            Choice::Backend(Chosen {
-                is_last_resort: true,
-                ..
-            })
+            Choice::Backend(Chosen { is_panic: true, .. })
         ));
         seen[slot(choice).unwrap()] = true;
     }
     assert_eq!(seen, [true; 3]);
     // One connection tries whether it is back, and until that is known the next goes elsewhere.
     let later = at.after(Duration::from_secs(3));
-    let mut trials: Vec<usize> = (0..3)
+    let mut probes: Vec<usize> = (0..3)
         .map(|_| slot(ask(&mut chooser, &route, &[], later)).unwrap())
         .collect();
-    trials.sort_unstable();
-    assert_eq!(trials, [0, 1, 2]);
+    probes.sort_unstable();
+    assert_eq!(probes, [0, 1, 2]);
 }
 
 #[test]
@@ -350,13 +357,13 @@ fn a_backend_that_is_back_gets_its_share_slowly() {
         &["slow-start=100s", "balance=random"],
     );
     let at = now();
-    let rules = crate::route::EjectRules::default();
-    let vitals = route.backends()[0].vitals();
+    let rules = EjectionRules::default();
+    let health = route.backends()[0].health();
     (0..3).for_each(|_| {
-        let _ = vitals.failed(at, &rules, 0.5);
+        let _ = health.record_failure(at, &rules, 0.5);
     });
     let back = at.after(Duration::from_secs(5));
-    assert!(vitals.claim_trial(back) && vitals.succeeded(back));
+    assert!(health.claim_probe(back) && health.record_success(back));
     let mut chooser = chooser(2);
     for (seconds, part) in [(0, 0.1), (50, 0.5), (100, 1.0), (500, 1.0)] {
         let at = back.after(Duration::from_secs(seconds));
@@ -371,20 +378,20 @@ fn a_backend_that_is_back_gets_its_share_slowly() {
 }
 
 #[test]
-fn what_a_check_found_down_is_passed_over() {
+fn a_backend_that_a_health_check_found_down_is_skipped() {
     let route = route_of(&["10.0.0.1", "10.0.0.2"], &["check=tcp"]);
     let at = now();
-    route.checks()[0].set_up(false, at);
+    route.health_checks()[0].set_up(false, at);
     assert_eq!(counts(&mut chooser(1), &route, &[], 50), [0, 50]);
     let backend = &route.backends()[0];
     assert!(!Chooser::is_still_good(&route, backend, at));
-    route.checks()[0].set_up(true, at);
+    route.health_checks()[0].set_up(true, at);
     assert!(Chooser::is_still_good(&route, backend, at));
     assert!(counts(&mut chooser(1), &route, &[], 50)[0] > 0);
 }
 
 #[test]
-fn a_name_without_addresses_is_passed_over() {
+fn a_name_without_addresses_is_skipped() {
     for balance in Balance::ALL {
         let route = route_of(&["app.test", "10.0.0.1"], &[&by(balance)]);
         let mut chooser = chooser(1);
@@ -407,6 +414,7 @@ fn as_many_may_wait_as_the_queue_holds() {
     assert!(first.is_some() && second.is_some());
     assert!(Route::enter_queue(&route, 2).is_none());
     drop(first);
-    assert_eq!(route.queued(), 1);
-    assert!(Route::enter_queue(&route, 2).is_some());
+    let third = Route::enter_queue(&route, 2);
+    assert!(third.is_some());
+    assert!(Route::enter_queue(&route, 2).is_none());
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::host::Host;
 use crate::protocol::Protocol;
 use crate::route::shard::SHARDS;
-use crate::route::{HostOptions, Registry, RouteOptions};
+use crate::route::{HostOptions, Member, Registry, RouteOptions};
 
 /// What the table is held against: two maps and the order of lookup, written down naively.
 #[derive(Default)]
@@ -125,13 +125,13 @@ proptest! {
         steps in prop::collection::vec(any_step(), 1..120),
         seed: u64,
     ) {
-        let mut registry = Registry::new();
+        let mut registry = Registry::default();
         let routes: Vec<Arc<Route>> = (0..4)
             .map(|n| {
-                let backend = registry.intern(&format!("10.0.0.{n}")).unwrap();
-                let mut said = HostOptions::default();
-                said.read("removal=cut").unwrap();
-                let options = (n == 0).then_some(RouteOptions { said, acme: None });
+                let backend = registry.endpoint(Member::parse(&format!("10.0.0.{n}")).unwrap()).backend;
+                let mut host = HostOptions::default();
+                host.set("removal=cut").unwrap();
+                let options = (n == 0).then_some(RouteOptions { host, acme: None });
                 registry.route_with(vec![backend], options)
             })
             .collect();
@@ -201,8 +201,10 @@ proptest! {
 
 #[test]
 fn an_old_shard_lives_until_the_last_view_lets_it_go() {
-    let mut registry = Registry::new();
-    let backend = registry.intern("10.0.0.1").unwrap();
+    let mut registry = Registry::default();
+    let backend = registry
+        .endpoint(Member::parse("10.0.0.1").unwrap())
+        .backend;
     let route = registry.route(vec![backend]);
     let (mut master, mut core) = (Master::new(1), Table::new());
     let key = Key::parse("a.test").unwrap();
@@ -227,12 +229,12 @@ fn an_old_shard_lives_until_the_last_view_lets_it_go() {
 fn a_host_costs_little_beside_its_name() {
     const HOSTS: usize = 100_000;
     const CORES: usize = 16;
-    let mut registry = Registry::new();
+    let mut registry = Registry::default();
     let routes: Vec<Arc<Route>> = (0..1000)
         .map(|n| {
             let backend = registry
-                .intern(&format!("10.0.{}.{}:443", n / 250, n % 250))
-                .unwrap();
+                .endpoint(Member::parse(&format!("10.0.{}.{}:443", n / 250, n % 250)).unwrap())
+                .backend;
             registry.route(vec![backend])
         })
         .collect();

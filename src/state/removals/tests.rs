@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::route::{HostOptions, Key, Layer, Master, Registry, RouteOptions, Seat};
+use crate::route::{Endpoint, HostOptions, Key, Layer, Master, Member, Registry, RouteOptions};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -25,7 +25,7 @@ struct Opened {
 impl Rig {
     fn new() -> Rig {
         Rig {
-            registry: Registry::new(),
+            registry: Registry::default(),
             master: Master::new(7),
             table: Table::new(),
             tracker: RemovalTracker::default(),
@@ -34,21 +34,24 @@ impl Rig {
     }
 
     fn slot(&mut self, member: &str) -> u32 {
-        self.registry.intern(member).unwrap().slot()
+        self.registry
+            .endpoint(Member::parse(member).unwrap())
+            .backend
+            .slot()
     }
 
     /// Files members and the option `removal`, without members nothing.
     fn set(&mut self, key: &str, members: &[&str], removal: &str) {
         let key = Key::parse(key).unwrap();
         let route = (!members.is_empty()).then(|| {
-            let seats: Vec<Seat> = members
+            let endpoints: Vec<Endpoint> = members
                 .iter()
-                .map(|text| self.registry.seat(text).unwrap())
+                .map(|text| self.registry.endpoint(Member::parse(text).unwrap()))
                 .collect();
-            let mut said = HostOptions::default();
-            said.read(&format!("removal={removal}")).unwrap();
-            let options = RouteOptions { said, acme: None };
-            self.registry.route_with(seats, Some(options))
+            let mut host = HostOptions::default();
+            host.set(&format!("removal={removal}")).unwrap();
+            let options = RouteOptions { host, acme: None };
+            self.registry.route_with(endpoints, Some(options))
         });
         self.master.set(&key, Layer::Redis, route);
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::protocol::Protocol;
-use crate::route::Registry;
+use crate::route::{Member, Registry};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -11,7 +11,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn cache(ttl_max: Duration) -> DnsCache {
-    DnsCache::new(5 * SECOND, ttl_max, BackendPolicy::default())
+    DnsCache::new(5 * SECOND, ttl_max, AddressPolicy::default())
 }
 
 /// All names that are to be looked up now.
@@ -35,7 +35,9 @@ fn add_backends(
     now: Instant,
 ) -> Vec<Arc<Backend>> {
     let numbered = (0..count).map(|number| {
-        let backend = registry.intern(&format!("{prefix}{number}.test")).unwrap();
+        let backend = registry
+            .endpoint(Member::parse(&format!("{prefix}{number}.test")).unwrap())
+            .backend;
         cache.add_backend(&backend, now);
         backend
     });
@@ -45,9 +47,11 @@ fn add_backends(
 #[test]
 fn an_answer_reaches_every_backend_and_lasts_its_ttl_within_bounds() {
     let start = Instant::now();
-    let mut registry = Registry::new();
+    let mut registry = Registry::default();
     let mut cache = cache(300 * SECOND);
-    let one = registry.intern("app.test:1").unwrap();
+    let one = registry
+        .endpoint(Member::parse("app.test:1").unwrap())
+        .backend;
     cache.add_backend(&one, start);
     cache.add_backend(&one, start);
     let question = only(&mut cache, start);
@@ -60,7 +64,9 @@ fn an_answer_reaches_every_backend_and_lasts_its_ttl_within_bounds() {
         Some(start + 5 * SECOND),
         "the lower bound"
     );
-    let two = registry.intern("app.test:2").unwrap();
+    let two = registry
+        .endpoint(Member::parse("app.test:2").unwrap())
+        .backend;
     cache.add_backend(&two, start);
     assert_eq!(two.address_count(), 2, "known addresses at once");
     assert!(two.address(Protocol::Tls, 0).is_some());
@@ -78,9 +84,11 @@ fn an_answer_reaches_every_backend_and_lasts_its_ttl_within_bounds() {
 #[test]
 fn addresses_that_no_backend_may_have_are_left_out() {
     let mut now = Instant::now();
-    let mut registry = Registry::new();
+    let mut registry = Registry::default();
     let mut cache = cache(5 * SECOND);
-    let backend = registry.intern("app.test:1").unwrap();
+    let backend = registry
+        .endpoint(Member::parse("app.test:1").unwrap())
+        .backend;
     cache.add_backend(&backend, now);
     for (answer, usable, denied) in [
         (&["169.254.169.254", "10.0.0.1", "fe80::1"][..], 1, 1),
@@ -100,9 +108,11 @@ fn addresses_that_no_backend_may_have_are_left_out() {
 #[test]
 fn failures_keep_the_last_addresses_and_back_off() {
     let mut now = Instant::now();
-    let mut registry = Registry::new();
+    let mut registry = Registry::default();
     let mut cache = cache(60 * SECOND);
-    let backend = registry.intern("app.test").unwrap();
+    let backend = registry
+        .endpoint(Member::parse("app.test").unwrap())
+        .backend;
     cache.add_backend(&backend, now);
     let is = |unresolved, failing, pending| Counts {
         unresolved,
@@ -134,7 +144,7 @@ fn failures_keep_the_last_addresses_and_back_off() {
 #[test]
 fn new_names_go_before_all_others() {
     let start = Instant::now();
-    let mut registry = Registry::new();
+    let mut registry = Registry::default();
     let mut cache = cache(300 * SECOND);
     let old = add_backends(&mut cache, &mut registry, "old", 2, start);
     for question in due(&mut cache, start) {
@@ -162,7 +172,7 @@ fn new_names_go_before_all_others() {
 #[test]
 fn dead_names_do_not_delay_the_living() {
     let mut now = Instant::now();
-    let mut registry = Registry::new();
+    let mut registry = Registry::default();
     let mut cache = cache(300 * SECOND);
     let dead = add_backends(&mut cache, &mut registry, "dead", 1000, now);
     let alive = add_backends(&mut cache, &mut registry, "alive", 1000, now);
@@ -199,7 +209,7 @@ fn dead_names_do_not_delay_the_living() {
 #[test]
 fn renewals_are_limited_however_many_names_are_due() {
     let start = Instant::now();
-    let mut registry = Registry::new();
+    let mut registry = Registry::default();
     let mut cache = cache(300 * SECOND);
     let kept = add_backends(&mut cache, &mut registry, "a", 3000, start);
     let file_due = |cache: &mut DnsCache, now: Instant| {
@@ -229,7 +239,7 @@ fn renewals_are_limited_however_many_names_are_due() {
 #[test]
 fn with_new_name_servers_all_names_are_looked_up_as_if_none_had_failed() {
     let start = Instant::now();
-    let mut registry = Registry::new();
+    let mut registry = Registry::default();
     let mut cache = cache(300 * SECOND);
     let kept = add_backends(&mut cache, &mut registry, "a", 3, start);
     let questions = due(&mut cache, start);

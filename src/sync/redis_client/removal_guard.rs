@@ -100,7 +100,7 @@ impl RemovalGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::Registry;
+    use crate::route::{Member, Registry};
 
     const HOLD: Duration = Duration::from_secs(10);
 
@@ -113,8 +113,10 @@ mod tests {
 
     impl Rig {
         fn new(present: usize, hold: Duration) -> Rig {
-            let mut registry = Registry::new();
-            let backend = registry.intern("10.0.0.1").unwrap();
+            let mut registry = Registry::default();
+            let backend = registry
+                .endpoint(Member::parse("10.0.0.1").unwrap())
+                .backend;
             Rig {
                 guard: RemovalGuard::new(hold),
                 present,

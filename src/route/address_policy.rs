@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::member::{Member, MemberAddress};
 use crate::protocol::Protocol;
-use crate::route::{Member, MemberAddress};
 
 /// Where machines in clouds find their own credentials, and neighbours on the link, which no backend
 /// of a reverse proxy is. RFC 3927, RFC 4291 section 2.5.6, and the IPv6 address of Amazon's metadata.
@@ -26,7 +26,7 @@ const METADATA: [IpNet; 3] = [
 
 /// Which addresses may be a backend's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct BackendPolicy {
+pub struct AddressPolicy {
     /// All of them; none: everything but [`METADATA`].
     allowed: Vec<IpNet>,
     /// Where the proxy itself listens.
@@ -37,7 +37,7 @@ pub struct BackendPolicy {
 
 /// Why an address may not be a backend's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Denied {
+pub(crate) enum Denied {
     Metadata(IpAddr),
     Elsewhere(IpAddr),
     /// It is the proxy's own.
@@ -69,7 +69,7 @@ impl fmt::Display for Denied {
 impl std::error::Error for Denied {}
 
 impl Denied {
-    pub fn address(&self) -> IpAddr {
+    pub(crate) fn address(&self) -> IpAddr {
         match self {
             Denied::Metadata(address) | Denied::Elsewhere(address) | Denied::Own(address) => {
                 *address
@@ -78,7 +78,7 @@ impl Denied {
     }
 
     /// What to do about it.
-    pub fn remedy(&self) -> &'static str {
+    pub(crate) fn remedy(&self) -> &'static str {
         match self {
             Denied::Metadata(_) => {
                 "correct it, or list all networks of backends with --backend-allow"
@@ -89,20 +89,20 @@ impl Denied {
     }
 }
 
-impl BackendPolicy {
-    pub fn new(allowed: Vec<IpNet>) -> BackendPolicy {
-        BackendPolicy {
+impl AddressPolicy {
+    pub(crate) fn new(allowed: Vec<IpNet>) -> AddressPolicy {
+        AddressPolicy {
             allowed,
-            ..BackendPolicy::default()
+            ..AddressPolicy::default()
         }
     }
 
     /// The same, and nowhere where the proxy itself listens, on a machine with these addresses.
-    pub fn with_listeners(
+    pub(crate) fn with_listeners(
         mut self,
         listeners: Vec<(Protocol, SocketAddr)>,
         local: Vec<IpAddr>,
-    ) -> BackendPolicy {
+    ) -> AddressPolicy {
         self.listeners = listeners;
         self.local = local;
         self
@@ -112,13 +112,15 @@ impl BackendPolicy {
     ///
     /// # Errors
     /// Why it may not.
-    pub fn check(&self, address: IpAddr) -> Result<(), Denied> {
+    pub(crate) fn validate_address(&self, address: IpAddr) -> Result<(), Denied> {
         let address = address.to_canonical();
         let within = |networks: &[IpNet]| networks.iter().any(|net| net.contains(&address));
-        match self.allowed.is_empty() {
-            true if within(&METADATA) => Err(Denied::Metadata(address)),
-            false if !within(&self.allowed) => Err(Denied::Elsewhere(address)),
-            _ => Ok(()),
+        if self.allowed.is_empty() && within(&METADATA) {
+            Err(Denied::Metadata(address))
+        } else if !self.allowed.is_empty() && !within(&self.allowed) {
+            Err(Denied::Elsewhere(address))
+        } else {
+            Ok(())
         }
     }
 
@@ -127,7 +129,11 @@ impl BackendPolicy {
     ///
     /// # Errors
     /// [`Denied::Own`].
-    pub fn check_own(&self, address: IpAddr, port: Option<u16>) -> Result<(), Denied> {
+    pub(crate) fn validate_not_own(
+        &self,
+        address: IpAddr,
+        port: Option<u16>,
+    ) -> Result<(), Denied> {
         // A connect to no address goes to this machine.
         let reached = match address.to_canonical() {
             IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
@@ -141,10 +147,10 @@ impl BackendPolicy {
                 && bound.is_ipv4() == reached.is_ipv4()
                 && (bound == reached || bound.is_unspecified() && is_local())
         };
-        match self.listeners.iter().any(is_own) {
-            true => Err(Denied::Own(address)),
-            false => Ok(()),
+        if self.listeners.iter().any(is_own) {
+            return Err(Denied::Own(address));
         }
+        Ok(())
     }
 
     /// Both, for what is said of a member alone: names are looked at when they
@@ -152,11 +158,11 @@ impl BackendPolicy {
     ///
     /// # Errors
     /// Why it may not.
-    pub fn check_member(&self, member: &Member) -> Result<(), Denied> {
+    pub(crate) fn validate_member(&self, member: &Member) -> Result<(), Denied> {
         match &member.address {
             MemberAddress::Ip(address, port) => {
-                self.check(*address)?;
-                self.check_own(*address, *port)
+                self.validate_address(*address)?;
+                self.validate_not_own(*address, *port)
             }
             MemberAddress::Name(..) | MemberAddress::Unix(_) => Ok(()),
         }
@@ -167,13 +173,13 @@ impl BackendPolicy {
 mod tests {
     use super::*;
 
-    fn check(policy: &BackendPolicy, address: &str) -> Result<(), Denied> {
-        policy.check(address.parse().unwrap())
+    fn check(policy: &AddressPolicy, address: &str) -> Result<(), Denied> {
+        policy.validate_address(address.parse().unwrap())
     }
 
     #[test]
     fn by_default_everything_but_link_local_addresses() {
-        let policy = BackendPolicy::default();
+        let policy = AddressPolicy::default();
         for denied in [
             "169.254.169.254",
             "169.254.0.1",
@@ -201,7 +207,7 @@ mod tests {
     fn the_proxy_itself_is_no_backend() {
         let listener = |protocol, text: &str| (protocol, text.parse().unwrap());
         let local = ["127.0.0.1", "10.0.0.5", "2001:db8::5"].map(|text| text.parse().unwrap());
-        let policy = BackendPolicy::default().with_listeners(
+        let policy = AddressPolicy::default().with_listeners(
             vec![
                 listener(Protocol::Tls, "0.0.0.0:443"),
                 listener(Protocol::Http, "10.0.0.5:8080"),
@@ -225,7 +231,7 @@ mod tests {
             ("[2001:db8::6]", false),
             ("unix:/run/a", false),
         ] {
-            let checked = policy.check_member(&Member::parse(member).unwrap());
+            let checked = policy.validate_member(&Member::parse(member).unwrap());
             assert_eq!(checked.is_err(), is_own, "{member}: {checked:?}");
         }
     }
@@ -233,7 +239,7 @@ mod tests {
     #[test]
     fn with_a_list_that_alone() {
         let networks = ["10.1.0.0/16", "fd12::/16"].map(|text| text.parse().unwrap());
-        let policy = BackendPolicy::new(networks.to_vec());
+        let policy = AddressPolicy::new(networks.to_vec());
         for (address, allowed) in [
             ("10.1.2.3", true),
             ("::ffff:10.1.2.3", true),
@@ -245,7 +251,7 @@ mod tests {
         ] {
             assert_eq!(check(&policy, address).is_ok(), allowed, "{address}");
         }
-        let member = |text: &str| policy.check_member(&Member::parse(text).unwrap());
+        let member = |text: &str| policy.validate_member(&Member::parse(text).unwrap());
         assert!(member("10.1.0.1:443 proxy=v2").is_ok());
         assert!(member("app.test:80").is_ok() && member("unix:/run/a").is_ok());
         let said = member("[::1]:443").unwrap_err().to_string();

@@ -1,5 +1,5 @@
-//! One question to one address: connects, says what there is to say, and reads no more than it takes
-//! to know whether the answer is good.
+//! One probe of one address: connects, sends what the check sends, and reads only until it is clear whether
+//! the answer is good.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -10,81 +10,86 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use super::answer::{self, Answer, Cause};
+use crate::health::{
+    Answer, CheckFailure, HealthCheckKind, HealthCheckState, StatusRange, read_http_status,
+    read_server_hello,
+};
 use crate::protocol::Protocol;
-use crate::route::{Address, CheckKind, CheckState, ProxyVersion};
+use crate::route::{Address, Backend, ProxyVersion};
 
-/// A status line begins with 12 bytes, a ServerHello shows after 6; the rest is room for warnings
-/// before it. Who fills all of it without an answer has none.
+/// The status of HTTP is in the first 12 bytes and the type of a ServerHello in the first 6. The rest is
+/// room for TLS warnings before it.
 const ANSWER_BYTES_MAX: usize = 64;
 
-/// The header of version 2 that says LOCAL, a connection of the sender itself: signature, version and
-/// command, no family, no addresses (the protocol's section 2.2).
+/// A PROXY header of version 2 with the command LOCAL, which says that the connection is the proxy's
+/// own: signature, version and command, no family, no addresses (section 2.2 of the protocol).
 const LOCAL: [u8; 16] = *b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
-/// What is asked of every address of one backend.
-pub(super) struct Question {
-    kind: CheckKind,
+/// What is sent to every address of one backend, and what is a good answer.
+pub(super) struct Probe {
+    kind: HealthCheckKind,
     name: Option<Box<str>>,
     path: Box<str>,
-    status: (u16, u16),
+    status: StatusRange,
     proxy: Option<ProxyVersion>,
     timeout: Duration,
 }
 
-impl Question {
-    pub(super) fn of(state: &CheckState) -> Question {
-        let check = &state.check;
-        Question {
+impl Probe {
+    pub(super) fn new(backend: &Backend, state: &HealthCheckState) -> Probe {
+        let check = state.check();
+        Probe {
             kind: check.kind,
-            name: check.name.clone().or(state.asked_as().name),
+            name: check.name.clone().or(state.probed_as().name),
             path: check.path.clone(),
             status: check.status,
-            proxy: state.backend.delivery().proxy,
+            proxy: backend.delivery().proxy,
             timeout: check.timeout,
         }
     }
 
-    /// Asks once.
-    pub(super) async fn ask(&self, address: &Address) -> Result<(), Cause> {
-        let talk = async {
+    /// Probes one address.
+    pub(super) async fn run(&self, address: &Address) -> Result<(), CheckFailure> {
+        let exchange = async {
             match address {
                 Address::Inet(inet) => {
                     let stream = TcpStream::connect(inet).await?;
-                    self.talk(stream, &inet.to_string()).await
+                    self.exchange(stream, &inet.to_string()).await
                 }
                 Address::Unix(path) => {
                     let stream = UnixStream::connect(path).await?;
-                    self.talk(stream, "localhost").await
+                    self.exchange(stream, "localhost").await
                 }
             }
         };
-        let silent = |_| Err(Cause::Silent(self.timeout));
-        timeout(self.timeout, talk).await.unwrap_or_else(silent)
+        let timed_out = |_| Err(CheckFailure::Timeout(self.timeout));
+        timeout(self.timeout, exchange)
+            .await
+            .unwrap_or_else(timed_out)
     }
 
     fn read(&self, bytes: &[u8]) -> Answer {
         match self.kind {
-            CheckKind::Tcp => Some(Ok(())),
-            CheckKind::Tls => answer::to_hello(bytes),
-            CheckKind::Http => answer::to_get(bytes, self.status),
+            HealthCheckKind::Tcp => Some(Ok(())),
+            HealthCheckKind::Tls => read_server_hello(bytes),
+            HealthCheckKind::Http => read_http_status(bytes, self.status),
         }
     }
 
-    async fn talk(
+    async fn exchange(
         &self,
         mut stream: impl AsyncRead + AsyncWrite + Unpin,
         address: &str,
-    ) -> Result<(), Cause> {
-        let mut said = match self.proxy {
+    ) -> Result<(), CheckFailure> {
+        let mut request = match self.proxy {
             None => Vec::new(),
             Some(ProxyVersion::V1) => b"PROXY UNKNOWN\r\n".to_vec(),
             Some(ProxyVersion::V2) => LOCAL.to_vec(),
         };
         match self.kind {
-            CheckKind::Tcp => {}
-            CheckKind::Tls => write_hello(&mut said, self.name.as_deref())?,
-            CheckKind::Http => {
+            HealthCheckKind::Tcp => {}
+            HealthCheckKind::Tls => write_hello(&mut request, self.name.as_deref())?,
+            HealthCheckKind::Http => {
                 let host = self.name.as_deref().unwrap_or(address);
                 let head = format!(
                     "GET {} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: pointsman-health/{}\r\n\
@@ -92,20 +97,20 @@ impl Question {
                     self.path,
                     env!("CARGO_PKG_VERSION")
                 );
-                said.extend(head.into_bytes());
+                request.extend(head.into_bytes());
             }
         }
-        if !said.is_empty() {
-            stream.write_all(&said).await?;
+        if !request.is_empty() {
+            stream.write_all(&request).await?;
         }
-        if self.kind == CheckKind::Tcp {
+        if self.kind == HealthCheckKind::Tcp {
             return Ok(());
         }
         let mut bytes = [0; ANSWER_BYTES_MAX];
         let mut length = 0;
         loop {
             match stream.read(&mut bytes[length..]).await? {
-                0 => return Err(Cause::Closed),
+                0 => return Err(CheckFailure::Closed),
                 count => length += count,
             }
             if let Some(answer) = self.read(&bytes[..length]) {
@@ -115,19 +120,19 @@ impl Question {
     }
 }
 
-/// Where a member has no port: that of the check's protocol, for a bare connection that of the clients
-/// it gets.
-pub(super) fn protocol(state: &CheckState) -> Protocol {
-    match state.check.kind {
-        CheckKind::Tls => Protocol::Tls,
-        CheckKind::Http => Protocol::Http,
-        CheckKind::Tcp => state.asked_as().protocol.unwrap_or(Protocol::Tls),
+/// The protocol whose default port is probed when the member has none. A check by `tcp` uses the
+/// protocol of the route's clients.
+pub(super) fn protocol(state: &HealthCheckState) -> Protocol {
+    match state.check().kind {
+        HealthCheckKind::Tls => Protocol::Tls,
+        HealthCheckKind::Http => Protocol::Http,
+        HealthCheckKind::Tcp => state.probed_as().protocol.unwrap_or(Protocol::Tls),
     }
 }
 
-/// Appends a ClientHello with the name, or without one. No certificate is ever looked at: the
-/// handshake is not carried on.
-fn write_hello(out: &mut Vec<u8>, name: Option<&str>) -> Result<(), Cause> {
+/// Appends a ClientHello, with a name if there is one. The handshake ends with the first answer, so no
+/// certificate is ever checked.
+fn write_hello(out: &mut Vec<u8>, name: Option<&str>) -> Result<(), CheckFailure> {
     static CONFIG: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
@@ -138,9 +143,9 @@ fn write_hello(out: &mut Vec<u8>, name: Option<&str>) -> Result<(), Cause> {
         Arc::new(config)
     });
     let name = name.and_then(|name| ServerName::try_from(name.to_owned()).ok());
-    // An address is no server_name (RFC 6066 section 3), so its hello has none.
+    // rustls writes no server_name for an address (RFC 6066 section 3).
     let name = name.unwrap_or(ServerName::from(std::net::IpAddr::from([0, 0, 0, 0])));
-    let system = |error: rustls::Error| Cause::System(error.to_string());
+    let system = |error: rustls::Error| CheckFailure::System(error.to_string());
     let mut connection = ClientConnection::new(Arc::clone(&CONFIG), name).map_err(system)?;
     while connection.wants_write() {
         connection.write_tls(out)?;
