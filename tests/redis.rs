@@ -1,5 +1,5 @@
 //! The whole process with a real Redis: changes reach every core and every new connection, and
-//! nothing that Redis does turns a client away.
+//! no client fails because of what happens to Redis.
 
 mod support;
 
@@ -40,7 +40,7 @@ fn get(http: SocketAddr, host: &str) -> Response {
     client::http_get(http, host, "/").expect("an answer")
 }
 
-/// Who answers on either core; connections are spread by the kernel, so several are made.
+/// Asserts that all cores route alike. The kernel spreads connections over the cores, so several are made.
 fn wait_for_answer(proxy: &Proxy, host: &str, text: &str) {
     wait_until(&format!("{host} is {text}"), SOON, || {
         (0..8).all(|_| get(proxy.http(), host).text() == text)
@@ -168,7 +168,7 @@ fn a_frozen_redis_is_noticed_and_fails_no_client() {
 fn a_flushed_redis_is_not_believed_at_once() {
     let redis = RedisServer::start();
     let first = backend::http("first");
-    // A table of a few hosts may well be emptied on purpose and is not held.
+    // The removal of a few hosts is not held back.
     let fill = || {
         add(&redis, "a.test", &first);
         for number in 0..50 {
@@ -178,14 +178,14 @@ fn a_flushed_redis_is_not_believed_at_once() {
     fill();
     let proxy = with_redis(&redis.url()).start();
     wait_for_answer(&proxy, "a.test", "first");
-    // Flushed and filled again, as a reload does.
+    // FLUSHALL and new data, as in a reload.
     under_load(&proxy, "first", || {
         redis.run(&["FLUSHALL"]);
         proxy.wait_for_line("most hosts are gone", SOON);
-        // Under load, while the table is held.
+        // Under load, while the removal is held back.
         std::thread::sleep(Duration::from_millis(500));
         fill();
-        // Longer than it is held.
+        // Longer than the hold.
         std::thread::sleep(Duration::from_millis(2500));
     });
     redis.run(&["FLUSHALL"]);
@@ -205,7 +205,7 @@ fn a_wrong_password_is_said_once_a_while_and_never_shown() {
         .route("a.test", &[&fallback.member()])
         .start();
     wait_for_answer(&proxy, "a.test", "fallback");
-    // How often it complains is only seen over a span.
+    // How often the log complains shows only over a while.
     std::thread::sleep(Duration::from_secs(2));
     let said = proxy.stderr();
     assert!(!said.contains("wrong-secret"), "{said}");
@@ -287,7 +287,7 @@ fn poison_in_redis_hurts_only_its_own_route() {
     let proxy = with_redis(&redis.url()).start();
     wait_for_answer(&proxy, "a.test", "good");
     wait_for_answer(&proxy, "mixed.test", "good");
-    // They are names that somebody meant to serve, so not for the default either.
+    // Somebody meant to serve these names, so they do not fall to the default.
     assert_eq!(get(proxy.http(), "string.test").status, 502);
     assert_eq!(get(proxy.http(), "hash.test").status, 502);
     let sync = proxy.status()["sync"].clone();

@@ -1,5 +1,5 @@
-//! What is wrong in Redis, of every kind: it is named and counted, stays with the key that it is
-//! about, and the routes that were right before stay in use.
+//! Bad keys and entries in Redis, of every kind: each is named and counted and concerns its own key
+//! alone, and the routes that were right before stay in use.
 
 mod support;
 
@@ -13,7 +13,7 @@ use pointsman::internals::sync::RedisState;
 use support::redis::RedisServer;
 use support::sync_rig::{LATER, Rig, SOON, logged, members, settings};
 
-/// What each fault adds to the counts, and a part of its reason in the log.
+/// One bad key: the commands that make it, what it adds to the counts, a part of its reason in the log.
 struct Poison {
     commands: Vec<Vec<Vec<u8>>>,
     keys: usize,
@@ -31,8 +31,8 @@ fn poison(commands: &[&[&[u8]]], (keys, members): (usize, usize), reason: &'stat
     }
 }
 
-/// Every way in which the two keys of a host can hold what they should not. One host each, with one
-/// good member wherever there can be one.
+/// Every way in which the two keys of a host can hold something wrong, with one good member where that
+/// is possible.
 fn poisons() -> Vec<Poison> {
     const SET: &[u8] = b"hostnames:evil.test:backends";
     const HASH: &[u8] = b"hostnames:evil.test:options";
@@ -156,7 +156,7 @@ fn a_key_that_may_not_be_read_keeps_what_was_known_of_it() {
     rig.wait(SOON, "one key rejected", |rig| {
         rig.handle.status().rejected_keys == 1
     });
-    // A whole comparison comes to its end beside it, too.
+    // A comparison comes to its end in spite of it.
     server.run(&[
         "SELECT 3",
         "FLUSHDB",
@@ -166,7 +166,7 @@ fn a_key_that_may_not_be_read_keeps_what_was_known_of_it() {
     rig.expect(SOON, "a.test", "10.0.0.1 10.0.0.5");
     assert_eq!(rig.members("hidden.test"), "10.0.0.2");
     assert_eq!(rig.handle.status().redis, RedisState::Live);
-    // Whoever may not give the command at all is told what to grant.
+    // A user that may not give the command at all: the log says what to grant.
     server.run(&[
         "ACL SETUSER u -smembers",
         "SADD hostnames:b.test:backends 10.0.0.9",
@@ -177,7 +177,7 @@ fn a_key_that_may_not_be_read_keeps_what_was_known_of_it() {
     rig.handle.stop();
 }
 
-/// A set without end costs by its length and no more, is cut, and says so.
+/// The time for a set with very many members grows in proportion to it; the set is cut, and named.
 #[test]
 fn a_giant_set_is_cut_and_named_and_does_not_hold_up_others() {
     const MEMBERS: usize = 30_000;
@@ -213,7 +213,7 @@ fn a_giant_set_is_cut_and_named_and_does_not_hold_up_others() {
         told.contains("25904 members more than the 4096") && told.contains("queue=many"),
         "{told}"
     );
-    // Without optimisation, and beside other tests; the square of it would be minutes.
+    // A debug build beside other tests. Quadratic time would be minutes.
     assert!(waited < 3 * SOON, "{waited:?}");
     // The same members are used after it was read again.
     let before = rig.members("big.test");
@@ -226,7 +226,7 @@ fn a_giant_set_is_cut_and_named_and_does_not_hold_up_others() {
     rig.handle.stop();
 }
 
-/// Says whether each name with two spellings had the members of both in every table so far.
+/// Notes whether in any table a host with two keys lacked the members of one of them.
 fn watch_both(whole: &Arc<Mutex<Option<String>>>) -> impl Fn(&Table) + Send + 'static {
     let whole = Arc::clone(whole);
     move |view| {
@@ -242,11 +242,11 @@ fn watch_both(whole: &Arc<Mutex<Option<String>>>) -> impl Fn(&Table) + Send + 's
     }
 }
 
-/// Several pages of a scan, so that the spellings of a name come in different ones.
+/// Several pages of SCAN, so that the keys of a host come in different ones.
 const HOSTS: usize = 1_500;
 
 #[test]
-fn of_two_spellings_none_is_lost_while_everything_is_compared() {
+fn no_key_of_a_host_is_lost_during_a_comparison() {
     let server = RedisServer::start();
     let mut commands = Vec::new();
     for n in 0..HOSTS {
@@ -268,7 +268,7 @@ fn of_two_spellings_none_is_lost_while_everything_is_compared() {
     };
     let fault = Arc::new(Mutex::new(None));
     let done = Arc::new(AtomicBool::new(false));
-    // Each change is published while a comparison is half way, and shows what that has done so far.
+    // Each change is published in the middle of a comparison, and shows what was filed so far.
     let disturb = |server: &RedisServer| {
         let mut number = 0;
         let end = Instant::now() + 3 * LATER;
@@ -280,7 +280,7 @@ fn of_two_spellings_none_is_lost_while_everything_is_compared() {
         }
     };
     let rig = Rig::start_watched(usual.clone(), watch_both(&fault));
-    assert!(rig.handle.wait_first_table(Some(LATER)));
+    assert!(rig.handle.wait_first_table(LATER));
     std::thread::scope(|scope| {
         scope.spawn(|| disturb(&server));
         for _ in 0..3 {
@@ -291,17 +291,17 @@ fn of_two_spellings_none_is_lost_while_everything_is_compared() {
         }
         done.store(true, Ordering::Relaxed);
     });
-    // And a single change of one spelling keeps the other.
+    // A change of one key keeps the members of the other.
     server.run(&["SADD hostnames:H0.test:backends 10.0.0.3"]);
     rig.expect(LATER, "h0.test", "10.0.0.1 10.0.0.2 10.0.0.3");
     rig.handle.stop();
     assert_eq!(*fault.lock().unwrap(), None);
 
-    // A start from a snapshot, which knows no spellings.
+    // A start from a snapshot, which does not name the keys.
     server.freeze();
     done.store(false, Ordering::Relaxed);
     let rig = Rig::start_watched(usual, watch_both(&fault));
-    assert!(rig.handle.wait_first_table(Some(LATER)));
+    assert!(rig.handle.wait_first_table(LATER));
     server.thaw();
     std::thread::scope(|scope| {
         scope.spawn(|| disturb(&server));
@@ -313,7 +313,7 @@ fn of_two_spellings_none_is_lost_while_everything_is_compared() {
 }
 
 #[test]
-fn spellings_add_up_in_whatever_order_they_come_and_go() {
+fn all_keys_of_a_host_add_up_in_whatever_order_they_come_and_go() {
     let server = RedisServer::start();
     let rig = Rig::start(settings(server.url()));
     let written = [

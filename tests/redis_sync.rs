@@ -1,5 +1,5 @@
-//! The redis-sync thread against a real redis-server: what Redis has is what a view of the table
-//! answers, soon, through every way in which Redis can go away and come back.
+//! The redis-sync thread with a real redis-server: the table soon has what Redis has, in whatever way
+//! Redis goes away and comes back.
 
 mod support;
 
@@ -75,12 +75,12 @@ fn the_table_follows_every_kind_of_change() {
         "PERSIST hostnames:t.test:backends",
     ]);
     rig.expect(SOON, "t.test", "10.0.0.1");
-    // Longer than the time to live that was taken back.
+    // Longer than the TTL that was removed.
     support::assert_stays("it is there", Duration::from_millis(400), || {
         rig.members("t.test") == "10.0.0.1"
     });
 
-    // The name has two spellings; their members add up.
+    // The host has two keys; their members add up.
     server.run(&["SADD hostnames:T.Test:backends 10.0.0.2"]);
     rig.expect(SOON, "t.test", "10.0.0.1 10.0.0.2");
     server.run(&["SREM hostnames:t.test:backends 10.0.0.1"]);
@@ -108,7 +108,7 @@ fn the_last_of_two_quick_updates_wins() {
     rig.handle.stop();
 }
 
-/// Batches are under way and unfiled while changes come: the older answer must not win.
+/// Changes come while answers wait to be filed: an older answer must not replace a newer one.
 #[test]
 fn what_changes_while_the_table_is_read_is_not_undone() {
     const HOSTS: usize = 20_000;
@@ -181,7 +181,7 @@ fn frozen_redis_is_noticed_and_comes_back() {
 }
 
 #[test]
-fn a_replica_without_its_master_keeps_the_table() {
+fn a_replica_without_its_primary_keeps_the_table() {
     let server = RedisServer::start();
     seed(&server, 0..3);
     let rig = Rig::start(SyncSettings {
@@ -201,7 +201,7 @@ fn a_replica_without_its_master_keeps_the_table() {
 }
 
 #[test]
-fn killed_connections_are_made_anew() {
+fn killed_connections_are_opened_again() {
     let server = RedisServer::start();
     let rig = Rig::start(settings(server.url()));
     for n in 0..3 {
@@ -216,20 +216,20 @@ fn killed_connections_are_made_anew() {
 }
 
 #[test]
-fn flushall_is_held_back_and_then_believed() {
+fn flushall_is_held_back_and_then_carried_out() {
     let server = RedisServer::start();
     seed(&server, 0..20);
     let rig = Rig::start(settings(server.url()));
     server.run(&["FLUSHALL"]);
     rig.wait(SOON, "the hold", |rig| rig.handle.status().holding);
     assert_eq!(rig.members("h5.test"), "10.0.0.5:80");
-    // The reload that follows the accident: nobody noticed.
+    // The data come back within the hold: no client noticed.
     seed(&server, 0..20);
     rig.wait(Duration::from_secs(3), "the end of the hold", |rig| {
         !rig.handle.status().holding
     });
     assert_eq!(rig.members("h5.test"), "10.0.0.5:80");
-    // Single deletions are no accident.
+    // Single deletions are carried out at once.
     server.run(&["DEL hostnames:h6.test:backends"]);
     rig.expect(SOON, "h6.test", "");
     server.run(&["FLUSHALL"]);
@@ -240,7 +240,7 @@ fn flushall_is_held_back_and_then_believed() {
 }
 
 #[test]
-fn without_a_hold_everything_goes_at_once() {
+fn without_a_hold_all_hosts_are_removed_at_once() {
     let server = RedisServer::start();
     seed(&server, 0..20);
     let rig = Rig::start(SyncSettings {
@@ -257,10 +257,7 @@ fn a_wrong_password_is_not_fatal() {
     let mut server = RedisServer::start_with(&["--requirepass", "another"]);
     let url = format!("redis://:secret@127.0.0.1:{}", server.port());
     let rig = Rig::start_unready(settings(&url));
-    assert!(
-        !rig.handle
-            .wait_first_table(Some(Duration::from_millis(700)))
-    );
+    assert!(!rig.handle.wait_first_table(Duration::from_millis(700)));
     assert_eq!(rig.handle.status().redis, RedisState::Lost);
     let error = try_redis(&url).unwrap_err();
     assert!(
@@ -279,9 +276,9 @@ fn a_wrong_password_is_not_fatal() {
     rig.handle.stop();
 }
 
-/// Each with the rights that leave just this way of noticing.
+/// Each user has the rights for one kind of change detection.
 #[test]
-fn without_tracking_the_next_best_way_is_taken() {
+fn without_tracking_the_next_best_change_detection_is_used() {
     let server = RedisServer::start();
     let rights = |name: &str, more: &str| {
         let rule = format!(
@@ -309,7 +306,7 @@ fn without_tracking_the_next_best_way_is_taken() {
     let poll = Rig::start(rights("poll", "+config"));
     let deaf = Rig::start(rights("deaf", "-psubscribe"));
     let modes = [&keyspace, &old, &poll, &deaf].map(|rig| rig.handle.status().mode.unwrap());
-    // Who may not ask whether events are sent does not claim so before one has come.
+    // Without the right to CONFIG GET, events count only after one has arrived.
     assert_eq!(modes, [ChangeDetection::Polling; 4]);
     server.run(&["CONFIG SET notify-keyspace-events KA"]);
     for rig in [&keyspace, &old, &poll, &deaf] {
@@ -327,7 +324,7 @@ fn without_tracking_the_next_best_way_is_taken() {
     ];
     assert_eq!(modes, proved);
 
-    // Each of the two connections alone brings the other down with it, and everything is read anew.
+    // When one of the two connections is lost, the other is closed and everything is read again.
     server.run(&[
         "CLIENT KILL TYPE pubsub",
         "SADD hostnames:b.test:backends 10.0.0.1",
@@ -339,7 +336,7 @@ fn without_tracking_the_next_best_way_is_taken() {
     ]);
     keyspace.expect(LATER, "b.test", "10.0.0.1 10.0.0.2");
 
-    // A user that is revoked keeps the table, and follows again when it is restored.
+    // When the user is revoked the table stays; when it is restored, changes are seen again.
     server.run(&["ACL SETUSER keyspace off", "CLIENT KILL USER keyspace"]);
     keyspace.expect_state(LATER, RedisState::Lost);
     assert_eq!(keyspace.members("b.test"), "10.0.0.1 10.0.0.2");
@@ -358,7 +355,7 @@ fn without_tracking_the_next_best_way_is_taken() {
 }
 
 #[test]
-fn poison_is_counted_and_harms_nobody_else() {
+fn bad_keys_are_counted_and_harm_no_other_route() {
     let server = RedisServer::start();
     let huge = "a".repeat(1 << 20);
     server.run(&[
@@ -401,7 +398,7 @@ fn poison_is_counted_and_harms_nobody_else() {
     ] {
         assert_eq!(rig.members(name), members, "{name}");
     }
-    // Known names without a usable member are refused; they do not fall to a default.
+    // Hosts without a usable member are refused; they do not fall to a default.
     for name in ["bad.test", "string.test"] {
         let view = rig.view.lock().unwrap();
         let route = view.lookup(&Host::from_operator(name).unwrap());
@@ -463,10 +460,7 @@ fn a_snapshot_serves_until_redis_comes() {
 
     std::fs::write(&path, "{\"format\":").unwrap();
     let rig = Rig::start_unready(with_snapshot(server.url()));
-    assert!(
-        !rig.handle
-            .wait_first_table(Some(Duration::from_millis(2500)))
-    );
+    assert!(!rig.handle.wait_first_table(Duration::from_millis(2500)));
     rig.handle.stop();
 }
 

@@ -1,5 +1,5 @@
-//! What Redis says is not always to be believed: most hosts gone at once, a replica that hears nobody,
-//! a node that has a part of the keys. And what is kept on disk for then.
+//! When the data of Redis are not used at once: most hosts are gone, a replica has lost its primary, a
+//! Cluster node has a part of the keys. And the snapshot that is kept for that.
 
 mod support;
 
@@ -24,17 +24,17 @@ fn hosts(rig: &Rig) -> usize {
     rig.handle.status().hosts
 }
 
-/// The age of the table grows as time does: nothing confirms it.
+/// Asserts that the age of the table grows, because nothing confirms the table.
 fn assert_ages(rig: &Rig) {
     let age = || rig.handle.status().table_age.expect("an age");
     let (started, before) = (Instant::now(), age());
-    // Its growth is only seen over a span.
+    // Growth shows only over a while.
     std::thread::sleep(Duration::from_millis(500));
     assert!(age() >= before + started.elapsed() - Duration::from_millis(50));
 }
 
 #[test]
-fn hosts_that_go_one_by_one_are_held_as_those_that_go_at_once() {
+fn removals_one_by_one_are_held_back_like_one_at_once() {
     std::thread::scope(|scope| {
         for way in ["DEL", "SREM", "PEXPIRE", "RENAME"] {
             scope.spawn(move || one_by_one(way));
@@ -57,11 +57,11 @@ fn one_by_one(way: &str) {
         std::thread::sleep(Duration::from_millis(5));
     }
     rig.wait(SOON, way, |rig| rig.handle.status().holding);
-    // Those that went first are back, too.
+    // The hosts that were removed first are restored, too.
     rig.wait(SOON, way, |rig| hosts(rig) == 20);
     assert_eq!(rig.members("h0.test"), "10.0.0.0:80", "{way}");
     assert_ages(&rig);
-    // What comes meanwhile is followed.
+    // New hosts are added during the hold.
     server.run(&["SADD hostnames:new.test:backends 10.0.0.99"]);
     rig.expect(SOON, "new.test", "10.0.0.99");
     rig.wait(LATER, "the end of the hold", |rig| {
@@ -75,14 +75,14 @@ fn one_by_one(way: &str) {
             .is_some_and(|age| age < SOON / 2)
     };
     rig.wait(SOON, "a young table", young);
-    // What was believed counts no longer.
+    // Removals that were carried out do not count again.
     server.run(&["DEL hostnames:h15.test:backends"]);
     rig.expect(SOON, "h15.test", "");
     rig.handle.stop();
 }
 
 #[test]
-fn hosts_that_come_back_during_the_hold_are_never_missed() {
+fn hosts_that_come_back_during_the_hold_are_served_throughout() {
     let server = RedisServer::start();
     seed(&server, 0..20);
     let rig = Rig::start(settings(server.url()));
@@ -102,14 +102,14 @@ fn hosts_that_come_back_during_the_hold_are_never_missed() {
 }
 
 #[test]
-fn a_start_beside_a_snapshot_does_not_believe_an_empty_redis_at_once() {
+fn a_start_with_a_snapshot_does_not_use_an_empty_redis_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("table.json");
     let server = RedisServer::start();
     seed(&server, 0..20);
     let start = || Rig::start(with_snapshot(server.url(), &path));
     start().handle.stop();
-    // Few that are gone are believed, with and without the snapshot.
+    // A few missing hosts are removed at once, with and without the snapshot.
     server.run(&["DEL hostnames:h0.test:backends hostnames:h1.test:backends"]);
     let rig = start();
     assert_eq!((hosts(&rig), rig.handle.status().holding), (18, false));
@@ -124,7 +124,7 @@ fn a_start_beside_a_snapshot_does_not_believe_an_empty_redis_at_once() {
     );
     assert_eq!(rig.members("new.test"), "10.0.0.99");
     assert_ages(&rig);
-    // Whoever starts again during the hold holds again.
+    // A restart during the hold holds the removal back again.
     rig.handle.stop();
     let rig = start();
     assert_eq!((hosts(&rig), rig.handle.status().holding), (19, true));
@@ -136,7 +136,7 @@ fn a_start_beside_a_snapshot_does_not_believe_an_empty_redis_at_once() {
 }
 
 #[test]
-fn a_replica_without_link_to_its_primary_is_not_believed() {
+fn data_of_a_replica_without_link_to_its_primary_are_not_used() {
     // By default the first replica waits 5 s for further ones.
     let primary = RedisServer::start_with(&["--repl-diskless-sync-delay", "0"]);
     seed(&primary, 0..20);
@@ -160,7 +160,7 @@ fn a_replica_without_link_to_its_primary_is_not_believed() {
     }
     assert!(logged().contains("grant +role"));
 
-    // The link breaks, with all data there: what it has grows old.
+    // The link to the primary breaks; the replica still has all data, which grow old.
     replica.run(&[&format!("REPLICAOF 127.0.0.1 {}", free_port())]);
     for rig in rigs.iter().chain([&plain]) {
         rig.expect_state(SOON, RedisState::Lost);
@@ -169,17 +169,17 @@ fn a_replica_without_link_to_its_primary_is_not_believed() {
     assert_eq!(
         deaf.handle.status().redis,
         RedisState::Live,
-        "who may not ask believes"
+        "a user that may not ask for the role uses the data"
     );
     deaf.handle.stop();
     for rig in rigs {
         rig.handle.stop();
     }
-    // It comes back without data, and still hears nobody.
+    // It restarts without data and without a link to its primary.
     replica.kill();
     replica.restart_with(&["--replicaof", &format!("127.0.0.1 {}", free_port())]);
     let cold = Rig::start_unready(quick(replica.url()));
-    assert!(!cold.handle.wait_first_table(Some(SOON)));
+    assert!(!cold.handle.wait_first_table(SOON));
     assert_eq!(
         (hosts(&plain), plain.members("h5.test").as_str()),
         (20, "10.0.0.5:80")
@@ -206,7 +206,7 @@ fn a_node_of_a_cluster_is_named_as_such() {
     let rigs = [server.url(), old].map(|url| Rig::start(settings(url)));
     let said = |log: &str| log.matches("node of a Redis Cluster").count();
     assert_eq!(said(&logged()), 2, "once each: {}", logged());
-    // Its slots are nowhere.
+    // No slot is assigned to any node.
     let error = try_redis(server.url()).unwrap_err();
     assert!(
         error.contains("CLUSTERDOWN") || error.contains("Hash slot"),
@@ -214,7 +214,7 @@ fn a_node_of_a_cluster_is_named_as_such() {
     );
     assert_eq!(said(&error), 1, "{error}");
     assert!(!error.contains("check that Redis runs"), "{error}");
-    // One that has all the keys is followed like any other.
+    // A node with all slots is used like any other Redis.
     server.run(&["CLUSTER ADDSLOTSRANGE 0 16383"]);
     support::wait_until("the node has its slots", LATER, || {
         server.run(&["SADD hostnames:a.test:backends 10.0.0.1"])[0] == "1"
@@ -228,7 +228,7 @@ fn a_node_of_a_cluster_is_named_as_such() {
 }
 
 #[test]
-fn a_snapshot_that_cannot_be_written_is_tried_again_and_a_strange_one_serves_in_part() {
+fn a_snapshot_is_written_again_after_a_failure_and_a_strange_one_is_used_in_part() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("later/table.json");
     let mut server = RedisServer::start();

@@ -101,7 +101,7 @@ fn start_sync(
 }
 
 fn wait_for_first_table(sync: &SyncHandle) -> Result<(), Box<dyn Error>> {
-    while !sync.wait_first_table(Some(WAITING_LOG_INTERVAL)) {
+    while !sync.wait_first_table(WAITING_LOG_INTERVAL) {
         if sync.has_ended() {
             return Err("the redis-sync thread ended before the first table; its last lines in the log say why".into());
         }

@@ -152,7 +152,7 @@ impl SyncHandle {
     /// Waits until there is a table to start with: Redis was read, or no Redis is configured, or Redis did
     /// not answer and the snapshot or the static routes are used. False when `timeout` passed first or the
     /// thread has ended.
-    pub fn wait_first_table(&self, timeout: Option<Duration>) -> bool {
+    pub fn wait_first_table(&self, timeout: Duration) -> bool {
         self.status.wait_ready(timeout)
     }
 

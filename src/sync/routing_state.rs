@@ -27,6 +27,7 @@ pub(super) const FIRST_TABLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Is called with each new version of the table, on the sync thread.
 pub(crate) type Publish = Box<dyn FnMut(Arc<Update>) + Send>;
 
+/// The table with everything that belongs to it. All parts of the sync thread share one.
 pub(super) struct RoutingState {
     pub(super) master: Master,
     pub(super) dns: DnsCache,
@@ -277,7 +278,7 @@ impl RoutingState {
         let route = self.route_of(key, &entries, &mut rejected);
         debug_assert!(
             rejected.count() == 0,
-            "checked when it was read: {rejected:?}"
+            "static routes are checked when they are read: {rejected:?}"
         );
         route
     }
@@ -298,8 +299,8 @@ impl RoutingState {
                     rejected.add(|| format!("option {option:.100?}: {error}"));
                 }
             } else if let Err(error) = self
-                .adopt(entry)
-                .and_then(|endpoint| endpoints.take_in(endpoint))
+                .endpoint(entry)
+                .and_then(|endpoint| endpoints.add(endpoint))
             {
                 rejected.add(|| format!("member {entry:.100?}: {error}"));
             }
@@ -313,7 +314,7 @@ impl RoutingState {
         }
         let mut acme: Vec<Endpoint> = Vec::new();
         for member in &host.acme {
-            match self.adopt(member) {
+            match self.endpoint(member) {
                 Ok(endpoint) => acme.push(endpoint),
                 Err(error) => rejected.add(|| format!("option acme={member}: {error}")),
             }
@@ -327,7 +328,8 @@ impl RoutingState {
         route
     }
 
-    fn adopt(&mut self, member: &str) -> Result<Endpoint, String> {
+    /// The endpoint of an allowed member, whose name is looked up from now on.
+    fn endpoint(&mut self, member: &str) -> Result<Endpoint, String> {
         let member = Member::parse(member).map_err(|error| error.to_string())?;
         let checked = self.policy.validate_member(&member);
         checked.map_err(|denied| denied.to_string())?;
@@ -362,7 +364,7 @@ struct Endpoints {
 }
 
 impl Endpoints {
-    fn take_in(&mut self, endpoint: Endpoint) -> Result<(), String> {
+    fn add(&mut self, endpoint: Endpoint) -> Result<(), String> {
         let known = match self.places.entry(endpoint.backend.slot()) {
             Entry::Occupied(place) => &self.endpoints[*place.get()],
             Entry::Vacant(place) => {

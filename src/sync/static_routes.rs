@@ -24,7 +24,7 @@ use crate::config::{StaticRoute, SyncSettings};
 use crate::protocol::Protocol;
 use crate::route::{AddressPolicy, HostOptions, Key, Member, as_option, validate_entry};
 
-/// Mistakes that are printed; of the others the count is. A file of another kind has one in each line.
+/// Mistakes that are printed; the others are only counted. A file of another kind has one in every line.
 const MISTAKES_PRINTED_MAX: usize = 20;
 
 /// The members and options of each host.
@@ -53,7 +53,7 @@ impl fmt::Display for Mistakes {
     }
 }
 
-/// The routes of the file, and in their place those of the command line where a host has both.
+/// The routes of the file and of `--route`. Where both name a host, `--route` wins.
 pub(super) fn load(settings: &SyncSettings) -> Result<Routes, Mistakes> {
     let policy = &settings.backend_policy;
     let of_file = match &settings.routes_file {
@@ -73,7 +73,8 @@ pub(super) fn load(settings: &SyncSettings) -> Result<Routes, Mistakes> {
     }
 }
 
-/// What is wrong with a host although each of its entries is right by itself.
+/// What is wrong with the entries of a host together: too many, two that contradict each other, or an
+/// address that no backend may have.
 fn conflicts(entries: &[String], policy: &AddressPolicy) -> Vec<String> {
     if entries.len() > MEMBERS_MAX {
         let count = entries.len();
@@ -115,7 +116,7 @@ fn conflicts(entries: &[String], policy: &AddressPolicy) -> Vec<String> {
     conflicts
 }
 
-/// A member whose address may be a backend's.
+/// A member whose address is allowed for backends.
 fn allowed_member(text: &str, policy: &AddressPolicy) -> Result<Member, String> {
     let member = Member::parse(text).map_err(|error| error.to_string())?;
     let checked = policy.validate_member(&member);

@@ -93,7 +93,7 @@ pub struct SyncStatus {
 }
 
 impl SyncStatus {
-    /// What a start waits for that has no table yet, and what an operator can do about it.
+    /// What the start waits for while there is no table, and what an operator can do about it.
     pub fn waits_for(&self) -> String {
         match self.redis {
             RedisState::Loading => format!(
@@ -101,8 +101,8 @@ impl SyncStatus {
                 self.hosts
             ),
             RedisState::Connecting | RedisState::Lost => String::from(
-                "there is no connection to Redis, the log says why, and there is neither a snapshot nor a \
-                static route; start Redis, or add --snapshot or --routes",
+                "the table cannot be read from Redis, the log says why, and there is neither a snapshot nor \
+                a static route; start Redis, or add --snapshot or --routes",
             ),
             RedisState::Unused | RedisState::Live => {
                 String::from("the DNS names of backends are being looked up")
@@ -182,24 +182,11 @@ impl SharedStatus {
         self.lock().ended
     }
 
-    /// Whether the first table came within `timeout`.
-    pub(super) fn wait_ready(&self, timeout: Option<Duration>) -> bool {
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
-        let mut inner = self.lock();
-        while !inner.ready && !inner.ended {
-            inner = match deadline {
-                None => self.changed.wait(inner).expect("no holder panics"),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return false;
-                    }
-                    let waited = self.changed.wait_timeout(inner, left);
-                    waited.expect("no holder panics").0
-                }
-            };
-        }
-        inner.ready
+    /// Waits for the first table. False when `timeout` passed first or the thread has ended.
+    pub(super) fn wait_ready(&self, timeout: Duration) -> bool {
+        let waits = |inner: &mut Inner| !inner.ready && !inner.ended;
+        let waited = self.changed.wait_timeout_while(self.lock(), timeout, waits);
+        waited.expect("no holder panics").0.ready
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -11,10 +11,10 @@ use pointsman::internals::sync::{self, RedisState, SyncHandle};
 
 use super::redis::RedisServer;
 
-/// What a change has on loopback to be seen.
+/// The time for a change to arrive on loopback.
 pub const SOON: Duration = Duration::from_secs(1);
 
-/// What a reconnect with back-off has.
+/// The time for a reconnect, with its back-off.
 pub const LATER: Duration = Duration::from_secs(8);
 
 /// Everything that this process logged.
@@ -45,7 +45,7 @@ pub struct Rig {
 impl Rig {
     pub fn start(settings: SyncSettings) -> Rig {
         let rig = Rig::start_unready(settings);
-        assert!(rig.handle.wait_first_table(Some(LATER)), "no first table");
+        assert!(rig.handle.wait_first_table(LATER), "no first table");
         rig
     }
 
@@ -53,7 +53,7 @@ impl Rig {
         Rig::start_watched(settings, |_| {})
     }
 
-    /// Shows `watch` every table that is published.
+    /// Calls `watch` with every table that is published.
     pub fn start_watched(settings: SyncSettings, watch: impl Fn(&Table) + Send + 'static) -> Rig {
         // The first test sets it for all of them.
         let _ = tracing_subscriber::fmt()
@@ -113,7 +113,7 @@ fn texts(route: &Route) -> String {
     texts.join(" ")
 }
 
-/// Intervals short enough for a test; the periodic comparison too far away to help.
+/// Intervals short enough for a test. The periodic comparison is too rare to help.
 pub fn settings(url: impl AsRef<str>) -> SyncSettings {
     let options = [
         ("redis", url.as_ref()),

@@ -12,7 +12,7 @@ use crate::route::{AddressPolicy, Key, KeyError, Member, as_option, validate_ent
 
 impl SyncSettings {
     /// The settings that these options make, as if typed: each with its name and value. Every other
-    /// option is at its default.
+    /// option is at its default. For the tests of the repository.
     ///
     /// # Errors
     /// What is wrong with the values.
