@@ -1,26 +1,25 @@
-//! What is due when. Who is renewed, done or gone leaves the queue at once and not when its old time
-//! has come, so that the queue is never longer than what it is about. Pure: time comes in as an
-//! argument.
+//! A queue of what is due when. An entry can be removed before its time, so that the queue never holds
+//! entries for what was renewed or has ended. Pure: time comes in as an argument.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// Entries by the time they are due; of those with the same time, the one that came first.
+/// Entries in the order in which they are due; with the same time, in the order of their insertion.
 #[derive(Debug)]
 pub(crate) struct DueQueue<T> {
-    entries: BTreeMap<Ticket, T>,
+    entries: BTreeMap<DueKey, T>,
     last_serial: u64,
 }
 
-/// What its entry is removed by. No two entries of a queue ever have the same, so that a ticket kept
-/// for too long finds nothing.
+/// The key of an entry, by which it can be removed. No two entries of a queue ever have the same key, so
+/// that one that is kept for too long finds nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Ticket {
+pub(crate) struct DueKey {
     due: Instant,
     serial: u64,
 }
 
-impl Ticket {
+impl DueKey {
     pub(crate) fn due(self) -> Instant {
         self.due
     }
@@ -36,31 +35,31 @@ impl<T> Default for DueQueue<T> {
 }
 
 impl<T> DueQueue<T> {
-    pub(crate) fn insert(&mut self, due: Instant, value: T) -> Ticket {
+    pub(crate) fn insert(&mut self, due: Instant, value: T) -> DueKey {
         self.last_serial += 1;
         let serial = self.last_serial;
-        let ticket = Ticket { due, serial };
-        self.entries.insert(ticket, value);
-        ticket
+        let key = DueKey { due, serial };
+        self.entries.insert(key, value);
+        key
     }
 
-    /// Takes an entry out before its time; `None` when it is not there any more.
-    pub(crate) fn remove(&mut self, ticket: Ticket) -> Option<T> {
-        self.entries.remove(&ticket)
+    /// Removes an entry before its time; `None` when it is not there any more.
+    pub(crate) fn remove(&mut self, key: DueKey) -> Option<T> {
+        self.entries.remove(&key)
     }
 
-    /// When the first is due.
+    /// When the first entry is due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        self.entries.keys().next().map(|ticket| ticket.due)
+        self.entries.keys().next().map(|key| key.due)
     }
 
-    /// Takes out the first if its time has come.
+    /// Removes the first entry if its time has come.
     pub(crate) fn pop_due(&mut self, now: Instant) -> Option<T> {
         let first = self.entries.first_entry()?;
         (first.key().due <= now).then(|| first.remove())
     }
 
-    /// Takes out the first, due or not.
+    /// Removes the first entry, due or not.
     pub(crate) fn pop_first(&mut self) -> Option<T> {
         self.entries.pop_first().map(|(_, value)| value)
     }

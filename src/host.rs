@@ -1,5 +1,5 @@
-//! The one canonical form of a name. Lookup, log and Redis keys all go through it, so that two
-//! spellings of one name can never lead to two places.
+//! Host names in one canonical form. Routing, the log and the keys in Redis all use it, so that two
+//! spellings of one name are one name everywhere.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -20,7 +20,7 @@ pub struct Host {
     length: u8,
 }
 
-/// Why some bytes are no [`Host`].
+/// Why some bytes are not a [`Host`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostError {
     /// Nothing, or nothing but the trailing dot.
@@ -31,7 +31,7 @@ pub enum HostError {
     BadByte(u8),
     /// An empty label, or one of more than 63 bytes.
     BadLabel,
-    /// It looks like an IP address but is none.
+    /// It looks like an IP address and is not a valid one.
     BadLiteral,
     /// Unicode that IDNA (UTS 46) gives no A-label for.
     BadIdna,
@@ -74,8 +74,8 @@ impl Host {
     }
 
     /// Reads a name as an operator types it: as [`Host::parse`], and Unicode becomes A-labels by
-    /// UTS 46. ASCII takes the same road as a client's bytes, so that whatever a client may ask
-    /// for can be given a route. A wildcard is no name: its star is a [`HostError::BadByte`].
+    /// UTS 46. ASCII is parsed as a client's bytes are, so that every name that a client can ask for can
+    /// have a route. A wildcard is not a name: its star is a [`HostError::BadByte`].
     ///
     /// # Errors
     ///
@@ -98,7 +98,7 @@ impl Host {
         &self.bytes[..usize::from(self.length)]
     }
 
-    /// Whether the name is an IPv4 or IPv6 address; no wildcard ever covers one.
+    /// Whether the name is an IPv4 or IPv6 address, which no wildcard matches.
     pub fn is_ip_literal(&self) -> bool {
         let name = self.as_bytes();
         name.first() == Some(&b'[') || is_four_numbers(name)
@@ -130,8 +130,8 @@ fn check_labels(name: &[u8]) -> Result<(), HostError> {
     Ok(())
 }
 
-/// Whether it has the shape of an IPv4 address; `010.0.0.1` has, and means different addresses
-/// to different readers, which is why it is refused rather than taken for a name.
+/// Whether it has the form of an IPv4 address. `010.0.0.1` has it, and different programs read it as
+/// different addresses; it is refused and not taken for a name.
 fn is_four_numbers(name: &[u8]) -> bool {
     name.iter()
         .all(|byte| byte.is_ascii_digit() || *byte == b'.')
@@ -207,7 +207,7 @@ impl fmt::Display for HostError {
             ),
             HostError::BadLiteral => write!(
                 f,
-                "the name looks like an IP address but is none; write IPv4 as 192.0.2.1 \
+                "the name looks like an IP address and is not a valid one; write IPv4 as 192.0.2.1 \
                  and IPv6 as [2001:db8::1], without zone or leading zeros"
             ),
             HostError::BadIdna => write!(
@@ -220,7 +220,7 @@ impl fmt::Display for HostError {
 
 impl std::error::Error for HostError {}
 
-/// Fuzz entry: a name that parses is a fixed point of parsing, whatever it was parsed from.
+/// Fuzz entry: asserts that a parsed name, parsed again, is the same name.
 #[doc(hidden)]
 pub fn fuzz_host(data: &[u8]) {
     if let Ok(host) = Host::parse(data) {

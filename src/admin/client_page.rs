@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::page::Page;
 use super::process::ProcessState;
 use crate::cores::{ANSWER_TIMEOUT, ask_all};
-use crate::lookup::{Found, select};
+use crate::lookup::{Found, only_match};
 
 /// The page for this query.
 pub(super) async fn page(process: &ProcessState, query: &str) -> Page {
@@ -22,8 +22,8 @@ pub(super) async fn page(process: &ProcessState, query: &str) -> Page {
         Err(error) => return refusal("400 Bad Request", &error),
     };
     let mut found = find(process, query.source).await;
-    found.retain(|found| query.to.is_none_or(|to| found.ends.backend == to));
-    match select(found) {
+    found.retain(|found| query.to.is_none_or(|to| found.addresses.backend == to));
+    match only_match(found) {
         Ok(one) => json_page("200 OK", &connection(&one)),
         Err(none) if none.is_empty() => refusal(
             "404 Not Found",
@@ -82,14 +82,14 @@ async fn find(process: &ProcessState, source: SocketAddr) -> Vec<Found> {
 }
 
 fn connection(found: &Found) -> Value {
-    let connection = &found.connection;
+    let client = &found.client;
     json!({
-        "client": connection.client.to_string(),
-        "name": connection.name,
-        "alpn": connection.alpn,
-        "accepted": humantime::format_rfc3339_millis(connection.accepted).to_string(),
-        "backend": connection.member,
-        "to": found.ends.backend.to_string(),
+        "client": client.address.to_string(),
+        "name": client.name,
+        "alpn": client.alpn,
+        "accepted": humantime::format_rfc3339_millis(client.accepted).to_string(),
+        "backend": client.member,
+        "to": found.addresses.backend.to_string(),
         "open": found.is_open,
     })
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
 use super::identity::Client;
-use crate::lookup::{Connection, Ends, Kept, Serial};
+use crate::lookup::{ClientInfo, EntryId, Insertion, UpstreamAddresses};
 use crate::metrics::Counter;
 use crate::sniff::Head;
 use crate::state::Local;
@@ -14,8 +14,8 @@ use crate::sys::Socket;
 /// The entry of an open connection; dropped, it marks the connection as ended.
 pub(crate) struct LookupEntry {
     local: Rc<Local>,
-    ends: Ends,
-    serial: Serial,
+    addresses: UpstreamAddresses,
+    id: EntryId,
 }
 
 /// A connection to a backend, as it is entered.
@@ -33,28 +33,28 @@ impl LookupEntry {
     /// and when the table is full of open connections, which is counted.
     pub(crate) fn new(local: &Rc<Local>, open: &OpenConnection<'_>) -> Option<Box<LookupEntry>> {
         let mut table = local.lookup.as_ref()?.borrow_mut();
-        let ends = Ends {
+        let addresses = UpstreamAddresses {
             source: open.backend_socket.local()?,
             backend: open.backend_socket.peer()?,
         };
-        let connection = Connection {
-            client: open.client.address()?,
+        let info = ClientInfo {
+            address: open.client.address()?,
             name: open.head.name.as_ref().map(|name| name.as_str().into()),
             alpn: open.head.alpn.clone(),
             accepted: SystemTime::now() - open.accepted.elapsed(),
             member: open.backend.into(),
         };
-        let kept = table.begin(ends, connection, local.ring.now());
-        if !matches!(kept, Kept::Yes(_)) {
+        let insertion = table.insert(addresses, info, local.ring.now());
+        if !matches!(insertion, Insertion::Done(_)) {
             local.count(Counter::LookupEvictions);
         }
-        let (Kept::Yes(serial) | Kept::InPlaceOfAnother(serial)) = kept else {
+        let (Insertion::Done(id) | Insertion::Evicted(id)) = insertion else {
             return None;
         };
         Some(Box::new(LookupEntry {
             local: local.clone(),
-            ends,
-            serial,
+            addresses,
+            id,
         }))
     }
 }
@@ -63,7 +63,7 @@ impl Drop for LookupEntry {
     fn drop(&mut self) {
         if let Some(table) = &self.local.lookup {
             let now = self.local.ring.now();
-            table.borrow_mut().end(&self.ends, self.serial, now);
+            table.borrow_mut().end(&self.addresses, self.id, now);
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The beginning of an HTTP/2 connection without TLS (RFC 9113 section 3.3): the preface, SETTINGS,
-//! and the first request, whose `:authority` the whole connection is routed by. Nothing else of
-//! HTTP/2 is understood, and nothing is changed.
+//! The beginning of an HTTP/2 connection without TLS (RFC 9113 section 3.3): the preface, SETTINGS, and
+//! the first request, by whose `:authority` the whole connection is routed. Nothing else of HTTP/2 is
+//! read, and nothing is changed.
 
 use super::authority::Authority;
 use super::hpack::{self, Malformed, Name};
@@ -24,13 +24,13 @@ const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 const WITH_PRIORITY: u8 = 0x20;
 
-/// Walks the beginning of one connection. Keeps positions and the fields of the first request, so that
-/// a connection that arrives byte by byte costs no more than one that arrives whole.
+/// Reads the beginning of one connection. It keeps positions and the fields of the first request, so that
+/// bytes that arrive one by one cost no more than bytes that arrive at once.
 #[derive(Debug, Default)]
 pub(crate) struct FirstRequest {
     /// Bytes walked over: the preface and whole frames.
     at: usize,
-    /// The fields so far; there is a HEADERS frame without its end.
+    /// The header block so far, when a HEADERS frame has come and its end has not.
     block: Option<Vec<u8>>,
 }
 
@@ -39,7 +39,7 @@ impl FirstRequest {
     /// client has sent: what the last call got, and more behind it.
     ///
     /// # Errors
-    /// Where the bytes are no HTTP/2, or `bytes_max` hold no whole request head.
+    /// When the bytes are not HTTP/2, or `bytes_max` bytes hold no whole request head.
     pub(crate) fn advance(
         &mut self,
         received: &[u8],
@@ -85,7 +85,7 @@ impl FirstRequest {
         Ok(None)
     }
 
-    /// The length and the kind of a frame that may come here.
+    /// The length and the kind of a frame, if it is allowed here.
     fn frame(&self, header: &[u8]) -> Result<(usize, u8), Refusal> {
         let length = u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize;
         let kind = header[3];
@@ -95,7 +95,7 @@ impl FirstRequest {
             (None, kind) if is_first => kind == SETTINGS,
             (None, kind) => [HEADERS, PRIORITY, SETTINGS, PING, WINDOW_UPDATE].contains(&kind),
         };
-        // What is unknown may be an extension, which is to be ignored (RFC 9113 section 5.5).
+        // An unknown kind may be an extension, which is to be ignored (RFC 9113 section 5.5).
         let unknown = self.block.is_none() && !is_first && kind > CONTINUATION;
         if length > FRAME_BYTES_MAX || !(in_place || unknown) {
             return Err(Refusal::H2cMalformed);
@@ -104,7 +104,7 @@ impl FirstRequest {
     }
 }
 
-/// The fields of a HEADERS frame, without padding and priority.
+/// The part of the header block in a HEADERS frame, without padding and priority.
 fn fragment(payload: &[u8], flags: u8) -> Option<&[u8]> {
     let mut rest = payload;
     let mut padding = 0;

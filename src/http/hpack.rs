@@ -1,21 +1,20 @@
-//! The fields of one header block (RFC 7541), as far as they name a host. Everything else is only
-//! measured, which the table needs: nothing is kept of it, and the work is that of reading the block
-//! once, whatever its fields refer to.
+//! HPACK (RFC 7541): the fields of one header block that name its host. Of all other fields only the
+//! length is kept, which the size of the dynamic table depends on. A block costs its length to decode,
+//! whatever its fields refer to.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use super::{huffman, steps};
 
-/// What a table holds before the other side has said anything (RFC 9113 section 6.5.2).
+/// Size of the dynamic table before the peer has sent its settings (RFC 9113 section 6.5.2).
 const TABLE_BYTES_MAX: usize = 4096;
-/// What an entry counts beyond its bytes (RFC 7541 section 4.1).
+/// Added to the size of each entry (RFC 7541 section 4.1).
 const ENTRY_BYTES: usize = 32;
-/// An integer of more bytes says nothing that a block could hold.
+/// An integer of more bytes is larger than any block.
 const INTEGER_BYTES_MAX: usize = 5;
 
-/// The names of the static table (RFC 7541 appendix A), by their length. Of its values none is looked
-/// at.
+/// The lengths of the names in the static table (RFC 7541 appendix A). Its values do not matter here.
 #[rustfmt::skip]
 const STATIC_NAME_BYTES: [u8; 61] = [
     10, 7, 7, 5, 5, 7, 7, 7, 7, 7, 7, 7, 7, 7, 14, 15, 15, 13, 6, 27, 3, 5, 13, 13, 19, 16, 16, 14, 16, 13,
@@ -25,7 +24,7 @@ const STATIC_AUTHORITY: usize = 1;
 const STATIC_METHODS: [usize; 2] = [2, 3];
 const STATIC_HOST: usize = 38;
 
-/// The names that are looked for, and the longest of them.
+/// The names that are looked for.
 const NAMES: [(&[u8], Name); 3] = [
     (b":authority", Name::Authority),
     (b"host", Name::Host),
@@ -33,7 +32,7 @@ const NAMES: [(&[u8], Name); 3] = [
 ];
 const NAME_BYTES_MAX: usize = 10;
 
-/// What a field is called.
+/// The name of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Name {
     Authority,
@@ -42,14 +41,14 @@ pub(super) enum Name {
     Other,
 }
 
-/// The block is no HPACK.
+/// The block is not valid HPACK.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
 
-/// Calls `each` with every field that is looked for, in order.
+/// Calls `each` with the name and the value of every field that is looked for, in order.
 ///
 /// # Errors
-/// [`Malformed`], or what `each` says.
+/// [`Malformed`], or the error of `each`.
 pub(super) fn decode<E: From<Malformed>>(
     block: &[u8],
     mut each: impl FnMut(Name, &[u8]) -> Result<(), E>,
@@ -71,7 +70,7 @@ pub(super) fn decode<E: From<Malformed>>(
             }
             table.insert(entry);
         } else if first & 0x20 != 0 {
-            // Only in front of the fields (RFC 7541 section 4.2).
+            // A size update is allowed only in front of the fields (RFC 7541 section 4.2).
             let bytes_max = rest.integer(5)?;
             if has_fields || bytes_max > TABLE_BYTES_MAX {
                 return Err(Malformed.into());
@@ -86,18 +85,19 @@ pub(super) fn decode<E: From<Malformed>>(
         }
         has_fields = true;
     }
-    match has_fields {
-        true => Ok(()),
-        false => Err(Malformed.into()),
+    if has_fields {
+        Ok(())
+    } else {
+        Err(Malformed.into())
     }
 }
 
-/// A field as the table has it.
+/// A field, as it is in the dynamic table.
 #[derive(Debug, Clone)]
 struct Entry {
     name: Name,
     name_bytes: usize,
-    /// Nothing where the name is not looked for.
+    /// Empty where the name is not looked for.
     value: Vec<u8>,
     value_bytes: usize,
 }
@@ -148,7 +148,7 @@ impl Table {
             return self.entries.get(at).map(Cow::Borrowed).ok_or(Malformed);
         }
         let (name, name_bytes) = self.name(index)?;
-        // The methods there are GET and POST, and the other two have no value.
+        // The values do not matter: the static methods are GET and POST, the other names have none.
         Ok(Cow::Owned(Entry {
             name,
             name_bytes,
@@ -173,11 +173,11 @@ impl Table {
     }
 }
 
-/// What is left of the block.
+/// The part of the block that is not decoded yet.
 struct Rest<'b>(&'b [u8]);
 
 impl<'b> Rest<'b> {
-    /// An integer whose first bits are the last `prefix` ones of the next byte (RFC 7541 section 5.1).
+    /// Decodes an integer that begins with the last `prefix` bits of the next byte (RFC 7541 section 5.1).
     fn integer(&mut self, prefix: u32) -> Result<usize, Malformed> {
         let (first, mut rest) = self.0.split_first().ok_or(Malformed)?;
         let mask = (1usize << prefix) - 1;
@@ -232,8 +232,7 @@ impl<'b> Rest<'b> {
         })
     }
 
-    /// Calls `each` with the place and the value of every byte of a string; gives back how many there
-    /// were.
+    /// Calls `each` with the index and the value of every byte of a string; returns their number.
     fn string(&mut self, mut each: impl FnMut(usize, u8)) -> Result<usize, Malformed> {
         let is_coded = self.0.first().is_some_and(|first| first & 0x80 != 0);
         let length = self.integer(7)?;
@@ -244,12 +243,11 @@ impl<'b> Rest<'b> {
             each(count, byte);
             count += 1;
         };
-        match is_coded {
-            true => huffman::decode(raw, next).ok_or(Malformed)?,
-            false => {
-                steps::count(raw.len());
-                raw.iter().for_each(|byte| next(*byte));
-            }
+        if is_coded {
+            huffman::decode(raw, next).ok_or(Malformed)?;
+        } else {
+            steps::count(raw.len());
+            raw.iter().for_each(|byte| next(*byte));
         }
         Ok(count)
     }

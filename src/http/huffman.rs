@@ -1,15 +1,15 @@
-//! The Huffman code of HPACK (RFC 7541 section 5.2 and appendix B). It is canonical: the codes of one
-//! length are consecutive and in the order of their symbols, so that the lengths say all of it.
+//! The Huffman code of HPACK (RFC 7541 section 5.2 and appendix B). It is a canonical code: the codes of
+//! one length are consecutive and in the order of their symbols, so that their lengths define it.
 
 use std::sync::LazyLock;
 
 use super::steps;
 
 const SYMBOLS: usize = 256;
-/// The one symbol that no string may hold.
+/// The end-of-string symbol, which no string may hold.
 const END: usize = SYMBOLS;
 const BITS_MAX: usize = 30;
-/// Bits left behind the last symbol, all of them set.
+/// Most bits behind the last symbol; all of them are set.
 const PADDING_BITS_MAX: u32 = 7;
 
 /// Bits in the code of each byte, and of the end.
@@ -38,15 +38,16 @@ const CODE_BITS: [u8; SYMBOLS + 1] = [
 #[derive(Clone, Copy, Default)]
 struct Length {
     bits: u32,
-    /// The first of them, and the first number behind them.
-    codes: (u32, u32),
-    /// Where the symbol of the first one is.
+    first_code: u32,
+    /// One more than the last code.
+    codes_end: u32,
+    /// Where in [`Code::symbols`] the symbol of the first code is.
     symbols_at: usize,
 }
 
-/// Made once, for the whole process.
+/// Computed once, for the whole process.
 struct Code {
-    /// Ascending; those that no code has are left out.
+    /// In ascending order, without the lengths that no code has.
     lengths: Vec<Length>,
     symbols: Vec<usize>,
 }
@@ -66,7 +67,8 @@ static CODE: LazyLock<Code> = LazyLock::new(|| {
         if count > 0 {
             code.lengths.push(Length {
                 bits: bits as u32,
-                codes: (next, next + count),
+                first_code: next,
+                codes_end: next + count,
                 symbols_at,
             });
         }
@@ -75,10 +77,10 @@ static CODE: LazyLock<Code> = LazyLock::new(|| {
     code
 });
 
-/// Calls `each` with every byte of the string. `None`: the string is no such code.
+/// Calls `each` with every byte of the string; `None` when it is not valid.
 pub(super) fn decode(coded: &[u8], mut each: impl FnMut(u8)) -> Option<()> {
     let code = &*CODE;
-    // The next bits on top; `held` of them are there.
+    // The next bits are the highest ones; `held` of them are valid.
     let mut window = 0u64;
     let mut held = 0u32;
     let mut rest = coded.iter();
@@ -92,12 +94,12 @@ pub(super) fn decode(coded: &[u8], mut each: impl FnMut(u8)) -> Option<()> {
         steps::count(1);
         let found = code.lengths.iter().find(|length| {
             let head = (window >> (64 - length.bits)) as u32;
-            head < length.codes.1
+            head < length.codes_end
         });
         match found {
             Some(length) if length.bits <= held => {
                 let head = (window >> (64 - length.bits)) as u32;
-                let symbol = code.symbols[length.symbols_at + (head - length.codes.0) as usize];
+                let symbol = code.symbols[length.symbols_at + (head - length.first_code) as usize];
                 if symbol == END {
                     return None;
                 }
@@ -131,7 +133,7 @@ mod tests {
             let place = place.expect("every byte has a code");
             let is_of = |length: &&Length| length.symbols_at <= place;
             let length = code.lengths.iter().rfind(is_of).expect("and a length");
-            let number = length.codes.0 as usize + place - length.symbols_at;
+            let number = length.first_code as usize + place - length.symbols_at;
             bits += &format!("{number:0width$b}", width = length.bits as usize);
         }
         while !bits.len().is_multiple_of(8) {

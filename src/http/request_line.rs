@@ -27,8 +27,8 @@ impl<'l> RequestLine<'l> {
         if method.is_empty() || target.is_empty() {
             return Err(Refusal::RequestLine);
         }
-        // It is never sent (RFC 9110 section 4.2.5), and readers differ on where it ends a host or a
-        // path.
+        // Clients must not send a fragment (RFC 9110 section 4.2.5), and servers differ on where it ends
+        // the host or the path.
         if target.contains(&b'#') {
             return Err(Refusal::TargetFragment);
         }
@@ -52,7 +52,7 @@ impl<'l> RequestLine<'l> {
         })
     }
 
-    /// Whether the version demands a Host field: HTTP/1.1 and later minor versions do.
+    /// Whether the version requires a Host field: HTTP/1.1 and later minor versions do.
     pub(super) fn host_required(&self) -> bool {
         self.minor_version > 0
     }

@@ -1,13 +1,13 @@
-//! The type-length-value fields behind the addresses of version 2 (section 2.2).
+//! The TLVs (type, length, value) behind the addresses of version 2 (section 2.2).
 
 use crate::refusal::Refusal;
 
-/// A field begins with its type and two bytes of length.
+/// A TLV begins with its type and two bytes of length.
 pub(super) const TLV_HEADER_BYTES: usize = 3;
 /// Longest PP2_TYPE_UNIQUE_ID (section 2.2.5).
 pub(super) const UNIQUE_ID_BYTES_MAX: usize = 128;
 
-/// The types that mean something here; section 2.2 numbers them.
+/// The type of a TLV. The constants are those that mean something here (section 2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TlvKind(pub u8);
 
@@ -20,27 +20,27 @@ impl TlvKind {
     pub const CRC32C: TlvKind = TlvKind(0x03);
     /// Padding.
     pub const NOOP: TlvKind = TlvKind(0x04);
-    /// The connection's name, for logs.
+    /// The id of the connection, for logs.
     pub const UNIQUE_ID: TlvKind = TlvKind(0x05);
-    /// Of the TLS that the sender took off.
+    /// Details of the TLS connection that the sender has terminated.
     pub const SSL: TlvKind = TlvKind(0x20);
     /// The first of the types for custom use (PP2_TYPE_MIN_CUSTOM); here the JA4 fingerprint.
     pub const JA4: TlvKind = TlvKind(0xe0);
 }
 
-/// One field.
+/// One TLV.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tlv<'a> {
     pub kind: TlvKind,
     pub value: &'a [u8],
 }
 
-/// The fields of one header, checked: each ends where the next begins, the last at the end.
+/// The TLVs of one header, checked: each ends where the next begins, the last at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tlvs(Box<[u8]>);
 
 impl Tlvs {
-    /// Checks the fields; the checksum is the reader's business.
+    /// Checks all but the checksum.
     pub(super) fn parse(bytes: &[u8]) -> Result<Tlvs, Refusal> {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -68,7 +68,7 @@ impl Tlvs {
         })
     }
 
-    /// The value of the first field of this type.
+    /// The value of the first TLV of this type.
     pub fn value(&self, kind: TlvKind) -> Option<&[u8]> {
         self.iter()
             .find(|tlv| tlv.kind == kind)
@@ -92,7 +92,7 @@ pub struct OutgoingTlvs<'a> {
     pub received: Option<&'a Tlvs>,
 }
 
-/// The field that `rest` begins with, and what lies behind it.
+/// The TLV that `rest` begins with, and the bytes behind it.
 fn split(rest: &[u8]) -> Option<(Tlv<'_>, &[u8])> {
     let (header, rest) = rest.split_first_chunk::<TLV_HEADER_BYTES>()?;
     let length = usize::from(u16::from_be_bytes([header[1], header[2]]));

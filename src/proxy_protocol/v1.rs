@@ -53,7 +53,7 @@ fn parse(line: &str) -> Option<Endpoints> {
     let ip = match words.next()? {
         "TCP4" => |word| Ipv4Addr::from_str(word).ok().map(IpAddr::V4),
         "TCP6" => |word| Ipv6Addr::from_str(word).ok().map(IpAddr::V6),
-        // Whatever follows is to be ignored.
+        // Everything behind it has to be ignored.
         "UNKNOWN" => return Some(Endpoints::Local),
         _ => return None,
     };
@@ -80,7 +80,7 @@ fn parse_port(word: &str) -> Option<u16> {
 }
 
 pub(super) fn write(out: &mut Vec<u8>, addresses: Option<&Addresses>) {
-    // A string on the way, because addresses are written as text.
+    // Addresses are formatted as text, which needs a String.
     let mut line = String::with_capacity(BYTES_MAX);
     match addresses {
         None => line.push_str("PROXY UNKNOWN\r\n"),

@@ -28,7 +28,7 @@ const TCP4: u8 = 0x11;
 const TCP6: u8 = 0x21;
 const UNIX_STREAM: u8 = 0x31;
 
-/// Two addresses and two ports of IPv4, of IPv6; two paths.
+/// Lengths of two addresses and two ports of IPv4, of the same of IPv6, and of two paths.
 const TCP4_BYTES: usize = 12;
 const TCP6_BYTES: usize = 36;
 const UNIX_BYTES: usize = 216;
@@ -57,7 +57,7 @@ pub(super) fn read(received: &[u8]) -> Result<Option<Parsed>, Refusal> {
         return Ok(None);
     };
     let (endpoints, tlvs) = match command {
-        // Family and content are to be discarded, whatever they are.
+        // Family and content have to be ignored.
         COMMAND_LOCAL => (Endpoints::Local, Tlvs::default()),
         _ => read_content(whole, family)?,
     };
@@ -71,7 +71,7 @@ pub(super) fn read(received: &[u8]) -> Result<Option<Parsed>, Refusal> {
 
 fn read_content(whole: &[u8], family: u8) -> Result<(Endpoints, Tlvs), Refusal> {
     let address_bytes = match family {
-        // How long its addresses would be is not defined, so what follows is discarded too.
+        // The length of its addresses is not defined, so that everything behind is ignored, too.
         UNSPEC => return Ok((Endpoints::Local, Tlvs::default())),
         TCP4 => TCP4_BYTES,
         TCP6 => TCP6_BYTES,
@@ -107,14 +107,14 @@ where
     )
 }
 
-/// Compares the checksum, when there is one, with that of the header in which it is zero.
+/// Checks the CRC32C, if there is one; it is computed over the header with zeros in its place.
 fn check_sum(whole: &[u8], tlv_bytes: usize, tlvs: &Tlvs) -> Result<(), Refusal> {
     let mut at = whole.len() - tlv_bytes;
     let mut found = None;
     for tlv in tlvs.iter() {
         let value_at = at + TLV_HEADER_BYTES;
         if tlv.kind == TlvKind::CRC32C && found.replace(value_at).is_some() {
-            // Which of the two would be zero in the other's sum is nobody's guess.
+            // It is not defined which of two checksums is zero while the other is computed.
             return Err(Refusal::ProxyV2Tlv);
         }
         at = value_at + tlv.value.len();
@@ -131,13 +131,13 @@ fn check_sum(whole: &[u8], tlv_bytes: usize, tlvs: &Tlvs) -> Result<(), Refusal>
     }
 }
 
-/// Own fields have room in every case: 36 bytes of addresses, ALPN and authority of at most 255
-/// bytes, an id, a fingerprint and a checksum.
+/// The header always has room for the proxy's own TLVs: ALPN and authority of at most 255 bytes, an id, a
+/// fingerprint and a checksum, behind 36 bytes of addresses.
 const _: () = assert!(
     FIXED_BYTES + TCP6_BYTES + 2 * 258 + UNIQUE_ID_BYTES_MAX + 3 + 39 + 7 < WRITTEN_BYTES_MAX
 );
 
-/// Without addresses it is LOCAL and says nothing else: a receiver has to discard the rest.
+/// Without addresses it is LOCAL, and TLVs are left out, which a receiver would have to ignore.
 pub(super) fn write(out: &mut Vec<u8>, addresses: Option<&Addresses>, tlvs: &OutgoingTlvs<'_>) {
     let begin = out.len();
     out.extend_from_slice(&SIGNATURE);
@@ -201,7 +201,7 @@ fn write_tlvs(out: &mut Vec<u8>, begin: usize, tlvs: &OutgoingTlvs<'_>) {
 }
 
 fn push(out: &mut Vec<u8>, kind: TlvKind, value: &[u8]) {
-    let length = u16::try_from(value.len()).expect("no field is as long as that");
+    let length = u16::try_from(value.len()).expect("no TLV is as long as that");
     out.push(kind.0);
     out.extend_from_slice(&length.to_be_bytes());
     out.extend_from_slice(value);

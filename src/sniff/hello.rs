@@ -9,7 +9,7 @@ use super::head::Head;
 use crate::host::{Host, HostError};
 use crate::refusal::Refusal;
 
-/// That of SSL 3.0, the first whose hellos look like this.
+/// The version of SSL 3.0, the first with this form of hello.
 const VERSION_MIN: u16 = 0x0300;
 const SESSION_ID_BYTES_MAX: usize = 32;
 pub(super) const RANDOM_BYTES: usize = 32;
@@ -17,11 +17,10 @@ pub(super) const RANDOM_BYTES: usize = 32;
 pub(super) const EXTENSION_SERVER_NAME: u16 = 0;
 pub(super) const EXTENSION_ALPN: u16 = 16;
 const EXTENSION_ECH: u16 = 0xfe0d;
-/// The only NameType there is (RFC 6066 section 3).
+/// The only defined NameType (RFC 6066 section 3).
 const NAME_TYPE_HOST_NAME: u8 = 0;
 
-/// Longest ALPN text kept for the log, in bytes; browsers send 11, and a client must not fill the
-/// log.
+/// Longest ALPN text in the log, in bytes. Browsers send 11; the bound keeps clients from filling the log.
 const ALPN_TEXT_BYTES_MAX: usize = 256;
 
 /// Reads fields off the front of some bytes; a field that is not there is `None`.
@@ -59,28 +58,28 @@ impl<'a> Reader<'a> {
 /// The body of a ClientHello (RFC 8446 section 4.1.2, RFC 5246 section 7.4.1.2).
 pub(super) fn parse_hello(body: &[u8]) -> Result<Head, Refusal> {
     let mut reader = Reader(body);
-    let lies = Refusal::HelloLength;
-    let version = reader.u16().ok_or(lies)?;
-    // A higher one than any that exists is the backend's to negotiate (RFC 8446 section 4.2.1, RFC
-    // 5246 appendix E.1): the client may know more than this proxy, and the layout stays.
+    let malformed = Refusal::HelloLength;
+    let version = reader.u16().ok_or(malformed)?;
+    // A version that does not exist yet is for the backend to negotiate (RFC 8446 section 4.2.1, RFC
+    // 5246 appendix E.1); the form of the hello stays the same.
     if version < VERSION_MIN {
         return Err(Refusal::HelloVersion);
     }
-    reader.bytes(RANDOM_BYTES).ok_or(lies)?;
-    if reader.vector8().ok_or(lies)?.len() > SESSION_ID_BYTES_MAX {
+    reader.bytes(RANDOM_BYTES).ok_or(malformed)?;
+    if reader.vector8().ok_or(malformed)?.len() > SESSION_ID_BYTES_MAX {
         return Err(Refusal::SessionIdTooLong);
     }
-    let suites = reader.vector16().ok_or(lies)?;
+    let suites = reader.vector16().ok_or(malformed)?;
     if suites.is_empty() || suites.len() % 2 != 0 {
         return Err(Refusal::CipherSuites);
     }
-    if reader.vector8().ok_or(lies)?.is_empty() {
+    if reader.vector8().ok_or(malformed)?.is_empty() {
         return Err(Refusal::CompressionMethods);
     }
     // Before TLS 1.2 a hello may end here, without even an empty block of extensions.
     let mut extensions: &[u8] = &[];
     if !reader.0.is_empty() {
-        extensions = reader.vector16().ok_or(lies)?;
+        extensions = reader.vector16().ok_or(malformed)?;
     }
     if !reader.0.is_empty() {
         return Err(Refusal::HelloTrailingData);
@@ -115,8 +114,8 @@ fn parse_extensions(block: &[u8]) -> Result<Head, Refusal> {
     Ok(head)
 }
 
-/// The extension types met so far, one bit each: a hello of 64 KiB can hold 16,000 extensions, and
-/// comparing each with each would cost a thousand times what reading them does.
+/// The extension types seen so far, one bit each: a hello of 64 KiB can hold 16,000 extensions, and to
+/// compare each with each would cost a thousand times what reading them does.
 struct Seen([u64; 1024]);
 
 impl Default for Seen {
@@ -166,8 +165,8 @@ fn parse_server_name(data: &[u8]) -> Result<Host, Refusal> {
     })
 }
 
-/// The protocols of an ALPN extension (RFC 7301 section 3.1) as text for the log: commas between
-/// them, in them escaped, cut with three dots at [`ALPN_TEXT_BYTES_MAX`].
+/// The protocols of an ALPN extension (RFC 7301 section 3.1) as text for the log: with commas between
+/// them, commas in names escaped, and cut at [`ALPN_TEXT_BYTES_MAX`] with three dots.
 fn parse_alpn(data: &[u8]) -> Result<Box<str>, Refusal> {
     let mut reader = Reader(data);
     let list = reader.vector16().ok_or(Refusal::AlpnMalformed)?;
@@ -191,7 +190,8 @@ fn parse_alpn(data: &[u8]) -> Result<Box<str>, Refusal> {
         for byte in name {
             match byte {
                 b',' => text.push_str("\\x2c"),
-                _ => write!(text, "{}", byte.escape_ascii()).expect("a string takes all"),
+                _ => write!(text, "{}", byte.escape_ascii())
+                    .expect("writing to a String never fails"),
             }
         }
         cut = text.len() > ALPN_TEXT_BYTES_MAX;

@@ -13,9 +13,9 @@ use super::records::RecordWalk;
 const EXTENSION_SIGNATURE_ALGORITHMS: u16 = 13;
 const EXTENSION_SUPPORTED_VERSIONS: u16 = 43;
 
-/// How much of a SHA-256 counts, in bytes; twice as many characters.
+/// How many bytes of a SHA-256 are used; twice as many characters.
 const HASH_BYTES: usize = 6;
-/// For a list with nothing in it.
+/// The hash of an empty list.
 const HASH_OF_NOTHING: &str = "000000000000";
 /// Counts have two digits.
 const COUNT_MAX: usize = 99;
@@ -37,7 +37,7 @@ pub fn ja4(received: &[u8]) -> Option<Ja4> {
     Traits::read(&body.ok()??).map(|traits| traits.fingerprint())
 }
 
-/// What of a hello goes into its fingerprint, without GREASE (RFC 8701).
+/// The parts of a hello that go into its fingerprint, without GREASE (RFC 8701).
 #[derive(Default)]
 struct Traits {
     version: u16,
@@ -49,7 +49,7 @@ struct Traits {
 }
 
 impl Traits {
-    /// `None` for a body that no sniffer has found well-formed.
+    /// `None` for a body that is not well-formed.
     fn read(body: &[u8]) -> Option<Traits> {
         let mut reader = Reader(body);
         let mut traits = Traits {
@@ -106,16 +106,16 @@ impl Traits {
         let suites = self.suites.len().min(COUNT_MAX);
         let extensions = self.extensions.len().min(COUNT_MAX);
         self.suites.sort_unstable();
-        // Those two are in the first part, and are to leave the hash the same whatever they say.
+        // These two are in the first part of the fingerprint and left out of its hash.
         self.extensions
             .retain(|kind| !matches!(*kind, EXTENSION_SERVER_NAME | EXTENSION_ALPN));
         self.extensions.sort_unstable();
-        let mut what = list(&self.extensions);
-        if !what.is_empty() && !self.signature_algorithms.is_empty() {
-            what.push('_');
-            what.push_str(&list(&self.signature_algorithms));
+        let mut extensions_text = list(&self.extensions);
+        if !extensions_text.is_empty() && !self.signature_algorithms.is_empty() {
+            extensions_text.push('_');
+            extensions_text.push_str(&list(&self.signature_algorithms));
         }
-        let (suites_hash, extensions_hash) = (hash(&list(&self.suites)), hash(&what));
+        let (suites_hash, extensions_hash) = (hash(&list(&self.suites)), hash(&extensions_text));
         Ja4(format!(
             "t{version}{name}{suites:02}{extensions:02}{first}{last}_{suites_hash}_{extensions_hash}"
         )
@@ -123,12 +123,13 @@ impl Traits {
     }
 }
 
-/// Values reserved so that nobody chokes on unknown ones: 0x0a0a, 0x1a1a and so on to 0xfafa.
+/// Values that clients send at random so that servers stay tolerant of unknown ones: 0x0a0a, 0x1a1a and
+/// so on to 0xfafa.
 fn is_grease(value: u16) -> bool {
     value & 0x0f0f == 0x0a0a && value >> 8 == value & 0xff
 }
 
-/// Two bytes each; half of one at the end is none.
+/// The values in a list, two bytes each; an odd byte at the end is ignored.
 fn numbers(bytes: &[u8]) -> Vec<u16> {
     let (pairs, _) = bytes.as_chunks::<2>();
     let numbers = pairs.iter().map(|pair| u16::from_be_bytes(*pair));
@@ -155,7 +156,7 @@ fn list(numbers: &[u16]) -> String {
         if !text.is_empty() {
             text.push(',');
         }
-        write!(text, "{number:04x}").expect("a string takes all");
+        write!(text, "{number:04x}").expect("writing to a String never fails");
     }
     text
 }
@@ -167,7 +168,7 @@ fn hash(text: &str) -> String {
     let digest = digest(&SHA256, text.as_bytes());
     let mut hash = String::with_capacity(2 * HASH_BYTES);
     for byte in &digest.as_ref()[..HASH_BYTES] {
-        write!(hash, "{byte:02x}").expect("a string takes all");
+        write!(hash, "{byte:02x}").expect("writing to a String never fails");
     }
     hash
 }

@@ -1,10 +1,9 @@
 //! Finds the ClientHello in a stream of TLS records.
 //!
-//! A hello may be spread over any number of records (RFC 8446 section 5.1), of one byte each if the
-//! client likes. The walk checks record headers as they come and counts; only when the last byte of
-//! the hello is there is it put together, once, and parsed, once. What lies behind the hello, in
-//! the same record or in later ones, is not looked at: it reaches the backend as it came, and the
-//! backend, which has the keys, is the one to judge it.
+//! A hello may be spread over any number of records (RFC 8446 section 5.1), down to one byte each. The
+//! walk checks record headers as they arrive; only when the last byte of the hello is there, its
+//! fragments are put together, once. What follows the hello, in the same record or in later ones, is not
+//! looked at: it reaches the backend as it came.
 
 use std::borrow::Cow;
 
@@ -22,7 +21,7 @@ const HANDSHAKE_CLIENT_HELLO: u8 = 1;
 /// A handshake message begins with its type and three bytes of length.
 const HANDSHAKE_HEADER_BYTES: u32 = 4;
 
-/// The methods by which an HTTP request is told from noise, each with the space behind it.
+/// The methods by which an HTTP request is recognised, each with the space behind it.
 const HTTP_METHODS: [&[u8]; 9] = [
     b"GET ",
     b"POST ",
@@ -35,8 +34,8 @@ const HTTP_METHODS: [&[u8]; 9] = [
     b"PRI ",
 ];
 
-/// Whether the bytes are records of a handshake and nothing else: what comes behind a ClientHello
-/// before the server has spoken is early data (RFC 8446 section 4.2.10), in records of another type.
+/// Whether the bytes are handshake records and nothing else. Early data (RFC 8446 section 4.2.10), which
+/// may follow a ClientHello at once, is in records of another type.
 pub(crate) fn is_hello_alone(mut received: &[u8]) -> bool {
     while let [kind, _, _, high, low, rest @ ..] = received {
         let length = usize::from(u16::from_be_bytes([*high, *low]));
@@ -114,7 +113,7 @@ impl RecordWalk {
         Ok(())
     }
 
-    /// Refuses as soon as the message's header says that its end lies behind the limit.
+    /// Refuses as soon as the message's header shows that the message will exceed the limit.
     fn check_size(&self, limit: u32) -> Result<(), Refusal> {
         if self.message < HANDSHAKE_HEADER_BYTES {
             return Ok(());
@@ -134,7 +133,7 @@ fn record_length(rest: &[u8], first: bool) -> Result<Option<u32>, Refusal> {
     if rest[0] != RECORD_HANDSHAKE {
         return match rest[0] {
             kind if !first || RECORD_OTHERS.contains(&kind) => Err(Refusal::RecordNotHandshake),
-            _ => name_noise(rest),
+            _ => refuse_first_bytes(rest),
         };
     }
     if rest.get(1).is_some_and(|major| *major != 3) {
@@ -150,8 +149,8 @@ fn record_length(rest: &[u8], first: bool) -> Result<Option<u32>, Refusal> {
     }
 }
 
-/// Names what is no TLS; asks for more only while it is undecided which name it gets.
-fn name_noise(rest: &[u8]) -> Result<Option<u32>, Refusal> {
+/// The refusal of bytes that do not begin a TLS record; `None` while more bytes are needed to name it.
+fn refuse_first_bytes(rest: &[u8]) -> Result<Option<u32>, Refusal> {
     // SSL 2.0 record: two bytes of length with the high bit set, then message type 1 (RFC 5246 appendix E.2).
     if rest[0] & 0x80 != 0 {
         return match rest.get(2) {

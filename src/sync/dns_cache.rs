@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::due::{DueQueue, Ticket};
+use crate::due::{DueKey, DueQueue};
 use crate::route::{AddressPolicy, Backend, Denied, MemberAddress};
 
 /// The first pause after a failed look-up. Each further pause doubles, up to the longest TTL.
@@ -72,7 +72,7 @@ struct Entry {
     denied: Vec<Denied>,
     class: Class,
     /// The place among those that wait; `None` while a look-up is in flight.
-    ticket: Option<Ticket>,
+    ticket: Option<DueKey>,
     /// Whether a look-up was answered or failed.
     was_looked_up: bool,
     /// Failed look-ups since the last answer.

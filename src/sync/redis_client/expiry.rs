@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::due::{DueQueue, Ticket};
+use crate::due::{DueKey, DueQueue};
 
 /// Two readings of one TTL differ by the round trip. Below this difference they mean the same moment.
 const SAME_EXPIRY: Duration = Duration::from_millis(20);
@@ -13,7 +13,7 @@ const SAME_EXPIRY: Duration = Duration::from_millis(20);
 /// Keys by the moment of their expiry.
 #[derive(Default)]
 pub(super) struct Expiry {
-    tickets: HashMap<Rc<[u8]>, Ticket>,
+    tickets: HashMap<Rc<[u8]>, DueKey>,
     queue: DueQueue<Rc<[u8]>>,
 }
 

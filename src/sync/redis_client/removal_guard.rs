@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::due::{DueQueue, Ticket};
+use crate::due::{DueKey, DueQueue};
 use crate::route::{Key, Route};
 
 /// With fewer hosts than this no removal is a mass removal.
@@ -20,7 +20,7 @@ pub(super) struct RemovalGuard {
     hold: Duration,
     since: Option<Instant>,
     /// Hosts that were removed within the last `hold` and have not come back, with their routes.
-    removed: HashMap<Key, (Ticket, Arc<Route>)>,
+    removed: HashMap<Key, (DueKey, Arc<Route>)>,
     expiry: DueQueue<Key>,
 }
 
