@@ -39,36 +39,61 @@ pub fn draw(results: &Results, out: &Path) -> Result<Vec<String>, Box<dyn Error>
     Ok(names)
 }
 
-/// A bar per scenario and peer; false when there is nothing to compare.
-fn draw_ratios(results: &Results, path: &Path) -> Result<bool, Box<dyn Error>> {
+/// What is drawn for one scenario and peer.
+struct Bar {
+    scenario: usize,
+    peer: usize,
+    ratio: f64,
+}
+
+/// The costs against those of each peer, and the scenarios that have any.
+struct Ratios<'r> {
+    peers: Vec<&'r str>,
+    compared: Vec<&'r Measured>,
+    bars: Vec<Bar>,
+}
+
+fn ratios(results: &Results) -> Ratios<'_> {
     let peers: Vec<&str> = results
         .peers
         .iter()
         .skip(1)
         .map(|(name, _)| name.as_str())
         .collect();
-    let mut bars: Vec<(usize, usize, f64)> = Vec::new();
+    let mut bars: Vec<Bar> = Vec::new();
     let mut compared: Vec<&Measured> = Vec::new();
     for measured in results
         .scenarios
         .iter()
         .filter(|measured| measured.has_work())
     {
-        let of_scenario: Vec<(usize, f64)> = peers
-            .iter()
-            .enumerate()
-            .filter_map(|(index, peer)| Some((index, median(&measured.ratios(peer, cost))?)))
-            .collect();
-        if !of_scenario.is_empty() {
-            bars.extend(
-                of_scenario
-                    .iter()
-                    .map(|(peer, ratio)| (compared.len(), *peer, *ratio)),
-            );
+        let before = bars.len();
+        bars.extend(peers.iter().enumerate().filter_map(|(peer, name)| {
+            Some(Bar {
+                scenario: compared.len(),
+                peer,
+                ratio: median(&measured.ratios(name, cost))?,
+            })
+        }));
+        if bars.len() > before {
             compared.push(measured);
         }
     }
-    let Some(highest) = bars.iter().map(|(.., ratio)| *ratio).max_by(f64::total_cmp) else {
+    Ratios {
+        peers,
+        compared,
+        bars,
+    }
+}
+
+/// A bar per scenario and peer; false when there is nothing to compare.
+fn draw_ratios(results: &Results, path: &Path) -> Result<bool, Box<dyn Error>> {
+    let Ratios {
+        peers,
+        compared,
+        bars,
+    } = ratios(results);
+    let Some(highest) = bars.iter().map(|bar| bar.ratio).max_by(f64::total_cmp) else {
         return Ok(false);
     };
     let subject = results.peers.first().map_or("", |(name, _)| name);
@@ -99,13 +124,14 @@ fn draw_ratios(results: &Results, path: &Path) -> Result<bool, Box<dyn Error>> {
     let width = 0.8 / peers.len() as f64;
     for (index, peer) in peers.iter().enumerate() {
         let colour = colour(index + 1);
-        let of_peer = bars.iter().filter(|(_, of, _)| *of == index);
+        let of_peer = bars.iter().filter(|bar| bar.peer == index);
         if of_peer.clone().count() == 0 {
             continue;
         }
-        let rectangles = of_peer.map(|(scenario, _, ratio)| {
-            let left = *scenario as f64 + 0.1 + index as f64 * width;
-            Rectangle::new([(left, 0.0), (left + 0.9 * width, *ratio)], colour.filled())
+        let rectangles = of_peer.map(|bar| {
+            let left = bar.scenario as f64 + 0.1 + index as f64 * width;
+            let right = left + 0.9 * width;
+            Rectangle::new([(left, 0.0), (right, bar.ratio)], colour.filled())
         });
         chart
             .draw_series(rectangles)?

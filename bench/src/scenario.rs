@@ -175,20 +175,29 @@ fn window(
 
 /// Every scenario, in the order of the report.
 pub fn all() -> Vec<Scenario> {
-    let small = |connections| {
-        vec![tls(
-            Service::Small,
-            Act::Exchange,
-            connections,
-            CLASSIC_BYTES,
-        )]
-    };
-    let down = |streams| vec![tls(Service::Down, Act::Receive, streams, CLASSIC_BYTES)];
-    let up = |streams| vec![tls(Service::Up, Act::Send, streams, CLASSIC_BYTES)];
-    let connect = |hello| vec![connect_to(Service::Small, hello)];
-    let hold = |connections| tls(Service::Small, Act::Hold, connections, CLASSIC_BYTES);
-    let mixed = || [down(4), small(16)].concat();
-    let mut scenarios = vec![
+    let mut scenarios = [of_small_messages(), of_streams(), of_http()].concat();
+    for scenario in &mut scenarios {
+        match scenario.name {
+            "mixed-held" => scenario.bulk_rate = Some(HELD_BYTES_PER_SECOND / 4.0),
+            SEED => scenario.groups[0].1.answers_max = Some(SEED_REQUESTS),
+            "exchange-open" => scenario.groups[0].1.rate = Some(OPEN_LOOP_RATE),
+            _ => {}
+        }
+    }
+    scenarios
+}
+
+fn small(connections: usize) -> Vec<(Service, Group)> {
+    let act = Act::Exchange;
+    vec![tls(Service::Small, act, connections, CLASSIC_BYTES)]
+}
+
+fn connect(hello_bytes: usize) -> Vec<(Service, Group)> {
+    vec![connect_to(Service::Small, hello_bytes)]
+}
+
+fn of_small_messages() -> Vec<Scenario> {
+    vec![
         window(
             "connect",
             "new connections, 517-byte hello",
@@ -231,6 +240,15 @@ pub fn all() -> Vec<Scenario> {
             Unit::Exchange,
             small(64),
         ),
+    ]
+}
+
+fn of_streams() -> Vec<Scenario> {
+    let down = |streams| vec![tls(Service::Down, Act::Receive, streams, CLASSIC_BYTES)];
+    let up = |streams| vec![tls(Service::Up, Act::Send, streams, CLASSIC_BYTES)];
+    let hold = |connections| tls(Service::Small, Act::Hold, connections, CLASSIC_BYTES);
+    let mixed = || [down(4), small(16)].concat();
+    vec![
         window("down-1", "bulk down, 1 stream", Unit::Gibibyte, down(1)),
         window("down-8", "bulk down, 8 streams", Unit::Gibibyte, down(8)),
         window("up-1", "bulk up, 1 stream", Unit::Gibibyte, up(1)),
@@ -255,6 +273,11 @@ pub fn all() -> Vec<Scenario> {
             Unit::Second,
             vec![hold(256), hold(5_000)],
         ),
+    ]
+}
+
+fn of_http() -> Vec<Scenario> {
+    vec![
         window(
             "http-keep",
             "HTTP, connections kept, 64 at once",
@@ -291,16 +314,7 @@ pub fn all() -> Vec<Scenario> {
             Unit::Connection,
             connect(CLASSIC_BYTES),
         ),
-    ];
-    for scenario in &mut scenarios {
-        match scenario.name {
-            "mixed-held" => scenario.bulk_rate = Some(HELD_BYTES_PER_SECOND / 4.0),
-            SEED => scenario.groups[0].1.answers_max = Some(SEED_REQUESTS),
-            "exchange-open" => scenario.groups[0].1.rate = Some(OPEN_LOOP_RATE),
-            _ => {}
-        }
-    }
-    scenarios
+    ]
 }
 
 #[cfg(test)]

@@ -133,83 +133,84 @@ impl Client {
         stock: &mut Stock,
         received: &mut u64,
     ) -> Step {
-        let Some(stream) = &mut self.stream else {
-            return Step::Waits;
-        };
         loop {
-            match self.phase {
-                Phase::Closed | Phase::Rest => return Step::Waits,
-                Phase::Open | Phase::Ask => {
-                    let bytes = match self.phase {
-                        Phase::Open => &group.opening,
-                        _ => &group.request,
-                    };
-                    match write(stream, &bytes[self.moved..]) {
-                        Moved::Bytes(length) => self.moved += length,
-                        Moved::Failed(error) => return Step::Failed(error),
-                        Moved::Blocked | Moved::Finished => return Step::Waits,
+            let Some(stream) = &mut self.stream else {
+                return Step::Waits;
+            };
+            let step = match self.phase {
+                Phase::Closed | Phase::Rest => Some(Step::Waits),
+                Phase::Open | Phase::Ask => self.write_request(group),
+                Phase::Await => self.read_answer(scratch),
+                Phase::Receive => Some(match discard(stream, scratch) {
+                    Moved::Bytes(length) => {
+                        *received += length as u64;
+                        Step::Again
                     }
-                    if self.moved < bytes.len() {
-                        continue;
-                    }
-                    self.moved = 0;
-                    self.body_left = (!group.http).then_some(REPLY_BYTES);
-                    self.phase = match group.act {
-                        Act::Receive => Phase::Receive,
-                        Act::Send => Phase::Send,
-                        _ => Phase::Await,
-                    };
-                    // The answer cannot be here yet; its event will come.
-                    if self.phase == Phase::Await {
-                        return Step::Waits;
-                    }
-                    self.opened = true;
-                    return Step::Again;
-                }
-                Phase::Await => {
-                    let length = match read(stream, scratch) {
-                        Moved::Bytes(length) => length,
-                        Moved::Blocked => return Step::Waits,
-                        Moved::Finished => {
-                            return Step::Failed(io::ErrorKind::UnexpectedEof.into());
-                        }
-                        Moved::Failed(error) => return Step::Failed(error),
-                    };
-                    let mut rest = &scratch[..length];
-                    if self.body_left.is_none() {
-                        let Some(end) = self.head.advance(rest) else {
-                            continue;
-                        };
-                        rest = &rest[end..];
-                        self.body_left = Some(BODY_BYTES);
-                    }
-                    let left = self.body_left.unwrap_or(0).saturating_sub(rest.len());
-                    self.body_left = Some(left);
-                    if left == 0 {
-                        self.phase = Phase::Rest;
-                        self.opened = true;
-                        return Step::Answered { since: self.since };
-                    }
-                }
-                Phase::Receive => {
-                    return match discard(stream, scratch) {
-                        Moved::Bytes(length) => {
-                            *received += length as u64;
-                            Step::Again
-                        }
-                        Moved::Blocked => Step::Waits,
-                        Moved::Finished => Step::Failed(io::ErrorKind::UnexpectedEof.into()),
-                        Moved::Failed(error) => Step::Failed(error),
-                    };
-                }
-                Phase::Send => {
-                    return match stock.send(stream, PIECE_BYTES) {
-                        Moved::Bytes(_) => Step::Again,
-                        Moved::Blocked | Moved::Finished => Step::Waits,
-                        Moved::Failed(error) => Step::Failed(error),
-                    };
-                }
+                    Moved::Blocked => Step::Waits,
+                    Moved::Finished => Step::Failed(io::ErrorKind::UnexpectedEof.into()),
+                    Moved::Failed(error) => Step::Failed(error),
+                }),
+                Phase::Send => Some(match stock.send(stream, PIECE_BYTES) {
+                    Moved::Bytes(_) => Step::Again,
+                    Moved::Blocked | Moved::Finished => Step::Waits,
+                    Moved::Failed(error) => Step::Failed(error),
+                }),
+            };
+            if let Some(step) = step {
+                return step;
             }
         }
+    }
+
+    /// `None`: there is more to write, and room for it.
+    fn write_request(&mut self, group: &Group) -> Option<Step> {
+        let bytes = match self.phase {
+            Phase::Open => &group.opening,
+            _ => &group.request,
+        };
+        match write(self.stream.as_mut()?, &bytes[self.moved..]) {
+            Moved::Bytes(length) => self.moved += length,
+            Moved::Failed(error) => return Some(Step::Failed(error)),
+            Moved::Blocked | Moved::Finished => return Some(Step::Waits),
+        }
+        if self.moved < bytes.len() {
+            return None;
+        }
+        self.moved = 0;
+        self.body_left = (!group.http).then_some(REPLY_BYTES);
+        self.phase = match group.act {
+            Act::Receive => Phase::Receive,
+            Act::Send => Phase::Send,
+            _ => Phase::Await,
+        };
+        // The answer cannot be here yet; its event will come.
+        if self.phase == Phase::Await {
+            return Some(Step::Waits);
+        }
+        self.opened = true;
+        Some(Step::Again)
+    }
+
+    /// `None`: there may be more of it to read.
+    fn read_answer(&mut self, scratch: &mut [u8]) -> Option<Step> {
+        let length = match read(self.stream.as_mut()?, scratch) {
+            Moved::Bytes(length) => length,
+            Moved::Blocked => return Some(Step::Waits),
+            Moved::Finished => return Some(Step::Failed(io::ErrorKind::UnexpectedEof.into())),
+            Moved::Failed(error) => return Some(Step::Failed(error)),
+        };
+        let mut rest = &scratch[..length];
+        if self.body_left.is_none() {
+            let end = self.head.advance(rest)?;
+            rest = &rest[end..];
+            self.body_left = Some(BODY_BYTES);
+        }
+        let left = self.body_left.unwrap_or(0).saturating_sub(rest.len());
+        self.body_left = Some(left);
+        (left == 0).then(|| {
+            self.phase = Phase::Rest;
+            self.opened = true;
+            Step::Answered { since: self.since }
+        })
     }
 }
