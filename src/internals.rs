@@ -32,7 +32,7 @@ pub mod refusal {
 }
 
 pub mod route {
-    pub use crate::route::{ProxyVersion, Route, Table};
+    pub use crate::route::{ProxyVersion, Route, Table, fuzz_host_options, fuzz_member};
 }
 
 pub mod sniff {
@@ -40,7 +40,9 @@ pub mod sniff {
 }
 
 pub mod sync {
-    pub use crate::sync::{ChangeDetection, RedisState, SyncHandle, start, try_redis};
+    pub use crate::sync::{
+        ChangeDetection, RedisState, SyncHandle, fuzz_routes_file, start, try_redis,
+    };
 }
 
 pub mod sys {

@@ -8,6 +8,7 @@ mod balance;
 mod choose;
 mod client_key;
 mod endpoint;
+mod fuzz;
 mod host_options;
 mod key;
 mod live_connections;
@@ -34,6 +35,7 @@ pub(crate) use balance::Balance;
 pub(crate) use choose::{Choice, Chooser, Chosen, PickContext, QueuedAdmission};
 pub(crate) use client_key::client_key;
 pub(crate) use endpoint::Endpoint;
+pub use fuzz::{fuzz_host_options, fuzz_member};
 pub(crate) use host_options::{
     ClientFinished, HostOptions, Removal, Reuse, as_option, option_entry, validate_entry,
 };

@@ -3,6 +3,7 @@
 //! Redis does not answer, the last known table stays in use.
 
 mod dns_cache;
+mod fuzz;
 mod housekeeper;
 mod redis_client;
 mod rejected_entries;
@@ -19,6 +20,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+pub use fuzz::fuzz_routes_file;
 use housekeeper::{Command, Housekeeper};
 use redis_client::{CLUSTER_NODE, Connector, SyncLoop};
 pub(crate) use routing_state::Publish;

@@ -158,14 +158,14 @@ fn read(path: &Path, policy: &AddressPolicy) -> Result<Routes, Mistakes> {
 }
 
 /// One thing that is wrong with the routes file.
-struct Mistake {
+pub(super) struct Mistake {
     /// Where in the text, in bytes.
-    offset: usize,
+    pub offset: usize,
     problem: String,
 }
 
 /// The routes of a file, or its mistakes from its top to its end.
-fn parse(text: &str, policy: &AddressPolicy) -> Result<Routes, Vec<Mistake>> {
+pub(super) fn parse(text: &str, policy: &AddressPolicy) -> Result<Routes, Vec<Mistake>> {
     let (document, errors) = DeTable::parse_recoverable(text);
     let mut mistakes: Vec<Mistake> = errors.iter().map(not_toml).collect();
     let mut routes = Routes::new();

@@ -1,0 +1,5 @@
+//! The head of a request.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| pointsman::internals::http::fuzz_request(data));
