@@ -7,7 +7,7 @@ use super::identity::Client;
 use crate::host::Host;
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
-use crate::protect::{ClientLimits, Held, LetIn};
+use crate::protect::{Admitted, ClientLimits, Permit};
 use crate::protocol::Protocol;
 use crate::proxy_protocol::Endpoints;
 use crate::route::Route;
@@ -27,12 +27,11 @@ pub(crate) fn at_accept(local: &Local, client: &Client) -> Result<(), Outcome> {
         && let Some(peer) = client.peer()
         && !local.proxy.trusts(peer)
     {
-        enter_client(local, limits, client, peer.ip())?;
+        admit_client(local, limits, client, peer.ip())?;
     }
-    limits
-        .enter()?
-        .into_iter()
-        .for_each(|place| client.hold(place));
+    if let Some(permit) = limits.admit()? {
+        client.hold(permit);
+    }
     Ok(())
 }
 
@@ -47,22 +46,22 @@ pub(crate) fn after_proxy_header(local: &Local, client: &Client) -> Result<(), O
     };
     match client.proxy_header().map(|header| header.endpoints) {
         Some(Endpoints::Tcp(addresses)) if limits.has_client_limits() => {
-            enter_client(local, limits, client, addresses.source().ip())
+            admit_client(local, limits, client, addresses.source().ip())
         }
         _ => Ok(()),
     }
 }
 
-fn enter_client(
+fn admit_client(
     local: &Local,
     limits: &ClientLimits,
     client: &Client,
     address: IpAddr,
 ) -> Result<(), Outcome> {
-    let let_in = limits.enter_client(address, local.ring.now())?;
-    counted(local, let_in)
-        .into_iter()
-        .for_each(|place| client.hold(place));
+    let admitted = limits.admit_client(address, local.ring.now())?;
+    if let Some(permit) = permit_of(local, admitted) {
+        client.hold(permit);
+    }
     Ok(())
 }
 
@@ -77,7 +76,7 @@ pub(crate) fn to_host(
     route: &Route,
     protocol: Protocol,
     host: Option<&Host>,
-) -> Result<Option<Held>, Outcome> {
+) -> Result<Option<Permit>, Outcome> {
     let Some(options) = route.options() else {
         return Ok(None);
     };
@@ -87,13 +86,13 @@ pub(crate) fn to_host(
     }
     let hash = local.table.borrow().entry_hash(protocol, host);
     let limits = &local.budget.host_limits;
-    let let_in = limits.enter(hash, connections, rate, local.ring.now())?;
-    Ok(counted(local, let_in))
+    let admitted = limits.admit(hash, connections, rate, local.ring.now())?;
+    Ok(permit_of(local, admitted))
 }
 
-fn counted(local: &Local, (place, is_untracked): LetIn) -> Option<Held> {
-    if is_untracked {
+fn permit_of(local: &Local, admitted: Admitted) -> Option<Permit> {
+    if admitted.is_untracked {
         local.count(Counter::LimitsUntracked);
     }
-    place
+    admitted.permit
 }

@@ -4,7 +4,7 @@
 use std::cell::{Cell, OnceCell};
 use std::net::{SocketAddr, SocketAddrV4};
 
-use crate::protect::Held;
+use crate::protect::Permit;
 use crate::proxy_protocol::{Addresses, Endpoints, Header};
 use crate::sys::Socket;
 
@@ -16,14 +16,14 @@ pub(crate) struct Client {
     peer: OnceCell<Box<SocketAddr>>,
     /// The PROXY header of a trusted sender.
     proxy_header: OnceCell<Box<Header>>,
-    /// Its permits of limits, for as long as it lives.
-    places: Cell<Option<Box<Place>>>,
+    /// The limits that count this client as long as it lives; none without limits.
+    permits: Cell<Option<Box<PermitList>>>,
 }
 
-/// A place among those that are counted, and the next one.
-struct Place {
-    _held: Held,
-    _next: Option<Box<Place>>,
+/// A permit and the next one. A list and not a vector: a client without limits has one empty pointer.
+struct PermitList {
+    _permit: Permit,
+    _next: Option<Box<PermitList>>,
 }
 
 impl Client {
@@ -32,7 +32,7 @@ impl Client {
             socket,
             peer: OnceCell::new(),
             proxy_header: OnceCell::new(),
-            places: Cell::new(None),
+            permits: Cell::new(None),
         }
     }
 
@@ -40,11 +40,11 @@ impl Client {
         &self.socket
     }
 
-    /// Counts it in this place until it ends.
-    pub(crate) fn hold(&self, place: Held) {
-        let next = self.places.take();
-        self.places.set(Some(Box::new(Place {
-            _held: place,
+    /// Keeps the permit until the client's connection ends.
+    pub(crate) fn hold(&self, permit: Permit) {
+        let next = self.permits.take();
+        self.permits.set(Some(Box::new(PermitList {
+            _permit: permit,
             _next: next,
         })));
     }

@@ -107,7 +107,7 @@ pub(super) async fn answer(
             }
             Finish::Upgraded(unsent) => {
                 // It counts for as long as it lives; a route that was replaced is not kept that long.
-                let _place = request.place.take();
+                let _permit = request.permit.take();
                 drop(request);
                 let unsent = Some(unsent);
                 return Answered::Over(

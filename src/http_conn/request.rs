@@ -11,7 +11,7 @@ use crate::http::response::RequestSummary;
 use crate::http::{FieldStorage, Framing, Length, Reading, RequestHead, RequestReader, rewrite};
 use crate::metrics::{Counter, Stage};
 use crate::outcome::Outcome;
-use crate::protect::Held;
+use crate::protect::Permit;
 use crate::protocol::Protocol;
 use crate::route::Route;
 use crate::state::Local;
@@ -49,7 +49,7 @@ pub(super) struct Request {
     /// For the log and for whoever else is to be told, if anybody.
     pub name: Option<Box<Host>>,
     /// Counts it among those of its host, where that has a limit.
-    pub place: Option<Held>,
+    pub permit: Option<Permit>,
 }
 
 impl Request {
@@ -125,7 +125,7 @@ pub(super) fn parse(
         let answer = rewrite::final_recipient_response(&head, goes_on);
         return Ok(Parsed::Answer(answer, head.head_bytes, goes_on));
     }
-    let place = admit::to_host(local, &route, Protocol::Http, head.host.as_ref())?;
+    let permit = admit::to_host(local, &route, Protocol::Http, head.host.as_ref())?;
     let behind = &received[head.head_bytes..];
     let mut rest = Framing::new(head.body);
     let used = rest.feed(behind).map_err(Outcome::Refused)?;
@@ -141,7 +141,7 @@ pub(super) fn parse(
         || route.needs_server_name()
         || local.lookup.is_some()
         || RemovalWatch::is_wanted(&route);
-    let mut request = new_request(&head, outgoing, rest, route, place, head_complete, is_told);
+    let mut request = new_request(&head, outgoing, rest, route, permit, head_complete, is_told);
     request.host_key = local.idle.borrow().host_key(head.host.as_ref());
     Ok(Parsed::Request(request, head.head_bytes + used))
 }
@@ -202,7 +202,7 @@ fn new_request(
     outgoing: Vec<u8>,
     rest: Framing,
     route: Arc<Route>,
-    place: Option<Held>,
+    permit: Option<Permit>,
     head_complete: Instant,
     is_told: bool,
 ) -> Request {
@@ -224,6 +224,6 @@ fn new_request(
         has_connection_auth: head.has_connection_auth,
         head_complete,
         name: head.host.clone().filter(|_| is_told).map(Box::new),
-        place,
+        permit,
     }
 }

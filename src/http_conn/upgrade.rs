@@ -36,7 +36,7 @@ pub(super) async fn h2c(
         }
     };
     let route = local.route(Protocol::Http, Some(&host))?;
-    let _place = admit::to_host(local, &route, Protocol::Http, Some(&host))?;
+    let _permit = admit::to_host(local, &route, Protocol::Http, Some(&host))?;
     entry.set_request(Some(&host));
     session.requests = 1;
     local.count(Counter::Requests);

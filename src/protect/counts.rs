@@ -5,28 +5,29 @@ use std::sync::atomic::Ordering::SeqCst;
 use super::line::{Line, WINDOW, line_of, lines};
 use crate::primitives::AtomicU64;
 
-/// The low bits of a place are the count, the others the fingerprint of whose it is. A count of zero:
-/// nobody's.
+/// The low bits of a slot are the count. The others are the fingerprint of its key. A slot with a count
+/// of zero is free.
 const COUNT_BITS: u32 = 24;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
-/// A limit above this is none: no process has as many descriptors. The cores that look at the same
-/// moment may count a little beyond a limit before they take it back.
+/// A greater limit is never reached: no process has as many descriptors. The bit above it is room for
+/// cores that exceed a limit for a moment, before they take their count back.
 const LIMIT_MAX: u32 = 1 << (COUNT_BITS - 1);
 
-/// One table of counts.
+/// A table of counts by key.
 #[derive(Debug)]
 pub(super) struct Counts {
     lines: Box<[Line]>,
 }
 
-/// What became of one more.
+/// The result of [`Counts::enter`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Counted {
-    /// It is counted in this place, until [`Counts::leave`].
+    /// Counted in this slot, until [`Counts::leave`].
     Yes(u32),
+    /// The key has as many as it may.
     Over,
-    /// Others have the whole line.
-    NoPlace,
+    /// Other keys have all slots of the line, so nothing was counted.
+    LineFull,
 }
 
 impl Counts {
@@ -36,12 +37,12 @@ impl Counts {
         }
     }
 
-    /// Counts one more for the key of this hash, if there are fewer than `max`.
+    /// Counts one more for the key of this hash, if it has fewer than `max`.
     ///
-    /// A key may come to have two places, when one of the others gets free while two cores look for a
-    /// place: all of them are added up. What is counted is looked at again afterwards, so that of
-    /// those who come at once the last one sees all others; several may then be turned away where
-    /// one could have stayed, but never more than `max` are in.
+    /// A key may get two slots, when another key's slot becomes free while two cores look for one. So
+    /// the slots of a key are added up, and after counting they are added up again: of cores that count
+    /// at once, the last one sees all others. Then several may be refused where one could have been
+    /// admitted, but never more than `max` are admitted.
     pub(super) fn enter(&self, hash: u64, max: u32) -> Counted {
         let max = u64::from(max.min(LIMIT_MAX));
         let index = line_of(&self.lines, hash);
@@ -52,37 +53,35 @@ impl Counts {
             if look.count >= max {
                 return Counted::Over;
             }
-            let Some((at, seen)) = look.place else {
-                return Counted::NoPlace;
+            let Some((at, seen)) = look.slot else {
+                return Counted::LineFull;
             };
             let next = own | ((seen & COUNT_MASK) + 1);
-            let place = &line.0[at];
-            if place.compare_exchange(seen, next, SeqCst, SeqCst).is_err() {
+            let slot = &line.0[at];
+            if slot.compare_exchange(seen, next, SeqCst, SeqCst).is_err() {
                 continue;
             }
             if Look::at(line, own).count > max {
-                place.fetch_sub(1, SeqCst);
+                slot.fetch_sub(1, SeqCst);
                 return Counted::Over;
             }
             let number = index * WINDOW + at;
-            return Counted::Yes(
-                u32::try_from(number).expect("a table has fewer than 2^32 places"),
-            );
+            return Counted::Yes(u32::try_from(number).expect("a table has fewer than 2^32 slots"));
         }
     }
 
-    /// One less. A place that is counted in is nobody else's.
-    pub(super) fn leave(&self, place: u32) {
-        let before = self.place(place).fetch_sub(1, SeqCst);
-        debug_assert_ne!(before & COUNT_MASK, 0, "who leaves has entered");
+    /// Counts one less. Until then the slot belongs to the key, because its count is not zero.
+    pub(super) fn leave(&self, slot: u32) {
+        let before = self.slot(slot).fetch_sub(1, SeqCst);
+        debug_assert_ne!(before & COUNT_MASK, 0, "what leaves has entered");
     }
 
-    fn place(&self, place: u32) -> &AtomicU64 {
-        let place = place as usize;
-        &self.lines[place / WINDOW].0[place % WINDOW]
+    fn slot(&self, slot: u32) -> &AtomicU64 {
+        let slot = slot as usize;
+        &self.lines[slot / WINDOW].0[slot % WINDOW]
     }
 
-    /// How many there are of this hash.
+    /// The count of the key of this hash.
     #[cfg(test)]
     pub(super) fn count(&self, hash: u64) -> u64 {
         let line = &self.lines[line_of(&self.lines, hash)];
@@ -91,17 +90,17 @@ impl Counts {
 
     #[cfg(test)]
     fn total(&self) -> u64 {
-        let places = self.lines.iter().flat_map(|line| &line.0);
-        places.map(|place| place.load(SeqCst) & COUNT_MASK).sum()
+        let slots = self.lines.iter().flat_map(|line| &line.0);
+        slots.map(|slot| slot.load(SeqCst) & COUNT_MASK).sum()
     }
 }
 
-/// What one look at a line finds.
+/// What a key has in its line at one moment.
 struct Look {
-    /// Of all places of the fingerprint.
+    /// Of all slots of the key.
     count: u64,
-    /// Where one more is to be counted, and what was there.
-    place: Option<(usize, u64)>,
+    /// The slot to count one more in, and its value.
+    slot: Option<(usize, u64)>,
 }
 
 impl Look {
@@ -109,19 +108,19 @@ impl Look {
         let mut count = 0;
         let mut mine = None;
         let mut free = None;
-        for (at, place) in line.0.iter().enumerate() {
-            let seen = place.load(SeqCst);
-            let of_place = seen & COUNT_MASK;
-            if of_place == 0 {
+        for (at, slot) in line.0.iter().enumerate() {
+            let seen = slot.load(SeqCst);
+            let of_slot = seen & COUNT_MASK;
+            if of_slot == 0 {
                 free = free.or(Some((at, seen)));
             } else if seen & !COUNT_MASK == own {
-                count += of_place;
+                count += of_slot;
                 mine = mine.or(Some((at, seen)));
             }
         }
         Look {
             count,
-            place: mine.or(free),
+            slot: mine.or(free),
         }
     }
 }
@@ -141,21 +140,21 @@ mod tests {
     }
 
     #[test]
-    fn a_full_line_tracks_no_ninth_and_what_left_makes_room() {
+    fn a_full_line_tracks_no_ninth_key_until_a_slot_is_free() {
         let counts = Counts::new(0);
         assert_eq!(size_of_val(&*counts.lines), 32 * 1024);
-        let mut places = Vec::new();
+        let mut slots = Vec::new();
         for n in 1..=8 {
-            let Counted::Yes(place) = counts.enter(hash(n), 1) else {
-                panic!("no place for {n}");
+            let Counted::Yes(slot) = counts.enter(hash(n), 1) else {
+                panic!("no slot for {n}");
             };
-            places.push(place);
+            slots.push(slot);
             assert_eq!(counts.enter(hash(n), 1), Counted::Over);
         }
-        assert_eq!(counts.enter(hash(9), 1), Counted::NoPlace);
-        counts.leave(places[3]);
-        assert_eq!(counts.enter(hash(9), 1), Counted::Yes(places[3]));
-        assert_eq!(counts.enter(hash(4), 1), Counted::NoPlace);
+        assert_eq!(counts.enter(hash(9), 1), Counted::LineFull);
+        counts.leave(slots[3]);
+        assert_eq!(counts.enter(hash(9), 1), Counted::Yes(slots[3]));
+        assert_eq!(counts.enter(hash(4), 1), Counted::LineFull);
     }
 
     #[test]
@@ -166,7 +165,7 @@ mod tests {
         // Miri takes some thousand times as long.
         const ROUNDS: u32 = if cfg!(miri) { 60 } else { 50_000 };
         let counts = Counts::new(0);
-        // Ten keys in eight places, so that places change hands all the time.
+        // Ten keys in eight slots, so that slots change keys all the time.
         let inside: [AtomicU32; KEYS] = Default::default();
         let admitted = AtomicU32::new(0);
         std::thread::scope(|scope| {
@@ -178,23 +177,23 @@ mod tests {
                     for _ in 0..ROUNDS {
                         let key = random.usize(..KEYS);
                         match counts.enter(hash(key as u64 + 1), MAX) {
-                            Counted::Yes(place) => {
+                            Counted::Yes(slot) => {
                                 let before = inside[key].fetch_add(1, SeqCst);
                                 assert!(before < MAX, "{before} were in before");
                                 admitted.fetch_add(1, SeqCst);
-                                held.push((key, place));
+                                held.push((key, slot));
                             }
-                            Counted::Over | Counted::NoPlace => {}
+                            Counted::Over | Counted::LineFull => {}
                         }
                         while held.len() > 4 || (!held.is_empty() && random.bool()) {
-                            let (key, place) = held.swap_remove(random.usize(..held.len()));
+                            let (key, slot) = held.swap_remove(random.usize(..held.len()));
                             inside[key].fetch_sub(1, SeqCst);
-                            counts.leave(place);
+                            counts.leave(slot);
                         }
                     }
-                    for (key, place) in held {
+                    for (key, slot) in held {
                         inside[key].fetch_sub(1, SeqCst);
-                        counts.leave(place);
+                        counts.leave(slot);
                     }
                 });
             }
@@ -204,29 +203,29 @@ mod tests {
     }
 
     proptest! {
-        /// One thread alone is turned away exactly where it has to be.
+        /// A single thread is refused exactly at the limit.
         #[test]
         fn counts_are_exact(steps in prop::collection::vec((0u64..12, 1u32..5, any::<bool>()), 0..200)) {
             let counts = Counts::new(0);
             let mut held: HashMap<u64, Vec<u32>> = HashMap::new();
             for (key, max, enters) in steps {
-                // Spread over lines, so that there is always a place.
+                // Spread over lines, so that there is always a free slot.
                 let hash = hash(key + 1) | key;
                 let mine = held.entry(key).or_default();
                 if enters {
                     let entered = counts.enter(hash, max);
                     match entered {
-                        Counted::Yes(place) => {
+                        Counted::Yes(slot) => {
                             prop_assert!(mine.len() < max as usize);
-                            mine.push(place);
+                            mine.push(slot);
                         }
                         other => {
                             prop_assert_eq!(other, Counted::Over);
                             prop_assert!(mine.len() >= max as usize);
                         }
                     }
-                } else if let Some(place) = mine.pop() {
-                    counts.leave(place);
+                } else if let Some(slot) = mine.pop() {
+                    counts.leave(slot);
                 }
                 prop_assert_eq!(counts.count(hash), mine.len() as u64);
             }

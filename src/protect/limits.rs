@@ -17,17 +17,17 @@ use crate::route::client_key;
 /// The limits of the process and of each client, as configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct LimitSettings {
-    /// Connections of the process.
+    /// Most connections of the process.
     pub connections_max: Option<NonZeroU32>,
-    /// Connections of one client.
+    /// Most connections of one client.
     pub client_connections_max: Option<NonZeroU32>,
-    /// New connections of one client in a second.
+    /// Most new connections of one client per second.
     pub client_rate_max: Option<NonZeroU32>,
-    /// Clients that have no limits of their own.
+    /// Clients without limits of their own.
     pub exempt: Vec<IpNet>,
 }
 
-/// Which limit is reached.
+/// The limit that refuses a connection or a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OverLimit {
     Connections,
@@ -37,7 +37,7 @@ pub(crate) enum OverLimit {
     HostRate,
 }
 
-/// What holds for all clients together and for each of them, for all cores.
+/// The limits of the process and of each client, shared by all cores.
 #[derive(Debug)]
 pub(crate) struct ClientLimits {
     settings: LimitSettings,
@@ -47,25 +47,38 @@ pub(crate) struct ClientLimits {
     hasher: RandomState,
 }
 
-/// A place among those that are counted, for as long as this lives.
+/// Counts a connection or a request against a limit, as long as this value lives.
 #[derive(Debug)]
-pub(crate) enum Held {
-    Connection(Arc<AtomicU32>),
-    Key(#[expect(dead_code, reason = "it counts for as long as it lives")] HeldKey),
+pub(crate) struct Permit(#[expect(dead_code, reason = "its drop counts")] CountedIn);
+
+/// What a [`Permit`] is counted in.
+#[derive(Debug)]
+enum CountedIn {
+    /// All connections of the process.
+    Process(Arc<AtomicU32>),
+    /// The connections of one client or of one host.
+    Key { counts: Arc<Counts>, slot: u32 },
 }
 
-/// A place among those of one key.
+/// What a limit has admitted.
 #[derive(Debug)]
-pub(crate) struct HeldKey {
-    counts: Arc<Counts>,
-    place: u32,
+pub(crate) struct Admitted {
+    /// `None`: nothing is counted.
+    pub permit: Option<Permit>,
+    /// A table was full, so this was admitted without being counted.
+    pub is_untracked: bool,
 }
 
-/// One that is let in: its place, if it has one, and whether no room was left to track it in.
-pub(crate) type LetIn = (Option<Held>, bool);
+impl Admitted {
+    const WITHOUT_LIMIT: Admitted = Admitted {
+        permit: None,
+        is_untracked: false,
+    };
+}
 
 impl ClientLimits {
-    /// `None` without a limit. `connections_max` is how many the descriptors are enough for.
+    /// `None` without a limit. `connections_max` is the number of connections that the process has
+    /// descriptors for.
     pub(crate) fn new(
         settings: &LimitSettings,
         connections_max: usize,
@@ -85,50 +98,47 @@ impl ClientLimits {
         })
     }
 
-    /// Whether the client's address matters.
+    /// Whether a client has limits, so that its address has to be known.
     pub(crate) fn has_client_limits(&self) -> bool {
         self.settings.has_client_limits()
     }
 
-    /// One more connection of the process.
+    /// Counts one more connection of the process; `None` without a limit.
     ///
     /// # Errors
     /// [`OverLimit::Connections`].
-    pub(crate) fn enter(&self) -> Result<Option<Held>, OverLimit> {
+    pub(crate) fn admit(&self) -> Result<Option<Permit>, OverLimit> {
         let Some(max) = self.settings.connections_max else {
             return Ok(None);
         };
         let one_more = |count| (count < max.get()).then_some(count + 1);
         match self.connections.fetch_update(Relaxed, Relaxed, one_more) {
-            Ok(_) => Ok(Some(Held::Connection(Arc::clone(&self.connections)))),
+            Ok(_) => Ok(Some(Permit(CountedIn::Process(Arc::clone(
+                &self.connections,
+            ))))),
             Err(_) => Err(OverLimit::Connections),
         }
     }
 
-    /// One more connection of this client. Those that are over the limit of connections do not
-    /// count for the rate.
+    /// Counts one more connection of this client. A connection that exceeds the limit of connections
+    /// does not count against the rate.
     ///
     /// # Errors
     /// [`OverLimit::ClientConnections`], [`OverLimit::ClientRate`].
-    pub(crate) fn enter_client(&self, client: IpAddr, now: Instant) -> Result<LetIn, OverLimit> {
+    pub(crate) fn admit_client(&self, client: IpAddr, now: Instant) -> Result<Admitted, OverLimit> {
         let client = client.to_canonical();
         if self.settings.exempt.iter().any(|net| net.contains(&client)) {
-            return Ok((None, false));
+            return Ok(Admitted::WITHOUT_LIMIT);
         }
-        let hash = self.hasher.hash_one(client_key(client));
-        let counts = self
-            .counts
-            .as_ref()
-            .zip(self.settings.client_connections_max);
-        let rates = self.rates.as_ref().zip(self.settings.client_rate_max);
-        enter(
-            hash,
-            counts,
-            rates,
-            now,
-            OverLimit::ClientConnections,
-            OverLimit::ClientRate,
-        )
+        let counts = self.counts.as_ref();
+        let rates = self.rates.as_ref();
+        let limits = KeyLimits {
+            counts: counts.zip(self.settings.client_connections_max),
+            rates: rates.zip(self.settings.client_rate_max),
+            over_connections: OverLimit::ClientConnections,
+            over_rate: OverLimit::ClientRate,
+        };
+        limits.admit(self.hasher.hash_one(client_key(client)), now)
     }
 }
 
@@ -139,8 +149,8 @@ impl LimitSettings {
     }
 }
 
-/// The limits that hosts have by their options, for all cores. There is no memory for them before the
-/// first of them is met.
+/// The limits of hosts, which are options of theirs, shared by all cores. The tables are allocated when
+/// the first host with a limit is met.
 #[derive(Debug)]
 pub(crate) struct HostLimits {
     connections_max: usize,
@@ -149,7 +159,7 @@ pub(crate) struct HostLimits {
 }
 
 impl HostLimits {
-    /// `connections_max` is how many the descriptors are enough for.
+    /// `connections_max` is the number of connections that the process has descriptors for.
     pub(crate) fn new(connections_max: usize) -> HostLimits {
         HostLimits {
             connections_max,
@@ -158,77 +168,69 @@ impl HostLimits {
         }
     }
 
-    /// One more connection or request of the host whose key has this hash.
+    /// Counts one more connection or request of the host whose key has this hash.
     ///
     /// # Errors
     /// [`OverLimit::HostConnections`], [`OverLimit::HostRate`].
-    pub(crate) fn enter(
+    pub(crate) fn admit(
         &self,
         hash: u64,
         connections_max: Option<NonZeroU32>,
         rate_max: Option<NonZeroU32>,
         now: Instant,
-    ) -> Result<LetIn, OverLimit> {
-        let counts = connections_max.map(|max| {
-            let new = || Arc::new(Counts::new(self.connections_max));
-            (self.counts.get_or_init(new), max)
-        });
-        let rates = rate_max.map(|max| {
-            let new = || Rates::new(self.connections_max, now);
-            (self.rates.get_or_init(new), max)
-        });
-        enter(
-            hash,
-            counts,
-            rates,
-            now,
-            OverLimit::HostConnections,
-            OverLimit::HostRate,
-        )
+    ) -> Result<Admitted, OverLimit> {
+        let new_counts = || Arc::new(Counts::new(self.connections_max));
+        let new_rates = || Rates::new(self.connections_max, now);
+        let limits = KeyLimits {
+            counts: connections_max.map(|max| (self.counts.get_or_init(new_counts), max)),
+            rates: rate_max.map(|max| (self.rates.get_or_init(new_rates), max)),
+            over_connections: OverLimit::HostConnections,
+            over_rate: OverLimit::HostRate,
+        };
+        limits.admit(hash, now)
     }
 }
 
-fn enter(
-    hash: u64,
-    counts: Option<(&Arc<Counts>, NonZeroU32)>,
-    rates: Option<(&Rates, NonZeroU32)>,
-    now: Instant,
+/// The limits of one client or of one host.
+struct KeyLimits<'a> {
+    counts: Option<(&'a Arc<Counts>, NonZeroU32)>,
+    rates: Option<(&'a Rates, NonZeroU32)>,
     over_connections: OverLimit,
     over_rate: OverLimit,
-) -> Result<LetIn, OverLimit> {
-    let mut untracked = false;
-    let mut held = None;
-    if let Some((counts, max)) = counts {
-        match counts.enter(hash, max.get()) {
-            Counted::Over => return Err(over_connections),
-            Counted::NoPlace => untracked = true,
-            Counted::Yes(place) => {
-                let counts = Arc::clone(counts);
-                held = Some(Held::Key(HeldKey { counts, place }));
+}
+
+impl KeyLimits<'_> {
+    fn admit(&self, hash: u64, now: Instant) -> Result<Admitted, OverLimit> {
+        let mut admitted = Admitted::WITHOUT_LIMIT;
+        if let Some((counts, max)) = self.counts {
+            match counts.enter(hash, max.get()) {
+                Counted::Over => return Err(self.over_connections),
+                Counted::LineFull => admitted.is_untracked = true,
+                Counted::Yes(slot) => {
+                    let counts = Arc::clone(counts);
+                    admitted.permit = Some(Permit(CountedIn::Key { counts, slot }));
+                }
             }
         }
-    }
-    if let Some((rates, max)) = rates {
-        match rates.pay(hash, max.get(), now) {
-            Paid::Over => return Err(over_rate),
-            Paid::NoPlace => untracked = true,
-            Paid::Yes => {}
+        if let Some((rates, max)) = self.rates {
+            match rates.pay(hash, max.get(), now) {
+                Paid::Over => return Err(self.over_rate),
+                Paid::LineFull => admitted.is_untracked = true,
+                Paid::Yes => {}
+            }
         }
-    }
-    Ok((held, untracked))
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if let Held::Connection(connections) = self {
-            connections.fetch_sub(1, Relaxed);
-        }
+        Ok(admitted)
     }
 }
 
-impl Drop for HeldKey {
+impl Drop for CountedIn {
     fn drop(&mut self) {
-        self.counts.leave(self.place);
+        match self {
+            CountedIn::Process(connections) => {
+                connections.fetch_sub(1, Relaxed);
+            }
+            CountedIn::Key { counts, slot } => counts.leave(*slot),
+        }
     }
 }
 
@@ -262,12 +264,12 @@ mod tests {
             client_connections_max: NonZeroU32::new(2),
             ..LimitSettings::default()
         });
-        let enter = |text| limits.enter_client(ip(text), Instant::now());
-        let _one = enter("2001:db8:1:2::1").unwrap();
-        let _two = enter("2001:db8:1:2:3::2").unwrap();
-        let third = enter("2001:db8:1:2:4::3").unwrap_err();
+        let admit = |text| limits.admit_client(ip(text), Instant::now());
+        let _one = admit("2001:db8:1:2::1").unwrap();
+        let _two = admit("2001:db8:1:2:3::2").unwrap();
+        let third = admit("2001:db8:1:2:4::3").unwrap_err();
         assert_eq!(third, OverLimit::ClientConnections);
-        let _elsewhere = enter("2001:db8:1:3::1").unwrap();
+        let _elsewhere = admit("2001:db8:1:3::1").unwrap();
     }
 
     #[test]
@@ -278,18 +280,13 @@ mod tests {
         };
         assert!(ClientLimits::new(&exempt, 100, Instant::now()).is_none());
         let hosts = HostLimits::new(100);
-        assert!(
-            hosts
-                .enter(1, None, None, Instant::now())
-                .unwrap()
-                .0
-                .is_none()
-        );
+        let admitted = hosts.admit(1, None, None, Instant::now()).unwrap();
+        assert!(admitted.permit.is_none());
         assert!(hosts.counts.get().is_none() && hosts.rates.get().is_none());
     }
 
     #[test]
-    fn each_limit_has_its_name_and_what_leaves_makes_room() {
+    fn each_limit_has_its_name_and_what_ends_makes_room() {
         let one = NonZeroU32::new(1);
         let limits = limits(&LimitSettings {
             connections_max: NonZeroU32::new(2),
@@ -298,30 +295,31 @@ mod tests {
             exempt: vec!["10.0.0.0/8".parse().unwrap()],
         });
         let start = Instant::now();
-        let held = limits.enter_client(ip("192.0.2.1"), start).unwrap();
-        let again = || limits.enter_client(ip("192.0.2.1"), start);
+        let admitted = limits.admit_client(ip("192.0.2.1"), start).unwrap();
+        let again = || limits.admit_client(ip("192.0.2.1"), start);
         assert_eq!(again().unwrap_err(), OverLimit::ClientConnections);
-        drop(held);
-        // What was refused has cost nothing of the rate.
+        drop(admitted);
+        // The refused connection did not count against the rate.
         drop(again().unwrap());
         assert_eq!(again().unwrap_err(), OverLimit::ClientRate);
         let later = start + Duration::from_millis(501);
-        drop(limits.enter_client(ip("192.0.2.1"), later).unwrap());
+        drop(limits.admit_client(ip("192.0.2.1"), later).unwrap());
         for _ in 0..9 {
-            let (held, untracked) = limits.enter_client(ip("::ffff:10.0.0.1"), start).unwrap();
-            assert!(held.is_none() && !untracked);
+            let admitted = limits.admit_client(ip("::ffff:10.0.0.1"), start);
+            let admitted = admitted.unwrap();
+            assert!(admitted.permit.is_none() && !admitted.is_untracked);
         }
-        let all = (limits.enter().unwrap(), limits.enter().unwrap());
-        assert_eq!(limits.enter().unwrap_err(), OverLimit::Connections);
+        let all = (limits.admit().unwrap(), limits.admit().unwrap());
+        assert_eq!(limits.admit().unwrap_err(), OverLimit::Connections);
         drop(all);
-        assert!(limits.enter().unwrap().is_some());
+        assert!(limits.admit().unwrap().is_some());
         let hosts = HostLimits::new(100);
-        let held = hosts.enter(7, one, one, start).unwrap();
-        let over = hosts.enter(7, one, one, start).unwrap_err();
+        let admitted = hosts.admit(7, one, one, start).unwrap();
+        let over = hosts.admit(7, one, one, start).unwrap_err();
         assert_eq!(over, OverLimit::HostConnections);
-        drop(held);
-        let over = hosts.enter(7, one, one, start).unwrap_err();
+        drop(admitted);
+        let over = hosts.admit(7, one, one, start).unwrap_err();
         assert_eq!(over, OverLimit::HostRate);
-        assert!(hosts.enter(8, one, one, start).is_ok());
+        assert!(hosts.admit(8, one, one, start).is_ok());
     }
 }

@@ -1,10 +1,10 @@
-//! What keeps one client, one host or one careless entry in a table from taking everything: limits of
-//! connections and of their rate. Pure: time comes in as an argument.
+//! Limits that keep one client or one host from taking everything: of connections, and of new connections
+//! per second. Pure: time comes in as an argument.
 //!
-//! Cores share the counts and never wait for each other: a table is a fixed number of atomics, and
-//! every step is one compare-and-swap. Whatever is counted is kept as a keyed hash, eight places to a
-//! line of the cache; where all eight are taken by others, what comes is let in and counted as
-//! untracked, since a limit that turned away strangers would be worse than none.
+//! Cores share the tables and never wait for each other: a table is a fixed number of atomics, and every
+//! change is one compare-and-swap. A table stores keyed hashes, eight slots to a cache line. When other keys
+//! have all eight, a new key is admitted and counted as untracked, since a limit that refused strangers
+//! would be worse than none.
 
 mod counts;
 mod limits;
@@ -14,4 +14,4 @@ mod line;
 mod models;
 mod rates;
 
-pub(crate) use limits::{ClientLimits, Held, HostLimits, LetIn, LimitSettings, OverLimit};
+pub(crate) use limits::{Admitted, ClientLimits, HostLimits, LimitSettings, OverLimit, Permit};

@@ -26,15 +26,15 @@ fn hash(key: u64) -> u64 {
     key << 48
 }
 
-/// One who comes, stays for a moment and leaves; whether it was let in.
+/// Enters, stays for a moment and leaves. Returns whether it was admitted.
 fn visit(counts: &Counts, inside: &AtomicU32) -> bool {
-    let Counted::Yes(place) = counts.enter(hash(1), 1) else {
+    let Counted::Yes(slot) = counts.enter(hash(1), 1) else {
         return false;
     };
     assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two are in");
     thread::yield_now();
     inside.fetch_sub(1, Ordering::SeqCst);
-    counts.leave(place);
+    counts.leave(slot);
     true
 }
 
@@ -57,7 +57,7 @@ fn of_two_at_once_one_is_in_and_what_leaves_makes_room() {
     assert_seen(&seen, [(true, false), (false, true), (true, true)]);
 }
 
-/// The key comes to have two places, and both who took one may be turned away; never are both let in.
+/// The key comes to have two slots, and both threads that took one may be refused; never are both admitted.
 #[test]
 fn a_place_that_gets_free_meanwhile_lets_no_second_one_in() {
     let seen = Seen::default();
@@ -77,9 +77,9 @@ fn a_place_that_gets_free_meanwhile_lets_no_second_one_in() {
         let is_in = |counted: &Counted| matches!(counted, Counted::Yes(_));
         note(&outcomes, (is_in(&one), is_in(&other)));
         for counted in [one, other] {
-            assert_ne!(counted, Counted::NoPlace);
-            if let Counted::Yes(place) = counted {
-                counts.leave(place);
+            assert_ne!(counted, Counted::LineFull);
+            if let Counted::Yes(slot) = counted {
+                counts.leave(slot);
             }
         }
         assert_eq!(counts.count(hash(1)) + counts.count(hash(2)), 0);
@@ -101,8 +101,8 @@ fn of_two_who_pay_at_once_one_gets_what_is_left() {
     check_dfs(model, None);
 }
 
-/// The worker with the earlier clock sees a stranger's debts in the first place, the other sees them
-/// paid: they take different places for the same key.
+/// The worker with the earlier clock sees a stranger's debts in the first slot, the other sees them
+/// paid: they take different slots for the same key.
 #[test]
 fn two_places_of_one_key_do_not_double_its_rate() {
     let model = || {

@@ -1,39 +1,41 @@
-//! How often each key comes: the generic cell rate algorithm (ITU-T I.371), which needs one time per
-//! key. Each one that is let in costs its key an interval; a key may be in debt for a second's worth
-//! of them, which is the burst, and debts are paid off by time. What has no debts is forgotten.
+//! The rate of each key, by the generic cell rate algorithm (ITU-T I.371), which needs one time per key.
+//! Whatever is admitted adds an interval to the debt of its key. The debt shrinks as time passes and may be
+//! at most one second's worth of intervals, which is the burst. A key without debt is forgotten.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use super::line::{Line, line_of, lines};
 
-/// The low bits of a place say until when its debts last, the others whose they are. They go round
-/// once in 19 hours; a place that nobody touched for exactly that long looks in debt for a second.
+/// The low bits of a slot are the time at which its debt is paid off. The others are the fingerprint of its
+/// key. The time wraps around after 19 hours: a slot that was not used for exactly that long seems to be
+/// in debt for a second.
 const TIME_BITS: u32 = 42;
 const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
-/// Ticks of 1/64 of a microsecond, so that up to some thousands a second are exact to one.
+/// Ticks of 1/64 of a microsecond, so that rates of some thousands per second are exact to one.
 const TICKS_PER_SECOND: u64 = 64_000_000;
-/// Tries of one that loses its place to another core each time. Afterwards it is let in.
+/// How often to try again when other cores change the slot each time. Then nothing is tracked.
 const TRIES: u32 = 64;
 
-/// One table of rates.
+/// A table of rates by key.
 #[derive(Debug)]
 pub(super) struct Rates {
     lines: Box<[Line]>,
     epoch: Instant,
 }
 
-/// What became of one more.
+/// The result of [`Rates::pay`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Paid {
     Yes,
+    /// The key is over its rate.
     Over,
-    /// Others have the whole line.
-    NoPlace,
+    /// Other keys have all slots of the line, so nothing was tracked.
+    LineFull,
 }
 
 impl Rates {
-    /// Times before `epoch` are taken for it.
+    /// Times before `epoch` count as `epoch`.
     pub(super) fn new(connections_max: usize, epoch: Instant) -> Rates {
         Rates {
             lines: lines(connections_max),
@@ -41,7 +43,7 @@ impl Rates {
         }
     }
 
-    /// Lets the key of this hash have one more, if it has had fewer than `per_second` lately.
+    /// Admits one more for the key of this hash, unless it exceeds `per_second`.
     pub(super) fn pay(&self, hash: u64, per_second: u32, now: Instant) -> Paid {
         let cost = TICKS_PER_SECOND.div_ceil(u64::from(per_second));
         let burst = cost * u64::from(per_second);
@@ -54,27 +56,27 @@ impl Rates {
             if look.debt + cost > burst {
                 return Paid::Over;
             }
-            let Some((at, seen)) = look.place else {
-                return Paid::NoPlace;
+            let Some((at, seen)) = look.slot else {
+                return Paid::LineFull;
             };
             let is_new = debt(seen, now) == 0;
             let until = (now + debt(seen, now) + cost) & TIME_MASK;
-            let place = &line.0[at];
+            let slot = &line.0[at];
             let next = own | until;
-            if place.compare_exchange(seen, next, SeqCst, SeqCst).is_err() {
+            if slot.compare_exchange(seen, next, SeqCst, SeqCst).is_err() {
                 continue;
             }
-            // Another core may have taken another place for the same key meanwhile: whoever sees
-            // that gives its own back.
+            // Another core may have taken another slot for the same key meanwhile. The core that sees
+            // this gives its own slot back and tries again.
             if is_new
-                && Look::at(line, own, now).places > 1
-                && place.compare_exchange(next, 0, SeqCst, SeqCst).is_ok()
+                && Look::at(line, own, now).slots > 1
+                && slot.compare_exchange(next, 0, SeqCst, SeqCst).is_ok()
             {
                 continue;
             }
             return Paid::Yes;
         }
-        Paid::NoPlace
+        Paid::LineFull
     }
 }
 
@@ -82,45 +84,44 @@ fn ticks(since: Duration) -> u64 {
     since.as_secs().wrapping_mul(TICKS_PER_SECOND) + u64::from(since.subsec_nanos()) * 64 / 1000
 }
 
-/// How much time the debts of a place still take. None has more than a burst, so what is further
-/// ahead is long past.
-fn debt(place: u64, now: u64) -> u64 {
-    let ahead = (place & TIME_MASK).wrapping_sub(now) & TIME_MASK;
-    if place == 0 || ahead > 2 * TICKS_PER_SECOND {
+/// The debt of a slot, in ticks. No debt is longer than a burst, so a time further ahead is long past.
+fn debt(slot: u64, now: u64) -> u64 {
+    let ahead = (slot & TIME_MASK).wrapping_sub(now) & TIME_MASK;
+    if slot == 0 || ahead > 2 * TICKS_PER_SECOND {
         return 0;
     }
     ahead
 }
 
-/// What one look at a line finds.
+/// What a key has in its line at one moment.
 struct Look {
-    /// Of all places of the fingerprint.
+    /// Of all slots of the key.
     debt: u64,
-    places: u32,
-    /// Where one more is to be paid, and what was there.
-    place: Option<(usize, u64)>,
+    slots: u32,
+    /// The slot to add to, and its value.
+    slot: Option<(usize, u64)>,
 }
 
 impl Look {
     fn at(line: &Line, own: u64, now: u64) -> Look {
         let mut look = Look {
             debt: 0,
-            places: 0,
-            place: None,
+            slots: 0,
+            slot: None,
         };
         let mut free = None;
-        for (at, place) in line.0.iter().enumerate() {
-            let seen = place.load(SeqCst);
-            let of_place = debt(seen, now);
-            if of_place == 0 {
+        for (at, slot) in line.0.iter().enumerate() {
+            let seen = slot.load(SeqCst);
+            let of_slot = debt(seen, now);
+            if of_slot == 0 {
                 free = free.or(Some((at, seen)));
             } else if seen & !TIME_MASK == own {
-                look.debt += of_place;
-                look.places += 1;
-                look.place = look.place.or(Some((at, seen)));
+                look.debt += of_slot;
+                look.slots += 1;
+                look.slot = look.slot.or(Some((at, seen)));
             }
         }
-        look.place = look.place.or(free);
+        look.slot = look.slot.or(free);
         look
     }
 }
@@ -138,8 +139,8 @@ mod tests {
         n << TIME_BITS
     }
 
-    /// How many of those who come every `gap` for `span` are let in.
-    fn let_in(rates: &Rates, hash: u64, per_second: u32, gap: Duration, span: Duration) -> u32 {
+    /// How many are admitted when one comes every `gap` for the time `span`.
+    fn admitted(rates: &Rates, hash: u64, per_second: u32, gap: Duration, span: Duration) -> u32 {
         let mut now = rates.epoch + Duration::from_secs(3);
         let end = now + span;
         let mut count = 0;
@@ -165,20 +166,20 @@ mod tests {
         assert_eq!(many(at(143)), 1);
         assert_eq!(many(at(143 + 500)), 3);
         assert_eq!(many(at(60_000)), 7, "no more than a burst is saved up");
-        // The time goes round after 19 hours.
+        // The time wraps around after 19 hours.
         assert_eq!(many(at(68_719_000)), 7);
         assert_eq!(many(at(68_719_900)), 6);
     }
 
     #[test]
-    fn a_full_line_tracks_no_ninth_until_debts_are_paid() {
+    fn a_full_line_tracks_no_ninth_key_until_debts_are_paid() {
         let epoch = Instant::now();
         let rates = Rates::new(0, epoch);
         for n in 1..=8 {
             assert_eq!(rates.pay(hash(n), 1, epoch), Paid::Yes);
             assert_eq!(rates.pay(hash(n), 1, epoch), Paid::Over);
         }
-        assert_eq!(rates.pay(hash(9), 1, epoch), Paid::NoPlace);
+        assert_eq!(rates.pay(hash(9), 1, epoch), Paid::LineFull);
         let later = epoch + Duration::from_secs(1);
         assert_eq!(rates.pay(hash(9), 1, later), Paid::Yes);
     }
@@ -209,7 +210,7 @@ mod tests {
                 });
             }
         });
-        // The burst and what time pays off, to one.
+        // The burst and what time pays off, exact to one.
         let wanted = (SECONDS + 1) as usize * PER_SECOND as usize;
         let admitted = admitted.into_inner();
         assert!(
@@ -224,17 +225,17 @@ mod tests {
             let rates = Rates::new(0, Instant::now());
             let gap = Duration::from_secs(1) / (per_second * 3);
             let span = Duration::from_secs(seconds.into());
-            let count = let_in(&rates, hash(key), per_second, gap, span);
+            let count = admitted(&rates, hash(key), per_second, gap, span);
             let wanted = (seconds + 1) * per_second;
             prop_assert!(count.abs_diff(wanted) <= seconds + 1, "{} instead of {}", count, wanted);
         }
 
-        /// Whoever keeps to the rate is never turned away.
+        /// A client that keeps to the rate is never refused.
         #[test]
         fn the_rate_itself_is_allowed(per_second in 1u32..4000, key in 1u64..1 << 20) {
             let rates = Rates::new(0, Instant::now());
             let gap = Duration::from_secs(1) / per_second + Duration::from_nanos(17);
-            let count = let_in(&rates, hash(key), per_second, gap, gap * 500);
+            let count = admitted(&rates, hash(key), per_second, gap, gap * 500);
             prop_assert_eq!(count, 500);
         }
     }
