@@ -68,6 +68,31 @@ fn a_wrong_configuration_is_2_from_both() {
 }
 
 #[test]
+fn every_mistake_of_a_routes_file_has_its_line_from_both() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("routes.toml");
+    let text = "[routes]\n\"a b\" = \"10.0.0.1\"\n\"a.test\" = [\"10.0.0.1:0\", 5]\n[more]\n";
+    std::fs::write(&path, text).expect("a file");
+    let path = path.to_str().expect("UTF-8");
+    let arguments = ["--http", "127.0.0.1:0", "--routes", path];
+    for (subcommand, before) in [
+        (&[][..], "pointsman: "),
+        (&["check"], "FAIL  routes         "),
+    ] {
+        let output = run(subcommand, &arguments);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8(text).expect("UTF-8");
+        let before = format!("{before}{path}:");
+        let of_file = text.lines().filter_map(|line| line.strip_prefix(&before));
+        let lines: Vec<&str> = of_file
+            .map(|line| line.split(':').next().unwrap_or_default())
+            .collect();
+        assert_eq!(lines, ["2", "3", "3", "4"], "{text}");
+    }
+}
+
+#[test]
 fn every_mistake_has_its_line_from_both() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("config.toml");

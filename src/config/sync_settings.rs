@@ -1,5 +1,5 @@
-//! Where routes come from, checked. Kept apart from the thread that uses it, so that checking a
-//! configuration needs neither Redis nor a thread.
+//! Where routes come from: the validated settings of the redis-sync thread. They are apart from the thread,
+//! so that validating a configuration needs neither Redis nor a thread.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -26,14 +26,14 @@ pub struct SyncSettings {
     /// Without an answer for this long the connection to Redis is dropped. TCP alone notices a frozen
     /// server after minutes.
     pub ping_timeout: Duration,
-    /// How long the loss of more than half of the hosts is not believed; 0: believed at once. A
-    /// FLUSHALL by mistake, followed by a reload of the data, then goes unnoticed by clients.
+    /// How long hosts stay after Redis has lost more than half of them; 0: they are removed at once. With
+    /// a hold no client notices a FLUSHALL by mistake that is followed by a reload of the data.
     pub hold: Duration,
     /// Name servers; empty: those of resolv.conf.
     pub dns_servers: Vec<SocketAddr>,
     /// A DNS answer is used at least this long, whatever its TTL.
     pub dns_ttl_min: Duration,
-    /// A DNS answer is asked for again after this, whatever its TTL.
+    /// A DNS name is looked up again after this, whatever the TTL of its answer.
     pub dns_ttl_max: Duration,
     /// Which addresses may be a backend's.
     pub backend_policy: AddressPolicy,

@@ -169,8 +169,8 @@ mod tests {
             (back.guard.removed.len(), back.guard.expiry.next_due()),
             (0, None)
         );
-        let mut believed = Rig::new(20, Duration::ZERO);
-        assert!((0..20).all(|name| believed.delete(name, 0)));
-        assert!(believed.guard.removed.is_empty());
+        let mut without_hold = Rig::new(20, Duration::ZERO);
+        assert!((0..20).all(|name| without_hold.delete(name, 0)));
+        assert!(without_hold.guard.removed.is_empty());
     }
 }
