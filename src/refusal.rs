@@ -178,7 +178,8 @@ refusals! {
          correct it at the client, Unicode names in xn-- form"
     /// The host_name has a label that is empty or too long, or looks like an IP address and is none.
     SniBadName "sni_bad_name" Malformed
-        "the name in the SNI has a label that is empty or too long, or is a broken IP address; correct it at the client"
+        "the name in the SNI has a label that is empty or too long, or is a broken IP address; \
+         correct it at the client"
 
     /// The first bytes cannot begin a request line.
     NotHttp "not_http" Malformed
@@ -248,7 +249,8 @@ refusals! {
          correct it at the client, Unicode names in xn-- form"
     /// The name has a label that is empty or too long, or looks like an IP address and is none.
     HostBadName "host_bad_name" Malformed
-        "the name in the Host field or the target has a label that is empty or too long, or is a broken IP address; \
+        "the name in the Host field or the target has a label that is empty or too long, \
+         or is a broken IP address; \
          correct it at the client"
     /// Whitespace between a field name and its colon (RFC 9112 section 5.1).
     SpaceBeforeColon "space_before_colon" Malformed

@@ -323,7 +323,8 @@ mod tests {
                 "{bytes:?}"
             );
         }
-        let longer_name = b"0\r\nTransfer-Encodings: x\r\nHosts: y\r\nProxy-Authorizations: z\r\nX-Forward: f\r\nDigest: d\r\n\r\n";
+        let longer_name = b"0\r\nTransfer-Encodings: x\r\nHosts: y\r\nProxy-Authorizations: z\r\n\
+         X-Forward: f\r\nDigest: d\r\n\r\n";
         assert_eq!(
             end_of(Length::Chunked, longer_name),
             Ok(Some(longer_name.len()))

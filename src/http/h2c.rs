@@ -340,7 +340,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_frames(frames in prop::collection::vec((0u8..12, any::<u8>(), prop::collection::vec(any::<u8>(), 0..40)), 0..5)) {
+        fn any_frames(
+            frames in prop::collection::vec(
+                (0u8..12, any::<u8>(), prop::collection::vec(any::<u8>(), 0..40)),
+                0..5,
+            ),
+        ) {
             let frames: Vec<Vec<u8>> = std::iter::once(frame(SETTINGS, 0, &[]))
                 .chain(frames.iter().map(|(kind, flags, payload)| frame(*kind, *flags, payload)))
                 .collect();

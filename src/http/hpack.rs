@@ -359,7 +359,12 @@ mod tests {
         #[test]
         fn another_implementation_says_the_same(
             fields in prop::collection::vec(
-                (0u8..5, prop_oneof![Just(0u8), 1u8..70], "(:authority|host|:method|x{0,12})", "[a-z]{0,9}|CONNECT"),
+                (
+                    0u8..5,
+                    prop_oneof![Just(0u8), 1u8..70],
+                    "(:authority|host|:method|x{0,12})",
+                    "[a-z]{0,9}|CONNECT",
+                ),
                 0..12,
             ),
         ) {

@@ -170,7 +170,10 @@ mod tests {
     proptest! {
         #[test]
         fn nearly_chunked(
-            lines in prop::collection::vec(r"[0-9a-c]{0,2}[ \t]{0,2}(;[a=\t ]{0,3})?\r?\n(x{1,5}\r?\n)?", 0..6),
+            lines in prop::collection::vec(
+                r"[0-9a-c]{0,2}[ \t]{0,2}(;[a=\t ]{0,3})?\r?\n(x{1,5}\r?\n)?",
+                0..6,
+            ),
         ) {
             fuzz_chunks(lines.concat().as_bytes());
         }

@@ -114,7 +114,8 @@ fn a_backend_gets_what_was_understood() {
             "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n",
         ),
         (
-            "GET / HTTP/1.1\r\nHost: a\r\nConnection: X, close\r\nx: 1\r\nKeep-Alive: 5\r\nProxy-Connection: z\r\nconnection: host, y\r\nY: 1\r\nZ: 1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: X, close\r\nx: 1\r\nKeep-Alive: 5\r\n\
+             Proxy-Connection: z\r\nconnection: host, y\r\nY: 1\r\nZ: 1\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\nZ: 1\r\n\r\n",
         ),
         (
@@ -126,20 +127,27 @@ fn a_backend_gets_what_was_understood() {
             "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
         ),
         (
-            "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\nConnection: Upgrade, HTTP2-Settings\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n\
+             Connection: Upgrade, HTTP2-Settings\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
         ),
         (
-            "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 9\r\n\r\n",
-            "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nContent-Length: 9\r\nConnection: upgrade\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Content-Length: 9\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nContent-Length: 9\r\n\
+             Connection: upgrade\r\n\r\n",
         ),
         (
-            "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: SPDY/3.1\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n",
-            "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: SPDY/3.1\r\nContent-Length: 0\r\nConnection: upgrade\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: SPDY/3.1\r\nConnection: Upgrade\r\n\
+             Content-Length: 0\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: SPDY/3.1\r\nContent-Length: 0\r\n\
+             Connection: upgrade\r\n\r\n",
         ),
         (
-            "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: tcp\r\nConnection: Upgrade\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: tcp\r\nTransfer-Encoding: chunked\r\nConnection: upgrade\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n\
+             Transfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: tcp\r\nTransfer-Encoding: chunked\r\n\
+             Connection: upgrade\r\n\r\n",
         ),
         (
             "TRACE / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 007\r\nX: y\r\n\r\n",
@@ -276,13 +284,17 @@ fn persistence_is_what_version_and_connection_say() {
     }
 }
 
-const SPOOFED: &str = "GET / HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-For: 10.9.9.9\r\nx-forwarded-for: 10.8.8.8\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: 443\r\nX-Real-IP: 10.9.9.9\r\nForwarded: for=10.9.9.9\r\nX_Forwarded_For: 10.7.7.7\r\n\r\n";
+const SPOOFED: &str = "GET / HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-For: 10.9.9.9\r\n\
+ x-forwarded-for: 10.8.8.8\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: 443\r\n\
+ X-Real-IP: 10.9.9.9\r\nForwarded: for=10.9.9.9\r\nX_Forwarded_For: 10.7.7.7\r\n\r\n";
 
 #[test]
 fn what_an_untrusted_client_says_of_itself_is_replaced() {
     assert_eq!(
         rewritten(SPOOFED.as_bytes(), &Forwarding::ALL, &downstream(false)).unwrap(),
-        "GET / HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-For: 2001:db8::7\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: 80\r\nX-Real-IP: 2001:db8::7\r\nForwarded: for=\"[2001:db8::7]\";host=\"a.test\";proto=http\r\n\r\n"
+        "GET / HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-For: 2001:db8::7\r\nX-Forwarded-Proto: http\r\n\
+         X-Forwarded-Port: 80\r\nX-Real-IP: 2001:db8::7\r\n\
+         Forwarded: for=\"[2001:db8::7]\";host=\"a.test\";proto=http\r\n\r\n"
     );
 }
 
@@ -290,13 +302,16 @@ fn what_an_untrusted_client_says_of_itself_is_replaced() {
 fn what_a_trusted_client_says_is_kept_and_added_to() {
     assert_eq!(
         rewritten(SPOOFED.as_bytes(), &Forwarding::ALL, &downstream(true)).unwrap(),
-        "GET / HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-For: 10.9.9.9, 10.8.8.8, 2001:db8::7\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: 443\r\nX-Real-IP: 10.9.9.9\r\nForwarded: for=10.9.9.9, for=\"[2001:db8::7]\";host=\"a.test\";proto=http\r\n\r\n"
+        "GET / HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-For: 10.9.9.9, 10.8.8.8, 2001:db8::7\r\n\
+         X-Forwarded-Proto: https\r\nX-Forwarded-Port: 443\r\nX-Real-IP: 10.9.9.9\r\n\
+         Forwarded: for=10.9.9.9, for=\"[2001:db8::7]\";host=\"a.test\";proto=http\r\n\r\n"
     );
 }
 
 #[test]
 fn a_client_cannot_have_the_fields_dropped_by_naming_them_in_connection() {
-    let head = "GET / HTTP/1.1\r\nHost: a\r\nConnection: x-forwarded-for, x-real-ip, content-length\r\nContent-Length: 3\r\n\r\n";
+    let head = "GET / HTTP/1.1\r\nHost: a\r\nConnection: x-forwarded-for, x-real-ip, content-length\r\n\
+     Content-Length: 3\r\n\r\n";
     let only = Forwarding {
         x_forwarded_for: true,
         ..Forwarding::default()
@@ -399,7 +414,8 @@ fn responses_end_where_the_rfc_says() {
 fn a_client_gets_what_was_understood() {
     for (head, request, want) in [
         (
-            "HTTP/1.0 200 Fine\r\nServer: s\r\nconnection: x\r\nX: 1\r\nKeep-Alive: 9\r\nContent-Length: 05\r\nContent-Length: 5\r\n\r\n",
+            "HTTP/1.0 200 Fine\r\nServer: s\r\nconnection: x\r\nX: 1\r\nKeep-Alive: 9\r\n\
+             Content-Length: 05\r\nContent-Length: 5\r\n\r\n",
             GET,
             "HTTP/1.1 200 Fine\r\nServer: s\r\nContent-Length: 5\r\n\r\n",
         ),
@@ -428,7 +444,12 @@ proptest! {
     fn nearly_requests(
         line in r"(GET|POST|OPTIONS|TRACE) (/|\*|http://[a-b.:]{0,6}/?) HTTP/1\.[012]",
         fields in prop::collection::vec(
-            r"(Host|Content[-_.]Length|Transfer-Encoding|Connection|Upgrade|TE|Keep-Alive|X|X[-_]Real[-_]IP|X-Forwarded[-_]Host|Proxy|Max-Forwards|Expect): ?(chunked|close|keep-alive|upgrade|[0-9]{1,3}|a|te, x|trailers|100-continue|websocket|h2c)",
+            concat!(
+                "(Host|Content[-_.]Length|Transfer-Encoding|Connection|Upgrade|TE|Keep-Alive|X|",
+                "X[-_]Real[-_]IP|X-Forwarded[-_]Host|Proxy|Max-Forwards|Expect): ?",
+                "(chunked|close|keep-alive|upgrade|[0-9]{1,3}|a|te, x|trailers|100-continue|",
+                "websocket|h2c)",
+            ),
             0..7,
         ),
         end in "\r?\n",
@@ -451,7 +472,11 @@ proptest! {
     fn nearly_responses(
         line in r"HTTP/1\.[01] (200|204|304|100|101|999)( [ -~]{0,5})?",
         fields in prop::collection::vec(
-            r"(Content[-_]Length|Transfer-Encoding|Connection|Upgrade|Keep-Alive|X|Set-Cookie|WWW-Authenticate): ?(chunked|identity|close|keep-alive|timeout=5|[0-9]{1,3}(, ?[0-9]{1,3})?|a|NTLM|a\r?\n b|)",
+            concat!(
+                "(Content[-_]Length|Transfer-Encoding|Connection|Upgrade|Keep-Alive|X|Set-Cookie|",
+                "WWW-Authenticate): ?(chunked|identity|close|keep-alive|timeout=5|",
+                "[0-9]{1,3}(, ?[0-9]{1,3})?|a|NTLM|a\r?\n b|)",
+            ),
             0..7,
         ),
         end in "\r?\n",

@@ -415,7 +415,12 @@ proptest! {
     }
 
     #[test]
-    fn lines_of_words_never_panic(words in proptest::collection::vec("TCP4|TCP6|UNKNOWN|[0-9.:a-f]{0,12}|65535|\r\n| ", 0..8)) {
+    fn lines_of_words_never_panic(
+        words in proptest::collection::vec(
+            "TCP4|TCP6|UNKNOWN|[0-9.:a-f]{0,12}|65535|\r\n| ",
+            0..8,
+        ),
+    ) {
         fuzz_proxy_header(format!("PROXY {}\r\n", words.join(" ")).as_bytes());
     }
 }

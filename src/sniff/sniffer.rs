@@ -9,7 +9,7 @@ use crate::refusal::Refusal;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(
     clippy::large_enum_variant,
-    reason = "it lives on the stack for a moment, once per connection; a box would be one more allocation for each"
+    reason = "it lives on the stack for a moment; a box would be one more allocation per connection"
 )]
 pub enum Sniff {
     /// The hello is complete and valid.

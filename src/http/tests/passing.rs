@@ -23,7 +23,8 @@ fn an_upgrade_to_http_does_not_hide_behind_another() {
         let want = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         assert_eq!(sent(&head).as_deref(), Ok(want), "{way}");
     }
-    let several = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nUpgrade: foo/1\r\nConnection: upgrade\r\n\r\n";
+    let several = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nUpgrade: foo/1\r\n\
+     Connection: upgrade\r\n\r\n";
     assert_eq!(sent(several).as_deref(), Ok(several));
 }
 
@@ -93,7 +94,8 @@ fn no_spelling_of_a_field_that_matters_passes() {
 /// Where one field is written, what the others say of the client is not believed either.
 #[test]
 fn what_speaks_for_a_client_passes_only_from_whom_is_trusted() {
-    let fields = "X-Forwarded-Host: h\r\nX-Forwarded-Server: s\r\nX-Forwarded-For: f\r\nX-Real-IP: r\r\nForwarded: for=f\r\nX-Original-URL: u\r\n";
+    let fields = "X-Forwarded-Host: h\r\nX-Forwarded-Server: s\r\nX-Forwarded-For: f\r\nX-Real-IP: r\r\n\
+     Forwarded: for=f\r\nX-Original-URL: u\r\n";
     let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
     let protocol = Forwarding {
         x_forwarded_proto: true,
@@ -118,12 +120,15 @@ fn a_request_that_came_far_enough_is_answered() {
         (
             "OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n",
             true,
-            "HTTP/1.1 200 OK\r\nAllow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nAllow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE\r\n\
+             Content-Length: 0\r\n\r\n",
         ),
         (
-            "TRACE http://b/c?d HTTP/1.1\r\nHost: a\r\nCookie: s\r\nauthorization: s\r\nProxy-Authorization: s\r\nMax-Forwards: 0\r\nX: y\r\n\r\n",
+            "TRACE http://b/c?d HTTP/1.1\r\nHost: a\r\nCookie: s\r\nauthorization: s\r\n\
+             Proxy-Authorization: s\r\nMax-Forwards: 0\r\nX: y\r\n\r\n",
             false,
-            "HTTP/1.1 200 OK\r\nContent-Type: message/http\r\nContent-Length: 55\r\nConnection: close\r\n\r\nTRACE /c?d HTTP/1.1\r\nHost: b\r\nMax-Forwards: 0\r\nX: y\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Type: message/http\r\nContent-Length: 55\r\n\
+             Connection: close\r\n\r\nTRACE /c?d HTTP/1.1\r\nHost: b\r\nMax-Forwards: 0\r\nX: y\r\n\r\n",
         ),
     ] {
         let mut storage = FieldStorage::new();
