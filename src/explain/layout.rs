@@ -18,13 +18,12 @@ pub(super) fn paragraph(begin: &str, text: &str) -> String {
     lines(begin, &" ".repeat(begin.len()), text, MARKDOWN_WIDTH)
 }
 
-/// Text in lines of at most `width`. Code between backquotes stays on its line.
+/// Text in lines of at most `width`.
 fn lines(begin: &str, indent: &str, text: &str, width: usize) -> String {
     let mut out = begin.to_owned();
     let mut column = begin.len();
-    let mut is_code = false;
-    for (index, word) in text.split(' ').enumerate() {
-        if index > 0 && column + 1 + word.len() > width && !is_code {
+    for (index, word) in words(text).enumerate() {
+        if index > 0 && column + 1 + word.len() > width {
             out.push('\n');
             out.push_str(indent);
             column = indent.len();
@@ -34,10 +33,18 @@ fn lines(begin: &str, indent: &str, text: &str, width: usize) -> String {
         }
         out.push_str(word);
         column += word.len();
-        is_code ^= word.matches('`').count() % 2 == 1;
     }
     out.push('\n');
     out
+}
+
+/// What stands between blanks. Code between backquotes is one word.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let mut is_code = false;
+    text.split(move |character| {
+        is_code ^= character == '`';
+        character == ' ' && !is_code
+    })
 }
 
 /// Names in lines that fit.
