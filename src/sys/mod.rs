@@ -6,9 +6,9 @@ mod address;
 mod congestion;
 mod epoll;
 mod errno;
-#[cfg(test)]
-mod facts;
 mod holder;
+#[cfg(test)]
+mod kernel_tests;
 mod limits;
 mod listener;
 mod own;

@@ -1,6 +1,7 @@
 //! What the pages for people say is so: examples work when pasted, links lead somewhere, tables list
 //! what there is.
 
+mod kernel_notes;
 mod page;
 mod session;
 #[path = "../support/mod.rs"]
@@ -15,7 +16,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use page::{
-    anchors, flags, inline_codes, is_snake_case, links, manual, outside_code, pages, root, rows,
+    anchors, flags, has_function, inline_codes, is_snake_case, links, manual, outside_code, pages, root, rows,
     text,
 };
 use session::Session;
@@ -51,9 +52,7 @@ fn the_walks_of_the_architecture_name_functions_that_exist() {
         };
         steps += 1;
         let path = root().join(format!("{file}.rs"));
-        let source = fs::read_to_string(&path).unwrap_or_default();
-        let begins = [format!("fn {function}("), format!("fn {function}<")];
-        if !begins.iter().any(|begin| source.contains(begin.as_str())) {
+        if !has_function(&path, function) {
             wrong.push(code);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub(super) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -116,6 +116,13 @@ pub(super) fn rows(page: &str, heading: &str) -> Vec<Vec<String>> {
         cells.map(|cell| cell.trim().replace('`', "")).collect()
     };
     rows.map(cells).collect()
+}
+
+/// Whether the file is there and has a function of this name.
+pub(super) fn has_function(file: &Path, function: &str) -> bool {
+    let source = fs::read_to_string(file).unwrap_or_default();
+    let begins = [format!("fn {function}("), format!("fn {function}<")];
+    begins.iter().any(|begin| source.contains(begin.as_str()))
 }
 
 pub(super) fn inline_codes(page: &str) -> impl Iterator<Item = &str> {

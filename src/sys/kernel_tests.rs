@@ -1,5 +1,5 @@
-//! What the kernel does, as far as the code leans on it and no other test shows it. Each test
-//! stands behind an entry of `kernel-notes.md`.
+//! What the kernel does with sockets, as far as the code relies on it and no other test shows it. Each
+//! test belongs to an entry of `kernel-notes.md`.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -68,6 +68,20 @@ fn what_came_before_a_reset_can_be_read_after_it() {
         socket.recv(&mut bytes).unwrap_err().kind(),
         ErrorKind::ConnectionReset
     );
+}
+
+#[test]
+fn a_write_that_meets_a_reset_takes_the_error_from_the_next_read() {
+    let (socket, client) = accepted_from_group();
+    assert_eq!(socket.recv(&mut [0; 16]).unwrap(), 6);
+    socket2::SockRef::from(&client)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+    drop(client);
+    assert_ne!(events(&socket) & libc::POLLERR, 0);
+    let error = socket.send(b"too late").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    assert_eq!(socket.recv(&mut [0; 16]).unwrap(), 0);
 }
 
 #[test]
