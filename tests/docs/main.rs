@@ -16,8 +16,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use page::{
-    anchors, flags, has_function, inline_codes, is_snake_case, links, manual, outside_code, pages, root, rows,
-    text,
+    anchors, flags, has_function, inline_codes, is_snake_case, links, manual, outside_code, pages,
+    root, rows, text,
 };
 use session::Session;
 use support::client::Hello;
