@@ -68,6 +68,7 @@ impl Case {
 
 /// What a parser says.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Verdict {
     Found {
         name: Option<Host>,

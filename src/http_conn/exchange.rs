@@ -196,9 +196,10 @@ impl<'s> Exchange<'s> {
         }
         loop {
             let is_head = matches!(self.down, Down::Head(_));
-            let finish = match is_head {
-                true => self.poll_head(context),
-                false => self.poll_body(context),
+            let finish = if is_head {
+                self.poll_head(context)
+            } else {
+                self.poll_body(context)
             };
             match finish {
                 Poll::Ready(Some(finish)) => return Poll::Ready(finish),
@@ -219,9 +220,10 @@ impl<'s> Exchange<'s> {
         {
             // What is missing of the request must not look like an end to the backend.
             self.upstream.socket.abort_on_close();
-            return Poll::Ready(match self.response_begun {
-                true => Finish::CutOff(Outcome::BackendRemoved),
-                false => Finish::Removed,
+            return Poll::Ready(if self.response_begun {
+                Finish::CutOff(Outcome::BackendRemoved)
+            } else {
+                Finish::Removed
             });
         }
         self.poll_deadline(deadline, context)
@@ -365,9 +367,12 @@ impl<'s> Exchange<'s> {
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Events> {
         let (ring, socket) = (&self.local.ring, &self.client.socket);
         let awaits_end = self.up_over && self.client_finished.is_none();
-        let watch = self.gone_watch.get_or_insert_with(|| match awaits_end {
-            true => ring.finished(socket),
-            false => ring.failed(socket),
+        let watch = self.gone_watch.get_or_insert_with(|| {
+            if awaits_end {
+                ring.finished(socket)
+            } else {
+                ring.failed(socket)
+            }
         });
         let events = ready!(Pin::new(watch).poll(context));
         self.gone_watch = None;
@@ -442,9 +447,10 @@ impl<'s> Exchange<'s> {
     }
 
     fn set_deadline(&mut self, deadline: &Deadline) {
-        let probed_at = match self.upstream.has_keep_alive {
-            true => None,
-            false => Some(self.local.ring.now() + KEEP_ALIVE_AFTER),
+        let probed_at = if self.upstream.has_keep_alive {
+            None
+        } else {
+            Some(self.local.ring.now() + KEEP_ALIVE_AFTER)
         };
         let due = self.due();
         self.patience.set = probed_at.map_or(due, |probed_at| due.min(probed_at));
@@ -474,9 +480,10 @@ impl<'s> Exchange<'s> {
                     self.upstream.socket.abort_on_close();
                 }
                 let is_half_closed = self.half_closed_due().is_some_and(|due| now >= due);
-                return Poll::Ready(self.failed(match is_half_closed {
-                    true => Outcome::HalfClosedTimeout,
-                    false => outcome,
+                return Poll::Ready(self.failed(if is_half_closed {
+                    Outcome::HalfClosedTimeout
+                } else {
+                    outcome
                 }));
             }
             if !std::mem::replace(&mut self.upstream.has_keep_alive, true) {

@@ -190,9 +190,10 @@ fn redirect(head: &RequestHead<'_, '_>, goes_on: bool) -> Option<Vec<u8>> {
             _ => answer.extend(format!("%{byte:02X}").bytes()),
         }
     }
-    answer.extend_from_slice(match goes_on {
-        true => b"\r\n\r\n".as_slice(),
-        false => b"\r\nConnection: close\r\n\r\n",
+    answer.extend_from_slice(if goes_on {
+        b"\r\n\r\n".as_slice()
+    } else {
+        b"\r\nConnection: close\r\n\r\n"
     });
     Some(answer)
 }

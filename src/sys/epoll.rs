@@ -31,9 +31,10 @@ impl EdgePoll {
     /// Begins to watch a descriptor for `events`, beside which POLLERR and POLLHUP always come, or
     /// changes what it is watched for. What holds already is told once.
     pub(crate) fn watch(&self, descriptor: RawFd, events: u32, is_known: bool) -> io::Result<()> {
-        let operation = match is_known {
-            true => libc::EPOLL_CTL_MOD,
-            false => libc::EPOLL_CTL_ADD,
+        let operation = if is_known {
+            libc::EPOLL_CTL_MOD
+        } else {
+            libc::EPOLL_CTL_ADD
         };
         let mut event = libc::epoll_event {
             events: events | libc::EPOLLET as u32,

@@ -201,9 +201,10 @@ pub(super) fn set_defer_accept(socket: &impl AsFd, seconds: i32) -> io::Result<(
 /// Makes a socket drop what arrives with a TTL or hop limit below `least` (IP_MINTTL, Linux 2.6.34;
 /// IPV6_MINHOPCOUNT, 2.6.35; RFC 5082); 0 takes everything. Needs no privilege.
 pub(super) fn set_least_ttl(socket: &impl AsFd, is_ipv6: bool, least: i32) -> io::Result<()> {
-    let (level, name) = match is_ipv6 {
-        true => (libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT),
-        false => (libc::IPPROTO_IP, libc::IP_MINTTL),
+    let (level, name) = if is_ipv6 {
+        (libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT)
+    } else {
+        (libc::IPPROTO_IP, libc::IP_MINTTL)
     };
     set_option(socket, level, name, least)
 }

@@ -189,6 +189,7 @@ async fn next_candidate(
 }
 
 /// What came of sending the head to a connected backend.
+#[expect(clippy::large_enum_variant, reason = "moved once, and not to the heap")]
 enum HeadSent {
     Taken(Candidate),
     NotTaken(NotTaken),

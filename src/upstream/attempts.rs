@@ -90,9 +90,10 @@ impl Attempts {
     /// A choice among what was not tried yet.
     pub(crate) fn choose(&self, local: &Local, route: &Route, client: &Client) -> Choice {
         let mut chooser = local.chooser.borrow_mut();
-        let client = match chooser.goes_by_client(route) {
-            true => client.address().map(|address| address.ip()),
-            false => None,
+        let client = if chooser.goes_by_client(route) {
+            client.address().map(|address| address.ip())
+        } else {
+            None
         };
         let context = PickContext {
             tried: &self.slots,
@@ -239,7 +240,7 @@ impl Attempts {
         let live = LiveBackend::in_turn(backend);
         self.place = match Chooser::admits_queued(route, live.backend(), now) {
             QueuedAdmission::Yes => Some(live),
-            QueuedAdmission::Probe => Some(live.as_probe(true)),
+            QueuedAdmission::Probe => Some(live.with_probe(true)),
             QueuedAdmission::No if is_panic => Some(live),
             QueuedAdmission::No => None,
         };
@@ -322,7 +323,7 @@ impl Attempts {
 /// `None` when another core has taken the last place since it was chosen.
 fn open(chosen: Chosen) -> Option<LiveBackend> {
     let live = LiveBackend::open(chosen.backend, chosen.connections_max)?;
-    Some(live.as_probe(chosen.is_probe))
+    Some(live.with_probe(chosen.is_probe))
 }
 
 impl Several {

@@ -65,9 +65,10 @@ pub(crate) async fn dial(
         };
         let attempt = attempts.begin();
         local.count(Counter::ConnectAttempts);
-        let patience = match attempts.has_another(local, route) {
-            true => backend.patience(local.limits.connect_deadline),
-            false => local.limits.connect_deadline,
+        let patience = if attempts.has_another(local, route) {
+            backend.patience(local.limits.connect_deadline)
+        } else {
+            local.limits.connect_deadline
         };
         let ends = local.ring.now() + patience;
         let ends = ends.min(attempts.ends());

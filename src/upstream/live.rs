@@ -45,7 +45,7 @@ impl LiveBackend {
     }
 
     /// The connection is the probe of a half-open backend.
-    pub(super) fn as_probe(mut self, is_probe: bool) -> LiveBackend {
+    pub(super) fn with_probe(mut self, is_probe: bool) -> LiveBackend {
         self.is_probe = is_probe;
         self
     }

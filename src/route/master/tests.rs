@@ -86,9 +86,10 @@ fn any_step() -> impl Strategy<Value = Step> {
 fn agrees(table: &Table, model: &Model) {
     for name in NAMES {
         let host = Host::from_operator(name).unwrap();
-        let expected = match host.is_ip_literal() {
-            true => model.get(name),
-            false => model.lookup(name),
+        let expected = if host.is_ip_literal() {
+            model.get(name)
+        } else {
+            model.lookup(name)
         };
         assert_eq!(
             table.lookup(&host).map(|route| route.id()),
