@@ -48,6 +48,12 @@ impl Drop for Connection {
     }
 }
 
+/// How the changes arrive.
+struct Subscription {
+    detection: ChangeDetection,
+    event_reader: Option<JoinHandle<()>>,
+}
+
 /// What one attempt to use Redis found out.
 pub(in crate::sync) struct Probed {
     pub(in crate::sync) detection: ChangeDetection,
@@ -159,8 +165,14 @@ impl Connector {
             }
             Err(error) => return Err(error.into()),
         };
-        let (detection, event_reader) = match refusal {
-            None => (ChangeDetection::Tracking, None),
+        let Subscription {
+            detection,
+            event_reader,
+        } = match refusal {
+            None => Subscription {
+                detection: ChangeDetection::Tracking,
+                event_reader: None,
+            },
             Some(refusal) => {
                 self.subscribe_to_events(&mut commands, invalidations, &refusal)
                     .await
@@ -225,7 +237,7 @@ impl Connector {
         commands: &mut MultiplexedConnection,
         invalidations: &Arc<Invalidations>,
         refusal: &RedisError,
-    ) -> (ChangeDetection, Option<JoinHandle<()>>) {
+    ) -> Subscription {
         let answer: Result<HashMap<String, String>, RedisError> = redis::cmd("CONFIG")
             .arg(&["GET", "notify-keyspace-events"])
             .query_async(commands)
@@ -234,11 +246,11 @@ impl Connector {
             .ok()
             .map(|reply| reply.into_values().next().unwrap_or_default());
         let events = KeyspaceEvents::of(flags.as_deref());
-        let reader = match events {
+        let event_reader = match events {
             KeyspaceEvents::None => None,
             _ => self.read_events(invalidations, events).await,
         };
-        let detection = match (&reader, events) {
+        let detection = match (&event_reader, events) {
             (Some(_), KeyspaceEvents::All) => ChangeDetection::KeyspaceEvents,
             _ => ChangeDetection::Polling,
         };
@@ -249,7 +261,10 @@ impl Connector {
             "Redis refuses CLIENT TRACKING; to see changes at once, allow it (Redis 6, +client|tracking) or \
             set notify-keyspace-events to KA"
         );
-        (detection, reader)
+        Subscription {
+            detection,
+            event_reader,
+        }
     }
 
     async fn read_events(

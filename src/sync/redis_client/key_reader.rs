@@ -185,7 +185,10 @@ impl KeyReader {
             mut rejected,
         } = self.read_replies(host, replies, now)?;
         let unreadable = rejected.count();
-        let (texts, surplus) = within_limit(&mut entries);
+        let Limited {
+            used: texts,
+            surplus,
+        } = within_limit(&mut entries);
         if is_readable && exists {
             self.removals.note_existing(&host.key);
             let mut state = self.state.borrow_mut();
@@ -292,18 +295,28 @@ struct HostReply<'h> {
     rejected: RejectedEntries,
 }
 
-/// The entries that are used, sorted, and how many members are beyond [`MEMBERS_MAX`]. Redis sends a set
-/// in any order; of too many members the same ones are used each time. Options are not limited.
-fn within_limit(entries: &mut [String]) -> (Vec<&str>, usize) {
+/// The entries of a host that are used.
+struct Limited<'e> {
+    used: Vec<&'e str>,
+    /// Members beyond [`MEMBERS_MAX`].
+    surplus: usize,
+}
+
+/// Sorts the entries and leaves out the members beyond [`MEMBERS_MAX`]. Redis sends a set in any order; of
+/// too many members the same ones are used each time. Options are not limited.
+fn within_limit(entries: &mut [String]) -> Limited<'_> {
     entries.sort_unstable();
     let mut members = 0;
-    let texts = entries.iter().map(String::as_str).filter(|entry| {
+    let used = entries.iter().map(String::as_str).filter(|entry| {
         let is_member = as_option(entry).is_none();
         members += usize::from(is_member);
         !is_member || members <= MEMBERS_MAX
     });
-    let texts = texts.collect();
-    (texts, members.saturating_sub(MEMBERS_MAX))
+    let used = used.collect();
+    Limited {
+        used,
+        surplus: members.saturating_sub(MEMBERS_MAX),
+    }
 }
 
 /// Sends the commands and waits for the replies to all of them, errors included.
