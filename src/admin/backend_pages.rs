@@ -1,5 +1,5 @@
-//! How the backends stand, for `/backends`, `/status` and `/metrics`: what their connections tell, and what the
-//! active checks found.
+//! The state of the backends, on `/backends`, `/status` and `/metrics`: what their connections showed, and
+//! what the health checks found.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,11 +11,14 @@ use crate::health::{Condition, HealthCheckState, Moment};
 use crate::metrics::Exposition;
 use crate::route::Backend;
 
-/// A page that an operator can still read; how many are left out is said.
+/// The longest list that `/backends` shows. The page says how many are left out.
 const ENTRIES_MAX: usize = 10_000;
-/// Series of single backends: each is kept by Prometheus for weeks, and names come and go.
+/// How many backends have a series of their own. Prometheus keeps a series for weeks, also when its
+/// backend is gone.
 const SERIES_MAX: usize = 1000;
+/// The state of a backend whose health checks fail.
 const DOWN: &str = "down";
+/// All states. Those but [`DOWN`] are conditions of passive health.
 const STATES: [&str; 5] = ["up", "suspect", "ejected", "half-open", DOWN];
 
 /// The page `/backends`.
@@ -42,8 +45,8 @@ fn entry(backend: &Backend, now: Moment) -> Value {
     entry
 }
 
-/// `since_ms` is null while the verdict is that of the beginning, `latency_ms` before the first answer,
-/// `cause` as long as none was bad.
+/// A health check. `since_ms` is null until its result has changed once, `latency_ms` until its first
+/// answer, `cause` until its first failure.
 fn check(state: &HealthCheckState, now: Moment) -> Value {
     let since = state.down_since().or(state.up_since());
     let name = state.check().name.clone().or(state.probed_as().name);
@@ -58,7 +61,7 @@ fn check(state: &HealthCheckState, now: Moment) -> Value {
     })
 }
 
-/// The `backends` part of `/status`: how many are in which state.
+/// The `backends` part of `/status`: the number of backends by state.
 pub(super) fn summary(backends: &[Arc<Backend>]) -> Value {
     let survey = Survey::of(backends);
     let counts = STATES.iter().zip(survey.counts);
@@ -69,10 +72,10 @@ pub(super) fn summary(backends: &[Arc<Backend>]) -> Value {
     Value::Object(summary)
 }
 
-/// As metrics: how many are in which state, and each one that is checked.
+/// The metrics: the number of backends by state, and the state of each backend with a health check.
 pub(super) fn write_metrics(out: &mut Exposition<'_>, backends: &[Arc<Backend>]) -> fmt::Result {
     let survey = Survey::of(backends);
-    let help = "Backends in use by any route, by state; down: a health check says so.";
+    let help = "Backends in use by any route, by state; down: a health check fails.";
     let mut states = out.gauges("backends", help)?;
     for (state, count) in STATES.iter().zip(survey.counts) {
         states.add(&[("state", state)], count as u64)?;
@@ -80,21 +83,28 @@ pub(super) fn write_metrics(out: &mut Exposition<'_>, backends: &[Arc<Backend>])
     if survey.checked.is_empty() {
         return Ok(());
     }
-    let help = "1 while all health checks of the backend say so.";
+    let help = "1 while all health checks of the backend succeed.";
     let mut up = out.gauges("backend_up", help)?;
-    for (backend, is_up) in survey.checked.iter().take(SERIES_MAX) {
+    for Checked { backend, is_up } in survey.checked.iter().take(SERIES_MAX) {
         up.add(&[("backend", backend.text())], u64::from(*is_up))?;
     }
     let left_out = survey.checked.len().saturating_sub(SERIES_MAX);
-    let help = "Checked backends without a series of their own.";
+    let help = "Backends with a health check, but without a series of their own.";
     out.gauge("backend_up_left_out", help, left_out as u64)
 }
 
-/// Each backend is in one state, the one that matters most to a choice.
+/// The backends by state. Each is in one state; a failed health check goes before passive health.
 struct Survey<'a> {
+    /// In the order of [`STATES`].
     counts: [usize; STATES.len()],
-    /// Those with an active check, and whether all of theirs say that they are up.
-    checked: Vec<(&'a Backend, bool)>,
+    checked: Vec<Checked<'a>>,
+}
+
+/// A backend with a health check.
+struct Checked<'a> {
+    backend: &'a Backend,
+    /// Whether all of its health checks succeed.
+    is_up: bool,
 }
 
 impl Survey<'_> {
@@ -108,7 +118,7 @@ impl Survey<'_> {
             let checks = backend.health_checks();
             let is_up = checks.iter().all(|check| check.is_up());
             if !checks.is_empty() {
-                survey.checked.push((backend, is_up));
+                survey.checked.push(Checked { backend, is_up });
             }
             let name = if is_up {
                 backend.health().condition(now).name()

@@ -33,28 +33,28 @@ pub(super) async fn page(process: &ProcessState, path: &str, query: &str) -> Pag
         "/client" => client_page::page(process, query).await,
         _ => Page::text(
             "404 Not Found",
-            "There are /metrics, /status, /backends, /ready and /client.\n",
+            "The pages are /metrics, /status, /backends, /ready and /client.\n",
         ),
     }
 }
 
 fn ready(process: &ProcessState) -> Page {
-    const AWAY: &str = "503 Service Unavailable";
+    const UNAVAILABLE: &str = "503 Service Unavailable";
     if process.draining.get() {
-        Page::text(AWAY, "stopping\n")
+        Page::text(UNAVAILABLE, "stopping\n")
     } else if process.is_serving() {
         Page::text("200 OK", "ready\n")
     } else {
-        Page::text(AWAY, "waiting for the first routing table\n")
+        Page::text(UNAVAILABLE, "waiting for the first routing table\n")
     }
 }
 
 async fn status(process: &ProcessState) -> serde_json::Value {
     let all = process.cores();
     let cores = statuses(&*all, ANSWER_TIMEOUT).await;
-    let answered = |core: &usize| cores.iter().any(|status| status.core == *core);
-    let mut silent = all.numbers();
-    silent.retain(|core| !answered(core));
+    let has_answered = |core: &usize| cores.iter().any(|status| status.core == *core);
+    let mut without_answer = all.numbers();
+    without_answer.retain(|core| !has_answered(core));
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
@@ -62,7 +62,7 @@ async fn status(process: &ProcessState) -> serde_json::Value {
         "ready": process.is_serving(),
         "draining": process.draining.get(),
         "cores": cores.iter().map(core).collect::<Vec<_>>(),
-        "cores_without_answer": silent,
+        "cores_without_answer": without_answer,
         "backends": backend_pages::summary(&(process.reports.backends)()),
         "sync": sync_pages::json(&(process.reports.sync)()),
         "log_lines_dropped": (process.reports.dropped_lines)(),
@@ -96,7 +96,7 @@ async fn metrics(process: &ProcessState) -> String {
         Box::new(move |out| totals.write(out)),
         Box::new(move |out| {
             out.gauge("uptime_seconds", "Time since the start.", uptime_s)?;
-            let help = "Log lines that nobody read in time.";
+            let help = "Log lines that were dropped because standard error was not read in time.";
             out.counter("log_lines_dropped", help, dropped_lines)
         }),
         Box::new(move |out| sync_pages::write_metrics(out, &sync)),
@@ -122,15 +122,17 @@ fn write_cores(out: &mut Exposition<'_>, cores: &[CoreStatus]) -> fmt::Result {
         ),
         (
             "core_ring_operations",
-            "Operations held by the kernel.",
+            "Operations of the ring that the kernel has not completed.",
             |core| core.ring_operations as u64,
         ),
-        ("core_deadlines", "Deadlines that are running.", |core| {
-            core.deadlines as u64
-        }),
+        (
+            "core_deadlines",
+            "Deadlines that have not passed yet.",
+            |core| core.deadlines as u64,
+        ),
         (
             "core_upstream_connections_idle",
-            "Connections to backends that wait for a request.",
+            "Idle connections to backends.",
             |core| core.backends_idle as u64,
         ),
         ("core_accepting", "1 while the core accepts.", |core| {

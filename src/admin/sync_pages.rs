@@ -1,4 +1,4 @@
-//! How the sync thread stands, for `/status` and `/metrics`.
+//! The state of the sync thread, on `/status` and `/metrics`.
 
 use std::fmt;
 
@@ -28,7 +28,7 @@ pub(super) fn json(status: &SyncStatus) -> Value {
     })
 }
 
-/// The same as metrics.
+/// The metrics.
 pub(super) fn write_metrics(out: &mut Exposition<'_>, status: &SyncStatus) -> fmt::Result {
     const STATES: [RedisState; 5] = [
         RedisState::Unused,
@@ -37,23 +37,23 @@ pub(super) fn write_metrics(out: &mut Exposition<'_>, status: &SyncStatus) -> fm
         RedisState::Live,
         RedisState::Lost,
     ];
-    let mut states = out.gauges("redis_state", "1 for the state that Redis is in.")?;
+    let mut states = out.gauges(
+        "redis_state",
+        "1 for the state of the connection to Redis, 0 for the others.",
+    )?;
     for state in STATES {
         states.add(&[("state", state.name())], u64::from(state == status.redis))?;
     }
-    // Without a table that Redis has confirmed there is no age, and 0 would be a lie.
+    // A table that was never compared with Redis has no age.
     if let Some(age) = status.table_age {
-        let help = "Since the routing table was last known to be what Redis has.";
+        let help = "Time since the routing table was last known to equal Redis.";
         out.gauge("routing_table_age_seconds", help, age.as_secs_f64())?;
     }
     if let Some(age) = status.snapshot_age {
-        let help = "Since the snapshot was written, which is when something has changed.";
+        let help = "Time since the snapshot was written. It is written when a route has changed.";
         out.gauge("snapshot_age_seconds", help, age.as_secs_f64())?;
     }
-    let mut checks = out.counters(
-        "health_checks",
-        "Answers to health checks, by their result.",
-    )?;
+    let mut checks = out.counters("health_checks", "Health checks that were made, by result.")?;
     checks.add(&[("result", "success")], status.checks_good)?;
     checks.add(&[("result", "failure")], status.checks_bad)?;
     for (name, help, value) in gauges(status) {
@@ -62,7 +62,7 @@ pub(super) fn write_metrics(out: &mut Exposition<'_>, status: &SyncStatus) -> fm
     Ok(())
 }
 
-/// Name, help and value of what is one number.
+/// Name, help and value of the metrics without labels.
 fn gauges(status: &SyncStatus) -> [(&'static str, &'static str, u64); 10] {
     [
         (
@@ -72,22 +72,22 @@ fn gauges(status: &SyncStatus) -> [(&'static str, &'static str, u64); 10] {
         ),
         (
             "hosts",
-            "Names and wildcards with a route.",
+            "Hosts and wildcards with a route.",
             status.hosts as u64,
         ),
         (
             "redis_rejected_keys",
-            "Redis keys that give no usable route.",
+            "Redis keys that make no route.",
             status.rejected_keys as u64,
         ),
         (
             "redis_rejected_members",
-            "Redis members that are skipped.",
+            "Redis members that are no backend and no option.",
             status.rejected_members as u64,
         ),
         (
             "redis_removals_held",
-            "1 while the removal of many hosts is held back.",
+            "1 while the removal of many hosts at once is held back.",
             status.holding.into(),
         ),
         (
@@ -97,22 +97,22 @@ fn gauges(status: &SyncStatus) -> [(&'static str, &'static str, u64); 10] {
         ),
         (
             "routes_file_rejected",
-            "1 while the routes file is rejected and its old routes serve.",
+            "1 while the routes file has mistakes. Its old routes serve meanwhile.",
             status.routes_file_error.is_some().into(),
         ),
         (
             "dns_names_unresolved",
-            "DNS names without an address: not asked for yet, not answered, or with none that is allowed.",
+            "Backends' DNS names without an address: not resolved yet, failed, or with denied addresses only.",
             status.names_unresolved as u64,
         ),
         (
             "dns_names_failing",
-            "DNS names whose last question failed.",
+            "DNS names of backends whose last query failed.",
             status.names_failing as u64,
         ),
         (
             "dns_names_denied",
-            "DNS names whose last answer had addresses where no backend may be.",
+            "DNS names of backends whose last answer held addresses that no backend may have.",
             status.names_denied as u64,
         ),
     ]
