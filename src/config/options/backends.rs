@@ -22,8 +22,8 @@ pub(super) const CHOICE: Section = Section {
         OptionSpec::count(
             "queue",
             0..=65_536,
-            "Clients of a host that may wait while every backend has as many connections as its max= \
-             allows; more could not all be served in time",
+            "How many clients of a host may wait while each of its backends has as many connections as its \
+             max= allows. More of them could not all be served in time",
         )
         .default("128")
         .example("512")
@@ -31,7 +31,7 @@ pub(super) const CHOICE: Section = Section {
         OptionSpec::duration(
             "queue-deadline",
             MILLISECOND..=HOUR,
-            "How long a client waits in that queue; longer than a usual exchange, shorter than a client's \
+            "How long a client waits in that queue. Longer than a usual exchange, shorter than a client's \
              patience",
         )
         .default("1s")
@@ -40,9 +40,9 @@ pub(super) const CHOICE: Section = Section {
         OptionSpec::new(
             "backend-congestion",
             "NAME",
-            "TCP congestion control of connections to backends: auto, system or a name that the kernel \
-             knows. auto is the system's, but cubic where that is bbr: pacing is for the Internet, and \
-             costs more than all else on the way to a backend",
+            "TCP congestion control of connections to backends: auto, system, or the name of an algorithm of \
+             the kernel. auto is the system's, but cubic where the system's is bbr: pacing is made for the \
+             Internet, and costs more than all else on the way to a backend",
         )
         .default("auto")
         .example("reno"),
@@ -56,8 +56,8 @@ pub(super) const FAILURE: Section = Section {
         OptionSpec::duration(
             "connect-deadline",
             MILLISECOND..=HOUR,
-            "For one attempt to connect to a backend. A lost SYN is sent again after 1 s, so this survives \
-             one",
+            "How long one attempt to connect to a backend may take. A lost SYN is sent again after 1 s, so \
+             this survives one",
         )
         .default("3s")
         .example("1s")
@@ -65,17 +65,17 @@ pub(super) const FAILURE: Section = Section {
         OptionSpec::duration(
             "first-byte-deadline",
             MILLISECOND..=HOUR,
-            "For the first byte of a TLS backend that has the hello, before another backend gets the hello \
-             as well; the first that answers gets the client. Without it as long as connect-deadline; \
-             longer where backends answer late, as after a cold start",
+            "How long a TLS backend that has the hello may take for its first byte. Then another backend gets \
+             the hello as well, and the first that answers gets the client. Without it as long as connect- \
+             deadline; longer where backends answer late, as after a cold start",
         )
         .example("5s")
         .see(&["connect-deadline", "backend-deadline", "backend_timeout"]),
         OptionSpec::count(
             "connect-attempts",
             1..=16,
-            "Backends tried before the client is told that none can be reached; with connect-deadline it \
-             bounds the client's wait to 9 s",
+            "How many backends are tried before the client is told that none can be reached. With connect- \
+             deadline this bounds the client's wait to 9 s",
         )
         .default("3")
         .example("2")
@@ -83,8 +83,8 @@ pub(super) const FAILURE: Section = Section {
         OptionSpec::duration(
             "backend-deadline",
             MILLISECOND..=HOUR,
-            "From the complete head until a backend has accepted, all attempts together; three attempts \
-             that each take the whole connect-deadline",
+            "How long it may take from the complete head until a backend has accepted, all attempts together. \
+             Enough for three attempts that each take the whole connect-deadline",
         )
         .default("9s")
         .example("5s")
@@ -92,10 +92,9 @@ pub(super) const FAILURE: Section = Section {
         OptionSpec::count(
             "eject-failures",
             0..=1_000,
-            "Failures in a row (refused, unreachable, too slow, closed without an answer that another \
-             backend gave) after which a backend is ejected: it gets no connections for a while. 0: no \
-             backend is ever ejected. When all of a host's backends are out, all of them are used (panic \
-             mode)",
+            "After this many failures in a row (refused, unreachable, too slow, closed without an answer that \
+             another backend gave) a backend is ejected: it gets no connections for a while. 0: no backend is \
+             ever ejected. When all of a host's backends are out, all of them are used (panic mode)",
         )
         .default("3")
         .example("5")
@@ -103,8 +102,8 @@ pub(super) const FAILURE: Section = Section {
         OptionSpec::count(
             "eject-share",
             1..=100,
-            "Percent of a backend's connections within 10 s whose failure ejects it as well, when at least \
-             five failed",
+            "A backend is also ejected when this percentage of its connections within 10 s has failed, and at \
+             least five of them",
         )
         .value("PERCENT")
         .default("50")
@@ -122,7 +121,7 @@ pub(super) const FAILURE: Section = Section {
         OptionSpec::duration(
             "eject-time-max",
             Duration::from_millis(10)..=DAY,
-            "How long an ejection lasts at most. A backend that has worked for that long begins anew with \
+            "How long an ejection lasts at most. A backend that has worked for this long begins anew with \
              eject-time",
         )
         .default("1m")

@@ -9,9 +9,9 @@ pub(super) const HTTP: Section = Section {
         OptionSpec::duration(
             "keep-alive-deadline",
             MILLISECOND..=DAY,
-            "Between two requests of an HTTP connection; as long as browsers keep connections. Behind a \
-             balancer longer than that one keeps them: an AWS ALB 60 s, a load balancer of Google Cloud 600 \
-             s",
+            "How long an HTTP connection may wait for its next request; as long as browsers keep connections. \
+             Behind a balancer, set it longer than the balancer keeps its own: an AWS ALB 60 s, a load \
+             balancer of Google Cloud 600 s",
         )
         .default("60s")
         .example("75s")
@@ -19,8 +19,8 @@ pub(super) const HTTP: Section = Section {
         OptionSpec::duration(
             "body-deadline",
             MILLISECOND..=DAY,
-            "In every such span at least 1 KiB of a request's body has to come, or all that is left; slower \
-             senders hold a backend for nothing",
+            "In every span of this length at least 1 KiB of a request's body has to come, or the rest of it. \
+             Slower senders would hold a backend for nothing",
         )
         .default("30s")
         .example("60s")
@@ -28,7 +28,8 @@ pub(super) const HTTP: Section = Section {
         OptionSpec::duration(
             "response-deadline",
             MILLISECOND..=DAY,
-            "From a request sent to the head of its response; what the common proxies wait",
+            "How long it may take from a request sent to the head of its response. As long as common proxies \
+             wait",
         )
         .default("60s")
         .example("5m")
@@ -36,7 +37,7 @@ pub(super) const HTTP: Section = Section {
         OptionSpec::bytes(
             "request-head-bytes-max",
             KIB..=MIB,
-            "Largest head of a request; what usual servers take at most",
+            "Largest head of a request. As large as usual servers take",
         )
         .default("32KiB")
         .example("64KiB")
@@ -48,8 +49,8 @@ pub(super) const HTTP: Section = Section {
         OptionSpec::count(
             "requests-per-connection-max",
             1..=u32::MAX,
-            "Requests served on one connection before it is closed, which spreads long-lived clients over \
-             the cores anew",
+            "How many requests are served on one connection before it is closed. Spreads long-lived clients \
+             over the cores anew",
         )
         .default("10000")
         .example("1000")
@@ -57,7 +58,7 @@ pub(super) const HTTP: Section = Section {
         OptionSpec::count(
             "pool-per-backend",
             0..=65_536,
-            "Idle connections to one backend that a core keeps for the next request, whoever it comes from; \
+            "How many idle connections to one backend a core keeps for the next request, of whichever client; \
              0 keeps none",
         )
         .default("64")
@@ -66,7 +67,7 @@ pub(super) const HTTP: Section = Section {
         OptionSpec::count(
             "pool-per-core",
             0..=1_048_576,
-            "Idle connections that a core keeps to all backends together. Those of all cores have at most \
+            "How many idle connections a core keeps to all backends together. Those of all cores take at most \
              half of the descriptors that clients leave",
         )
         .default("1024")
@@ -75,8 +76,8 @@ pub(super) const HTTP: Section = Section {
         OptionSpec::duration(
             "pool-idle-deadline",
             MILLISECOND..=DAY,
-            "An idle connection to a backend is closed after this long; shorter than what servers wait, so \
-             that a request seldom meets a connection that is just being closed",
+            "An idle connection to a backend is closed after this long. Shorter than servers wait, so that a \
+             request seldom meets a connection that its server is just closing",
         )
         .default("30s")
         .example("4s")
@@ -84,9 +85,9 @@ pub(super) const HTTP: Section = Section {
         OptionSpec::word(
             "client-finished",
             &["wait", "abort"],
-            "What becomes of a request whose client finishes sending before it has its response: wait, \
-             since the client may still read, or abort at once, since most have left. The option \
-             client-finished of a host overrides it",
+            "What becomes of a request whose client finishes sending before it has its response. wait: the \
+             client may still read; abort: the request ends at once, since most such clients have left. The \
+             option client-finished of a host overrides it",
         )
         .default("wait")
         .example("abort")
@@ -108,8 +109,8 @@ pub(super) const HTTP: Section = Section {
         OptionSpec::many(
             "error-page",
             "STATUS=FILE",
-            "Send this HTML file with the proxy's own error responses of that status; read at the start, \
-             256 KiB at most",
+            "Send this HTML file with the proxy's own error responses of that status. Read at the start, 256 \
+             KiB at most",
         )
         .example("502=/etc/pointsman/502.html")
         .see(&["outcome-header"]),

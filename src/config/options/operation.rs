@@ -9,26 +9,26 @@ pub(super) const OPERATION: Section = Section {
         OptionSpec::new(
             "admin",
             "ADDR",
-            "Serve /metrics, /status, /backends and /ready here; :PORT is loopback only, because whoever \
-             reaches it sees every backend's name",
+            "Serve /metrics, /status, /backends and /ready on this address. :PORT is loopback only, because \
+             all clients of the endpoint see the names of all backends",
         )
         .example("127.0.0.1:9090")
         .see(&["admin-host", "lookup"]),
         OptionSpec::many(
             "admin-host",
             "HOST",
-            "Answer requests to the admin endpoint whose Host is this, without port; its own address and \
-             localhost always are. Others get 421, so that no page in a browser can read it under a name of \
-             its own",
+            "Serve requests to the admin endpoint with this Host, without port. Its own address and localhost \
+             are always served. Others get 421, so that no web page can read the endpoint through a name of \
+             its own (DNS rebinding)",
         )
         .example("metrics.example")
         .see(&["admin"]),
         OptionSpec::word(
             "log",
             &["error", "warn", "info", "debug", "trace"],
-            "Level of the log, on standard error. Single connections appear at debug: on a busy proxy they \
-             are most of the volume. From warn on there is a line for each client that a backend failed, \
-             ten a second for each core at most",
+            "Level of the log, on standard error. Single connections appear at debug; on a busy proxy they \
+             are most of the log. From warn on there is a line for each client that a backend failed, ten a \
+             second for each core at most",
         )
         .value("LEVEL")
         .default("info")
@@ -62,8 +62,8 @@ pub(super) const RESOURCES: Section = Section {
         OptionSpec::bytes(
             "turn-bytes",
             16 * KIB..=64 * MIB,
-            "What one direction of a connection moves at most while others wait for their turn; more \
-             starves small connections, less costs processor time in bulk",
+            "How much one direction of a connection moves at most while other connections wait for their \
+             turn. A larger value starves small connections, a smaller one costs processor time in bulk",
         )
         .default("1MiB")
         .example("512KiB")
@@ -73,8 +73,8 @@ pub(super) const RESOURCES: Section = Section {
             // One page at least. The largest pipe that the kernel makes for root by default is far below
             // the upper bound.
             4 * KIB..=64 * MIB,
-            "Capacity of each splice pipe, and what a stream that has its core to itself moves in one \
-             piece. Without CAP_SYS_RESOURCE fs.pipe-max-size bounds it, and half as much is taken until it \
+            "Capacity of each splice pipe, and how much a stream moves at a time when it has its core to \
+             itself. Without CAP_SYS_RESOURCE fs.pipe-max-size bounds it: then half as much is tried until it \
              fits",
         )
         .default("2MiB")
@@ -83,8 +83,8 @@ pub(super) const RESOURCES: Section = Section {
         OptionSpec::count(
             "pipes-per-core",
             0..=65_536,
-            "Splice pipes of a core at most. Bounds kernel memory, since bulk beyond it is copied; 0 never \
-             splices",
+            "Largest number of splice pipes of a core. Bounds kernel memory: bulk streams beyond it are \
+             copied. 0 never splices",
         )
         .default("256")
         .example("64")
@@ -93,7 +93,7 @@ pub(super) const RESOURCES: Section = Section {
             "ring-entries",
             // 32768 is IORING_MAX_ENTRIES.
             8..=32_768,
-            "Submission entries of each core's io_uring, a power of two; bounds one batch, not the number of \
+            "Submission entries of each core's io_uring, a power of two. Bounds one batch, not the number of \
              connections",
         )
         .default("1024")
@@ -108,14 +108,13 @@ pub(super) const FOR_TESTS: Section = Section {
         OptionSpec::new(
             "kernel-mask",
             "MAJOR.MINOR",
-            "Treat kernel features newer than this version as absent; for tests of the older paths",
+            "Treat kernel features newer than this version as absent. For tests of the code for older kernels",
         )
         .example("5.10")
         .hidden(),
         OptionSpec::switch(
             "debug-faults",
-            "yes: POST /debug/panic/CORE of the admin endpoint makes that core panic; for tests of what \
-             becomes of the process",
+            "yes: POST /debug/panic/CORE of the admin endpoint makes that core panic. For tests",
         )
         .hidden(),
     ],

@@ -60,7 +60,7 @@ pub(super) const ROUTES: Section = Section {
             "config",
             "FILE",
             "TOML file with any of these options, by the same names. The command line and the environment \
-             win over it",
+             override it",
         )
         .example("/etc/pointsman.toml"),
         OptionSpec::new(
@@ -75,33 +75,32 @@ pub(super) const ROUTES: Section = Section {
             "route",
             "HOST=MEMBER[,MEMBER]",
             "A static route. HOST is a name, *.DOMAIN, default:https or default:http; a member is HOST, \
-             HOST:PORT, [IPV6]:PORT or unix:/PATH, with options behind blanks. Beside Redis it serves the \
-             names that Redis does not have",
+             HOST:PORT, [IPV6]:PORT or unix:/PATH, followed by its options with blanks between. Beside Redis \
+             it serves the names that Redis does not have",
         )
         .example("www.example.com=10.0.0.7,10.0.0.8:8443")
         .see(&["routes", "redis", "unknown_name", "no_address"]),
         OptionSpec::new(
             "routes",
             "FILE",
-            "TOML file of static routes, read again on SIGHUP and when it changes. One with an error is \
-             rejected whole, and the old routes serve on",
+            "TOML file of static routes, read again on SIGHUP and when it changes. A file with an error is \
+             rejected as a whole, and the old routes serve on",
         )
         .example("/etc/pointsman/routes.toml")
         .see(&["route", "redis"]),
         OptionSpec::new(
             "snapshot",
             "FILE",
-            "Keep the last known routing table in this file, and serve by it at a start while Redis does \
-             not answer",
+            "Keep the last known routing table in this file. A start while Redis does not answer serves by it",
         )
         .example("/var/lib/pointsman/table.json")
         .see(&["redis", "redis-hold"]),
         OptionSpec::many(
             "backend-allow",
             "CIDR",
-            "Networks in which backends may be, and nowhere else, whoever writes a member or a DNS record. \
-             Without it everywhere but at link-local addresses, where machines in clouds find their \
-             credentials",
+            "Networks in which backends may be; an address elsewhere is refused, whoever wrote the member or \
+             the DNS record. Without it a backend may be anywhere but at link-local addresses, where machines \
+             in clouds find their credentials",
         )
         .example("10.0.0.0/8")
         .see(&["dns-server", "no_address"]),
@@ -126,7 +125,8 @@ pub(super) const REDIS_AND_DNS: Section = Section {
         OptionSpec::duration(
             "redis-full-comparison",
             Duration::from_millis(100)..=DAY,
-            "Between two comparisons of the whole table with Redis; they find what live changes missed",
+            "Time between two comparisons of the whole routing table with Redis, which find what live changes \
+             missed",
         )
         .default("60s")
         .example("5m")
@@ -134,7 +134,7 @@ pub(super) const REDIS_AND_DNS: Section = Section {
         OptionSpec::duration(
             "redis-ping",
             Duration::from_millis(10)..=HOUR,
-            "Between two pings of the Redis connection",
+            "Time between two pings of the connection to Redis",
         )
         .default("2s")
         .example("5s")
@@ -142,8 +142,8 @@ pub(super) const REDIS_AND_DNS: Section = Section {
         OptionSpec::duration(
             "redis-ping-timeout",
             Duration::from_millis(10)..=HOUR,
-            "Without an answer for this long Redis counts as lost; TCP alone notices a frozen server after \
-             minutes",
+            "Without an answer for this long the connection to Redis counts as lost. TCP alone notices a \
+             frozen server after minutes",
         )
         .default("2s")
         .example("5s")
@@ -151,9 +151,9 @@ pub(super) const REDIS_AND_DNS: Section = Section {
         OptionSpec::duration(
             "redis-hold",
             Duration::ZERO..=DAY,
-            "The loss of more than half of ten or more hosts, at once or one by one within this time, is \
-             not believed for this long, so that FLUSHALL before a reload of the data turns no client away; \
-             0s believes it",
+            "When more than half of ten or more hosts vanish from Redis, at once or one by one within this \
+             time, they are kept for this long. FLUSHALL before a reload of the data then turns no client \
+             away. 0s: removed at once",
         )
         .default("10s")
         .example("30s")
@@ -161,7 +161,7 @@ pub(super) const REDIS_AND_DNS: Section = Section {
         OptionSpec::many(
             "dns-server",
             "ADDR",
-            "Resolve the names of backends here, IP:PORT or [IPV6]:PORT, instead of at the servers of \
+            "DNS server that resolves the names of backends, IP:PORT or [IPV6]:PORT, instead of those of \
              resolv.conf",
         )
         .example("192.0.2.53:53")
@@ -177,8 +177,8 @@ pub(super) const REDIS_AND_DNS: Section = Section {
         OptionSpec::duration(
             "dns-ttl-max",
             Duration::from_millis(100)..=DAY,
-            "A backend's DNS name is asked for again after this long, whatever its TTL, so that a move is \
-             seen",
+            "A backend's DNS name is resolved again after this long, whatever its TTL, so that a move is \
+             noticed",
         )
         .default("5m")
         .example("1m")
