@@ -112,7 +112,7 @@ fn every_mistake_has_its_line_from_both() {
             ),
             format!("{before}{}:2: queue: ", path.display()),
             format!("{before}{}:3: backlog: ", path.display()),
-            format!("{before}https, http: there is nothing to listen on"),
+            format!("{before}https, http: there is no address to listen on"),
             format!("{before}redis, route, routes: there is nowhere"),
         ];
         assert_eq!(said.lines().count(), expected.len(), "{said}");

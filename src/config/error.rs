@@ -1,11 +1,11 @@
-//! A configuration that makes no sense: what, where, and the remedy.
+//! Mistakes in the configuration: where, what, and the remedy.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::options::OptionSpec;
 
-/// Where a value was set.
+/// Where an option was set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Origin {
     CommandLine,
@@ -20,7 +20,7 @@ pub(crate) enum Origin {
 }
 
 impl Origin {
-    /// The name an operator would look for.
+    /// How a message names the place.
     pub(super) fn place(&self, spec: &OptionSpec) -> String {
         match self {
             Origin::CommandLine => format!("--{}", spec.name),
@@ -46,7 +46,7 @@ impl Fault {
         }
     }
 
-    /// In no place of its own: something is missing.
+    /// As an error about something that is missing, and so has no place.
     pub(super) fn at(self, place: impl Into<String>) -> ConfigError {
         ConfigError {
             place: place.into(),
@@ -56,7 +56,7 @@ impl Fault {
         }
     }
 
-    /// Behind a place in a file.
+    /// As an error about a line of a file.
     pub(super) fn in_file(self, path: &Path, line: usize) -> ConfigError {
         ConfigError {
             position: Position::Line(line),
@@ -64,7 +64,7 @@ impl Fault {
         }
     }
 
-    /// Of the value of an option.
+    /// As an error about the value of an option.
     pub(super) fn of(self, spec: &'static OptionSpec, origin: &Origin) -> ConfigError {
         ConfigError {
             position: match origin {
@@ -77,7 +77,7 @@ impl Fault {
         }
     }
 
-    /// Of a variable of the environment.
+    /// As an error about a variable of the environment.
     pub(super) fn of_variable(self, name: &str) -> ConfigError {
         ConfigError {
             position: Position::Environment,
@@ -86,7 +86,7 @@ impl Fault {
     }
 }
 
-/// In the order in which they are told, the file from its top to its end.
+/// Errors are listed in this order; those in a file from its top to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Position {
     CommandLine,
@@ -95,7 +95,7 @@ enum Position {
     Nowhere,
 }
 
-/// One reason why the configuration is refused. Prints as one line: place, problem, remedy.
+/// A mistake in the configuration. Displayed as one line: place, problem, remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ConfigError {
     pub place: String,
@@ -110,8 +110,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// All that is wrong with the configuration, in the order of its places; never empty. Prints as one
-/// line each.
+/// All mistakes in the configuration, in the order of their places; never empty. Displayed as one line each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ConfigErrors(Vec<ConfigError>);
 
@@ -138,8 +137,8 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// A configuration whose values make sense, but which names something that does not: a file that is
-/// wrong, an algorithm that this kernel lacks. With cause and remedy in its text.
+/// A configuration that is valid by itself, but names something that cannot be used: a file with mistakes,
+/// an algorithm that this kernel lacks. The text has cause and remedy.
 #[derive(Debug)]
 pub(crate) struct Refused(pub String);
 

@@ -1,5 +1,5 @@
-//! The configuration file: TOML, one key per option, by the names of the command line. Keys and
-//! values keep their line, so that whatever is wrong with them can be found.
+//! The configuration file: TOML, with a key for each option, by the names of the command line. Each value
+//! keeps its line, for errors to name.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,11 +11,11 @@ use super::names;
 use super::options::{OptionSpec, option};
 use super::typed::TypedValue;
 
-/// Reads the options in `text`, which came from `path`; what is wrong with one of them goes to
+/// Reads the options in `text`, the content of the file at `path`. Mistakes in single options are added to
 /// `faults`.
 ///
 /// # Errors
-/// It is no TOML, so that nothing in it is known.
+/// The text is not TOML, so that none of it could be read.
 pub(super) fn read(
     path: &Path,
     text: &str,
@@ -27,7 +27,7 @@ pub(super) fn read(
     };
     let table = DeTable::parse(text).map_err(|error| {
         let offset = error.span().map_or(0, |span| span.start);
-        // The whole error would quote the line, which may hold the password of Redis.
+        // The whole error quotes the line, which may hold the password of Redis.
         let problem = error.message().replace('\n', ", ");
         let fault = Fault::new(format!("not TOML: {problem}"), "correct the line");
         fault.in_file(path, line(offset))
@@ -35,7 +35,7 @@ pub(super) fn read(
     let mut settings = BTreeMap::new();
     for (key, value) in table.get_ref() {
         let at_key = |fault: Fault| fault.in_file(path, line(key.span().start));
-        let spec = match known(key.get_ref(), value.get_ref()) {
+        let spec = match option_of(key.get_ref(), value.get_ref()) {
             Ok(spec) => spec,
             Err(fault) => {
                 faults.push(at_key(fault));
@@ -60,8 +60,10 @@ pub(super) fn read(
             match scalar(value.get_ref()) {
                 Some(text) => values.push(TypedValue { text, origin }),
                 None => {
-                    let fault =
-                        Fault::new("the value is neither a text nor a whole number", as_text());
+                    let fault = Fault::new(
+                        "the value is neither a string nor a whole number",
+                        as_text(),
+                    );
                     faults.push(fault.of(spec, &origin));
                 }
             }
@@ -70,8 +72,8 @@ pub(super) fn read(
     Ok(settings)
 }
 
-/// The option of a key.
-fn known(name: &str, value: &DeValue<'_>) -> Result<&'static OptionSpec, Fault> {
+/// The option of this key.
+fn option_of(name: &str, value: &DeValue<'_>) -> Result<&'static OptionSpec, Fault> {
     match option(name) {
         Some(spec) if spec.name == "config" => Err(Fault::new(
             "a file cannot name another file",
@@ -80,9 +82,9 @@ fn known(name: &str, value: &DeValue<'_>) -> Result<&'static OptionSpec, Fault> 
         Some(spec) => Ok(spec),
         None => {
             let remedy = match value {
-                DeValue::Table(_) => String::from(
-                    "remove the line in brackets, options stand alone and have no sections",
-                ),
+                DeValue::Table(_) => {
+                    String::from("remove the line in brackets: the file has no sections")
+                }
                 _ => names::remedy_for_key(name),
             };
             Err(Fault::new(format!("there is no option {name:?}"), remedy))

@@ -1,10 +1,10 @@
-//! Names that are none of an option: what was meant by them, and whose they are.
+//! Unknown names of options: which option was probably meant, and which variables are not the operator's.
 
 use super::options::{ENVIRONMENT_PREFIX, OptionSpec, options};
 
-/// How alike two names have to be, as clap says it of flags but a little stricter: a wrong hint costs
-/// more than none. 1 is the same.
-const ALIKE: f64 = 0.8;
+/// How similar two names have to be for a hint, as clap measures it for flags; 1 is equal. Stricter than
+/// clap's 0.7: a wrong hint is worse than none.
+const SIMILARITY_MIN: f64 = 0.8;
 
 /// What to do about an unknown key of the file.
 pub(super) fn remedy_for_key(name: &str) -> String {
@@ -24,25 +24,26 @@ pub(super) fn remedy_for_variable(name: &str) -> String {
     }
 }
 
-/// The option whose name is most like this one.
+/// The option whose name is most similar to this one.
 fn meant(name: &str) -> Option<&'static OptionSpec> {
     let name = name.to_ascii_lowercase().replace('_', "-");
     let shown = options().filter(|spec| !spec.hidden);
     shown
         .map(|spec| (strsim::jaro(spec.name, &name), spec))
-        .filter(|(alike, _)| *alike > ALIKE)
+        .filter(|(similarity, _)| *similarity > SIMILARITY_MIN)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, spec)| spec)
 }
 
-/// Whether a variable is one of those that Kubernetes sets in every pod for a service beside it whose
-/// name begins with `pointsman`, or the version that images carry. An operator's own mistake looks
-/// different: no option has such a name, and the value says a service's address.
+/// Whether Kubernetes sets this variable. It does so in every pod, for each service in the namespace; those of
+/// a service whose name begins with `pointsman` look like options. `POINTSMAN_VERSION`, which images may
+/// set, counts as well. An option misspelt by the operator is not mistaken for one of these: no option has
+/// such a name, and the values are addresses of services.
 pub(super) fn is_of_kubernetes(name: &str, value: &str) -> bool {
     let Some(rest) = name.strip_prefix(ENVIRONMENT_PREFIX) else {
         return false;
     };
-    // The service is called `pointsman` or `pointsman-metrics`, and its port may have a name.
+    // The service may be called `pointsman` or `pointsman-metrics`, and its port may have a name.
     let after = |word: &str| {
         let inner = rest.rfind(&format!("_{word}")).map(|at| &rest[at + 1..]);
         let inner = inner.or_else(|| rest.starts_with(word).then_some(rest));
@@ -61,7 +62,7 @@ pub(super) fn is_of_kubernetes(name: &str, value: &str) -> bool {
     let Some(link) = after("PORT") else {
         return false;
     };
-    // `PORT`, `PORT_80_TCP`, and of the latter `_PROTO`, `_PORT` and `_ADDR`.
+    // `PORT` and `PORT_80_TCP`, and for the latter also `_PROTO`, `_PORT` and `_ADDR`.
     let of_link = |text: &str| {
         let mut parts = text.split('_').skip(1);
         let number = parts.next().is_some_and(is_number);
@@ -70,7 +71,7 @@ pub(super) fn is_of_kubernetes(name: &str, value: &str) -> bool {
     is_link && (link.is_empty() || of_link(link)) || is_part_of_link(rest)
 }
 
-/// `…PORT_80_TCP_PROTO`, `…PORT_80_TCP_PORT`, `…PORT_80_TCP_ADDR`.
+/// Whether this is `…PORT_80_TCP_PROTO`, `…PORT_80_TCP_PORT` or `…PORT_80_TCP_ADDR`.
 fn is_part_of_link(rest: &str) -> bool {
     let mut parts = rest.rsplit('_');
     matches!(parts.next(), Some("PROTO" | "PORT" | "ADDR"))

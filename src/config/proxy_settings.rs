@@ -1,4 +1,4 @@
-//! Who may say in a PROXY header whose connection it is, and what backends are told beside it.
+//! Settings of the PROXY protocol: whose headers are trusted, and what headers to backends carry.
 
 use std::net::SocketAddr;
 
@@ -7,22 +7,22 @@ use ipnet::IpNet;
 /// The PROXY protocol, in and out.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct ProxySettings {
-    /// Where senders are; empty: nobody may send a header.
+    /// Networks of the senders whose headers are trusted.
     pub from: Vec<IpNet>,
-    /// Whether those have to send one.
+    /// Whether these senders have to send a header.
     pub required: bool,
-    /// Whether headers of version 2 carry the JA4 fingerprint.
+    /// Whether headers of version 2 to backends carry the JA4 fingerprint.
     pub ja4: bool,
 }
 
 impl ProxySettings {
-    /// Whether a header of this sender is believed.
+    /// Whether a header from this sender is trusted.
     pub(crate) fn trusts(&self, sender: SocketAddr) -> bool {
         let sender = sender.ip().to_canonical();
         self.from.iter().any(|network| network.contains(&sender))
     }
 
-    /// Whether there is a family of which every address is listed.
+    /// Whether every address of a family is trusted.
     pub(crate) fn trusts_everybody(&self) -> bool {
         self.from.iter().any(|network| network.prefix_len() == 0)
     }

@@ -1,5 +1,6 @@
-//! The first stage: reads what was typed. The command line goes before the environment, the
-//! environment before the file. A repeatable option is taken whole from the first of them that has it.
+//! The first stage: reads the command line, the environment, the configuration file and the pages that it
+//! names. The command line overrides the environment, the environment the file. The values of a repeatable
+//! option all come from the first of them that sets it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -13,12 +14,12 @@ use super::options::{ENVIRONMENT_PREFIX, ENVIRONMENT_SEPARATOR, option, options}
 use super::typed::{Action, Typed, TypedValue};
 use super::{file, files, names};
 
-/// Reads the command line (program name first), the environment and the file they name. What is wrong
-/// with the latter two, [`Typed::validate`] tells together with all else.
+/// Reads the command line, which begins with the name of the program, the environment and the file that
+/// they name. Mistakes in the latter two are kept; `Typed::validate` reports them together with all others.
 ///
 /// # Errors
-/// Help or version was asked for, or the command line is wrong; it knows its text, its stream and
-/// its exit status.
+/// The command line is wrong, or asks for help or the version. The error knows its text, its stream and its
+/// exit status.
 pub(crate) fn read(
     arguments: impl IntoIterator<Item = OsString>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -117,7 +118,7 @@ fn from_environment(
         } else {
             vec![value]
         };
-        // An empty variable is how shells and unit files unset one.
+        // Shells and unit files unset a variable by setting it to nothing.
         let values: Vec<TypedValue> = texts
             .into_iter()
             .filter(|text| !text.is_empty())

@@ -26,18 +26,18 @@ pub(crate) struct Config {
     pub proxy: ProxySettings,
     pub sync: SyncSettings,
     pub http: HttpSettings,
-    /// Where the admin endpoint listens; `None`: nowhere.
+    /// Where the admin endpoint listens; `None`: there is none.
     pub admin: Option<SocketAddr>,
-    /// Hosts by which the admin endpoint is asked, besides its own address and localhost; without ports.
+    /// Hosts of the admin endpoint, without ports, besides its own address and localhost.
     pub admin_hosts: Vec<Box<str>>,
-    /// Whether the admin endpoint can tell who is behind a connection that a backend sees.
+    /// Whether the admin endpoint serves `/client`, which tells whose connection a backend sees.
     pub lookup: bool,
     /// Where SIGUSR1 writes its files; `None`: the table goes to the log.
     pub latency_dir: Option<PathBuf>,
     pub log: LogSettings,
-    /// Kernel features newer than this version are treated as absent; `None`: what is there is used.
+    /// Kernel features newer than this version are treated as absent; `None`: all are used. For tests.
     pub kernel_mask: Option<KernelVersion>,
-    /// Whether the admin endpoint makes a core panic when asked to.
+    /// Whether the admin endpoint makes a core panic on request. For tests.
     pub debug_faults: bool,
 }
 

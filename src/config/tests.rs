@@ -1,4 +1,4 @@
-//! Both stages together, as an operator meets them.
+//! Both stages together, as an operator sees them.
 
 mod pages;
 mod places;
@@ -39,8 +39,8 @@ fn checked(arguments: &[&str], environment: &[(&str, &str)]) -> Config {
         .unwrap()
 }
 
-/// What the operator reads.
-fn complaint(arguments: &[&str], environment: &[(&str, &str)]) -> String {
+/// What the operator reads about a wrong configuration.
+fn mistakes(arguments: &[&str], environment: &[(&str, &str)]) -> String {
     match typed(arguments, environment) {
         Ok(typed) => typed.validate(&machine()).unwrap_err().to_string(),
         Err(error) => error.to_string(),
@@ -136,20 +136,20 @@ fn the_file_may_be_named_in_the_environment() {
 }
 
 #[test]
-fn complaints_say_where_what_and_the_remedy() {
+fn mistakes_say_where_what_and_the_remedy() {
     let drain = "is no duration";
     assert!(
-        complaint(&[&MINIMAL[..], &["--drain", "soon"]].concat(), &[])
+        mistakes(&[&MINIMAL[..], &["--drain", "soon"]].concat(), &[])
             .starts_with("--drain: \"soon\" is no duration")
     );
-    let from_environment = complaint(&MINIMAL, &[("POINTSMAN_DRAIN", "soon")]);
+    let from_environment = mistakes(&MINIMAL, &[("POINTSMAN_DRAIN", "soon")]);
     assert!(
         from_environment.starts_with("POINTSMAN_DRAIN: \"soon\""),
         "{from_environment}"
     );
     assert!(from_environment.contains(drain) && from_environment.contains("; write it like"));
     let file = file("# first line\nbacklog = 5\ndrain = \"soon\"\n");
-    let from_file = complaint(&[&MINIMAL[..], &["--config", name(&file)]].concat(), &[]);
+    let from_file = mistakes(&[&MINIMAL[..], &["--config", name(&file)]].concat(), &[]);
     assert!(
         from_file.starts_with(&format!("{}:3: drain: \"soon\"", name(&file))),
         "{from_file}"
@@ -158,12 +158,12 @@ fn complaints_say_where_what_and_the_remedy() {
 
 #[test]
 fn unknown_names_are_refused_wherever_they_are() {
-    let flag = complaint(&[&MINIMAL[..], &["--drian", "1s"]].concat(), &[]);
+    let flag = mistakes(&[&MINIMAL[..], &["--drian", "1s"]].concat(), &[]);
     assert!(
         flag.contains("--drian") && flag.contains("--drain"),
         "{flag}"
     );
-    let variable = complaint(&MINIMAL, &[("POINTSMAN_DRIAN", "1s")]);
+    let variable = mistakes(&MINIMAL, &[("POINTSMAN_DRIAN", "1s")]);
     assert!(
         variable.starts_with("POINTSMAN_DRIAN: there is no such option; write POINTSMAN_DRAIN"),
         "{variable}"
@@ -189,13 +189,13 @@ fn unknown_names_are_refused_wherever_they_are() {
         ("drain = \"1s", ":1: not TOML:"),
     ] {
         let file = file(text);
-        let got = complaint(&[&MINIMAL[..], &["--config", name(&file)]].concat(), &[]);
+        let got = mistakes(&[&MINIMAL[..], &["--config", name(&file)]].concat(), &[]);
         assert!(got.contains(expected), "{got}\nfor {text:?}");
     }
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pointsman.toml");
     let path = path.to_str().unwrap();
-    let missing = complaint(&["--config", path], &[]);
+    let missing = mistakes(&["--config", path], &[]);
     assert!(
         missing.starts_with(&format!("--config: {path} cannot be read:")),
         "{missing}"
@@ -205,7 +205,7 @@ fn unknown_names_are_refused_wherever_they_are() {
         1,
         "what it may hold is not missing"
     );
-    let subcommand = complaint(&["chekc"], &[]);
+    let subcommand = mistakes(&["chekc"], &[]);
     assert!(subcommand.contains("'check'"), "{subcommand}");
 }
 
@@ -218,15 +218,15 @@ fn all_that_is_wrong_is_told_in_the_order_of_its_places() {
     );
     let arguments = ["--config", name(&file), "--ring-entries", "100"];
     let environment = [("POINTSMAN_DRIAN", "1s"), ("POINTSMAN_QUEUE_DEADLINE", "1")];
-    let complaint = complaint(&arguments, &environment);
-    let told: Vec<&str> = complaint.lines().collect();
+    let text = mistakes(&arguments, &environment);
+    let told: Vec<&str> = text.lines().collect();
     let of_file = [
         ":1: queue: \"many\" is no whole number;",
         ":2: https: \"127.0.0.1:x\" is no address;",
         ":3: there is no option \"baklog\"; write backlog",
         ":4: takes one value, not a list;",
         ":5: backlog: \"0\" is out of bounds;",
-        ":6: lookup: nobody can ask",
+        ":6: lookup: /client needs an admin endpoint",
         ":7: dns-ttl-min: is longer than dns-ttl-max;",
         ":8: head-deadline: the value is neither",
         ":9: redis: ",
@@ -238,13 +238,13 @@ fn all_that_is_wrong_is_told_in_the_order_of_its_places() {
         "POINTSMAN_QUEUE_DEADLINE: ",
     ];
     for (line, expected) in told.iter().zip(expected) {
-        assert!(line.starts_with(expected), "{complaint}");
+        assert!(line.starts_with(expected), "{text}");
     }
     for (line, expected) in told[expected.len()..].iter().zip(of_file) {
         let expected = format!("{}{expected}", name(&file));
         assert!(line.starts_with(&expected), "{line}\n is not {expected}");
     }
-    assert_eq!(told.len(), expected.len() + of_file.len(), "{complaint}");
+    assert_eq!(told.len(), expected.len() + of_file.len(), "{text}");
 }
 
 #[test]
@@ -296,12 +296,8 @@ fn what_follows_from_a_fault_is_no_fault_of_its_own() {
         (&["unwrap"], 3),
         (&[], 2),
     ] {
-        let complaint = complaint(arguments, &[]);
-        assert_eq!(
-            complaint.lines().count(),
-            told,
-            "{arguments:?}\n{complaint}"
-        );
+        let text = mistakes(arguments, &[]);
+        assert_eq!(text.lines().count(), told, "{arguments:?}\n{text}");
     }
 }
 
@@ -321,25 +317,28 @@ fn variables_of_others_are_left_alone() {
 
 #[test]
 fn combinations_that_make_no_sense() {
-    let none = complaint(&["--route", "a=b"], &[]);
-    assert!(none.contains("nothing to listen on; add --https"), "{none}");
-    let nowhere = complaint(&["--https", ":0"], &[]);
+    let none = mistakes(&["--route", "a=b"], &[]);
     assert!(
-        nowhere.contains("nowhere to take routes from; add --redis"),
+        none.contains("no address to listen on; add --https"),
+        "{none}"
+    );
+    let nowhere = mistakes(&["--https", ":0"], &[]);
+    assert!(
+        nowhere.contains("no source of routes; add --redis"),
         "{nowhere}"
     );
     for (arguments, expected) in [
         (
             &["--http", ":81", "--https", ":81"][..],
-            "0.0.0.0:81 is listened on twice",
+            "0.0.0.0:81 is there twice",
         ),
         (
             &["--http", "127.0.0.1:81", "--admin", "127.0.0.1:81"],
-            "--admin: 127.0.0.1:81 is already listened on",
+            "--admin: 127.0.0.1:81 is an address for clients already",
         ),
         (
             &["--proxy-in", "optional"],
-            "--proxy-in: nobody may send PROXY headers; name the senders with --proxy-from",
+            "--proxy-in: no sender of PROXY headers is trusted; name the senders with --proxy-from",
         ),
         (
             &["--proxy-from", "10.1.0.1/16"],
@@ -396,20 +395,20 @@ fn combinations_that_make_no_sense() {
             "--hello-bytes-max: \"1\" is out of bounds",
         ),
     ] {
-        let got = complaint(&[&MINIMAL[..], arguments].concat(), &[]);
+        let got = mistakes(&[&MINIMAL[..], arguments].concat(), &[]);
         assert!(got.contains(expected), "{got}\nfor {arguments:?}");
     }
 }
 
 #[test]
-fn the_password_of_redis_appears_in_no_complaint_and_no_debug_print() {
+fn the_password_of_redis_appears_in_no_error_and_no_debug_print() {
     for url in [
         "rediss://u:hush@h:0",
         "u:hush@h",
         "redis://u:hu/sh@hush",
         "ftp://u:hush@h",
     ] {
-        let text = complaint(&[&MINIMAL[..], &["--redis", url]].concat(), &[]);
+        let text = mistakes(&[&MINIMAL[..], &["--redis", url]].concat(), &[]);
         assert!(
             text.starts_with("--redis: ") && !text.contains("hush"),
             "{text}"
@@ -418,7 +417,7 @@ fn the_password_of_redis_appears_in_no_complaint_and_no_debug_print() {
     let config = checked(&["--http", ":0", "--redis", "redis://u:hush@h"], &[]);
     assert!(!format!("{config:?}").contains("hush"));
     let broken = file("redis = \"redis://u:hush@h\" oops\n");
-    let text = complaint(&["--config", name(&broken)], &[]);
+    let text = mistakes(&["--config", name(&broken)], &[]);
     assert!(!text.contains("hush"), "{text}");
 }
 
@@ -455,7 +454,7 @@ fn subcommands_take_options_on_either_side() {
 }
 
 #[test]
-fn help_and_version_are_no_complaints() {
+fn help_and_version_are_no_mistakes() {
     for flag in ["--help", "--version"] {
         let Err(error) = typed(&[flag], &[]) else {
             panic!("{flag} is not answered");

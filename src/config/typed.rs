@@ -1,4 +1,4 @@
-//! What was typed, as text, each value with the place it came from.
+//! What the first stage reads: the values of the options as text, each with the place where it was set.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,39 +15,39 @@ pub(crate) enum Action {
     Unwrap,
 }
 
-/// One value as typed. Not printable: it may be a password.
+/// A value as text. Has no Debug and no Display: it may hold a password.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct TypedValue {
     pub text: String,
     pub origin: Origin,
 }
 
-/// Everything typed, by the names of the options. `Typed::validate` makes a configuration of it.
+/// The values that were set, by the names of the options. `Typed::validate` makes a configuration of them.
 #[derive(Clone, Default)]
 pub(crate) struct Typed {
     pub(super) values: BTreeMap<&'static str, Vec<TypedValue>>,
-    /// Whether it is the receiving end that is configured.
+    /// Whether the options are those of `pointsman unwrap`.
     pub(super) unwrap: bool,
-    /// What was wrong already when it was read.
+    /// The mistakes that were found while reading.
     pub(super) faults: Vec<ConfigError>,
-    /// Whether a file was named that could not be read, so that much may be missing here.
+    /// Whether the configuration file could not be read. Options that seem to be missing may be in it.
     pub(super) lacks_file: bool,
-    /// What the files of `error-page` hold, by their paths as typed; the error when one was not read.
+    /// The content of the files of `error-page`, or why one could not be read, by their paths as typed.
     pub(super) pages: BTreeMap<String, Result<Arc<[u8]>, String>>,
 }
 
 impl Typed {
-    /// Takes from `lower` the options that are not set yet.
+    /// Adds the options of `lower` that are not set yet.
     pub(super) fn fill(&mut self, lower: BTreeMap<&'static str, Vec<TypedValue>>) {
         for (name, values) in lower {
             self.values.entry(name).or_insert(values);
         }
     }
 
-    /// Sets an option that was not typed, for a subcommand that brings its own defaults.
+    /// Sets an option, unless the operator has. For a subcommand with defaults of its own.
     ///
     /// # Panics
-    /// When there is no option of this name.
+    /// When no option has this name.
     pub(crate) fn set_default(&mut self, subcommand: &'static str, name: &str, values: &[String]) {
         let spec = option(name).expect("a subcommand sets options that exist");
         self.values.entry(spec.name).or_insert_with(|| {

@@ -1,4 +1,4 @@
-//! The text of one value → the value, or what is wrong with it.
+//! Parses the text of a value.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -11,7 +11,7 @@ use super::error::Fault;
 use super::kernel_version::KernelVersion;
 use super::settings::BackendCongestion;
 
-/// A duration with its unit, within `range`.
+/// A duration, with its unit.
 pub(super) fn duration(text: &str, range: RangeInclusive<Duration>) -> Result<Duration, Fault> {
     let remedy = format!(
         "write it like 500ms, 10s, 5m or 1h, from {} to {}",
@@ -31,7 +31,7 @@ pub(super) fn duration(text: &str, range: RangeInclusive<Duration>) -> Result<Du
     }
 }
 
-/// A number of bytes, plain or with KiB, MiB or GiB, within `range`.
+/// A number of bytes, plain or with KiB, MiB or GiB.
 pub(super) fn bytes(text: &str, range: RangeInclusive<usize>) -> Result<usize, Fault> {
     const UNITS: [(&str, usize); 4] = [
         ("KiB", 1 << 10),
@@ -60,7 +60,7 @@ pub(super) fn bytes(text: &str, range: RangeInclusive<usize>) -> Result<usize, F
     }
 }
 
-/// A whole number within `range`.
+/// A whole number.
 pub(super) fn count(text: &str, range: RangeInclusive<u32>) -> Result<u32, Fault> {
     let remedy = format!(
         "write a whole number from {} to {}",
@@ -76,7 +76,7 @@ pub(super) fn count(text: &str, range: RangeInclusive<u32>) -> Result<u32, Fault
     }
 }
 
-/// Digits only: `parse` alone would take a plus sign.
+/// A number of digits only. `parse` alone would accept a plus sign.
 fn whole_number(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten()
@@ -94,7 +94,7 @@ pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, Fault>
     ))
 }
 
-/// `auto`, `system` or the name of an algorithm; whether the kernel has it is tried at start.
+/// `auto`, `system` or the name of an algorithm. The start tries whether the kernel has it.
 pub(super) fn congestion(text: &str) -> Result<BackendCongestion, Fault> {
     let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
     match text {
@@ -110,7 +110,7 @@ pub(super) fn congestion(text: &str) -> Result<BackendCongestion, Fault> {
     }
 }
 
-/// `IP:PORT`, `[IPV6]:PORT` or `:PORT`; the last is `None` for the address.
+/// `IP:PORT`, `[IPV6]:PORT` or `:PORT`, which has no address.
 fn address(text: &str) -> Result<(Option<IpAddr>, u16), Fault> {
     let fault = |problem: &str| {
         Fault::new(
@@ -131,18 +131,30 @@ fn address(text: &str) -> Result<(Option<IpAddr>, u16), Fault> {
     }
 }
 
-/// Addresses to listen on, each with whether the start fails without it.
-pub(super) fn listen_addresses(text: &str) -> Result<Vec<(SocketAddr, bool)>, Fault> {
+/// An address to listen on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ListenAddress {
+    pub address: SocketAddr,
+    /// Whether the start fails without it.
+    pub required: bool,
+}
+
+/// The addresses to listen on. `:PORT` is that port of both families, of which a machine may lack IPv6.
+pub(super) fn listen_addresses(text: &str) -> Result<Vec<ListenAddress>, Fault> {
+    let listen = |ip: IpAddr, port, required| ListenAddress {
+        address: SocketAddr::new(ip, port),
+        required,
+    };
     Ok(match address(text)? {
-        (Some(ip), port) => vec![(SocketAddr::new(ip, port), true)],
+        (Some(ip), port) => vec![listen(ip, port, true)],
         (None, port) => vec![
-            (SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), true),
-            (SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), false),
+            listen(Ipv4Addr::UNSPECIFIED.into(), port, true),
+            listen(Ipv6Addr::UNSPECIFIED.into(), port, false),
         ],
     })
 }
 
-/// The admin endpoint's address; without an IP it is loopback.
+/// The address of the admin endpoint; `:PORT` is on loopback.
 pub(super) fn admin_address(text: &str) -> Result<SocketAddr, Fault> {
     let (ip, port) = address(text)?;
     Ok(SocketAddr::new(
@@ -151,7 +163,7 @@ pub(super) fn admin_address(text: &str) -> Result<SocketAddr, Fault> {
     ))
 }
 
-/// A host that the admin endpoint is asked by: a name or an address.
+/// A Host of the admin endpoint: a name or an address, without port.
 pub(super) fn admin_host(text: &str) -> Result<Box<str>, Fault> {
     let inner = text
         .strip_prefix('[')
@@ -168,18 +180,18 @@ pub(super) fn admin_host(text: &str) -> Result<Box<str>, Fault> {
     ))
 }
 
-/// The address of a server that this process asks.
+/// The address of a server to connect to.
 pub(super) fn server_address(text: &str) -> Result<SocketAddr, Fault> {
     match address(text)? {
         (Some(ip), port) if port > 0 && !ip.is_unspecified() => Ok(SocketAddr::new(ip, port)),
         _ => Err(Fault::new(
-            format!("{text:?} is the address of no server"),
+            format!("{text:?} is no address of a server"),
             "write IP:PORT like 192.0.2.53:53",
         )),
     }
 }
 
-/// Processor numbers: `all`, or numbers and ranges like `0-3,6`, each in `allowed`.
+/// Numbers of processors: `all`, or numbers and ranges like `0-3,6`. Each has to be in `allowed`.
 pub(super) fn cores(text: &str, allowed: &[usize]) -> Result<Vec<usize>, Fault> {
     if text == "all" {
         return Ok(allowed.to_vec());
@@ -190,7 +202,7 @@ pub(super) fn cores(text: &str, allowed: &[usize]) -> Result<Vec<usize>, Fault> 
             "write numbers and ranges like 0-3,6, or all",
         )
     };
-    // Far above what any machine has, so that 0-4294967295 is refused and not collected.
+    // Far above any machine. A range like 0-4294967295 is refused before it is collected.
     const PROCESSORS_MAX: usize = 8192;
     let number = |text: &str| {
         whole_number(text.trim())
@@ -227,7 +239,7 @@ pub(super) fn cores(text: &str, allowed: &[usize]) -> Result<Vec<usize>, Fault> 
     Ok(cores)
 }
 
-/// `ADDRESS/BITS`, or an address alone.
+/// A network, `ADDRESS/BITS`, or a single address.
 pub(super) fn network(text: &str) -> Result<IpNet, Fault> {
     const REMEDY: &str =
         "write an address like 192.0.2.7 or a network like 10.1.0.0/16 or 2001:db8::/32";
@@ -246,7 +258,7 @@ pub(super) fn network(text: &str) -> Result<IpNet, Fault> {
             format!("write {}", network.trunc()),
         ));
     }
-    // Senders are compared as IPv4, so this network would hold none of them.
+    // IPv4 clients of IPv6 sockets are compared as IPv4, so this network would contain nobody.
     match network {
         IpNet::V6(v6) if v6.prefix_len() >= 96 && v6.addr().to_ipv4_mapped().is_some() => {
             Err(Fault::new(
@@ -350,11 +362,17 @@ mod tests {
     #[test]
     fn addresses_of_both_families() {
         let both = listen_addresses(":443").unwrap();
-        assert_eq!(both[0], ("0.0.0.0:443".parse().unwrap(), true));
-        assert_eq!(both[1], ("[::]:443".parse().unwrap(), false));
+        let listen = |address: &str, required| ListenAddress {
+            address: address.parse().unwrap(),
+            required,
+        };
+        assert_eq!(
+            both,
+            [listen("0.0.0.0:443", true), listen("[::]:443", false)]
+        );
         assert_eq!(
             listen_addresses("[::1]:0").unwrap(),
-            [("[::1]:0".parse().unwrap(), true)]
+            [listen("[::1]:0", true)]
         );
         assert_eq!(
             admin_address(":9000").unwrap(),

@@ -285,6 +285,6 @@ fn a_refused_configuration_is_a_report_too() {
     assert!(
         report
             .to_string()
-            .starts_with("FAIL  configuration  https, http: there is nothing")
+            .starts_with("FAIL  configuration  https, http: there is no address")
     );
 }

@@ -15,7 +15,7 @@ fn pages_are_read_in_the_first_stage() {
         (&format!("{option}.missing"), "cannot be read: No such file"),
         (&format!("502={}", name(&huge)), "cannot be read: "),
     ] {
-        let got = complaint(&[&MINIMAL[..], &["--error-page", wrong]].concat(), &[]);
+        let got = mistakes(&[&MINIMAL[..], &["--error-page", wrong]].concat(), &[]);
         assert!(
             got.starts_with("--error-page: ") && got.contains(expected),
             "{got}"

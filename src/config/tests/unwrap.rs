@@ -28,24 +28,24 @@ fn the_receiving_end_has_one_route() {
     let of_check = [&["check"], &arguments[1..]].concat();
     assert_eq!(checked(&of_check, &[]).sync.static_routes, routes);
     for (replaced, by, said) in [
-        (2, "--https", "https: unwrap takes off a header"),
+        (2, "--https", "https: unwrap reads a PROXY header"),
         (1, "--drain=1s", "name the proxies in front"),
         (5, "10.0.0.1", "has no port"),
-        (5, "a.test:1", "is no address that a client"),
-        (5, "unix:/run/a", "is no address that a client"),
+        (5, "a.test:1", "is no address to which a client"),
+        (5, "unix:/run/a", "is no address to which a client"),
         (5, "10.0.0.1:1 proxy=v2", "has options"),
         (5, "10.0.0.1:x", "is no server"),
-        (0, "demo", "write `pointsman unwrap`"),
+        (0, "demo", "is an option of pointsman unwrap"),
     ] {
         let mut arguments = arguments;
         arguments[replaced] = by;
-        let complaint = complaint(&arguments, &[]);
-        assert!(complaint.contains(said), "{arguments:?}: {complaint}");
+        let text = mistakes(&arguments, &[]);
+        assert!(text.contains(said), "{arguments:?}: {text}");
     }
-    let nowhere = complaint(&arguments[..4], &[]);
+    let nowhere = mistakes(&arguments[..4], &[]);
     assert!(nowhere.contains("add --to ADDR"), "{nowhere}");
-    let deaf = complaint(&[&arguments[..2], &arguments[4..]].concat(), &[]);
+    let deaf = mistakes(&[&arguments[..2], &arguments[4..]].concat(), &[]);
     assert!(deaf.contains("add --listen ADDR"), "{deaf}");
-    let of_nobody = complaint(&["--https", ":443", "--route", "default:tcp=a:1"], &[]);
+    let of_nobody = mistakes(&["--https", ":443", "--route", "default:tcp=a:1"], &[]);
     assert!(of_nobody.contains("the defaults are"), "{of_nobody}");
 }

@@ -60,7 +60,7 @@ impl Validator<'_> {
         let limits = ["max-connections-per-client", "max-rate-per-client"];
         if self.is_set("limit-exempt") && !limits.iter().any(|name| self.is_set(name)) {
             let fault = Fault::new(
-                "there is no limit to be exempt from",
+                "there is no limit per client",
                 "add --max-connections-per-client or --max-rate-per-client, or leave limit-exempt out",
             );
             self.note("limit-exempt", fault);
@@ -68,7 +68,7 @@ impl Validator<'_> {
         settings
     }
 
-    /// The kernel would round up in silence; a power of two says what one gets.
+    /// A power of two. The kernel would round any other number up without saying so.
     fn ring_entries(&self) -> u32 {
         let entries = self.count("ring-entries");
         if !entries.is_power_of_two() {

@@ -1,4 +1,4 @@
-//! The second stage: what was typed → a complete configuration, or all that is wrong with it.
+//! The second stage: makes a complete configuration of the values that were set, or lists all mistakes.
 
 mod http;
 mod limits;
@@ -16,7 +16,7 @@ use super::value::{self, yes_or_no};
 use crate::protocol::Protocol;
 use crate::route::Balance;
 
-/// What validation must know of the machine.
+/// What validation has to know about the machine.
 #[derive(Debug, Clone)]
 pub(crate) struct Machine {
     /// Processor numbers that this process may run on.
@@ -24,10 +24,10 @@ pub(crate) struct Machine {
 }
 
 impl Typed {
-    /// Checks every value and puts the defaults in.
+    /// Validates every value, and fills in the defaults.
     ///
     /// # Errors
-    /// All that is wrong, with what was found when it was read.
+    /// All mistakes, those of the first stage included.
     pub(crate) fn validate(&self, machine: &Machine) -> Result<Config, ConfigErrors> {
         let validator = Validator::new(self);
         let config = validator.config(machine);
@@ -69,7 +69,7 @@ impl Validator<'_> {
         };
         if config.lookup && !self.is_set("admin") {
             let fault = Fault::new(
-                "nobody can ask without an admin endpoint",
+                "/client needs an admin endpoint",
                 "add --admin ADDR, or leave --lookup out",
             );
             self.note("lookup", fault);
@@ -78,7 +78,7 @@ impl Validator<'_> {
             let taken = |listener: &Listener| admin.port() != 0 && listener.address == admin;
             if config.listeners.iter().any(taken) {
                 let fault = Fault::new(
-                    format!("{admin} is already listened on for clients"),
+                    format!("{admin} is an address for clients already"),
                     "give the admin endpoint a port of its own",
                 );
                 self.note("admin", fault);
@@ -91,11 +91,11 @@ impl Validator<'_> {
         let mut listeners: Vec<Listener> = Vec::new();
         for &(name, protocol) in options {
             let addresses = self.all(name, value::listen_addresses);
-            for (address, required) in addresses.into_iter().flatten() {
+            for value::ListenAddress { address, required } in addresses.into_iter().flatten() {
                 let twice = |other: &Listener| address.port() != 0 && other.address == address;
                 if listeners.iter().any(twice) {
                     let fault = Fault::new(
-                        format!("{address} is listened on twice"),
+                        format!("{address} is there twice"),
                         "name each address once",
                     );
                     self.note(name, fault);
@@ -114,7 +114,10 @@ impl Validator<'_> {
         } else {
             "add --https ADDR, --http ADDR or both, like --https :443"
         };
-        self.require_one_of(&names, Fault::new("there is nothing to listen on", remedy));
+        self.require_one_of(
+            &names,
+            Fault::new("there is no address to listen on", remedy),
+        );
         listeners
     }
 
@@ -128,7 +131,7 @@ impl Validator<'_> {
         };
         if self.is_set("proxy-in") && !self.is_set("proxy-from") {
             let fault = Fault::new(
-                "nobody may send PROXY headers",
+                "no sender of PROXY headers is trusted",
                 "name the senders with --proxy-from, or leave proxy-in out",
             );
             self.note("proxy-in", fault);

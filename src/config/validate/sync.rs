@@ -15,10 +15,10 @@ impl SyncSettings {
     /// option is at its default. For the tests of the repository.
     ///
     /// # Errors
-    /// What is wrong with the values.
+    /// The mistakes in the values.
     ///
     /// # Panics
-    /// When there is no option of a name.
+    /// When no option has one of the names.
     pub fn of_options(options: &[(&str, &str)]) -> Result<SyncSettings, String> {
         let mut typed = Typed::default();
         for (name, value) in options {
@@ -71,7 +71,7 @@ impl Validator<'_> {
             backend_policy: AddressPolicy::new(self.all("backend-allow", network)),
         };
         let ttl_bounds = ["dns-ttl-min", "dns-ttl-max"];
-        if settings.dns_ttl_min > settings.dns_ttl_max && self.are_right(&ttl_bounds) {
+        if settings.dns_ttl_min > settings.dns_ttl_max && self.are_valid(&ttl_bounds) {
             let fault = Fault::new(
                 "is longer than dns-ttl-max",
                 "shorten it or lengthen dns-ttl-max",
@@ -98,7 +98,7 @@ impl Validator<'_> {
 
     pub(super) fn require_source_of_routes(&self) {
         let fault = Fault::new(
-            "there is nowhere to take routes from",
+            "there is no source of routes",
             "add --redis URL, --route HOST=MEMBER or --routes FILE",
         );
         self.require_one_of(&["redis", "route", "routes"], fault);
@@ -109,7 +109,7 @@ fn redis_prefix(text: &str) -> Result<String, Fault> {
     if text.chars().any(char::is_control) || text.len() > 256 {
         return Err(Fault::new(
             "holds control characters or more than 256 bytes",
-            "write what stands in front of the keys, like hostnames:",
+            "write what the keys begin with, like hostnames:",
         ));
     }
     Ok(text.to_owned())

@@ -1,4 +1,5 @@
-//! The options of `pointsman unwrap`, the receiving end: one route, whatever the bytes are.
+//! The options of `pointsman unwrap`: it takes the PROXY header off each connection and relays the rest to
+//! one server.
 
 use super::validator::Validator;
 use crate::config::error::Fault;
@@ -6,7 +7,7 @@ use crate::config::sync_settings::StaticRoute;
 use crate::protocol::Protocol;
 use crate::route::{Key, Member, MemberAddress};
 
-/// What has no meaning for a receiving end, which looks for no name.
+/// Options without a meaning for unwrap, which reads no name and has no routes.
 const OF_ROUTING: [&str; 8] = [
     "https",
     "http",
@@ -18,14 +19,14 @@ const OF_ROUTING: [&str; 8] = [
     "proxy-ja4",
 ];
 
-/// What has a meaning for a receiving end only.
+/// Options of unwrap alone.
 const OF_UNWRAP: [&str; 2] = ["listen", "to"];
 
 impl Validator<'_> {
     pub(super) fn validate_unwrap(&self) {
         for name in OF_ROUTING.iter().filter(|name| self.is_set(name)) {
             let fault = Fault::new(
-                "unwrap takes off a header that has to be there, looks for no name and has no routes",
+                "unwrap reads a PROXY header that has to be there, but no name, and it has no routes",
                 "leave it out; unwrap takes --listen, --proxy-from and --to",
             );
             self.note(name, fault);
@@ -36,7 +37,7 @@ impl Validator<'_> {
         );
         self.require_one_of(&["to"], fault);
         let fault = Fault::new(
-            "nobody may say whose connection it is",
+            "no sender of PROXY headers is trusted",
             "name the proxies in front, like --proxy-from 10.0.0.5",
         );
         self.require_one_of(&["proxy-from"], fault);
@@ -45,7 +46,7 @@ impl Validator<'_> {
     pub(super) fn refuse_those_of_unwrap(&self) {
         for name in OF_UNWRAP.iter().filter(|name| self.is_set(name)) {
             let fault = Fault::new(
-                "belongs to the receiving end",
+                "is an option of pointsman unwrap",
                 "write `pointsman unwrap`, or leave it out",
             );
             self.note(name, fault);
@@ -53,7 +54,7 @@ impl Validator<'_> {
     }
 }
 
-/// `--to` as the one route that a receiving end has.
+/// A value of `--to`, as a member of the one route of unwrap.
 pub(super) fn route(text: &str) -> Result<StaticRoute, Fault> {
     const REMEDY: &str = "write IP:PORT or [IPV6]:PORT, like 127.0.0.1:443";
     let fault = |problem: String| Fault::new(format!("{text:?} {problem}"), REMEDY);
@@ -66,7 +67,7 @@ pub(super) fn route(text: &str) -> Result<StaticRoute, Fault> {
         MemberAddress::Ip(_, Some(_)) => Err(fault(String::from("has options"))),
         MemberAddress::Ip(_, None) => Err(fault(String::from("has no port"))),
         MemberAddress::Name(..) | MemberAddress::Unix(_) => Err(fault(String::from(
-            "is no address that a client can be the source for",
+            "is no address to which a client's address can be the source",
         ))),
     }
 }

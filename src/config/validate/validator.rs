@@ -1,5 +1,5 @@
-//! Reads the values one after the other and keeps all that is wrong with them, so that an operator
-//! corrects everything in one go.
+//! Parses values one after the other and keeps all mistakes, so that an operator can correct all of them at
+//! once.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::config::options::{Kind, OptionSpec, option};
 use crate::config::typed::{Typed, TypedValue};
 use crate::config::value;
 
-/// What was typed, with what is wrong with it so far.
+/// The values that were set, and the mistakes found so far.
 pub(super) struct Validator<'a> {
     pub typed: &'a Typed,
     faults: RefCell<Vec<ConfigError>>,
@@ -26,7 +26,7 @@ impl<'a> Validator<'a> {
         }
     }
 
-    /// What was made of the values, if nothing was wrong.
+    /// Returns `made`, unless there are mistakes.
     pub(super) fn finish<T>(self, made: T) -> Result<T, ConfigErrors> {
         let faults = self.faults.into_inner();
         if faults.is_empty() {
@@ -36,10 +36,10 @@ impl<'a> Validator<'a> {
         }
     }
 
-    /// The value of an option that has a default, which stands in for a wrong one.
+    /// The value of an option that has a default. The default replaces a wrong value.
     ///
     /// # Panics
-    /// When the default itself is wrong, which a test rules out.
+    /// When the default itself is wrong, which a test excludes.
     pub(super) fn value<T>(
         &self,
         name: &'static str,
@@ -105,7 +105,7 @@ impl<'a> Validator<'a> {
         values.collect()
     }
 
-    /// Keeps what is wrong with an option, by itself or beside others.
+    /// Keeps a mistake in an option.
     pub(super) fn note(&self, name: &'static str, fault: Fault) {
         let error = match self.first(name) {
             Some(typed) => fault.of(listed(name), &typed.origin),
@@ -119,8 +119,8 @@ impl<'a> Validator<'a> {
         self.wrong.borrow_mut().push(name);
     }
 
-    /// At least one of some options has to be there, right or wrong. What a file says that cannot be
-    /// read is not known.
+    /// Keeps a mistake when none of these options is set, be its value right or wrong. A configuration
+    /// file that could not be read may set one of them.
     pub(super) fn require_one_of(&self, names: &[&str], fault: Fault) {
         if !self.typed.lacks_file && !names.iter().any(|name| self.is_set(name)) {
             self.faults.borrow_mut().push(fault.at(names.join(", ")));
@@ -131,8 +131,8 @@ impl<'a> Validator<'a> {
         self.typed.is_set(name)
     }
 
-    /// Whether nothing was found to be wrong with these.
-    pub(super) fn are_right(&self, names: &[&str]) -> bool {
+    /// Whether no mistake was found in these options.
+    pub(super) fn are_valid(&self, names: &[&str]) -> bool {
         !self.wrong.borrow().iter().any(|name| names.contains(name))
     }
 
@@ -142,7 +142,7 @@ impl<'a> Validator<'a> {
 }
 
 fn listed(name: &str) -> &'static OptionSpec {
-    option(name).expect("only listed options are checked")
+    option(name).expect("only listed options are validated")
 }
 
 fn duration(name: &str, text: &str) -> Result<Duration, Fault> {
