@@ -18,8 +18,8 @@ const DOWNSTREAM: Downstream = Downstream {
     trusted: false,
 };
 
-/// Asserts that the verdict on a request head does not depend on how the bytes were cut, and that
-/// whoever a request is forwarded to understands it as it was understood here.
+/// Asserts that the verdict on a request head does not depend on how the bytes were cut, and that a
+/// recipient of the forwarded request understands it as it was understood here.
 #[doc(hidden)]
 pub fn fuzz_request(data: &[u8]) {
     for bytes_max in [BYTES_MAX, 64, data.len()] {
@@ -54,8 +54,8 @@ fn check_cuts(data: &[u8], bytes_max: usize) {
     }
 }
 
-/// That whoever a request is forwarded to understands it as it was understood here, and would forward
-/// it as it is.
+/// That a recipient of the forwarded request understands it as it was understood here, and would forward
+/// it unchanged.
 fn check_forwarded(data: &[u8]) {
     let mut storage = FieldStorage::new();
     let Reading::Found(head) = RequestReader::new(BYTES_MAX).advance(data, &mut storage) else {
@@ -118,7 +118,7 @@ pub fn fuzz_response(data: &[u8]) {
 fn check_response(data: &[u8], request: RequestSummary) {
     let mut storage = FieldStorage::new();
     let whole = ResponseHead::parse(data, BYTES_MAX, request, &mut storage);
-    // At some 30 places: each is parsed from the first byte on.
+    // Cut at some 30 places only, because each time parsing begins at the first byte.
     for end in (0..data.len()).step_by(1 + data.len() / 30) {
         let mut storage = FieldStorage::new();
         match ResponseHead::parse(&data[..end], BYTES_MAX, request, &mut storage) {
@@ -155,7 +155,7 @@ fn check_response(data: &[u8], request: RequestSummary) {
 }
 
 /// Asserts that the verdict on a body and its end do not depend on how the bytes were cut, nor on
-/// whether runs of data were seen; and that normalized chunks are sound to the strict reader and have
+/// whether runs of data were seen; and that normalized chunks are valid to the strict reader and have
 /// the same data.
 #[doc(hidden)]
 pub fn fuzz_chunks(data: &[u8]) {
@@ -207,43 +207,37 @@ pub(super) fn feed_in_pieces(
 }
 
 fn check_normalized(data: &[u8]) {
-    let of = |chunks, stride: usize| {
+    let cut = |output, stride: usize| {
         let mut framing = Framing::new(Length::Chunked);
         let mut out = Vec::new();
         let mut used = 0;
         for piece in data.chunks(stride) {
-            match framing.normalize(piece, chunks, &mut out) {
-                Ok(bytes) => used += bytes,
-                Err(refusal) => return Err(refusal),
-            }
+            used += framing.normalize(piece, output, &mut out)?;
         }
-        Ok((out, used, framing.is_done()))
+        Ok::<_, Refusal>((out, used, framing.is_done()))
     };
-    let whole = of(ChunkedOutput::Chunked, usize::MAX);
-    let alone = of(ChunkedOutput::Decoded, usize::MAX);
+    let chunked = cut(ChunkedOutput::Chunked, usize::MAX);
+    let decoded = cut(ChunkedOutput::Decoded, usize::MAX);
     for stride in [1, 3, 1 + data.len() / 3] {
-        assert_eq!(of(ChunkedOutput::Chunked, stride), whole);
-        assert_eq!(of(ChunkedOutput::Decoded, stride), alone);
+        assert_eq!(cut(ChunkedOutput::Chunked, stride), chunked);
+        assert_eq!(cut(ChunkedOutput::Decoded, stride), decoded);
     }
     let mut strict = Framing::new(Length::Chunked);
     if let Ok(used) = strict.feed(data) {
-        // Nothing was to mend.
-        let (out, mended, done) = whole.as_ref().expect("it is sound");
-        assert_eq!(
-            (&out[..], *mended, *done),
-            (&data[..used], used, strict.is_done())
-        );
+        // There was nothing to normalize.
+        let unchanged = (data[..used].to_vec(), used, strict.is_done());
+        assert_eq!(chunked, Ok(unchanged));
     }
-    if let Ok((out, _, done)) = &whole {
+    if let Ok((out, _, done)) = &chunked {
         let mut strict = Framing::new(Length::Chunked);
-        let used = strict.feed(out).expect("it was mended");
+        let used = strict.feed(out).expect("it is normalized");
         assert_eq!((used, strict.is_done()), (out.len(), *done));
         let mut data = Vec::new();
         let mut again = Framing::new(Length::Chunked);
         let read = again.normalize(out, ChunkedOutput::Decoded, &mut data);
         assert_eq!(read, Ok(out.len()));
-        let (alone, ..) = alone.as_ref().expect("it is as sound");
-        assert_eq!(&data, alone);
+        let (decoded, ..) = decoded.as_ref().expect("it is the same to read");
+        assert_eq!(&data, decoded);
     }
 }
 
