@@ -1,12 +1,12 @@
-//! Has one request answered: by the backend that is chosen, by a fresh connection to it, or by another
-//! backend, for as long as asking twice does no harm.
+//! Has one request answered: on an idle connection to the chosen backend, on a new one, or by another
+//! backend, as long as sending the request twice does no harm.
 
 use std::future::poll_fn;
 use std::rc::Rc;
 
-use super::backend::{connect, head_of, with_proxy_header};
-use super::client_end::ClientEnd;
-use super::exchange::{Exchange, Finish};
+use super::backend::{Tries, connect, head_of, with_proxy_header};
+use super::client_end::ClientStream;
+use super::exchange::{Exchange, ExchangeEnd, ExchangeParts};
 use super::pool::{self, BackendConnection};
 use super::request::Request;
 use super::session::Session;
@@ -15,168 +15,152 @@ use crate::client::{AccessLogEntry, LookupEntry, OpenConnection, failure};
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
-use crate::ring::Deadline;
 use crate::state::Local;
-use crate::upstream::{Attempts, RemovalWatch};
+use crate::upstream::RemovalWatch;
 
-/// What the client's connection goes on with.
-pub(super) enum Answered {
+/// What comes after a request on the client's connection.
+pub(super) enum AfterRequest {
     NextRequest,
-    /// The client has its response, and the connection ends with it.
+    /// The client has its response, and the connection is to be closed.
     Close,
-    /// The client is still to be told that its connection ends so.
-    Refused(Outcome),
-    /// The connection has ended so.
-    Over(Outcome),
+    /// The client has been sent nothing of a response: an error response is due, and then the connection
+    /// ends with this outcome.
+    Refuse(Outcome),
+    /// The connection has ended with this outcome.
+    Ended(Outcome),
 }
 
-/// What was tried for one request so far.
-struct Tries {
-    may_reuse: bool,
-    attempts: Option<Box<Attempts>>,
-    /// The request without the PROXY header of the last backend, where that got one.
-    plain: Option<Vec<u8>>,
-}
-
-impl Tries {
-    /// How many backends were connected to; none where an idle connection was there.
-    fn count(&self) -> u32 {
-        let attempts = self.attempts.as_ref();
-        attempts.map_or(0, |attempts| attempts.last_tried().1)
-    }
-}
-
-/// Has the request answered, and says what the client's connection goes on with.
+/// Has the request answered.
 pub(super) async fn answer(
-    local: &Rc<Local>,
     session: &mut Session<'_>,
-    end: &mut ClientEnd,
+    stream: &mut ClientStream,
     mut request: Request,
-    deadline: &Deadline,
     entry: &mut AccessLogEntry,
-) -> Answered {
-    let may_go_on = session.requests < local.limits.requests_per_connection_max;
-    // What came whole can be sent again.
+) -> AfterRequest {
+    let local = session.local;
+    // Only a request whose body is in memory can be sent again.
     let may_repeat = request.rest.is_done() && request.idempotent;
-    let mut tries = Tries {
-        may_reuse: true,
-        attempts: None,
-        plain: None,
-    };
+    let mut tries = Tries::default();
     loop {
-        let connected = next_backend(local, session, &mut request, &mut tries, deadline, entry);
-        let mut upstream = match connected.await {
+        let connected = next_backend(session, &mut request, &mut tries, entry).await;
+        let mut upstream = match connected {
             Ok(upstream) => upstream,
-            Err(outcome) => return Answered::Refused(outcome),
+            Err(outcome) => return AfterRequest::Refuse(outcome),
         };
-        let _lookup_entry = lookup_entry(local, session, &request, &upstream);
+        let _lookup_entry = lookup_entry(session, &request, &upstream);
         let removal = removal_watch(local, &request, &upstream);
-        let (removal_of, backend) = (removal.as_deref(), &mut upstream);
-        let mut exchange = Exchange::new(local, end, backend, &mut request, may_go_on, removal_of);
-        let finish = match exchange.begin(deadline) {
-            Some(finish) => finish,
-            None => poll_fn(|context| exchange.poll(deadline, context)).await,
-        };
-        let rule = exchange.rule;
-        entry.set_rule(rule);
-        let (to_backend, to_client) = exchange.finish();
-        entry.add_bytes(to_backend, to_client);
-        if finish.is_answer() {
+        let exchange = Exchange::new(ExchangeParts {
+            local,
+            client: stream,
+            upstream: &mut upstream,
+            request: &mut request,
+            may_persist: session.requests < local.limits.requests_per_connection_max,
+            removal: removal.as_deref(),
+        });
+        let Exchanged { end, rule } = run(session, exchange, entry).await;
+        if end.is_answer() {
             upstream.backend.answered(local);
             if let Some(attempts) = &mut tries.attempts {
                 attempts.answered(local, upstream.backend.backend());
             }
         }
-        let attempts = tries.count();
-        let refused = |request: &Request, upstream: &BackendConnection, outcome| {
-            let backend = Some(upstream.backend.text());
-            let host = || request.host_text();
-            Answered::Refused(failure::note(local, outcome, host, backend, attempts, rule))
-        };
-        match finish {
-            Finish::Answered {
-                client_goes_on,
-                backend_goes_on,
-            } => {
-                keep(local, session, &request, upstream, backend_goes_on);
-                return if client_goes_on {
-                    Answered::NextRequest
+        let outcome = match end {
+            ExchangeEnd::Answered(persistence) => {
+                keep(session, &request, upstream, persistence.backend_is_reusable);
+                return if persistence.client_persists {
+                    AfterRequest::NextRequest
                 } else {
-                    Answered::Close
+                    AfterRequest::Close
                 };
             }
-            Finish::Upgraded(unsent) => {
-                // It counts for as long as it lives; a route that was replaced is not kept that long.
+            ExchangeEnd::Upgraded(unsent) => {
+                // The request counts against its limits for as long as the tunnel lives. The rest of it,
+                // which may keep a replaced route alive, is dropped before.
                 let _permit = request.permit.take();
                 drop(request);
-                let unsent = Some(unsent);
-                return Answered::Over(
-                    tunnel(local, end, upstream, unsent, deadline, removal, entry).await,
-                );
+                let outcome = tunnel(session, stream, upstream, Some(unsent), removal, entry).await;
+                return AfterRequest::Ended(outcome);
             }
-            // Where asking twice is no harm.
-            Finish::Unanswered { unsent }
-                if (unsent || may_repeat) && asks_again(local, &request, &upstream, &mut tries) => {
+            ExchangeEnd::Unanswered { unsent }
+                if (unsent || may_repeat) && may_retry(local, &request, &upstream, &mut tries) =>
+            {
+                continue;
             }
-            Finish::Unanswered { .. } => {
-                return refused(&request, &upstream, Outcome::BackendClosed);
-            }
-            Finish::Removed if may_repeat => {
-                request.route = match local.route(Protocol::Http, request.name.as_deref()) {
-                    Ok(route) => route,
-                    Err(_) => return Answered::Refused(Outcome::BackendRemoved),
-                };
-                local.count(Counter::RetriesRemoved);
+            ExchangeEnd::Unanswered { .. } => Outcome::BackendClosed,
+            ExchangeEnd::Failed(outcome) => outcome,
+            ExchangeEnd::Removed if may_repeat && route_again(local, &mut request) => {
                 tries.attempts = None;
+                continue;
             }
-            Finish::Removed => return Answered::Refused(Outcome::BackendRemoved),
-            Finish::Refused(outcome) => return refused(&request, &upstream, outcome),
-            Finish::CutOff(outcome) => {
-                // A client that reads until the end must not take this for it.
-                end.socket.abort_on_close();
-                return Answered::Over(outcome);
+            ExchangeEnd::Removed => return AfterRequest::Refuse(Outcome::BackendRemoved),
+            ExchangeEnd::CutOff(outcome) => {
+                // A client that reads until the end of the stream must not take the close for that end.
+                stream.socket.abort_on_close();
+                return AfterRequest::Ended(outcome);
             }
-        }
+        };
+        let backend = Some(upstream.backend.text());
+        let (host, attempts) = (|| request.host_text(), tries.attempt_count());
+        let outcome = failure::note(local, outcome, host, backend, attempts, rule);
+        return AfterRequest::Refuse(outcome);
     }
 }
 
-/// A connection to the backend that is asked next. A new one gets its PROXY header in front of the
-/// request, each backend in its own way.
+/// What an exchange has come to.
+struct Exchanged {
+    end: ExchangeEnd,
+    /// The rule that the backend's response breaks, if it does.
+    rule: Option<&'static str>,
+}
+
+async fn run(
+    session: &Session<'_>,
+    mut exchange: Exchange<'_>,
+    entry: &mut AccessLogEntry,
+) -> Exchanged {
+    let deadline = session.deadline;
+    let end = match exchange.begin(deadline) {
+        Some(end) => end,
+        None => poll_fn(|context| exchange.poll(deadline, context)).await,
+    };
+    let rule = exchange.broken_rule;
+    entry.set_rule(rule);
+    let moved = exchange.finish();
+    entry.add_bytes(moved.to_backend_bytes, moved.to_client_bytes);
+    Exchanged { end, rule }
+}
+
+/// A connection to the backend that is asked next. On a new one the request gets the PROXY header that
+/// this backend expects.
 async fn next_backend(
-    local: &Rc<Local>,
     session: &mut Session<'_>,
     request: &mut Request,
     tries: &mut Tries,
-    deadline: &Deadline,
     entry: &mut AccessLogEntry,
 ) -> Result<BackendConnection, Outcome> {
-    if let Some(plain) = tries.plain.take() {
-        request.outgoing = plain;
+    let local = session.local;
+    if let Some(without) = tries.without_proxy_header.take() {
+        request.outgoing = without;
     }
-    let (may_reuse, attempts) = (tries.may_reuse, &mut tries.attempts);
-    let upstream = connect(
-        local, session, request, may_reuse, attempts, deadline, entry,
-    )
-    .await?;
-    if upstream.reused {
+    let upstream = connect(session, request, tries, entry).await?;
+    if upstream.is_reused {
         local.count(Counter::ConnectionsReused);
         return Ok(upstream);
     }
     let (client, name) = (session.client, request.name.as_deref());
     let outgoing = with_proxy_header(local, client, &upstream, name, &request.outgoing, entry)?;
     if let Some(outgoing) = outgoing {
-        tries.plain = Some(std::mem::replace(&mut request.outgoing, outgoing));
+        tries.without_proxy_header = Some(std::mem::replace(&mut request.outgoing, outgoing));
     }
     Ok(upstream)
 }
 
 fn lookup_entry(
-    local: &Rc<Local>,
     session: &Session<'_>,
     request: &Request,
     upstream: &BackendConnection,
 ) -> Option<Box<LookupEntry>> {
-    local.lookup.as_ref()?;
+    session.local.lookup.as_ref()?;
     let connection = OpenConnection {
         client: session.client,
         accepted: session.accepted,
@@ -184,7 +168,7 @@ fn lookup_entry(
         backend: upstream.backend.text(),
         backend_socket: &upstream.socket,
     };
-    LookupEntry::new(local, &connection)
+    LookupEntry::new(session.local, &connection)
 }
 
 fn removal_watch(
@@ -197,35 +181,36 @@ fn removal_watch(
     RemovalWatch::new(local, &request.route, Protocol::Http, name, slot)
 }
 
-/// Remembers which backend has answered, and keeps its connection for the next request where it can
-/// carry one.
+/// Remembers the backend that has answered, and keeps the connection for the next request if it
+/// `is_reusable`.
 fn keep(
-    local: &Local,
     session: &mut Session<'_>,
     request: &Request,
     mut upstream: BackendConnection,
-    backend_goes_on: bool,
+    is_reusable: bool,
 ) {
     let backend = upstream.backend.backend();
     session.last = Some((request.route.id(), backend.clone()));
-    if backend_goes_on {
+    if is_reusable {
         let max = request.route.connections_max(backend);
-        upstream.reused = true;
-        pool::put(local, upstream, &session.owner, request.host_key, max);
+        upstream.is_reused = true;
+        let (local, owner) = (session.local, &session.owner);
+        pool::put(local, upstream, owner, request.host_key, max);
     }
 }
 
-/// Whether an unanswered request is sent once more. One that a kept connection did not answer goes to a
-/// fresh one: the backend has closed it while the request was on its way. When a fresh one did the
-/// same, another backend is asked, and if that answers, the first is to blame.
-fn asks_again(
+/// Whether an unanswered request is sent once more. A request that was sent on an idle connection goes
+/// to a new one: the backend has closed the idle one while the request was on its way. When a new
+/// connection was closed as well, the next backend gets the request; if that one answers, the first one
+/// is to blame.
+fn may_retry(
     local: &Local,
     request: &Request,
     upstream: &BackendConnection,
     tries: &mut Tries,
 ) -> bool {
-    tries.may_reuse = false;
-    if upstream.reused {
+    tries.needs_new_connection = true;
+    if upstream.is_reused {
         local.count(Counter::RetriesStaleConnection);
         return true;
     }
@@ -235,5 +220,16 @@ fn asks_again(
         return false;
     };
     attempts.unanswered(local, &upstream.backend, Outcome::BackendClosed);
+    true
+}
+
+/// Looks up the request's route again, since its backend was removed. `false` when the host has no route
+/// any more.
+fn route_again(local: &Local, request: &mut Request) -> bool {
+    let Ok(route) = local.route(Protocol::Http, request.name.as_deref()) else {
+        return false;
+    };
+    request.route = route;
+    local.count(Counter::RetriesRemoved);
     true
 }

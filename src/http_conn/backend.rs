@@ -1,5 +1,5 @@
-//! From a request to a connection to its backend: the client's own, an idle one or a new one, and what
-//! a backend is told on a new one before its first request.
+//! From a request to a connection to its backend: the client's own, an idle one of the pool, or a new
+//! one.
 
 use std::time::Instant;
 
@@ -12,14 +12,32 @@ use crate::host::Host;
 use crate::metrics::Stage;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
-use crate::ring::Deadline;
 use crate::route::{Choice, Chooser, Chosen, Reuse, Route};
 use crate::sniff::Head;
 use crate::state::Local;
 use crate::upstream::{Attempts, dial, wait_for_place};
 
-/// What goes to a backend that wants to be told of its client before the first request; `None`: it
-/// does not.
+/// What was tried for one request so far.
+#[derive(Default)]
+pub(super) struct Tries {
+    /// An idle connection has failed for this request: only new ones are used from now on.
+    pub needs_new_connection: bool,
+    /// `None` until a new connection is needed.
+    pub attempts: Option<Box<Attempts>>,
+    /// The request as it was before the last backend's PROXY header was put in front of it.
+    pub without_proxy_header: Option<Vec<u8>>,
+}
+
+impl Tries {
+    /// How many backends were connected to; none where an idle connection was used.
+    pub(super) fn attempt_count(&self) -> u32 {
+        let attempts = self.attempts.as_ref();
+        attempts.map_or(0, |attempts| attempts.last_tried().1)
+    }
+}
+
+/// The PROXY header for a new connection, with `received` behind it. `None` for a backend that expects no
+/// header.
 pub(super) fn with_proxy_header(
     local: &Local,
     client: &Client,
@@ -31,9 +49,9 @@ pub(super) fn with_proxy_header(
     let Some(version) = upstream.backend.delivery().proxy else {
         return Ok(None);
     };
-    let announced = write_proxy_header(local, client, version, Some(&head_of(name)), received)?;
-    entry.set_id(announced.id);
-    Ok(Some(announced.bytes))
+    let with_proxy = write_proxy_header(local, client, version, Some(&head_of(name)), received)?;
+    entry.set_id(with_proxy.id);
+    Ok(Some(with_proxy.bytes))
 }
 
 pub(super) fn head_of(name: Option<&Host>) -> Head {
@@ -43,77 +61,44 @@ pub(super) fn head_of(name: Option<&Host>) -> Head {
     }
 }
 
-/// A connection to a backend of the request's route: the client's own, the last one's idle one, that
-/// of another one, or a new one.
+/// A connection to a backend of the request's route. In this order: one that is the client's own, an idle
+/// one to the backend of the client's last request, an idle one to a newly chosen backend, a new one.
 pub(super) async fn connect(
-    local: &Local,
     session: &mut Session<'_>,
     request: &Request,
-    may_reuse: bool,
-    attempts: &mut Option<Box<Attempts>>,
-    deadline: &Deadline,
+    tries: &mut Tries,
     entry: &mut AccessLogEntry,
 ) -> Result<BackendConnection, Outcome> {
-    let route = &request.route;
-    if may_reuse && let Some(own) = pool::take_own(local, &session.owner, request.host_key, route) {
-        entry.set_backend(own.backend.text(), 0);
-        return Ok(own);
+    let (local, deadline, route) = (session.local, session.deadline, &request.route);
+    let may_reuse = !tries.needs_new_connection;
+    if may_reuse
+        && let Some(owned) = pool::take_owned(local, &session.owner, request.host_key, route)
+    {
+        entry.set_backend(owned.backend.text(), 0);
+        return Ok(owned);
     }
-    let reuse = route.reuse();
-    let may_share = may_reuse && reuse != Reuse::Never;
-    let may_hold_body = reuse == Reuse::Always;
-    let attempts = match attempts {
-        // One was tried and came to nothing.
+    let attempts = match &mut tries.attempts {
+        // A new connection was tried before and has failed.
         Some(attempts) => &mut **attempts,
-        None => {
-            let mut fresh = Attempts::new(local);
-            let idle = match first(local, session, route, &fresh) {
-                Choice::Backend(first) => {
-                    let idle =
-                        || pool::take(local, &first.backend, first.connections_max, may_hold_body);
-                    let idle = may_share.then(idle).flatten();
-                    fresh.begin_with(first);
-                    idle
-                }
-                Choice::Full => {
-                    let (client, attempts) = (session.client, &mut fresh);
-                    wait_for_place(local, route, Protocol::Http, client, attempts, deadline)
-                        .await?;
-                    // Whose place it was has mostly left its connection behind.
-                    let idle = |live| pool::take_for(local, live, may_hold_body);
-                    fresh.use_place(|live| if may_share { idle(live) } else { Err(live) })
-                }
-                Choice::Nothing => None,
-            };
+        none => {
+            let mut attempts = Attempts::new(local);
+            let idle = begin(session, route, &mut attempts, may_reuse).await?;
             if let Some(upstream) = idle {
                 entry.set_backend(upstream.backend.text(), 0);
                 return Ok(upstream);
             }
-            &mut **attempts.insert(Box::new(fresh))
+            &mut **none.insert(Box::new(attempts))
         }
     };
     let began = Instant::now();
-    let dialled = dial(
-        local,
-        route,
-        Protocol::Http,
-        session.client,
-        attempts,
-        deadline,
-    )
-    .await;
+    let client = session.client;
+    let dialled = dial(local, route, Protocol::Http, client, attempts, deadline).await;
     let dialled = dialled.map_err(|outcome| {
         let (slot, attempts) = attempts.last_tried();
         let backend = failure::backend_text(route, slot);
         entry.set_backend(backend.unwrap_or_default(), attempts);
-        failure::note(
-            local,
-            outcome,
-            || request.host_text(),
-            backend,
-            attempts,
-            None,
-        )
+        let host = || request.host_text();
+        failure::note(local, outcome, host, backend, attempts, None)
     })?;
     local
         .metrics
@@ -121,13 +106,51 @@ pub(super) async fn connect(
         .record(Protocol::Http, Stage::Connect, began.elapsed());
     entry.set_backend(dialled.backend.text(), dialled.attempts);
     let backend = dialled.backend.backend();
-    pool::make_room(local, backend, route.connections_max(backend));
-    Ok(BackendConnection::fresh(dialled))
+    pool::evict_owned(local, backend, route.connections_max(backend));
+    Ok(BackendConnection::new(dialled))
 }
 
-/// The backend to begin with: that of the client's last request, while the route and the backend's
-/// health are what they were, or a new choice. Without one, [`dial`] says why.
-fn first(local: &Local, session: &mut Session<'_>, route: &Route, attempts: &Attempts) -> Choice {
+/// Chooses the backend to begin with, waits for it where it is full, and takes an idle connection to it
+/// where there is one that may be used. Otherwise `attempts` begins with it.
+async fn begin(
+    session: &mut Session<'_>,
+    route: &std::sync::Arc<Route>,
+    attempts: &mut Attempts,
+    may_reuse: bool,
+) -> Result<Option<BackendConnection>, Outcome> {
+    let (local, client, deadline) = (session.local, session.client, session.deadline);
+    let reuse = route.reuse();
+    let may_share = may_reuse && reuse != Reuse::Never;
+    let may_hold_body = reuse == Reuse::Always;
+    Ok(match first(session, route, attempts) {
+        Choice::Backend(first) => {
+            let idle = if may_share {
+                pool::take(local, &first.backend, first.connections_max, may_hold_body)
+            } else {
+                None
+            };
+            attempts.begin_with(first);
+            idle
+        }
+        Choice::Full => {
+            wait_for_place(local, route, Protocol::Http, client, attempts, deadline).await?;
+            // The request that has freed the slot has mostly left an idle connection.
+            attempts.use_place(|live| {
+                if may_share {
+                    pool::take_for(local, live, may_hold_body)
+                } else {
+                    Err(live)
+                }
+            })
+        }
+        Choice::Nothing => None,
+    })
+}
+
+/// The backend to begin with: that of the client's last request, as long as the route and the backend's
+/// health are unchanged, or else a new choice. When there is none, [`dial`] says why.
+fn first(session: &mut Session<'_>, route: &Route, attempts: &Attempts) -> Choice {
+    let local = session.local;
     if let Some((id, last)) = session.last.take()
         && id == route.id()
         && Chooser::is_still_good(route, &last, Moment::of(local.ring.now()))

@@ -1,5 +1,5 @@
-//! The client's end of the connection: what came of the requests to come, and whether anything came
-//! while nobody reads.
+//! The client's end of the connection: its socket, the bytes that were received of requests to come, and
+//! whether more may have come while nobody was reading.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -10,81 +10,82 @@ use crate::state::Local;
 use crate::sys::Socket;
 
 /// What a wait for the client has ended with.
-pub(super) enum Waited {
+pub(super) enum ClientWait {
     Readable,
     Draining,
-    TooLong,
+    TimedOut,
 }
 
-/// The client's end, as far as it is watched while a response is awaited.
-pub(super) struct ClientEnd {
+/// The client's socket and what was received ahead.
+pub(super) struct ClientStream {
     pub socket: Socket,
-    /// Bytes received; the first `used` of them belong to requests that were taken in.
-    pub(super) held: Vec<u8>,
+    /// Received bytes; the first `used` of them belong to requests that were parsed.
+    pub received: Vec<u8>,
     used: usize,
     /// Completes when the client sends, finishes or fails.
     pub watch: Option<Operation>,
-    /// The watch has completed: there is something to read.
-    pub has_spoken: bool,
+    /// The socket may have something to read, so that reading comes before waiting.
+    pub has_unread: bool,
 }
 
-impl ClientEnd {
-    pub(super) fn new(socket: Socket, received: Vec<u8>) -> ClientEnd {
-        ClientEnd {
+impl ClientStream {
+    pub(super) fn new(socket: Socket, received: Vec<u8>) -> ClientStream {
+        ClientStream {
             socket,
-            held: received,
+            received,
             used: 0,
             watch: None,
-            has_spoken: false,
+            has_unread: false,
         }
     }
 
-    /// Waits until there is something to read; `may_drain`: or until a drain lets go of the client.
+    /// Waits until there is something to read. With `may_drain` the wait ends, too, when a drain lets go
+    /// of the client.
     pub(super) async fn wait(
         &mut self,
         local: &Local,
         deadline: &Deadline,
         may_drain: bool,
-    ) -> Waited {
+    ) -> ClientWait {
         let watch = self
             .watch
             .get_or_insert_with(|| local.ring.readable(&self.socket));
         let waited = poll_fn(|context| {
             if Pin::new(&mut *watch).poll(context).is_ready() {
-                return Poll::Ready(Waited::Readable);
+                return Poll::Ready(ClientWait::Readable);
             }
             if may_drain && let Some(leaves) = local.idle_leaves_at(deadline) {
                 if local.ring.now() >= leaves {
-                    return Poll::Ready(Waited::Draining);
+                    return Poll::Ready(ClientWait::Draining);
                 }
                 deadline.set_no_later(leaves);
             }
-            deadline.poll_passed(context).map(|()| Waited::TooLong)
+            deadline.poll_passed(context).map(|()| ClientWait::TimedOut)
         })
         .await;
-        if let Waited::Readable = waited {
+        if let ClientWait::Readable = waited {
             self.watch = None;
         }
         waited
     }
 
-    /// What was received of the requests to come.
+    /// The received bytes of requests that were not parsed yet.
     pub(super) fn pending(&self) -> &[u8] {
-        &self.held[self.used..]
+        &self.received[self.used..]
     }
 
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        // Once per read, so that what was used does not pile up behind a client that never pauses.
-        self.held.drain(..std::mem::take(&mut self.used));
-        self.held.extend_from_slice(bytes);
+        // Removed once per read, so that used bytes do not pile up with a client that never pauses.
+        self.received.drain(..std::mem::take(&mut self.used));
+        self.received.extend_from_slice(bytes);
     }
 
-    /// The first `bytes` of what is pending are done with. Many small requests may come in one
-    /// piece, so the rest is not moved; where nothing is left, no memory is held.
+    /// Marks the first `bytes` of the pending ones as used. The others are not moved, since many small
+    /// requests may have come in one piece. When nothing is pending, no memory is held.
     pub(super) fn consume(&mut self, bytes: usize) {
         self.used += bytes;
-        if self.used == self.held.len() {
-            self.held = Vec::new();
+        if self.used == self.received.len() {
+            self.received = Vec::new();
             self.used = 0;
         }
     }

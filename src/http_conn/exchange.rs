@@ -1,7 +1,8 @@
-//! One request to a backend and its response back. Both directions move at once, since a backend
-//! may answer before it has the whole request; the response begins with heads, and goes on with a
-//! body that is only framed.
+//! One request to a backend and its response back. Both directions move at once, since a backend may
+//! answer before it has the whole request. The response begins with heads and goes on with a body, of
+//! which only the framing is read.
 
+mod deadlines;
 mod heads;
 
 use std::future::Future;
@@ -9,200 +10,222 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use super::client_end::ClientEnd;
+use super::client_end::ClientStream;
 use super::pool::BackendConnection;
 use super::request::Request;
 use crate::client::Discard;
 use crate::http::incomplete_head::IncompleteHead;
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
-use crate::relay::{BodyEnd, BodyRelay, Flow, KEEP_ALIVE_AFTER};
+use crate::relay::{BodyEnd, BodyRelay, Flow};
 use crate::ring::{Deadline, Events, Operation};
 use crate::route::ClientFinished;
 use crate::state::Local;
 use crate::upstream::RemovalWatch;
 
-/// What at least must come of a request's body in each span of the body deadline.
-const BODY_PROGRESS_BYTES: u64 = 1024;
-
 /// How one exchange ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Finish {
+pub(super) enum ExchangeEnd {
     /// The client has the whole response.
-    Answered {
-        /// Whether the client may send another request.
-        client_goes_on: bool,
-        /// Whether nothing more will come on the backend's connection.
-        backend_goes_on: bool,
-    },
-    /// The backend has changed over to the protocol that was asked for. What the client is told, as
-    /// far as its socket had no room for it.
+    Answered(Persists),
+    /// The backend has switched to the protocol that the client asked for. Holds the bytes for the
+    /// client that its socket had no room for.
     Upgraded(Vec<u8>),
-    /// The backend's connection ended before it said a word.
+    /// The connection to the backend ended before the backend sent anything.
     Unanswered {
-        /// Whether the backend cannot have seen any of the request.
+        /// The backend cannot have seen any of the request.
         unsent: bool,
     },
-    /// The backend has left the host before the client was told anything.
+    /// The backend was removed before the client was sent anything.
     Removed,
-    /// The exchange failed before the client was told anything.
-    Refused(Outcome),
-    /// It failed within the response; the client's connection can only be closed.
+    /// The exchange failed before the client was sent anything.
+    Failed(Outcome),
+    /// The exchange failed within the response; the client's connection can only be closed.
     CutOff(Outcome),
 }
 
-impl Finish {
+/// Which connections can go on after an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Persists {
+    /// The client may send another request on its connection.
+    pub client_persists: bool,
+    /// The connection to the backend may carry another request.
+    pub backend_is_reusable: bool,
+}
+
+impl ExchangeEnd {
     /// Whether the backend has begun to answer.
     pub(super) fn is_answer(&self) -> bool {
         match self {
-            Finish::Answered { .. } | Finish::Upgraded(_) => true,
-            Finish::CutOff(outcome) => *outcome != Outcome::ClientReset,
-            Finish::Unanswered { .. } | Finish::Removed | Finish::Refused(_) => false,
+            ExchangeEnd::Answered(_) | ExchangeEnd::Upgraded(_) => true,
+            ExchangeEnd::CutOff(outcome) => *outcome != Outcome::ClientReset,
+            ExchangeEnd::Unanswered { .. } | ExchangeEnd::Removed | ExchangeEnd::Failed(_) => false,
         }
     }
 }
 
-enum Down {
-    /// Response heads are awaited.
-    Head(HeldHead),
+/// Bytes that an exchange has moved.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MovedBytes {
+    pub to_backend_bytes: u64,
+    pub to_client_bytes: u64,
+}
+
+/// How far the response has come.
+enum Response {
+    /// Heads are awaited.
+    Head(PartialHead),
     Body(BodyRelay),
 }
 
-/// What is there of the next head.
+/// What was received of the next head.
 #[derive(Default)]
-struct HeldHead {
+struct PartialHead {
     bytes: Vec<u8>,
     incomplete: IncompleteHead,
 }
 
-impl HeldHead {
-    /// `bytes` were read and are no whole head, or none that is to be answered yet.
-    fn behind(bytes: &[u8]) -> HeldHead {
-        HeldHead {
+impl PartialHead {
+    /// These bytes are no complete head, or a complete one that is handled later.
+    fn of(bytes: &[u8]) -> PartialHead {
+        PartialHead {
             bytes: bytes.to_vec(),
             incomplete: IncompleteHead::new(bytes),
         }
     }
 }
 
-/// One request under way.
-pub(super) struct Exchange<'s> {
+/// What an exchange is made of.
+pub(super) struct ExchangeParts<'s> {
     pub local: &'s Local,
-    pub client: &'s mut ClientEnd,
+    pub client: &'s mut ClientStream,
     pub upstream: &'s mut BackendConnection,
     pub request: &'s mut Request,
-    /// Whether this connection may carry another request after this one.
-    pub may_go_on: bool,
+    /// The client's connection may carry another request after this one.
+    pub may_persist: bool,
+    pub removal: Option<&'s RemovalWatch>,
+}
+
+/// One request under way.
+pub(super) struct Exchange<'s> {
+    local: &'s Local,
+    client: &'s mut ClientStream,
+    upstream: &'s mut BackendConnection,
+    request: &'s mut Request,
+    may_persist: bool,
     removal: Option<&'s RemovalWatch>,
+    /// Relays the request: its head, and then its body.
     up: BodyRelay,
-    up_over: bool,
-    /// The backend takes nothing more; it may have answered all the same.
-    up_failed: bool,
+    /// The backend has the whole request.
+    request_sent: bool,
+    /// The backend takes no more of the request; it may have answered all the same.
+    request_failed: bool,
+    /// Reads the rest of a request that the backend does not take.
     discard: Discard,
     /// An interim response that the client's socket had no room for.
     interim: Option<BodyRelay>,
-    down: Down,
-    /// The held head is 101, and the protocol changes only behind the request.
-    awaits_up: bool,
-    /// What the client got besides the response: interim ones, and what came with 101.
-    beside_bytes: u64,
-    response_begun: bool,
-    /// The backend has asked for the body, so that it will read it.
+    response: Response,
+    /// The partial head is a 101 that came before the request was sent, behind which the protocol
+    /// changes.
+    upgrade_waits_for_request: bool,
+    /// Bytes to the client that `response` does not count: interim responses, and what came with a 101.
+    interim_bytes: u64,
+    /// The client was sent a part of the response, interim ones included.
+    response_started: bool,
+    /// The backend has sent 100, so that it will read the body.
     was_continued: bool,
-    client_goes_on: bool,
-    backend_goes_on: bool,
-    /// Since when the client is known to have finished sending.
+    client_persists: bool,
+    backend_is_reusable: bool,
+    /// When the client was found to have finished sending.
     client_finished: Option<Instant>,
-    /// Completes when a client that is not read from has failed, or has finished where that is not
-    /// known yet.
+    /// Completes when a client that is not read from has failed or, where that is not known yet, has
+    /// finished sending.
     gone_watch: Option<Operation>,
     /// The rule that the response breaks.
-    pub rule: Option<&'static str>,
+    pub broken_rule: Option<&'static str>,
     /// When the backend had been sent the request, or as much of it as there was.
     sent: Instant,
     patience: Patience,
 }
 
-/// The wait in force. Each kind of wait has its own deadline, which begins with it.
+/// The wait in force. Each kind of wait has a deadline of its own, which begins with the wait.
 struct Patience {
-    /// What the connection ends with when it is over.
+    /// How the connection ends when the wait takes too long. Tells the kinds of wait apart.
     outcome: Outcome,
     since: Instant,
-    /// What had moved by then.
+    /// How many bytes had been moved at `since`.
     bytes: u64,
-    /// What the connection's deadline is set to, or later.
+    /// When the connection's deadline passes, or earlier.
     set: Instant,
 }
 
 impl<'s> Exchange<'s> {
-    pub(super) fn new(
-        local: &'s Local,
-        client: &'s mut ClientEnd,
-        upstream: &'s mut BackendConnection,
-        request: &'s mut Request,
-        may_go_on: bool,
-        removal: Option<&'s RemovalWatch>,
-    ) -> Exchange<'s> {
+    pub(super) fn new(parts: ExchangeParts<'s>) -> Exchange<'s> {
+        let now = parts.local.ring.now();
         Exchange {
-            up: BodyRelay::new(request.rest.clone(), false),
-            local,
-            client,
-            upstream,
-            request,
-            may_go_on,
-            removal,
-            up_over: false,
-            up_failed: false,
+            up: BodyRelay::new(parts.request.rest.clone(), false),
+            local: parts.local,
+            client: parts.client,
+            upstream: parts.upstream,
+            request: parts.request,
+            may_persist: parts.may_persist,
+            removal: parts.removal,
+            request_sent: false,
+            request_failed: false,
             discard: Discard::default(),
             interim: None,
-            down: Down::Head(HeldHead::default()),
-            awaits_up: false,
-            beside_bytes: 0,
-            response_begun: false,
+            response: Response::Head(PartialHead::default()),
+            upgrade_waits_for_request: false,
+            interim_bytes: 0,
+            response_started: false,
             was_continued: false,
-            client_goes_on: false,
-            backend_goes_on: false,
+            client_persists: false,
+            backend_is_reusable: false,
             client_finished: None,
             gone_watch: None,
-            rule: None,
-            sent: local.ring.now(),
+            broken_rule: None,
+            sent: now,
             patience: Patience {
                 outcome: Outcome::ResponseTimeout,
-                since: local.ring.now(),
+                since: now,
                 bytes: 0,
-                set: local.ring.now(),
+                set: now,
             },
         }
     }
 
-    /// Sends the request; what is to be done next is told by [`Exchange::poll`].
-    pub(super) fn begin(&mut self, deadline: &Deadline) -> Option<Finish> {
-        let begun = self
+    /// Sends the request. `None` when the exchange goes on with [`Exchange::poll`].
+    pub(super) fn begin(&mut self, deadline: &Deadline) -> Option<ExchangeEnd> {
+        let sent = self
             .up
             .send_first(&self.upstream.socket, &self.request.outgoing);
-        if begun.is_err() {
-            return Some(Finish::Unanswered { unsent: true });
+        if sent.is_err() {
+            return Some(ExchangeEnd::Unanswered { unsent: true });
         }
-        self.up_over = self.up.is_complete();
+        self.request_sent = self.up.is_complete();
         self.sent = Instant::now();
         self.begin_patience(self.awaited(), self.sent);
         self.set_deadline(deadline);
         None
     }
 
-    pub(super) fn poll(&mut self, deadline: &Deadline, context: &mut Context<'_>) -> Poll<Finish> {
-        if let Poll::Ready(finish) = self.poll_up(context) {
-            return Poll::Ready(finish);
+    pub(super) fn poll(
+        &mut self,
+        deadline: &Deadline,
+        context: &mut Context<'_>,
+    ) -> Poll<ExchangeEnd> {
+        if let Poll::Ready(end) = self.poll_request(context) {
+            return Poll::Ready(end);
         }
         loop {
-            let is_head = matches!(self.down, Down::Head(_));
-            let finish = if is_head {
+            let is_head = matches!(self.response, Response::Head(_));
+            let polled = if is_head {
                 self.poll_head(context)
             } else {
-                self.poll_body(context)
+                self.poll_body(context).map(Some)
             };
-            match finish {
-                Poll::Ready(Some(finish)) => return Poll::Ready(finish),
+            match polled {
+                Poll::Ready(Some(end)) => return Poll::Ready(end),
                 Poll::Ready(None) => {}
                 Poll::Pending => break,
             }
@@ -218,142 +241,151 @@ impl<'s> Exchange<'s> {
         if let Some(removal) = self.removal
             && removal.poll_end(context).is_ready()
         {
-            // What is missing of the request must not look like an end to the backend.
+            // A reset, so that the backend does not take a request that is cut off for a whole one.
             self.upstream.socket.abort_on_close();
-            return Poll::Ready(if self.response_begun {
-                Finish::CutOff(Outcome::BackendRemoved)
+            return Poll::Ready(if self.response_started {
+                ExchangeEnd::CutOff(Outcome::BackendRemoved)
             } else {
-                Finish::Removed
+                ExchangeEnd::Removed
             });
         }
         self.poll_deadline(deadline, context)
     }
 
-    /// Gives back what it holds, and counts. Nothing is polled behind it.
-    /// Gives back how many bytes went to the backend and to the client.
-    pub(super) fn finish(mut self) -> (u64, u64) {
+    /// Releases what the exchange holds and counts the bytes that it has moved.
+    pub(super) fn finish(mut self) -> MovedBytes {
         self.up.finish(self.local, Counter::BytesFromClients);
-        // What is left of the request is still under way, and closing upon it would be a reset.
-        self.client.has_spoken |= !self.up_over;
-        let mut to_client = self.beside_bytes;
-        if let Down::Body(mut body) = self.down {
+        // The rest of the request is still on its way, and closing with it unread would be a reset.
+        self.client.has_unread |= !self.request_sent;
+        let mut to_client_bytes = self.interim_bytes;
+        if let Response::Body(mut body) = self.response {
             body.finish(self.local, Counter::BytesFromBackends);
-            to_client += body.moved_bytes();
+            to_client_bytes += body.moved_bytes();
         }
-        (self.up.moved_bytes(), to_client)
+        MovedBytes {
+            to_backend_bytes: self.up.moved_bytes(),
+            to_client_bytes,
+        }
     }
 
-    fn poll_up(&mut self, context: &mut Context<'_>) -> Poll<Finish> {
-        if self.up_over {
+    /// Relays the request. Ready when that ends the exchange.
+    fn poll_request(&mut self, context: &mut Context<'_>) -> Poll<ExchangeEnd> {
+        if self.request_sent {
             return Poll::Pending;
         }
-        let client = &mut *self.client;
-        if self.up_failed {
+        if self.request_failed {
             self.discard(context);
             return Poll::Pending;
         }
+        let client = &mut *self.client;
         let flow = Flow {
             local: self.local,
             source: &client.socket,
             target: &self.upstream.socket,
         };
-        match ready!(self.up.poll(flow, &mut client.held, context)) {
+        match ready!(self.up.poll(flow, &mut client.received, context)) {
             BodyEnd::Complete => {
-                self.up_over = true;
+                self.request_sent = true;
                 self.gone_watch = None;
                 self.sent = Instant::now();
                 Poll::Pending
             }
-            // What is missing must not look like an end to the backend.
             BodyEnd::Truncated => self.abort(Outcome::BodyCutOff),
             BodyEnd::SourceFailed => self.abort(Outcome::ClientReset),
             BodyEnd::Invalid(refusal) => self.abort(Outcome::Refused(refusal)),
             BodyEnd::TargetFailed => {
-                self.up_failed = true;
+                self.request_failed = true;
                 self.discard(context);
                 Poll::Pending
             }
         }
     }
 
-    /// The backend will not have the rest of the request. It is read all the same, since the client
-    /// may read nothing before it has sent it; what comes behind the request is another one.
+    /// Reads and drops what the client sends of a request that the backend does not take, since the client
+    /// may read nothing before it has sent all of it. A request that was read to its end needs nothing
+    /// dropped: what follows is the next request.
     fn discard(&mut self, context: &mut Context<'_>) {
         if !self.up.has_read_all() {
             let _ = self.discard.poll(self.local, &self.client.socket, context);
         }
     }
 
-    fn abort(&mut self, outcome: Outcome) -> Poll<Finish> {
+    /// Ends the exchange with a reset of the backend's connection, so that the backend does not take a
+    /// request that is cut off for a whole one.
+    fn abort(&mut self, outcome: Outcome) -> Poll<ExchangeEnd> {
         self.upstream.socket.abort_on_close();
         Poll::Ready(self.failed(outcome))
     }
 
-    fn failed(&self, outcome: Outcome) -> Finish {
-        if self.response_begun {
-            Finish::CutOff(outcome)
+    fn failed(&self, outcome: Outcome) -> ExchangeEnd {
+        if self.response_started {
+            ExchangeEnd::CutOff(outcome)
         } else {
-            Finish::Refused(outcome)
+            ExchangeEnd::Failed(outcome)
         }
     }
 
-    fn answered(&self) -> Finish {
-        Finish::Answered {
-            client_goes_on: self.client_goes_on,
-            backend_goes_on: self.backend_goes_on,
-        }
+    fn answered(&self) -> ExchangeEnd {
+        ExchangeEnd::Answered(Persists {
+            client_persists: self.client_persists,
+            backend_is_reusable: self.backend_is_reusable,
+        })
     }
 
-    fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Option<Finish>> {
-        let Down::Body(body) = &mut self.down else {
-            unreachable!("the body comes behind the head")
+    /// Relays the body of the response.
+    fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<ExchangeEnd> {
+        let Response::Body(body) = &mut self.response else {
+            unreachable!("the body comes after the head")
         };
-        let mut surplus = Vec::new();
+        let mut excess = Vec::new();
         let flow = Flow {
             local: self.local,
             source: &self.upstream.socket,
             target: &self.client.socket,
         };
-        let end = ready!(body.poll(flow, &mut surplus, context));
-        self.backend_goes_on &= surplus.is_empty() && !body.was_normalized();
-        Poll::Ready(Some(match end {
+        let end = ready!(body.poll(flow, &mut excess, context));
+        self.backend_is_reusable &= excess.is_empty() && !body.was_normalized();
+        Poll::Ready(match end {
             BodyEnd::Complete => self.answered(),
-            BodyEnd::TargetFailed => Finish::CutOff(Outcome::ClientReset),
-            BodyEnd::Truncated | BodyEnd::SourceFailed => Finish::CutOff(Outcome::BackendReset),
-            BodyEnd::Invalid(refusal) => {
-                self.rule = Some(refusal.name());
-                Finish::CutOff(Outcome::ResponseInvalid)
+            BodyEnd::TargetFailed => ExchangeEnd::CutOff(Outcome::ClientReset),
+            BodyEnd::Truncated | BodyEnd::SourceFailed => {
+                ExchangeEnd::CutOff(Outcome::BackendReset)
             }
-        }))
+            BodyEnd::Invalid(refusal) => {
+                self.broken_rule = Some(refusal.name());
+                ExchangeEnd::CutOff(Outcome::ResponseInvalid)
+            }
+        })
     }
 
-    /// Ready when the client has gone while it is waited for the backend, or has finished and that
-    /// ends its request. A client that has finished sending may still be reading: whether it is, only
-    /// what it is sent can tell, which a client that has left answers with a reset.
+    /// Ready when the client has left while the backend is waited for, or has finished sending and its
+    /// host takes that for leaving. A client that has finished sending may still be reading. Only sending
+    /// to it can tell: a client that has left answers with a reset.
     fn poll_client(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
-        if !self.up_over {
-            // Nobody reads from the client while its request is stuck.
+        if !self.request_sent {
+            // While the backend takes nothing, nobody reads from the client.
             if !self.up.waits_for_target() || !ready!(self.poll_gone(context)).has_ended() {
                 return Poll::Pending;
             }
-            // What is missing must not look like an end to the backend.
+            // As in `abort`.
             self.upstream.socket.abort_on_close();
             return Poll::Ready(Outcome::ClientReset);
         }
         let client = &mut *self.client;
-        if !client.has_spoken {
+        if !client.has_unread {
             let local = self.local;
             let watch = client
                 .watch
                 .get_or_insert_with(|| local.ring.readable(&client.socket));
             let events = ready!(Pin::new(watch).poll(context));
             client.watch = None;
-            client.has_spoken = true;
+            client.has_unread = true;
             if let Some(outcome) = self.client_ended(events) {
                 return Poll::Ready(outcome);
             }
         }
-        // What it has said is left unread, so the end behind it has to be told apart.
+        // What the client has sent stays unread until the response is over, so an end of stream behind it
+        // needs a watch of its own.
         loop {
             let events = ready!(self.poll_gone(context));
             if let Some(outcome) = self.client_ended(events) {
@@ -362,13 +394,13 @@ impl<'s> Exchange<'s> {
         }
     }
 
-    /// Ready when the client has failed; also when it has finished, unless that is known or its
-    /// request is not over yet.
+    /// Ready when the client has failed. Also when it has finished sending, once the request is sent and
+    /// as long as the finish is news.
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Events> {
         let (ring, socket) = (&self.local.ring, &self.client.socket);
-        let awaits_end = self.up_over && self.client_finished.is_none();
+        let awaits_finish = self.request_sent && self.client_finished.is_none();
         let watch = self.gone_watch.get_or_insert_with(|| {
-            if awaits_end {
+            if awaits_finish {
                 ring.finished(socket)
             } else {
                 ring.failed(socket)
@@ -379,7 +411,7 @@ impl<'s> Exchange<'s> {
         Poll::Ready(events)
     }
 
-    /// Takes note of what has become of the client; how the connection ends, if it does.
+    /// Notes what has become of the client. Returns how the connection ends, if it ends with that.
     fn client_ended(&mut self, events: Events) -> Option<Outcome> {
         if events.has_ended() {
             return Some(Outcome::ClientReset);
@@ -392,106 +424,17 @@ impl<'s> Exchange<'s> {
         let said = said.and_then(|options| options.host.client_finished);
         let finished = said.unwrap_or(self.local.http.client_finished);
         (finished == ClientFinished::Abort).then(|| {
-            // An end of stream would be left unread by a backend that is at work.
+            // A reset: a backend at work on the request would not notice an end of stream.
             self.upstream.socket.abort_on_close();
             Outcome::ClientFinished
         })
     }
 
-    /// What is waited for, as how the connection ends when that does not come.
-    fn awaited(&self) -> Outcome {
-        let waits_for_continue = self.request.expects_continue
-            && !self.was_continued
-            && self.up.moved_bytes() <= self.request.outgoing.len() as u64;
-        if matches!(self.down, Down::Body(_)) {
-            Outcome::IdleTimeout
-        } else if self.up_over || self.up_failed || self.up.waits_for_target() || waits_for_continue
-        {
-            Outcome::ResponseTimeout
-        } else {
-            Outcome::BodyTimeout
-        }
-    }
-
     fn moved_bytes(&self) -> u64 {
-        let down_bytes = match &self.down {
-            Down::Body(body) => body.moved_bytes(),
-            Down::Head(_) => 0,
+        let response_bytes = match &self.response {
+            Response::Body(body) => body.moved_bytes(),
+            Response::Head(_) => 0,
         };
-        self.up.moved_bytes() + down_bytes
-    }
-
-    fn begin_patience(&mut self, outcome: Outcome, since: Instant) {
-        self.patience.outcome = outcome;
-        self.patience.since = since;
-        self.patience.bytes = self.moved_bytes();
-    }
-
-    /// When the wait in force ends.
-    fn due(&self) -> Instant {
-        let limits = &self.local.limits;
-        let span = match self.patience.outcome {
-            Outcome::IdleTimeout => limits.idle_deadline,
-            Outcome::BodyTimeout => limits.body_deadline,
-            _ => limits.response_deadline,
-        };
-        let due = self.patience.since + span;
-        self.half_closed_due()
-            .map_or(due, |half_closed| half_closed.min(due))
-    }
-
-    /// When a client that has finished sending has waited long enough for a byte.
-    fn half_closed_due(&self) -> Option<Instant> {
-        let since = self.client_finished?.max(self.patience.since);
-        Some(since + self.local.limits.half_closed_deadline)
-    }
-
-    fn set_deadline(&mut self, deadline: &Deadline) {
-        let probed_at = if self.upstream.has_keep_alive {
-            None
-        } else {
-            Some(self.local.ring.now() + KEEP_ALIVE_AFTER)
-        };
-        let due = self.due();
-        self.patience.set = probed_at.map_or(due, |probed_at| due.min(probed_at));
-        deadline.set(self.patience.set);
-    }
-
-    /// A wait begins anew with another one, and with what it waits for: any byte, and of a request's
-    /// body so many. The deadline itself is moved only where it would pass too late, so that traffic
-    /// costs no timer.
-    fn poll_deadline(&mut self, deadline: &Deadline, context: &mut Context<'_>) -> Poll<Finish> {
-        let outcome = self.awaited();
-        let least = match outcome {
-            Outcome::BodyTimeout => BODY_PROGRESS_BYTES,
-            _ => 1,
-        };
-        let now = self.local.ring.now();
-        if outcome != self.patience.outcome || self.moved_bytes() >= self.patience.bytes + least {
-            self.begin_patience(outcome, now);
-        }
-        if self.due() < self.patience.set {
-            self.set_deadline(deadline);
-        }
-        while deadline.poll_passed(context).is_ready() {
-            if now >= self.due() {
-                // What is missing of the request must not look like an end to the backend.
-                if !self.up_over {
-                    self.upstream.socket.abort_on_close();
-                }
-                let is_half_closed = self.half_closed_due().is_some_and(|due| now >= due);
-                return Poll::Ready(self.failed(if is_half_closed {
-                    Outcome::HalfClosedTimeout
-                } else {
-                    outcome
-                }));
-            }
-            if !std::mem::replace(&mut self.upstream.has_keep_alive, true) {
-                let keep_alive = self.local.limits.tcp_keep_alive;
-                self.upstream.socket.enable_keep_alive(keep_alive);
-            }
-            self.set_deadline(deadline);
-        }
-        Poll::Pending
+        self.up.moved_bytes() + response_bytes
     }
 }

@@ -1,10 +1,10 @@
-//! A client connection on the HTTP port: one request after the other, each routed by its own host,
-//! each on whichever connection its backend has idle.
+//! A client connection on the HTTP port: one request after the other, each routed by its own host, each
+//! sent on whichever connection its backend has idle.
 //!
-//! One task owns the client's socket and, while a request is under way, one backend's. A backend's
-//! connection goes back to the worker's pool only when the response has ended where its head said,
-//! the whole request was sent, and nothing else has come; after any doubt it is closed, so that no
-//! response can reach another request's client.
+//! One task owns the client's socket and, while a request is under way, one backend's. A connection to
+//! a backend goes back to the worker's pool only when the whole request was sent, the response ended
+//! where its head said, and nothing else came. After any doubt it is closed, so that no response can
+//! reach the client of another request.
 
 mod answer;
 mod backend;
@@ -29,15 +29,15 @@ use crate::state::Local;
 use crate::sys::Socket;
 
 /// Serves one accepted connection, which was counted by [`Local::connection_begins`], to its end. Its
-/// task is of another kind than that of a TLS connection, because between two requests it is smaller
-/// than one that relays.
+/// task is of another type than that of a TLS connection, because it is smaller between two requests
+/// than a task that relays.
 pub(crate) async fn serve(local: Rc<Local>, client: Socket) {
     let client = Client::new(client);
     let accepted = Instant::now();
     let deadline = local.ring.deadline();
     let mut entry = AccessLogEntry::default();
     if AccessLogEntry::is_wanted() {
-        // Not left to the end, when the client has gone and its address with it.
+        // RequestSummary for now: once the client has gone, the kernel no longer knows its address.
         let _ = client.peer();
     }
     let outcome = {
@@ -65,8 +65,8 @@ mod tests {
         size_of::<F>()
     }
 
-    /// Together with an operation in the ring and a deadline; there is neither a buffer nor a
-    /// backend between two requests.
+    /// All that a client holds between two requests is this task, an operation in the ring and a
+    /// deadline: neither a buffer nor a connection to a backend.
     #[test]
     fn a_client_between_two_requests_is_small() {
         let bytes = task_bytes(serve);

@@ -1,9 +1,8 @@
-//! Taking connections out of the worker's pool of idle ones, and leaving them there.
+//! Takes connections to backends out of the worker's pool of idle ones, and puts them there.
 //!
-//! Only a connection on which everything was said and understood gets in: whoever takes it out
-//! finds it with nothing under way. Whoever takes one out looks at the socket itself, since the ring
-//! tells late that a backend has closed. The watch of a good one goes on to wait for the response to
-//! the next request.
+//! A connection is put into the pool only after a complete exchange, with nothing more under way in
+//! either direction. When it is taken out, its socket itself is looked at, since the ring reports late
+//! that a backend has closed. Its watch then waits for the response to the next request.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -20,11 +19,12 @@ use crate::state::{Idle, Local};
 use crate::sys::Socket;
 use crate::upstream::{Dialled, LiveBackend};
 
-/// How often what is too old or was closed by its backend is looked for.
+/// How often the pool is swept: connections that have waited too long or were closed by their backend
+/// are dropped.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// How long before its backend closes an idle connection it is given up, at most half of the time there
-/// is: a request on its way meanwhile would be lost.
+/// How long before its backend closes it an idle connection is dropped, at most half of the time that the
+/// backend keeps it: a request that is on its way when the backend closes would be lost.
 const CLOSE_MARGIN: Duration = Duration::from_secs(1);
 
 /// A connection to a backend, in use for one client.
@@ -34,28 +34,28 @@ pub(super) struct BackendConnection {
     pub address: Address,
     /// Completes when the backend has something to read, or has finished or failed.
     pub watch: Option<Operation>,
-    /// Whether it has carried a request before.
-    pub reused: bool,
-    /// Whether it knows something of its client (a PROXY header, a source address, credentials of
-    /// the connection) or may hold a body of its, and must never carry another's request.
+    /// It has carried a request before.
+    pub is_reused: bool,
+    /// It must never carry the request of another client: the backend knows something of its client (a
+    /// PROXY header, a source address, credentials of the connection), or may hold a body of its client.
     pub is_bound: bool,
-    /// Whether it has carried a body, which may be unread.
+    /// It has carried the body of a request, which the backend may not have read.
     pub has_carried_body: bool,
-    /// For how long the backend has said that it keeps the connection.
+    /// For how long the backend keeps the connection, as its Keep-Alive field says.
     pub keep_alive_timeout: Option<Duration>,
-    /// A backend that vanishes is noticed.
+    /// The socket has TCP keep-alive.
     pub has_keep_alive: bool,
 }
 
 impl BackendConnection {
-    pub(super) fn fresh(dialled: Dialled) -> BackendConnection {
+    pub(super) fn new(dialled: Dialled) -> BackendConnection {
         BackendConnection {
             is_bound: dialled.backend.delivery() != Delivery::default(),
             socket: dialled.socket,
             backend: dialled.backend,
             address: dialled.address,
             watch: None,
-            reused: false,
+            is_reused: false,
             has_carried_body: false,
             keep_alive_timeout: None,
             has_keep_alive: false,
@@ -64,17 +64,17 @@ impl BackendConnection {
 
     /// How long it may wait for its next request.
     fn idle_max(&self, local: &Local) -> Duration {
-        let most = local.limits.pool_idle_deadline;
+        let limit = local.limits.pool_idle_deadline;
         let before_close = |span: Duration| span - CLOSE_MARGIN.min(span / 2);
         self.keep_alive_timeout
-            .map_or(most, |span| most.min(before_close(span)))
+            .map_or(limit, |span| limit.min(before_close(span)))
     }
 }
 
-/// A client as the pool knows it. Its connections go with it.
+/// A client as the pool knows it. When it is dropped, its idle connections are closed.
 pub(super) struct Owner<'l> {
     local: &'l Local,
-    /// 0 until it has left one.
+    /// 0 until the client has an idle connection of its own.
     id: Cell<u64>,
 }
 
@@ -95,8 +95,9 @@ impl Drop for Owner<'_> {
     }
 }
 
-/// An idle connection that is the client's own, to a backend of the route that nothing speaks against.
-pub(super) fn take_own(
+/// An idle connection that only this client may use, for requests to this host and to a backend of the
+/// route that is expected to answer.
+pub(super) fn take_owned(
     local: &Local,
     owner: &Owner<'_>,
     host: u64,
@@ -120,9 +121,9 @@ pub(super) fn take_own(
     }
 }
 
-/// A new connection is in use with a backend that may have `connections_max`: clients that wait are
-/// not to keep theirs beyond that.
-pub(super) fn make_room(local: &Local, backend: &Backend, connections_max: Option<NonZeroU32>) {
+/// Closes the idle connections that clients own to a backend to which a new connection was made, if all
+/// together are more than `connections_max`.
+pub(super) fn evict_owned(local: &Local, backend: &Backend, connections_max: Option<NonZeroU32>) {
     let Some(max) = connections_max else {
         return;
     };
@@ -134,8 +135,9 @@ pub(super) fn make_room(local: &Local, backend: &Backend, connections_max: Optio
     }
 }
 
-/// The youngest idle connection to this backend that is still good and anybody's; `may_hold_body`:
-/// or holds a body that may be unread. `None`, too, when the backend has `connections_max` in use.
+/// The youngest idle connection to this backend that is still good and that any client may use. With
+/// `may_hold_body` it may have carried a body that the backend has not read. `None`, too, when the
+/// backend has `connections_max` in use.
 pub(super) fn take(
     local: &Local,
     backend: &Arc<Backend>,
@@ -149,7 +151,7 @@ pub(super) fn take(
     take_for(local, live, may_hold_body).ok()
 }
 
-/// As [`take`], for one that is counted by `live` already, which comes back where there is none.
+/// As [`take`], for a connection that `live` counts already; `live` comes back when there is none.
 pub(super) fn take_for(
     local: &Local,
     live: LiveBackend,
@@ -171,7 +173,7 @@ impl BackendConnection {
             backend,
             address: idle.address,
             watch: Some(idle.watch),
-            reused: true,
+            is_reused: true,
             is_bound,
             has_carried_body: idle.has_carried_body,
             keep_alive_timeout: idle.keep_alive_timeout,
@@ -180,9 +182,9 @@ impl BackendConnection {
     }
 }
 
-/// Takes in a connection on which nothing is under way, one that is bound for its owner and the host
-/// of the request, or closes it where there is no room. Of a backend that may have `connections_max`
-/// at once no more than that are kept either.
+/// Puts a connection on which nothing is under way into the pool, or closes it when the pool is full. A
+/// bound one is kept for its owner and the host of the request. To a backend that may have
+/// `connections_max` connections, no more than that are kept.
 pub(super) fn put(
     local: &Local,
     upstream: BackendConnection,
@@ -201,7 +203,7 @@ pub(super) fn put(
     if !has_room || idle_max.is_zero() || local.is_draining() {
         return;
     }
-    // An older one goes rather than this, which was just of use.
+    // Another one is dropped rather than this, which was just of use.
     if !local.budget.has_idle_room() && !pool.drop_one() {
         return;
     }
@@ -230,7 +232,7 @@ pub(super) fn put(
     }
 }
 
-/// Sweeps a core's pool for as long as there is anything in it, and sleeps otherwise.
+/// Sweeps a worker's pool as long as there is anything in it, and sleeps otherwise.
 pub(crate) async fn sweep_idle(local: Rc<Local>) {
     let deadline = local.ring.deadline();
     loop {

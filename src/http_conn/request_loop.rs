@@ -4,9 +4,9 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::answer::{Answered, answer};
-use super::client_end::{ClientEnd, Waited};
-use super::request::{Parsed, Request, parse};
+use super::answer::{AfterRequest, answer};
+use super::client_end::{ClientStream, ClientWait};
+use super::request::{Incoming, OwnResponse, Parsed, parse};
 use super::session::Session;
 use super::upgrade::h2c;
 use crate::client::{
@@ -30,68 +30,61 @@ pub(super) async fn serve_requests(
     accepted: Instant,
     entry: &mut AccessLogEntry,
 ) -> Outcome {
-    let mut session = Session::new(local, client, accepted);
-    let mut end = ClientEnd::new(client.socket().clone(), Vec::new());
+    let mut session = Session::new(local, client, deadline, accepted);
+    let mut stream = ClientStream::new(client.socket().clone(), Vec::new());
     if let Err(outcome) = admit::at_accept(local, client) {
-        return refuse(local, &end, outcome, deadline).await;
+        return refuse(&session, &stream, outcome).await;
     }
     if !local.proxy.from.is_empty() {
         deadline.set(accepted + local.limits.head_deadline);
         let reading = Box::pin(deadline.bound(read_proxy_header(local, client))).await;
         match reading.unwrap_or(Err(Outcome::HeadTimeout)) {
-            Ok(received) => end.push(&received),
-            Err(outcome) => return refuse(local, &end, outcome, deadline).await,
+            Ok(received) => stream.push(&received),
+            Err(outcome) => return refuse(&session, &stream, outcome).await,
         }
     }
     loop {
-        let request = match next_request(local, &session, &mut end, deadline, entry).await {
-            Ok(Next::Request(request)) => request,
-            Ok(Next::Answer(answer, goes_on)) => {
-                session.requests += 1;
-                deadline.set(local.ring.now() + local.limits.response_deadline);
-                let sending = Box::pin(send_all(local, &end.socket, &answer));
-                entry.add_bytes(0, answer.len() as u64);
-                let Some(Ok(())) = deadline.bound(sending).await else {
-                    return Outcome::ClientReset;
-                };
-                if goes_on {
-                    continue;
-                }
-                // A body may still be on its way.
-                end.has_spoken = true;
-                leave(local, &end, deadline).await;
-                return Outcome::Relayed;
-            }
-            Ok(Next::Over) => return Outcome::Relayed,
+        let incoming = match next_request(&session, &mut stream, entry).await {
+            Ok(Some(incoming)) => incoming,
+            Ok(None) => return Outcome::Relayed,
             Err(Outcome::Refused(Refusal::Http2Preface))
                 if local.http.h2c && session.requests == 0 =>
             {
-                let carried = h2c(local, &mut session, &mut end, deadline, entry);
-                return match Box::pin(carried).await {
+                let relaying = Box::pin(h2c(&mut session, &mut stream, entry));
+                return match relaying.await {
                     Ok(outcome) => outcome,
-                    Err(outcome) => refuse(local, &end, outcome, deadline).await,
+                    Err(outcome) => refuse(&session, &stream, outcome).await,
                 };
             }
-            Err(outcome) => return refuse(local, &end, outcome, deadline).await,
+            Err(outcome) => return refuse(&session, &stream, outcome).await,
         };
         session.requests += 1;
-        let answered = answer(local, &mut session, &mut end, request, deadline, entry);
-        match Box::pin(answered).await {
-            Answered::NextRequest => {}
-            Answered::Close => {
-                leave(local, &end, deadline).await;
+        let after = match incoming {
+            Incoming::Request(request) => {
+                Box::pin(answer(&mut session, &mut stream, request, entry)).await
+            }
+            Incoming::OwnResponse(response) => {
+                Box::pin(send_own_response(&session, &mut stream, response, entry)).await
+            }
+        };
+        match after {
+            AfterRequest::NextRequest => {}
+            AfterRequest::Close => {
+                close_behind_response(&session, &stream).await;
                 return Outcome::Relayed;
             }
-            Answered::Refused(outcome) => return refuse(local, &end, outcome, deadline).await,
-            Answered::Over(outcome) => return outcome,
+            AfterRequest::Refuse(outcome) => return refuse(&session, &stream, outcome).await,
+            AfterRequest::Ended(outcome) => return outcome,
         }
     }
 }
 
-async fn refuse(local: &Local, end: &ClientEnd, outcome: Outcome, deadline: &Deadline) -> Outcome {
+/// Sends the error response of the outcome, if it has one.
+async fn refuse(session: &Session<'_>, stream: &ClientStream, outcome: Outcome) -> Outcome {
+    let (local, deadline) = (session.local, session.deadline);
     Box::pin(send_error_response(
         local,
-        &end.socket,
+        &stream.socket,
         Protocol::Http,
         outcome,
         deadline,
@@ -100,100 +93,80 @@ async fn refuse(local: &Local, end: &ClientEnd, outcome: Outcome, deadline: &Dea
     outcome
 }
 
-/// Closing with bytes of the client unread would destroy the answer on its way.
-async fn leave(local: &Local, end: &ClientEnd, deadline: &Deadline) {
-    if end.has_spoken || !end.pending().is_empty() {
-        Box::pin(linger(local, &end.socket, &[], deadline)).await;
+/// Makes sure that the client has its last response before the connection is closed: closing with bytes
+/// of the client unread would reset the connection and destroy the response on its way.
+async fn close_behind_response(session: &Session<'_>, stream: &ClientStream) {
+    if stream.has_unread || !stream.pending().is_empty() {
+        let (local, deadline) = (session.local, session.deadline);
+        Box::pin(linger(local, &stream.socket, &[], deadline)).await;
     }
 }
 
-/// What the client's connection goes on with.
-enum Next {
-    Request(Request),
-    /// The proxy answers by itself, and says whether the connection goes on.
-    Answer(Vec<u8>, bool),
-    /// The client has finished between two requests, or the core drains.
-    Over,
+/// Sends a response of the proxy's own, for which no backend is asked.
+async fn send_own_response(
+    session: &Session<'_>,
+    stream: &mut ClientStream,
+    response: OwnResponse,
+    entry: &mut AccessLogEntry,
+) -> AfterRequest {
+    let (local, deadline) = (session.local, session.deadline);
+    deadline.set(local.ring.now() + local.limits.response_deadline);
+    entry.add_bytes(0, response.bytes.len() as u64);
+    let sending = send_all(local, &stream.socket, &response.bytes);
+    let Some(Ok(())) = deadline.bound(sending).await else {
+        return AfterRequest::Ended(Outcome::ClientReset);
+    };
+    if response.persists {
+        return AfterRequest::NextRequest;
+    }
+    // The body of the request may still be on its way.
+    stream.has_unread = true;
+    AfterRequest::Close
 }
 
-/// The next request.
+/// The next request. `None` when the client has finished between two requests, or the worker drains.
 async fn next_request(
-    local: &Local,
     session: &Session<'_>,
-    end: &mut ClientEnd,
-    deadline: &Deadline,
+    stream: &mut ClientStream,
     entry: &mut AccessLogEntry,
-) -> Result<Next, Outcome> {
+) -> Result<Option<Incoming>, Outcome> {
+    let (local, deadline) = (session.local, session.deadline);
     let mut reader = RequestReader::new(local.limits.request_head_bytes_max);
-    let mut has_begun = !end.pending().is_empty();
+    let mut has_begun = !stream.pending().is_empty();
     let is_first = session.requests == 0;
     if is_first {
         deadline.set(session.accepted + local.limits.head_deadline);
         // Most clients have sent their request by the time they are accepted.
-        end.has_spoken = true;
+        stream.has_unread = true;
     } else if has_begun {
         deadline.set(local.ring.now() + local.limits.head_deadline);
     } else {
         deadline.set(local.ring.now() + local.limits.keep_alive_deadline);
     }
-    if has_begun {
-        let parsed = parse(local, session, &mut reader, end.pending(), entry);
-        if let Some(next) = take_in(end, parsed?) {
-            return Ok(next);
-        }
+    if has_begun && let Some(incoming) = parse_pending(session, stream, &mut reader, entry)? {
+        return Ok(Some(incoming));
     }
     loop {
-        if !std::mem::take(&mut end.has_spoken) {
+        if !std::mem::take(&mut stream.has_unread) {
             let may_drain = !is_first && !has_begun;
-            match end.wait(local, deadline, may_drain).await {
-                Waited::Readable => {}
-                Waited::Draining => return Ok(Next::Over),
-                Waited::TooLong if may_drain => return Err(Outcome::KeepAliveTimeout),
-                Waited::TooLong => return Err(Outcome::HeadTimeout),
+            match stream.wait(local, deadline, may_drain).await {
+                ClientWait::Readable => {}
+                ClientWait::Draining => return Ok(None),
+                ClientWait::TimedOut if may_drain => return Err(Outcome::KeepAliveTimeout),
+                ClientWait::TimedOut => return Err(Outcome::HeadTimeout),
             }
         }
         let mut buffer = local.buffer.borrow_mut();
-        let received = match end.socket.recv(&mut buffer) {
-            Ok(0) if is_first || has_begun => {
-                return Err(early_close_outcome(session.client, end.pending()));
-            }
-            Ok(0) => return Ok(Next::Over),
-            Ok(received) => received,
+        let received = match stream.socket.recv(&mut buffer) {
             Err(error) if is_transient(&error) => continue,
-            // A client that resets between two requests leaves nothing undone.
-            Err(_) if is_first || has_begun => {
-                return Err(early_close_outcome(session.client, end.pending()));
-            }
-            Err(_) => return Ok(Next::Over),
+            // A client that finishes or resets between two requests leaves nothing undone.
+            Ok(0) | Err(_) if !is_first && !has_begun => return Ok(None),
+            Ok(0) | Err(_) => return Err(early_close_outcome(session.client, stream.pending())),
+            Ok(received) => received,
         };
-        // A request that came in one piece, as most do, is never copied before it is written anew.
-        let parsed = if end.pending().is_empty() {
-            let received = &buffer[..received];
-            let parsed = parse(local, session, &mut reader, received, entry);
-            let used = match &parsed {
-                Ok(Parsed::Request(_, used) | Parsed::Answer(_, used, _)) => *used,
-                Ok(Parsed::More) => 0,
-                // Of an HTTP/2 connection all of this goes on.
-                Err(_) => 0,
-            };
-            end.push(&received[used..]);
-            parsed.map(Parsed::without_use)
-        } else {
-            end.push(&buffer[..received]);
-            parse(local, session, &mut reader, end.pending(), entry)
-        };
-        // An untrusted sender of a PROXY header is told apart from a client that speaks no HTTP.
-        let parsed = match parsed {
-            Err(Outcome::Refused(_)) if is_first => match begins_with_signature(end.pending()) {
-                Some(true) => Err(Outcome::Refused(Refusal::ProxyUntrusted)),
-                Some(false) => parsed,
-                None => Ok(Parsed::More),
-            },
-            _ => parsed,
-        };
-        let next = take_in(end, parsed?);
-        if let Some(next) = next {
-            return Ok(next);
+        let received = &buffer[..received];
+        if let Some(incoming) = parse_received(session, stream, &mut reader, received, entry)? {
+            return Ok(Some(incoming));
         }
         if !has_begun {
             has_begun = true;
@@ -204,17 +177,54 @@ async fn next_request(
     }
 }
 
-/// Takes what was parsed out of what is pending; `None`: more is needed.
-fn take_in(end: &mut ClientEnd, parsed: Parsed) -> Option<Next> {
-    match parsed {
-        Parsed::More => None,
-        Parsed::Request(request, used) => {
-            end.consume(used);
-            Some(Next::Request(request))
-        }
-        Parsed::Answer(answer, used, goes_on) => {
-            end.consume(used);
-            Some(Next::Answer(answer, goes_on))
-        }
+/// Parses what was just received, behind what is pending. `None` when more is needed.
+fn parse_received(
+    session: &Session<'_>,
+    stream: &mut ClientStream,
+    reader: &mut RequestReader,
+    received: &[u8],
+    entry: &mut AccessLogEntry,
+) -> Result<Option<Incoming>, Outcome> {
+    // A request that came in one piece, as most do, is not copied before it is rewritten.
+    let incoming = if stream.pending().is_empty() {
+        let parsed = parse(session, reader, received, entry);
+        let used_bytes = match &parsed {
+            Ok(Some(parsed)) => parsed.used_bytes,
+            // All of it is pending: the beginning of a head, or of an HTTP/2 connection.
+            Ok(None) | Err(_) => 0,
+        };
+        stream.push(&received[used_bytes..]);
+        parsed.map(|parsed| parsed.map(|parsed| parsed.incoming))
+    } else {
+        stream.push(received);
+        parse_pending(session, stream, reader, entry)
+    };
+    if !matches!(incoming, Err(Outcome::Refused(_))) || session.requests > 0 {
+        return incoming;
     }
+    // The sender of a PROXY header that is not trusted has an outcome of its own.
+    match begins_with_signature(stream.pending()) {
+        Some(true) => Err(Outcome::Refused(Refusal::ProxyUntrusted)),
+        Some(false) => incoming,
+        None => Ok(None),
+    }
+}
+
+/// Parses the pending bytes. `None` when more are needed.
+fn parse_pending(
+    session: &Session<'_>,
+    stream: &mut ClientStream,
+    reader: &mut RequestReader,
+    entry: &mut AccessLogEntry,
+) -> Result<Option<Incoming>, Outcome> {
+    let parsed = parse(session, reader, stream.pending(), entry)?;
+    let Some(Parsed {
+        incoming,
+        used_bytes,
+    }) = parsed
+    else {
+        return Ok(None);
+    };
+    stream.consume(used_bytes);
+    Ok(Some(incoming))
 }

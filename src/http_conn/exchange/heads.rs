@@ -1,11 +1,11 @@
-//! The heads that a response begins with: read, checked and written anew, interim ones (RFC 9110
-//! section 15.2) before the final one.
+//! The heads that a response begins with: read, checked and rewritten, interim ones (RFC 9110 section
+//! 15.2) before the final one.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use super::{Down, Exchange, Finish, HeldHead};
+use super::{Exchange, ExchangeEnd, PartialHead, Response};
 use crate::http::response::{ResponseFault, ResponseHead};
 use crate::http::rewrite::{self, Persistence};
 use crate::http::{FieldStorage, Framing, Length};
@@ -17,30 +17,27 @@ use crate::route::Reuse;
 use crate::sys::is_transient;
 
 impl Exchange<'_> {
-    /// Reads response heads; `None`: the body has begun.
-    pub(super) fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Option<Finish>> {
+    /// Reads response heads. `Ready(None)` asks for another poll at once: the body has begun, or there
+    /// may be more to read.
+    pub(super) fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Option<ExchangeEnd>> {
         if let Some(interim) = &mut self.interim {
             let flow = Flow {
                 local: self.local,
                 source: &self.upstream.socket,
                 target: &self.client.socket,
             };
-            match interim.poll(flow, &mut Vec::new(), context) {
-                Poll::Ready(BodyEnd::Complete) => self.interim = None,
-                Poll::Ready(_) => return Poll::Ready(Some(Finish::CutOff(Outcome::ClientReset))),
-                Poll::Pending => return Poll::Pending,
+            match ready!(interim.poll(flow, &mut Vec::new(), context)) {
+                BodyEnd::Complete => self.interim = None,
+                _ => return Poll::Ready(Some(ExchangeEnd::CutOff(Outcome::ClientReset))),
             }
         }
-        if self.awaits_up {
-            if !self.up_over && !self.up_failed {
+        if self.upgrade_waits_for_request {
+            if !self.request_sent && !self.request_failed {
                 return Poll::Pending;
             }
-            self.awaits_up = false;
-            let Down::Head(held) = &mut self.down else {
-                unreachable!("heads come before the body")
-            };
-            let held = std::mem::take(held);
-            return Poll::Ready(self.heads(&held.bytes, false));
+            self.upgrade_waits_for_request = false;
+            let partial = std::mem::take(self.partial_head());
+            return Poll::Ready(self.heads(&partial.bytes, false));
         }
         let local = self.local;
         let watch = self
@@ -53,44 +50,44 @@ impl Exchange<'_> {
         self.upstream.watch = None;
         let mut buffer = local.buffer.borrow_mut();
         let received = match self.upstream.socket.recv(&mut buffer) {
-            Ok(0) => return Poll::Ready(Some(self.unanswered())),
-            Ok(received) => received,
-            // Ready(None) takes another turn, which waits.
             Err(error) if is_transient(&error) => return Poll::Ready(None),
-            Err(_) => return Poll::Ready(Some(self.unanswered())),
+            Ok(0) | Err(_) => return Poll::Ready(Some(self.unanswered())),
+            Ok(received) => received,
         };
-        let filled = received == buffer.len();
-        let Down::Head(held) = &mut self.down else {
-            unreachable!("heads come before the body")
-        };
-        if held.bytes.is_empty() {
-            let answer = self.heads(&buffer[..received], filled);
-            return Poll::Ready(answer);
+        let filled_buffer = received == buffer.len();
+        let partial = self.partial_head();
+        if partial.bytes.is_empty() {
+            return Poll::Ready(self.heads(&buffer[..received], filled_buffer));
         }
-        held.bytes.extend_from_slice(&buffer[..received]);
+        partial.bytes.extend_from_slice(&buffer[..received]);
         let bytes_max = local.limits.response_head_bytes_max;
-        if !held.incomplete.should_parse(&held.bytes, bytes_max) {
+        if !partial.incomplete.should_parse(&partial.bytes, bytes_max) {
             return Poll::Ready(None);
         }
-        let held = std::mem::take(held);
+        let partial = std::mem::take(partial);
         drop(buffer);
-        Poll::Ready(self.heads(&held.bytes, filled))
+        Poll::Ready(self.heads(&partial.bytes, filled_buffer))
     }
 
-    /// The backend has ended its stream or failed before its response began.
-    fn unanswered(&self) -> Finish {
-        let Down::Head(held) = &self.down else {
-            unreachable!("heads come before the body")
-        };
-        if held.bytes.is_empty() && !self.response_begun {
-            Finish::Unanswered { unsent: false }
+    fn partial_head(&mut self) -> &mut PartialHead {
+        match &mut self.response {
+            Response::Head(partial) => partial,
+            Response::Body(_) => unreachable!("heads come before the body"),
+        }
+    }
+
+    /// The backend has ended its stream or failed before the body of its response.
+    fn unanswered(&mut self) -> ExchangeEnd {
+        if self.partial_head().bytes.is_empty() && !self.response_started {
+            ExchangeEnd::Unanswered { unsent: false }
         } else {
             self.failed(Outcome::BackendClosed)
         }
     }
 
-    /// Goes through the heads in `received` and sends what the client is to have of it.
-    fn heads(&mut self, received: &[u8], filled: bool) -> Option<Finish> {
+    /// Goes through the heads in `received` and sends the client what it gets of them. `filled_buffer`
+    /// says that there may be more to read at once.
+    fn heads(&mut self, received: &[u8], filled_buffer: bool) -> Option<ExchangeEnd> {
         let local = self.local;
         let mut out = local.scratch.borrow_mut();
         out.clear();
@@ -102,45 +99,45 @@ impl Exchange<'_> {
                 match ResponseHead::parse(rest, bytes_max, self.request.summary, &mut storage) {
                     Ok(Some(head)) => head,
                     Ok(None) => {
-                        self.down = Down::Head(HeldHead::behind(rest));
+                        self.response = Response::Head(PartialHead::of(rest));
                         return self.send_interim(&out);
                     }
                     Err(fault) => return Some(self.broken(fault)),
                 };
-            let is_early = !self.up_over && !self.up_failed;
+            let is_early = !self.request_sent && !self.request_failed;
             if head.status == 101 && self.request.upgrade && is_early {
-                self.awaits_up = true;
-                self.down = Down::Head(HeldHead::behind(rest));
+                self.upgrade_waits_for_request = true;
+                self.response = Response::Head(PartialHead::of(rest));
                 return self.send_interim(&out);
             }
             rest = &rest[head.head_bytes..];
             local.count(Counter::of_response(head.status));
             self.was_continued |= head.status == 100;
             match head.status {
-                101 if self.request.upgrade && self.up_over => {
+                101 if self.request.upgrade && self.request_sent => {
                     self.note_head();
                     rewrite::response(&head, Persistence::Upgrade, &mut out);
                     return Some(self.upgrade(&mut out, rest));
                 }
                 101 => return Some(self.broken(ResponseFault::UnrequestedUpgrade)),
-                // HTTP/1.0 has none (RFC 9110 section 15.2).
+                // HTTP/1.0 has no interim responses (RFC 9110 section 15.2).
                 ..200 if self.request.summary.minor_version == 0 => {}
                 ..200 => rewrite::response(&head, Persistence::Default, &mut out),
-                _ => return self.final_head(&head, rest, filled, &mut out),
+                _ => return self.final_head(&head, rest, filled_buffer, &mut out),
             }
         }
     }
 
-    fn send_interim(&mut self, out: &[u8]) -> Option<Finish> {
+    fn send_interim(&mut self, out: &[u8]) -> Option<ExchangeEnd> {
         if out.is_empty() {
             return None;
         }
-        self.response_begun = true;
+        self.response_started = true;
         let mut relay = BodyRelay::new(Framing::new(Length::None), false);
         if relay.send_first(&self.client.socket, out).is_err() {
-            return Some(Finish::CutOff(Outcome::ClientReset));
+            return Some(ExchangeEnd::CutOff(Outcome::ClientReset));
         }
-        self.beside_bytes += out.len() as u64;
+        self.interim_bytes += out.len() as u64;
         if !relay.is_complete() {
             self.interim = Some(relay);
         }
@@ -151,83 +148,88 @@ impl Exchange<'_> {
         &mut self,
         head: &ResponseHead<'_, '_>,
         rest: &[u8],
-        filled: bool,
+        filled_buffer: bool,
         out: &mut Vec<u8>,
-    ) -> Option<Finish> {
+    ) -> Option<ExchangeEnd> {
         self.note_head();
         self.request.outgoing = Vec::new();
-        self.upstream.keep_alive_timeout =
-            head.keep_alive_timeout.or(self.upstream.keep_alive_timeout);
-        self.upstream.has_carried_body |= self.request.has_body;
-        // A backend may leave a body unread, and its beginning of a request would be somebody else's.
-        let is_own = match self.request.route.reuse() {
-            Reuse::Never => true,
-            Reuse::Safe => self.upstream.has_carried_body,
-            Reuse::Always => false,
-        };
-        self.upstream.is_bound |=
-            is_own || head.has_connection_auth || self.request.has_connection_auth;
-        // A request that is not over yet may never be: the client has its answer.
-        self.client_goes_on = self.may_go_on
-            && self.request.persistent
-            && self.up_over
-            && !head.ends_with_stream()
-            && !self.local.is_draining();
-        // A body that the backend may not have read would be its next request.
-        let may_be_unread = self.request.has_unexpected_body
-            || self.request.expects_continue && !self.was_continued;
-        self.backend_goes_on = head.persistent && self.up_over && !may_be_unread;
-        let persistence = match (self.client_goes_on, self.request.summary.minor_version) {
+        self.decide_persistence(head);
+        let persistence = match (self.client_persists, self.request.summary.minor_version) {
             (false, _) => Persistence::Close,
             (true, 0) => Persistence::KeepAlive,
             (true, _) => Persistence::Default,
         };
         rewrite::response(head, persistence, out);
         let mut body =
-            BodyRelay::for_response(Framing::new(head.body), filled, head.chunked_output);
-        let used = match body.frame(rest) {
-            Ok(framed) => {
-                out.extend_from_slice(&framed.outgoing);
-                framed.used
-            }
+            BodyRelay::for_response(Framing::new(head.body), filled_buffer, head.chunked_output);
+        let framed = match body.frame(rest) {
+            Ok(framed) => framed,
             Err(refusal) => {
-                self.rule = Some(refusal.name());
+                self.broken_rule = Some(refusal.name());
                 return Some(self.failed(Outcome::ResponseInvalid));
             }
         };
-        // Nothing was asked that this could answer: it is nobody's.
-        if used < rest.len() || body.was_normalized() {
-            self.backend_goes_on = false;
+        out.extend_from_slice(&framed.outgoing);
+        // Bytes behind the response answer no request, and go to nobody.
+        if framed.used < rest.len() || body.was_normalized() {
+            self.backend_is_reusable = false;
         }
-        self.response_begun = true;
+        self.response_started = true;
         if body.send_first(&self.client.socket, out).is_err() {
-            return Some(Finish::CutOff(Outcome::ClientReset));
+            return Some(ExchangeEnd::CutOff(Outcome::ClientReset));
         }
         let is_complete = body.is_complete();
-        self.down = Down::Body(body);
+        self.response = Response::Body(body);
         is_complete.then(|| self.answered())
     }
 
-    /// What the client does not take yet goes into the tunnel: answers to earlier requests may still
-    /// fill its socket, and a reset would destroy them.
-    fn upgrade(&mut self, out: &mut Vec<u8>, rest: &[u8]) -> Finish {
+    /// Decides, from the final head, whether the client's connection may carry another request after
+    /// this exchange, and the backend's another request of whom.
+    fn decide_persistence(&mut self, head: &ResponseHead<'_, '_>) {
+        self.upstream.keep_alive_timeout =
+            head.keep_alive_timeout.or(self.upstream.keep_alive_timeout);
+        self.upstream.has_carried_body |= self.request.has_body;
+        // A backend that has left a body unread takes its bytes for the next request. That request must
+        // not become another client's.
+        let stays_with_client = match self.request.route.reuse() {
+            Reuse::Never => true,
+            Reuse::Safe => self.upstream.has_carried_body,
+            Reuse::Always => false,
+        };
+        self.upstream.is_bound |=
+            stays_with_client || head.has_connection_auth || self.request.has_connection_auth;
+        // A client that has its answer may never send the rest of its request.
+        self.client_persists = self.may_persist
+            && self.request.persistent
+            && self.request_sent
+            && !head.ends_with_stream()
+            && !self.local.is_draining();
+        // As above: the backend may not have read the body, and would take it for the next request.
+        let body_may_be_unread = self.request.has_unexpected_body
+            || self.request.expects_continue && !self.was_continued;
+        self.backend_is_reusable = head.persistent && self.request_sent && !body_may_be_unread;
+    }
+
+    /// Ends the exchange with a 101. What the client does not take yet is sent by the tunnel: responses
+    /// to earlier requests may still fill the client's socket, and a reset would destroy them.
+    fn upgrade(&mut self, out: &mut Vec<u8>, rest: &[u8]) -> ExchangeEnd {
         out.extend_from_slice(rest);
-        self.response_begun = true;
+        self.response_started = true;
         let sent = match self.client.socket.send(out) {
             Ok(sent) => sent,
             Err(error) if is_transient(&error) => 0,
-            Err(_) => return Finish::CutOff(Outcome::ClientReset),
+            Err(_) => return ExchangeEnd::CutOff(Outcome::ClientReset),
         };
         let mut metrics = self.local.metrics.borrow_mut();
         metrics.count(Counter::BytesFromBackends, sent as u64);
         metrics.count(Counter::CopiedBytes, sent as u64);
-        self.beside_bytes += sent as u64;
-        Finish::Upgraded(out[sent..].to_vec())
+        self.interim_bytes += sent as u64;
+        ExchangeEnd::Upgraded(out[sent..].to_vec())
     }
 
-    /// The head breaks this rule.
-    fn broken(&mut self, fault: ResponseFault) -> Finish {
-        self.rule = Some(fault.name());
+    /// Ends the exchange because of a head that breaks a rule.
+    fn broken(&mut self, fault: ResponseFault) -> ExchangeEnd {
+        self.broken_rule = Some(fault.name());
         self.failed(match fault {
             ResponseFault::TooLarge => Outcome::ResponseHeadTooLarge,
             _ => Outcome::ResponseInvalid,
