@@ -59,9 +59,9 @@ pub(super) async fn answer(
         });
         let Exchanged { end, rule } = run(session, exchange, entry).await;
         if end.is_answer() {
-            upstream.backend.answered(local);
+            upstream.backend.record_answer(local);
             if let Some(attempts) = &mut tries.attempts {
-                attempts.answered(local, upstream.backend.backend());
+                attempts.record_answer(local, upstream.backend.backend());
             }
         }
         let outcome = match end {
@@ -219,7 +219,7 @@ fn may_retry(
     let Some(attempts) = another else {
         return false;
     };
-    attempts.unanswered(local, &upstream.backend, Outcome::BackendClosed);
+    attempts.record_unanswered(local, &upstream.backend, Outcome::BackendClosed);
     true
 }
 

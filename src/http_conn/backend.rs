@@ -1,12 +1,13 @@
 //! From a request to a connection to its backend: the client's own, an idle one of the pool, or a new
 //! one.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::pool::{self, BackendConnection};
 use super::request::Request;
 use super::session::Session;
-use crate::client::{AccessLogEntry, Client, failure, write_proxy_header};
+use crate::client::{AccessLogEntry, Client, write_proxy_header};
 use crate::health::Moment;
 use crate::host::Host;
 use crate::metrics::Stage;
@@ -15,7 +16,7 @@ use crate::protocol::Protocol;
 use crate::route::{Choice, Chooser, Chosen, Reuse, Route};
 use crate::sniff::Head;
 use crate::state::Local;
-use crate::upstream::{Attempts, dial, wait_for_place};
+use crate::upstream::{Attempts, DialRequest, dial, wait_for_slot};
 
 /// What was tried for one request so far.
 #[derive(Default)]
@@ -32,7 +33,7 @@ impl Tries {
     /// How many backends were connected to; none where an idle connection was used.
     pub(super) fn attempt_count(&self) -> u32 {
         let attempts = self.attempts.as_ref();
-        attempts.map_or(0, |attempts| attempts.last_tried().1)
+        attempts.map_or(0, |attempts| attempts.count())
     }
 }
 
@@ -69,7 +70,7 @@ pub(super) async fn connect(
     tries: &mut Tries,
     entry: &mut AccessLogEntry,
 ) -> Result<BackendConnection, Outcome> {
-    let (local, deadline, route) = (session.local, session.deadline, &request.route);
+    let (local, route) = (session.local, &request.route);
     let may_reuse = !tries.needs_new_connection;
     if may_reuse
         && let Some(owned) = pool::take_owned(local, &session.owner, request.host_key, route)
@@ -91,15 +92,12 @@ pub(super) async fn connect(
         }
     };
     let began = Instant::now();
-    let client = session.client;
-    let dialled = dial(local, route, Protocol::Http, client, attempts, deadline).await;
-    let dialled = dialled.map_err(|outcome| {
-        let (slot, attempts) = attempts.last_tried();
-        let backend = failure::backend_text(route, slot);
-        entry.set_backend(backend.unwrap_or_default(), attempts);
-        let host = || request.host_text();
-        failure::note(local, outcome, host, backend, attempts, None)
-    })?;
+    let dialled = dial(dial_request(session, route), attempts)
+        .await
+        .map_err(|outcome| {
+            let host = || request.host_text();
+            attempts.log_failure(local, route, outcome, host, entry)
+        })?;
     local
         .metrics
         .borrow_mut()
@@ -110,15 +108,26 @@ pub(super) async fn connect(
     Ok(BackendConnection::new(dialled))
 }
 
+/// What connecting to a backend of this route has to know of the client.
+pub(super) fn dial_request<'d>(session: &'d Session<'_>, route: &'d Arc<Route>) -> DialRequest<'d> {
+    DialRequest {
+        local: session.local,
+        route,
+        protocol: Protocol::Http,
+        client: session.client,
+        deadline: session.deadline,
+    }
+}
+
 /// Chooses the backend to begin with, waits for it where it is full, and takes an idle connection to it
 /// where there is one that may be used. Otherwise `attempts` begins with it.
 async fn begin(
     session: &mut Session<'_>,
-    route: &std::sync::Arc<Route>,
+    route: &Arc<Route>,
     attempts: &mut Attempts,
     may_reuse: bool,
 ) -> Result<Option<BackendConnection>, Outcome> {
-    let (local, client, deadline) = (session.local, session.client, session.deadline);
+    let local = session.local;
     let reuse = route.reuse();
     let may_share = may_reuse && reuse != Reuse::Never;
     let may_hold_body = reuse == Reuse::Always;
@@ -133,9 +142,9 @@ async fn begin(
             idle
         }
         Choice::Full => {
-            wait_for_place(local, route, Protocol::Http, client, attempts, deadline).await?;
+            wait_for_slot(dial_request(session, route), attempts).await?;
             // The request that has freed the slot has mostly left an idle connection.
-            attempts.use_place(|live| {
+            attempts.use_granted_slot(|live| {
                 if may_share {
                     pool::take_for(local, live, may_hold_body)
                 } else {

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use super::backend::{head_of, with_proxy_header};
+use super::backend::{dial_request, head_of, with_proxy_header};
 use super::client_end::{ClientStream, ClientWait};
 use super::pool::BackendConnection;
 use super::session::Session;
-use crate::client::{AccessLogEntry, LookupEntry, OpenConnection, admit, failure};
+use crate::client::{AccessLogEntry, LookupEntry, OpenConnection, admit};
 use crate::host::Host;
 use crate::http::h2c::FirstRequest;
 use crate::metrics::Counter;
@@ -49,8 +49,8 @@ pub(super) async fn h2c(
             break (upstream, lookup_entry);
         }
         let outcome = Outcome::BackendUnreachable;
-        upstream.backend.failed(local, outcome);
-        attempts.goes_on(local, &upstream.backend, outcome);
+        upstream.backend.record_failure(local, outcome);
+        attempts.record_retry(local, &upstream.backend, outcome);
     };
     let slot = upstream.backend.backend().slot();
     let removal = RemovalWatch::new(local, &route, Protocol::Http, Some(&host), slot);
@@ -95,14 +95,10 @@ async fn dial_host(
     attempts: &mut Attempts,
     entry: &mut AccessLogEntry,
 ) -> Result<Dialled, Outcome> {
-    let (local, client, deadline) = (session.local, session.client, session.deadline);
-    let dialled = dial(local, route, Protocol::Http, client, attempts, deadline).await;
+    let dialled = dial(dial_request(session, route), attempts).await;
     let dialled = dialled.map_err(|outcome| {
-        let (slot, attempts) = attempts.last_tried();
-        let backend = failure::backend_text(route, slot);
-        entry.set_backend(backend.unwrap_or_default(), attempts);
         let host = || Some(host.to_string());
-        failure::note(local, outcome, host, backend, attempts, None)
+        attempts.log_failure(session.local, route, outcome, host, entry)
     })?;
     entry.set_backend(dialled.backend.text(), dialled.attempts);
     Ok(dialled)

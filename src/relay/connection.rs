@@ -179,7 +179,7 @@ impl Relay {
     /// Takes the backend's accept for its answer. For protocols in which the backend need not be the
     /// first to send.
     pub(crate) fn accept_is_answer(&mut self, local: &Local) {
-        self.live.answered(local);
+        self.live.record_answer(local);
     }
 
     /// When the deadline is set first for something that ends at `ends`: earlier where TCP keep-alive
@@ -352,7 +352,7 @@ impl Relay {
         let Some(head_sent) = self.awaits_first_byte_since.take() else {
             return;
         };
-        self.live.answered(local);
+        self.live.record_answer(local);
         let waited = local.ring.now().saturating_duration_since(head_sent);
         local
             .metrics

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::race::{Candidate, Connected, Position, Race, WorkOrEvent};
 use crate::client::{
-    AccessLogEntry, Client, HeadWithProxy, LookupEntry, OpenConnection, failure, send_counting,
+    AccessLogEntry, Client, HeadWithProxy, LookupEntry, OpenConnection, send_counting,
     write_proxy_header,
 };
 use crate::metrics::{Counter, Stage};
@@ -19,7 +19,7 @@ use crate::ring::Deadline;
 use crate::route::Route;
 use crate::sniff::{Head, Sniff, Sniffer, is_hello_alone};
 use crate::state::Local;
-use crate::upstream::{Attempts, Dialled, LiveBackend, RemovalWatch, dial};
+use crate::upstream::{Attempts, DialRequest, Dialled, LiveBackend, RemovalWatch, dial};
 
 /// A client whose head is complete and whose route is known.
 pub(super) struct RoutedClient<'c> {
@@ -134,9 +134,6 @@ fn fail(
     attempts: &Attempts,
     entry: &mut AccessLogEntry,
 ) -> Outcome {
-    let (slot, attempts) = attempts.last_tried();
-    let backend = failure::backend_text(&routed.route, slot);
-    entry.set_backend(backend.unwrap_or_default(), attempts);
     // Parsed again, since most connections do not keep their parsed head.
     let host = || {
         if routed.protocol != Protocol::Tls {
@@ -148,7 +145,7 @@ fn fail(
             _ => None,
         }
     };
-    failure::note(local, outcome, host, backend, attempts, None)
+    attempts.log_failure(local, &routed.route, outcome, host, entry)
 }
 
 /// Connects to the next backend and sends it the head. When the backend does not take the head, the one
@@ -160,10 +157,17 @@ async fn next_candidate(
     deadline: &Deadline,
     entry: &mut AccessLogEntry,
 ) -> Result<Candidate, Outcome> {
-    let (route, protocol, client) = (&routed.route, routed.protocol, routed.client);
+    let protocol = routed.protocol;
+    let request = DialRequest {
+        local,
+        route: &routed.route,
+        protocol,
+        client: routed.client,
+        deadline,
+    };
     loop {
         let began = Instant::now();
-        let dialled = dial(local, route, protocol, client, attempts, deadline).await?;
+        let dialled = dial(request, attempts).await?;
         entry.set_backend(dialled.backend.text(), dialled.attempts);
         local
             .metrics
@@ -180,11 +184,11 @@ async fn next_candidate(
         } = not_taken;
         // A retry does no harm when the backend has nothing to act upon: no byte at all, or a mere hello.
         let may_retry = !has_part || protocol == Protocol::Tls && is_hello_alone(&routed.received);
-        backend.failed(local, outcome);
+        backend.record_failure(local, outcome);
         if !may_retry {
             return Err(outcome);
         }
-        attempts.goes_on(local, &backend, outcome);
+        attempts.record_retry(local, &backend, outcome);
     }
 }
 

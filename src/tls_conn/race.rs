@@ -96,7 +96,7 @@ impl Race {
     pub(super) fn open_to_another(&mut self, local: &Local, attempts: &mut Attempts) {
         if let Some(newest) = self.newest.take() {
             let backend = newest.connected.relay.live();
-            attempts.goes_on(local, backend, Outcome::BackendTimeout);
+            attempts.record_retry(local, backend, Outcome::BackendTimeout);
             self.earlier.push(newest);
         }
     }
@@ -165,17 +165,17 @@ impl Race {
         let live = candidate.connected.relay.live();
         match event {
             FirstEvent::BackendAnswered => {
-                attempts.answered(local, live.backend());
+                attempts.record_answer(local, live.backend());
                 // A late first byte is a failure only of those that had the hello before this one.
                 let slower = |other: &&Candidate| other.head_sent < candidate.head_sent;
                 for slower in self.earlier.iter().filter(slower) {
                     let live = slower.connected.relay.live();
-                    live.failed(local, Outcome::BackendTimeout);
+                    live.record_failure(local, Outcome::BackendTimeout);
                 }
                 return Some(candidate);
             }
             FirstEvent::ClientActive if position == Position::Newest => return Some(candidate),
-            FirstEvent::BackendEnded(outcome) => attempts.unanswered(local, live, outcome),
+            FirstEvent::BackendEnded(outcome) => attempts.record_unanswered(local, live, outcome),
             // The removal is no failure of the backend.
             FirstEvent::BackendRemoved => local.count(Counter::RetriesRemoved),
             FirstEvent::ClientActive => {}

@@ -1,5 +1,5 @@
-//! What one connection has tried so far, and where it may go next. Goes from dial to dial, since a
-//! backend may accept and still come to nothing.
+//! The backends that were tried for one client, and those that may still be tried. It outlives a single
+//! [`dial`](super::dial()), since a backend may accept the connection and still give no answer.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::live::{self, LiveBackend};
-use crate::client::Client;
+use crate::client::{AccessLogEntry, Client, failure};
 use crate::health::Moment;
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
@@ -17,44 +17,49 @@ use crate::route::{
 };
 use crate::state::Local;
 
-/// The backends of one route, one after the other.
+/// The attempts to get one client, or one request, answered by a backend of its route.
 pub(crate) struct Attempts {
-    /// Chosen already, and to be tried before any other.
-    first: Option<Chosen>,
-    /// A place that was waited for, to be used before any other.
-    place: Option<LiveBackend>,
+    /// A slot that the client has waited for. Used before anything else.
+    granted: Option<LiveBackend>,
+    /// A backend that is chosen already. Used before another choice.
+    chosen: Option<Chosen>,
+    /// The slots of the backends that were tried.
     slots: Vec<u32>,
+    /// The addresses that were tried.
     addresses: Vec<Address>,
-    /// Backends with several addresses (DNS names), of which not all were tried.
-    several: Vec<Several>,
+    /// Backends that were tried and have further addresses (DNS names).
+    with_more_addresses: Vec<AddressCycle>,
+    /// Attempts so far.
     count: u32,
+    /// After this no further attempt begins.
     ends: Instant,
-    worst: Outcome,
-    /// The first that was skipped for want of a source address.
+    /// How the connection ends when nothing is left to try.
+    outcome: Outcome,
+    /// The first backend that was skipped because its source address cannot be had.
     skipped: Option<Arc<Backend>>,
-    /// Took what they were sent and closed, or kept silent. Whether that was their fault shows when
-    /// another answers the same.
+    /// Backends that took what they were sent and closed or kept silent. Whether that was their fault is
+    /// known only when another backend answers the same.
     unanswered: Vec<Unanswered>,
 }
 
 struct Unanswered {
     backend: Arc<Backend>,
     outcome: Outcome,
-    is_silent: bool,
+    answers_nobody: bool,
 }
 
-/// The addresses of one backend, from a random one on, each once.
-struct Several {
+/// The addresses of one backend, each once, beginning with a random one.
+struct AddressCycle {
     backend: Arc<Backend>,
     connections_max: Option<NonZeroU32>,
     first: usize,
     tried: usize,
 }
 
-/// Where to go next.
+/// What comes next.
 pub(super) enum Next {
-    Backend(LiveBackend, Address),
-    /// Those that are left have as many connections as they may.
+    Attempt(LiveBackend, Address),
+    /// Every backend that is left has as many connections as it may have.
     Full,
     Nothing,
 }
@@ -69,25 +74,25 @@ pub(super) struct QueuedClient {
 impl Attempts {
     pub(crate) fn new(local: &Local) -> Attempts {
         Attempts {
-            first: None,
-            place: None,
+            granted: None,
+            chosen: None,
             slots: Vec::new(),
             addresses: Vec::new(),
-            several: Vec::new(),
+            with_more_addresses: Vec::new(),
             count: 0,
             ends: local.ring.now() + local.limits.backend_deadline,
-            worst: Outcome::NoAddress,
+            outcome: Outcome::NoAddress,
             skipped: None,
             unanswered: Vec::new(),
         }
     }
 
-    /// Begins with this backend.
+    /// Makes this backend the next one to be tried.
     pub(crate) fn begin_with(&mut self, chosen: Chosen) {
-        self.first = Some(chosen);
+        self.chosen = Some(chosen);
     }
 
-    /// A choice among what was not tried yet.
+    /// Chooses among the backends that were not tried yet.
     pub(crate) fn choose(&self, local: &Local, route: &Route, client: &Client) -> Choice {
         let mut chooser = local.chooser.borrow_mut();
         let client = if chooser.goes_by_client(route) {
@@ -110,7 +115,8 @@ impl Attempts {
         choice
     }
 
-    /// Whether a backend is left that may well answer, so that giving the present one up is no loss.
+    /// Whether another backend is left that is expected to answer, so that the present one can be given
+    /// up.
     pub(crate) fn has_another(&self, local: &Local, route: &Route) -> bool {
         let now = Moment::of(local.ring.now());
         let is_good = |(index, backend): (usize, &Arc<Backend>)| {
@@ -121,38 +127,44 @@ impl Attempts {
         self.may_try(local) && route.backends().iter().enumerate().any(is_good)
     }
 
-    /// A backend took what it was sent and gave no answer, so that another one is to have it.
-    pub(crate) fn unanswered(&mut self, local: &Local, backend: &LiveBackend, outcome: Outcome) {
-        self.goes_on(local, backend, outcome);
+    /// Notes that a backend took what it was sent and gave no answer, so that the next one gets it.
+    pub(crate) fn record_unanswered(
+        &mut self,
+        local: &Local,
+        backend: &LiveBackend,
+        outcome: Outcome,
+    ) {
+        self.record_retry(local, backend, outcome);
         self.unanswered.push(Unanswered {
             backend: backend.backend().clone(),
             outcome,
-            is_silent: backend.is_silent(local.ring.now()),
+            answers_nobody: backend.answers_nobody(local.ring.now()),
         });
     }
 
-    /// Another backend is to have what this one was sent, which may still answer.
-    pub(crate) fn goes_on(&mut self, local: &Local, backend: &LiveBackend, outcome: Outcome) {
+    /// Notes that the next backend gets what this one was sent, which may still answer.
+    pub(crate) fn record_retry(&mut self, local: &Local, backend: &LiveBackend, outcome: Outcome) {
         tracing::debug!(
             core = local.core,
             backend = backend.text(),
             outcome = outcome.name(),
-            "no answer, going on to another backend"
+            "no answer, retrying on the next backend"
         );
         local.count(Counter::RetriesUnanswered);
-        self.worst = outcome;
+        self.outcome = outcome;
     }
 
-    /// A backend has answered, so that those which did not are to blame and not what they were sent.
-    pub(crate) fn answered(&mut self, local: &Local, by: &Arc<Backend>) {
-        for Unanswered {
-            backend,
-            outcome,
-            is_silent,
-        } in self.unanswered.drain(..)
-        {
+    /// Notes that a backend has answered. The others that got the same and did not answer are to blame
+    /// for that, and not what they were sent.
+    pub(crate) fn record_answer(&mut self, local: &Local, by: &Arc<Backend>) {
+        for unanswered in self.unanswered.drain(..) {
+            let Unanswered {
+                backend,
+                outcome,
+                answers_nobody,
+            } = unanswered;
             if !Arc::ptr_eq(&backend, by) {
-                live::failed(local, &backend, outcome, is_silent);
+                live::record_failure(local, &backend, outcome, answers_nobody);
             }
         }
     }
@@ -162,50 +174,66 @@ impl Attempts {
             && (self.count == 0 || local.ring.now() < self.ends)
     }
 
-    /// The backend that was tried last, by its slot, and how many attempts there were.
-    pub(crate) fn last_tried(&self) -> (Option<u32>, u32) {
-        (self.slots.last().copied(), self.count)
+    /// Attempts so far.
+    pub(crate) fn count(&self) -> u32 {
+        self.count
     }
 
-    /// When it is too late for another attempt.
+    /// After this no further attempt begins.
     pub(crate) fn ends(&self) -> Instant {
         self.ends
     }
 
-    /// Gives back how many attempts there are with this one.
-    pub(super) fn begin(&mut self) -> u32 {
+    /// Counts one attempt more and returns its number, from 1.
+    pub(super) fn count_attempt(&mut self) -> u32 {
         self.count += 1;
         self.count
     }
 
     pub(super) fn record_failure(&mut self, outcome: Outcome) {
-        self.worst = outcome;
+        self.outcome = outcome;
     }
 
-    pub(super) fn skip(&mut self, outcome: Outcome, backend: &LiveBackend) {
+    /// Notes that a backend was skipped because its source address cannot be had.
+    pub(super) fn record_skip(&mut self, outcome: Outcome, backend: &LiveBackend) {
         if self.count == 0 {
-            self.worst = outcome;
+            self.outcome = outcome;
             self.skipped = Some(backend.backend().clone());
         }
     }
 
-    /// How the connection ends when nothing is left.
+    /// How the connection ends, now that nothing is left to try.
     pub(super) fn outcome(&self, local: &Local) -> Outcome {
-        if let (Outcome::SourceFamily, Some(backend)) = (self.worst, &self.skipped) {
-            local.warn_once(self.worst, backend.text());
+        if let (Outcome::SourceFamily, Some(backend)) = (self.outcome, &self.skipped) {
+            local.warn_once(self.outcome, backend.text());
         }
-        self.worst
+        self.outcome
     }
 
-    /// Offers the place that was waited for to `user`, who gives it back where it has no use for it.
-    pub(crate) fn use_place<T>(
+    /// Logs that no backend has taken the client, or the request, of this host. Returns the outcome.
+    pub(crate) fn log_failure(
+        &self,
+        local: &Local,
+        route: &Route,
+        outcome: Outcome,
+        host: impl FnOnce() -> Option<String>,
+        entry: &mut AccessLogEntry,
+    ) -> Outcome {
+        let backend = failure::backend_text(route, self.slots.last().copied());
+        entry.set_backend(backend.unwrap_or_default(), self.count);
+        failure::note(local, outcome, host, backend, self.count, None)
+    }
+
+    /// Offers the slot that the client has waited for to `user`, who returns it when it has no use for
+    /// it.
+    pub(crate) fn use_granted_slot<T>(
         &mut self,
         user: impl FnOnce(LiveBackend) -> Result<T, LiveBackend>,
     ) -> Option<T> {
-        match user(self.place.take()?) {
+        match user(self.granted.take()?) {
             Ok(used) => Some(used),
-            Err(place) => {
-                self.place = Some(place);
+            Err(unused) => {
+                self.granted = Some(unused);
                 None
             }
         }
@@ -237,29 +265,30 @@ impl Attempts {
         is_panic: bool,
     ) -> bool {
         let now = Moment::of(local.ring.now());
-        let live = LiveBackend::in_turn(backend);
-        self.place = match Chooser::admits_queued(route, live.backend(), now) {
+        let live = LiveBackend::of_granted_slot(backend);
+        self.granted = match Chooser::admits_queued(route, live.backend(), now) {
             QueuedAdmission::Yes => Some(live),
             QueuedAdmission::Probe => Some(live.with_probe(true)),
             QueuedAdmission::No if is_panic => Some(live),
             QueuedAdmission::No => None,
         };
-        self.place.is_some()
+        self.granted.is_some()
     }
 
-    /// Whether there is another choice by now than to wait; what was chosen is tried next.
-    pub(super) fn finds_room(&mut self, local: &Local, route: &Route, client: &Client) -> bool {
+    /// Chooses again while the client waits for a slot. Whether it need not wait any longer: a backend is
+    /// chosen, or none is left.
+    pub(super) fn need_not_wait(&mut self, local: &Local, route: &Route, client: &Client) -> bool {
         match self.choose(local, route, client) {
             Choice::Full => false,
             Choice::Nothing => true,
             Choice::Backend(chosen) => {
-                self.first = Some(chosen);
+                self.chosen = Some(chosen);
                 true
             }
         }
     }
 
-    /// The next backend that was not tried yet; when all were, further addresses of those that have
+    /// The next backend that was not tried yet; when all were tried, a further address of one that has
     /// several.
     pub(super) fn next(
         &mut self,
@@ -269,67 +298,76 @@ impl Attempts {
         client: &Client,
     ) -> Next {
         loop {
-            let live = match (self.place.take(), self.first.take()) {
-                (Some(place), _) => Some(place),
-                (None, Some(first)) => open(first),
+            let live = match (self.granted.take(), self.chosen.take()) {
+                (Some(granted), _) => Some(granted),
+                (None, Some(chosen)) => open(chosen),
                 (None, None) => match self.choose(local, route, client) {
                     Choice::Backend(chosen) => open(chosen),
                     Choice::Full => return Next::Full,
-                    Choice::Nothing => break,
+                    Choice::Nothing => return self.next_address(protocol),
                 },
             };
             let Some(live) = live else { continue };
-            let backend = live.backend().clone();
-            let connections_max = route.connections_max(&backend);
-            self.slots.push(backend.slot());
-            let count = backend.address_count();
-            let first = if count > 1 {
-                fastrand::usize(..count)
-            } else {
-                0
-            };
-            let mut several = Several {
-                backend,
-                connections_max,
-                first,
-                tried: 0,
-            };
-            let address = several.next(protocol, &self.addresses);
-            if several.tried < count {
-                self.several.push(several);
+            let connections_max = route.connections_max(live.backend());
+            self.slots.push(live.backend().slot());
+            let mut cycle = AddressCycle::new(live.backend().clone(), connections_max);
+            let address = cycle.next(protocol, &self.addresses);
+            if cycle.has_more() {
+                self.with_more_addresses.push(cycle);
             }
             if let Some(address) = address {
                 self.addresses.push(address.clone());
-                return Next::Backend(live, address);
+                return Next::Attempt(live, address);
             }
         }
-        while let Some(several) = self.several.last_mut() {
-            let Some(address) = several.next(protocol, &self.addresses) else {
-                self.several.pop();
+    }
+
+    /// A further address of a backend that was tried before.
+    fn next_address(&mut self, protocol: Protocol) -> Next {
+        while let Some(cycle) = self.with_more_addresses.last_mut() {
+            let Some(address) = cycle.next(protocol, &self.addresses) else {
+                self.with_more_addresses.pop();
                 continue;
             };
-            let open = LiveBackend::open(several.backend.clone(), several.connections_max);
-            let Some(live) = open else {
-                self.several.pop();
+            let Some(live) = LiveBackend::open(cycle.backend.clone(), cycle.connections_max) else {
+                self.with_more_addresses.pop();
                 continue;
             };
             self.addresses.push(address.clone());
-            return Next::Backend(live, address);
+            return Next::Attempt(live, address);
         }
         Next::Nothing
     }
 }
 
-/// `None` when another core has taken the last place since it was chosen.
+/// `None` when another worker has taken the backend's last free slot since it was chosen.
 fn open(chosen: Chosen) -> Option<LiveBackend> {
     let live = LiveBackend::open(chosen.backend, chosen.connections_max)?;
     Some(live.with_probe(chosen.is_probe))
 }
 
-impl Several {
-    /// The next address that nobody has tried.
+impl AddressCycle {
+    fn new(backend: Arc<Backend>, connections_max: Option<NonZeroU32>) -> AddressCycle {
+        let count = backend.address_count();
+        AddressCycle {
+            backend,
+            connections_max,
+            first: if count > 1 {
+                fastrand::usize(..count)
+            } else {
+                0
+            },
+            tried: 0,
+        }
+    }
+
+    fn has_more(&self) -> bool {
+        self.tried < self.backend.address_count()
+    }
+
+    /// The next address that is not among those that were `tried`, of whichever backend.
     fn next(&mut self, protocol: Protocol, tried: &[Address]) -> Option<Address> {
-        while self.tried < self.backend.address_count() {
+        while self.has_more() {
             let address = self.backend.address(protocol, self.first + self.tried)?;
             self.tried += 1;
             if !tried.contains(&address) {

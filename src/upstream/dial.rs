@@ -1,55 +1,57 @@
-//! From a route to a connected backend: choose, connect within a deadline, and on failure go to
-//! another backend while the head is still in hand.
+//! From a route to a connected backend: choose one, connect within a deadline, and when that fails retry
+//! on the next backend while the client's head is still in memory.
 
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::attempts::{Attempts, Next};
+use super::dial_request::DialRequest;
 use super::live::LiveBackend;
-use super::queue::wait_for_place;
+use super::queue::wait_for_slot;
 use super::source;
-use crate::client::Client;
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
-use crate::ring::{Deadline, Operation, has_failed};
+use crate::ring::{Operation, has_failed};
 use crate::route::{Address, Route};
 use crate::state::Local;
 use crate::sys::{ForeignSource, Socket, SocketAddress};
 
-/// Whether the client has reset the connection is looked at from so far into an attempt on: most are
-/// over well before this, and a watch costs as much as a wait.
+/// From when on within an attempt it is watched whether the client resets its connection. Most attempts
+/// have ended well before, and a watch costs as much as a wait.
 const CLIENT_WATCHED_AFTER: Duration = Duration::from_millis(20);
 
-/// A connected backend. Its live count falls when this is dropped.
+/// A connected backend.
 pub(crate) struct Dialled {
     pub socket: Socket,
     pub address: Address,
     pub backend: LiveBackend,
+    /// How many attempts there were, this one included.
     pub attempts: u32,
 }
 
-/// Connects to one of the route's backends: at most `connect_attempts` attempts of `attempts`, each
-/// within the connect deadline and all within the backend deadline, never the same address twice.
-/// Backends that want to be connected to from an address that cannot be had are passed over and are
-/// no attempt. `deadline` is the connection's own.
+/// Connects to one of the route's backends. It makes at most as many attempts as `connect_attempts`
+/// leaves, each within the connect deadline and all within the backend deadline, never twice to the same
+/// address. A backend that wants a source address which cannot be had is skipped, which is no attempt.
 pub(crate) async fn dial(
-    local: &Local,
-    route: &Arc<Route>,
-    protocol: Protocol,
-    client: &Client,
+    request: DialRequest<'_>,
     attempts: &mut Attempts,
-    deadline: &Deadline,
 ) -> Result<Dialled, Outcome> {
+    let DialRequest {
+        local,
+        route,
+        protocol,
+        client,
+        ..
+    } = request;
     while attempts.may_try(local) {
         let (mut backend, address) = match attempts.next(local, route, protocol, client) {
-            Next::Backend(backend, address) => (backend, address),
+            Next::Attempt(backend, address) => (backend, address),
             Next::Full => {
-                wait_for_place(local, route, protocol, client, attempts, deadline).await?;
+                wait_for_slot(request, attempts).await?;
                 continue;
             }
             Next::Nothing => break,
@@ -59,56 +61,25 @@ pub(crate) async fn dial(
             Ok(source) => source,
             Err(Outcome::ClientReset) => return Err(Outcome::ClientReset),
             Err(outcome) => {
-                attempts.skip(outcome, &backend);
+                attempts.record_skip(outcome, &backend);
                 continue;
             }
         };
-        let attempt = attempts.begin();
+        let attempt = attempts.count_attempt();
         local.count(Counter::ConnectAttempts);
-        let patience = if attempts.has_another(local, route) {
-            backend.patience(local.limits.connect_deadline)
-        } else {
-            local.limits.connect_deadline
-        };
-        let ends = local.ring.now() + patience;
-        let ends = ends.min(attempts.ends());
+        let ends = attempt_ends(local, route, attempts, &backend);
         backend.start_pending(local.ring.now());
-        match connect(local, &address, source, client, deadline, ends).await {
-            Ok(socket) => {
-                // What is sent to an HTTP backend comes in pieces from the start.
-                if protocol == Protocol::Http {
-                    socket.set_nodelay();
-                }
-                // A TLS backend has more to show than that its kernel accepts.
-                if protocol != Protocol::Tls {
-                    backend.finish_pending(local.ring.now());
-                }
-                return Ok(Dialled {
-                    socket,
-                    address,
-                    backend,
-                    attempts: attempt,
-                });
-            }
-            // Nobody waits for the backend any more, which is no fault of it.
+        match connect(request, &address, source, ends).await {
+            Ok(socket) => return Ok(dialled(request, socket, address, backend, attempt)),
+            // That the client has gone is no failure of the backend.
             Err(Failed {
                 outcome: Outcome::ClientReset,
                 ..
             }) => return Err(Outcome::ClientReset),
-            Err(Failed { outcome, error }) => {
-                local.count(Counter::ConnectFailures);
-                tracing::debug!(core = local.core, backend = backend.text(), attempt, outcome = outcome.name(), %error, "connect failed");
-                match outcome {
-                    Outcome::SourceForbidden | Outcome::SourceRefused => {
-                        local.warn_once(outcome, backend.text());
-                    }
-                    Outcome::BackendUnreachable | Outcome::BackendTimeout => {
-                        backend.failed(local, outcome);
-                    }
-                    _ => {}
-                }
-                attempts.record_failure(outcome);
-                if is_exhaustion(&error) {
+            Err(failed) => {
+                note_failed(local, &backend, attempt, &failed);
+                attempts.record_failure(failed.outcome);
+                if is_exhaustion(&failed.error) {
                     break;
                 }
             }
@@ -117,20 +88,87 @@ pub(crate) async fn dial(
     Err(attempts.outcome(local))
 }
 
-/// One attempt that came to nothing, and how the connection ends if it was the last.
+/// When an attempt to connect to this backend takes too long.
+fn attempt_ends(
+    local: &Local,
+    route: &Route,
+    attempts: &Attempts,
+    backend: &LiveBackend,
+) -> Instant {
+    let deadline = local.limits.connect_deadline;
+    let patience = if attempts.has_another(local, route) {
+        backend.patience(deadline)
+    } else {
+        deadline
+    };
+    attempts.ends().min(local.ring.now() + patience)
+}
+
+fn dialled(
+    request: DialRequest<'_>,
+    socket: Socket,
+    address: Address,
+    mut backend: LiveBackend,
+    attempts: u32,
+) -> Dialled {
+    // An HTTP backend is sent small pieces from the start.
+    if request.protocol == Protocol::Http {
+        socket.set_nodelay();
+    }
+    // That its kernel accepts says little of a TLS backend, which is expected to answer the hello, too.
+    if request.protocol != Protocol::Tls {
+        backend.finish_pending(request.local.ring.now());
+    }
+    Dialled {
+        socket,
+        address,
+        backend,
+        attempts,
+    }
+}
+
+/// An attempt that has failed.
 struct Failed {
+    /// How the connection ends when no other attempt follows.
     outcome: Outcome,
     error: io::Error,
 }
 
+/// Logs and counts a failed attempt, also against the backend where it is to blame.
+fn note_failed(local: &Local, backend: &LiveBackend, attempt: u32, failed: &Failed) {
+    let Failed { outcome, error } = failed;
+    local.count(Counter::ConnectFailures);
+    tracing::debug!(
+        core = local.core,
+        backend = backend.text(),
+        attempt,
+        outcome = outcome.name(),
+        %error,
+        "connect failed"
+    );
+    match outcome {
+        Outcome::SourceForbidden | Outcome::SourceRefused => {
+            local.warn_once(*outcome, backend.text());
+        }
+        Outcome::BackendUnreachable | Outcome::BackendTimeout => {
+            backend.record_failure(local, *outcome);
+        }
+        _ => {}
+    }
+}
+
 async fn connect(
-    local: &Local,
+    request: DialRequest<'_>,
     address: &Address,
     source: Option<ForeignSource>,
-    client: &Client,
-    deadline: &Deadline,
     ends: Instant,
 ) -> Result<Socket, Failed> {
+    let DialRequest {
+        local,
+        client,
+        deadline,
+        ..
+    } = request;
     let (socket, mut connecting) = start_connect(local, address, source)?;
     deadline.set(ends.min(local.ring.now() + CLIENT_WATCHED_AFTER));
     let mut client_watch = None;
@@ -158,7 +196,7 @@ async fn connect(
     };
     match connected {
         Ok(_) => Ok(socket),
-        // A route that does not let the source through, such as 127.0.0.1 to another machine.
+        // The kernel has no route from the source, such as from 127.0.0.1 to another machine.
         Err(error) if source.is_some() && error.kind() == io::ErrorKind::InvalidInput => {
             let outcome = Outcome::SourceRefused;
             Err(Failed { outcome, error })
@@ -167,7 +205,7 @@ async fn connect(
     }
 }
 
-/// No future, so that no task keeps the memory of a kernel-ready address.
+/// Not an `async fn`, so that no task keeps the memory of the address as the kernel takes it.
 fn start_connect(
     local: &Local,
     address: &Address,
@@ -197,7 +235,8 @@ impl From<io::Error> for Failed {
     }
 }
 
-/// The machine has nothing left for any connection, so another backend is no way out.
+/// Whether the machine has run out of something that every connection needs, so that another backend
+/// would not help.
 fn is_exhaustion(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

@@ -1,109 +1,103 @@
-//! Waiting until a full backend has a place: in turn, for a bounded time, and no longer than the client
-//! stays.
+//! Waiting until a full backend has a free slot: in the order of arrival, for a bounded time, and no
+//! longer than the client stays.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use super::attempts::{Attempts, QueuedClient};
-use crate::client::Client;
+use super::dial_request::DialRequest;
 use crate::metrics::Counter;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
-use crate::ring::{Deadline, Operation};
+use crate::ring::Operation;
 use crate::route::{ClientFinished, Route, Ticket};
-use crate::state::Local;
 
-/// How often one who waits looks whether something else than a place has changed: a backend is back or
-/// out, a backup serves, a host allows more. Of places it is told.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often a waiting client chooses again, in case that something else than a slot has changed: a
+/// backend is up or down, a backup serves, a host allows more. A free slot wakes it at once.
+const CHOOSE_AGAIN: Duration = Duration::from_millis(100);
 
-/// What one who waits is woken for.
+/// What a waiting client is woken for.
 enum Woken {
-    /// A place is its own.
-    Place,
+    SlotGranted,
     ClientLeft,
-    Look,
+    ChooseAgain,
 }
 
 /// Waits until a backend of the route may have another connection, which `attempts` then tries next.
 ///
 /// # Errors
-/// [`Outcome::BackendsFull`] when as many wait as may, or it takes too long;
-/// [`Outcome::ClientReset`] when the client has left, who leaves the queue with that.
-pub(crate) async fn wait_for_place(
-    local: &Local,
-    route: &Arc<Route>,
-    protocol: Protocol,
-    client: &Client,
+/// [`Outcome::BackendsFull`] when too many clients wait already, or the wait takes too long;
+/// [`Outcome::ClientReset`] when the client has left.
+pub(crate) async fn wait_for_slot(
+    request: DialRequest<'_>,
     attempts: &mut Attempts,
-    deadline: &Deadline,
 ) -> Result<(), Outcome> {
     // Boxed, since hardly any connection ever waits.
-    Box::pin(wait(local, route, protocol, client, attempts, deadline)).await
+    Box::pin(wait(request, attempts)).await
 }
 
-async fn wait(
-    local: &Local,
-    route: &Arc<Route>,
-    protocol: Protocol,
-    client: &Client,
-    attempts: &mut Attempts,
-    deadline: &Deadline,
-) -> Result<(), Outcome> {
-    let said = route.options().and_then(|options| options.host.queue_max);
-    let queue_max = said.unwrap_or(local.limits.queue_max);
+async fn wait(request: DialRequest<'_>, attempts: &mut Attempts) -> Result<(), Outcome> {
+    let DialRequest {
+        local,
+        route,
+        client,
+        deadline,
+        ..
+    } = request;
+    let by_host = route.options().and_then(|options| options.host.queue_max);
+    let queue_max = by_host.unwrap_or(local.limits.queue_max);
     let Some(_queued) = Route::enter_queue(route, queue_max) else {
         return Err(Outcome::BackendsFull);
     };
     local.count(Counter::Queued);
     let ends = local.ring.now() + local.limits.queue_deadline;
-    // Kept for as long as it waits, so that looking again costs nobody its turn.
+    // The same number each time that it enters a queue, so that choosing again does not lose its turn.
     let number = Ticket::next_number();
     let task = local.callable_task();
-    let mut departure = departure(local, route, protocol, client);
+    let mut client_left = client_left(request);
     loop {
         let QueuedClient { ticket, is_panic } =
             attempts.enter_queues(local, route, number, task.waker());
-        deadline.set(ends.min(local.ring.now() + LOOK));
+        deadline.set(ends.min(local.ring.now() + CHOOSE_AGAIN));
         let woken = poll_fn(|context| {
             task.register(context);
             if ticket.has_slot() {
-                return Poll::Ready(Woken::Place);
+                return Poll::Ready(Woken::SlotGranted);
             }
-            if Pin::new(&mut departure).poll(context).is_ready() {
+            if Pin::new(&mut client_left).poll(context).is_ready() {
                 return Poll::Ready(Woken::ClientLeft);
             }
-            deadline.poll_passed(context).map(|()| Woken::Look)
+            deadline.poll_passed(context).map(|()| Woken::ChooseAgain)
         });
         match woken.await {
             Woken::ClientLeft => return Err(Outcome::ClientReset),
-            Woken::Look if local.ring.now() >= ends => return Err(Outcome::BackendsFull),
-            Woken::Place | Woken::Look => {}
+            Woken::ChooseAgain if local.ring.now() >= ends => return Err(Outcome::BackendsFull),
+            Woken::SlotGranted | Woken::ChooseAgain => {}
         }
         if let Some(backend) = ticket.take_slot()
             && attempts.admits_queued(local, route, backend, is_panic)
         {
             return Ok(());
         }
-        if attempts.finds_room(local, route, client) {
+        if attempts.need_not_wait(local, route, client) {
             return Ok(());
         }
     }
 }
 
-/// Completes when the client has left. One that has finished sending cannot do a TLS handshake; in HTTP
-/// it may still read its answer, where the operator does not say that it has left.
-fn departure(local: &Local, route: &Route, protocol: Protocol, client: &Client) -> Operation {
-    let said = route.options().map(|options| &options.host);
-    let said = said.and_then(|said| said.client_finished);
-    let of_http = said.unwrap_or(local.http.client_finished);
-    match (protocol, of_http) {
+/// Completes when the client has left. A client that has finished sending cannot do a TLS handshake any
+/// more. In HTTP it may still read its response, unless the operator says that it has left.
+fn client_left(request: DialRequest<'_>) -> Operation {
+    let local = request.local;
+    let options = request.route.options();
+    let by_host = options.and_then(|options| options.host.client_finished);
+    let client_finished = by_host.unwrap_or(local.http.client_finished);
+    match (request.protocol, client_finished) {
         (Protocol::Tls, _) | (Protocol::Http, ClientFinished::Abort) => {
-            local.ring.finished(client.socket())
+            local.ring.finished(request.client.socket())
         }
-        (Protocol::Http | Protocol::Tcp, _) => local.ring.failed(client.socket()),
+        (Protocol::Http | Protocol::Tcp, _) => local.ring.failed(request.client.socket()),
     }
 }

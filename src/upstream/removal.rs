@@ -1,6 +1,5 @@
-//! What becomes of a connection when its host gives its backend up: the host's option `removal` says.
-//! A connection whose host says anything but `keep` has a [`RemovalWatch`]; for all others there is
-//! nothing here to pay for.
+//! Ends connections whose backend is removed from their host, as the host's option `removal` says. A
+//! connection whose host says anything but `keep` has a [`RemovalWatch`]; all others cost nothing.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -11,21 +10,21 @@ use crate::protocol::Protocol;
 use crate::route::{Removal, Route, Update};
 use crate::state::{Local, RemovalEntry, RemovalSubject};
 
-/// Tells one connection that it has to end because its backend was removed. The backend's `Arc` has to
-/// live as long.
+/// Tells one connection when it has to end because its backend was removed. The connection has to keep the
+/// backend's `Arc` for as long.
 pub(crate) struct RemovalWatch {
     local: Rc<Local>,
     entry: RemovalEntry,
 }
 
 impl RemovalWatch {
-    /// Whether connections of this route have watches, so that their names have to be kept.
+    /// Whether connections of this route have watches. A watch needs the name that the client asked for.
     pub(crate) fn is_wanted(route: &Route) -> bool {
         route.removal() != Removal::Keep
     }
 
-    /// The watch of a connection to the backend in `slot`, to which the route of its name, or of none,
-    /// has led. `None` where none is wanted.
+    /// The watch of a connection to the backend in `slot`, which `route` has led to. `name` is the one that
+    /// the client asked for. `None` when the route wants no watches.
     pub(crate) fn new(
         local: &Rc<Local>,
         route: &Route,
@@ -45,7 +44,7 @@ impl RemovalWatch {
             let (table, now) = (local.table.borrow(), local.ring.now());
             local.removals.tracker().enter(subject, route, &table, now)
         };
-        // The route may have been replaced while the backend was connected to.
+        // The route may have been replaced while the connection was made.
         if local.removals.tracker().is_leaving(&entry) {
             local.removals.wake_housekeeper(&local.ring);
         }
@@ -53,7 +52,7 @@ impl RemovalWatch {
         Some(Box::new(RemovalWatch { local, entry }))
     }
 
-    /// Ready once the connection has to end; registers the task otherwise.
+    /// Ready once the connection has to end; until then it registers the task.
     pub(crate) fn poll_end(&self, context: &Context<'_>) -> Poll<()> {
         let mut tracker = self.local.removals.tracker();
         tracker.poll_end(&self.entry, context)
@@ -66,7 +65,7 @@ impl Drop for RemovalWatch {
     }
 }
 
-/// The worker's table was replaced by a newer one.
+/// Begins the removals that follow from an update of the worker's table.
 pub(crate) fn follow_update(local: &Local, update: &Update) {
     let has_work = local.removals.tracker().replaced(update.replaced());
     if has_work {
@@ -74,8 +73,7 @@ pub(crate) fn follow_update(local: &Local, update: &Update) {
     }
 }
 
-/// Ends the worker's connections whose backend was removed, step by step, for as long as the worker
-/// lives.
+/// Ends the worker's connections whose backend was removed, in steps, as long as the worker lives.
 pub(crate) async fn end_removed(local: Rc<Local>) {
     let deadline = local.ring.deadline();
     loop {
@@ -83,7 +81,7 @@ pub(crate) async fn end_removed(local: Rc<Local>) {
             let (table, now) = (local.table.borrow(), local.ring.now());
             local.removals.tracker().step(&table, now)
         };
-        // For the tasks that the step has woken.
+        // The step may have woken tasks, which the ring must not sleep over.
         local.ring.stay_awake();
         if let Some(next) = next {
             deadline.set(next);

@@ -1,9 +1,9 @@
-//! The address from which a backend is connected to: the proxy's own, the client's, or one that
-//! carries the client's.
+//! The source address of a connection to a backend: the proxy's own, the client's, or an IPv6 address in
+//! which the client's IPv4 address is embedded.
 //!
-//! Of the client only the address is taken, not the port: with both, two connections of one client
-//! port (to two listeners, or to a second backend after the first was tried) would be one and the
-//! same to the kernel, and a connection from a port used before would meet its TIME_WAIT.
+//! Only the client's address is used, never its port. With both, two connections of one client port (to
+//! two listeners, or to a second backend after the first has failed) would have the same four-tuple, and
+//! a connection from a port that was used before would collide with its TIME_WAIT.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -15,18 +15,18 @@ use crate::route::{Address, Source};
 use crate::state::Local;
 use crate::sys::ForeignSource;
 
-/// The foreign address to connect from, if any.
+/// The address to connect from, where it is not the proxy's own.
 ///
 /// # Errors
-/// [`Outcome::SourceFamily`] when there is no such address of the backend's family,
-/// [`Outcome::ClientReset`] when the client has gone and with it its address.
+/// [`Outcome::SourceFamily`] when the client's address is not of the backend's family,
+/// [`Outcome::ClientReset`] when the client has gone and the kernel no longer knows its address.
 pub(super) fn foreign_source(
     local: &Local,
     wanted: Source,
     backend: &Address,
     client: &Client,
 ) -> Result<Option<ForeignSource>, Outcome> {
-    // A unix socket has no source, and options that ask for one are refused with the member.
+    // A unix socket has no source address. A member that wants one is refused when it is read.
     let (Source::Client | Source::Nat46(_), Address::Inet(backend)) = (wanted, backend) else {
         return Ok(None);
     };
@@ -51,14 +51,14 @@ fn choose(
         (Source::Nat46(prefix), SocketAddr::V6(_), IpAddr::V4(client)) => {
             Ok(Some(ForeignSource::Free(prefix.embed(client).into())))
         }
-        // The prefix has no room for an IPv6 address, and taking the client's own would ask for
-        // the privilege and the routing of source=client behind the operator's back.
+        // The prefix has no room for an IPv6 address. The client's own address would need the privilege
+        // and the routing of source=client, for which the operator has not asked.
         (Source::Nat46(_), SocketAddr::V6(_), IpAddr::V6(_)) | (Source::Own, ..) => Ok(None),
         _ => Err(Outcome::SourceFamily),
     }
 }
 
-/// How a connection ends whose socket could not be given its source.
+/// How a connection ends when its socket could not be bound to its source address.
 pub(super) fn refused(error: &io::Error) -> Outcome {
     match error.kind() {
         io::ErrorKind::PermissionDenied => Outcome::SourceForbidden,
