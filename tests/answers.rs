@@ -53,6 +53,7 @@ fn no_name_at_all_is_told_so() {
 /// Bytes that are refused, the outcome that this is counted as, and what the client is told.
 type Refused = (&'static str, u8, Vec<u8>);
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn refused_hellos() -> Vec<Refused> {
     let named = Hello::named("a.test");
     let message = named.message();

@@ -306,6 +306,7 @@ fn ask(line: &str, fields: &str) -> Vec<u8> {
 /// Not sooner, and not twice as late: what was moved before a wait, or within it but not waited for, does
 /// not prolong it.
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn every_deadline_lasts_as_long_as_it_says() {
     let stalling = stalling();
     let mute = backend::raw(|mut stream| {

@@ -311,15 +311,13 @@ fn curl_wrk_and_h2load_get_through() {
         ]);
         assert!(back == pattern(LARGE), "{expect}: {} bytes", back.len());
     }
+    load(&proxy, &url("/small.txt"));
+}
+
+/// The two that ask as fast as they can, on connections that they keep.
+fn load(proxy: &Proxy, url: &str) {
     let wrk = Command::new("wrk")
-        .args([
-            "-t2",
-            "-c20",
-            "-d2s",
-            "-H",
-            "Host: a.test",
-            &url("/small.txt"),
-        ])
+        .args(["-t2", "-c20", "-d2s", "-H", "Host: a.test", url])
         .output()
         .expect("wrk: apt-get install wrk");
     let said = String::from_utf8_lossy(&wrk.stdout);
@@ -338,7 +336,7 @@ fn curl_wrk_and_h2load_get_through() {
             "-n2000",
             "-c10",
             "-m8",
-            &format!("--connect-to={http}"),
+            &format!("--connect-to={}", proxy.http()),
         ])
         .arg("http://a.test/small.txt")
         .output()

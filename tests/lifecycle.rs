@@ -105,6 +105,11 @@ fn dumps_under_load_are_whole_and_count_what_was_done() {
         let page = fs::read_to_string(path.join("latest.txt"));
         page.is_ok_and(|page| page.starts_with(&format!("pointsman dump {},", before + 1)))
     });
+    dumps_add_up(path, &proxy, before + 1, served);
+}
+
+/// The last dump has everything, and the intervals of all dumps make it.
+fn dumps_add_up(path: &Path, proxy: &Proxy, dumps: usize, served: u64) {
     let histograms = read_log(&path.join("latest.hlog"));
     for stage in [
         "head",
@@ -121,7 +126,7 @@ fn dumps_under_load_are_whole_and_count_what_was_done() {
     }
     // The intervals of all dumps add up to the total.
     let pid = proxy.pid();
-    let sum: u64 = (1..=before + 1)
+    let sum: u64 = (1..=dumps)
         .map(|sequence| read_log(&path.join(format!("pointsman-{pid}-{sequence}.hlog"))))
         .map(|histograms| histograms["http.lifetime"].len())
         .sum();

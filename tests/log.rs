@@ -27,13 +27,9 @@ fn connections(proxy: &Proxy, count: usize) -> Vec<Value> {
     all()
 }
 
-#[test]
-fn a_connection_has_its_name_its_backend_and_its_bytes() {
-    let large = scripted(|_, _| {
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BODY_BYTES}\r\n\r\n");
-        Some([head.as_bytes(), &vec![b'x'; BODY_BYTES]].concat())
-    });
-    let switching = backend::raw(|stream| {
+/// A backend whose tunnel has as many bytes as the bodies here.
+fn switching() -> backend::Backend {
+    backend::raw(|stream| {
         let mut wire = Wire::new(stream);
         let _ = wire.request();
         wire.send(
@@ -41,7 +37,16 @@ fn a_connection_has_its_name_its_backend_and_its_bytes() {
         );
         wire.send(vec![b'x'; BODY_BYTES]);
         let _ = wire.rest();
+    })
+}
+
+#[test]
+fn a_connection_has_its_name_its_backend_and_its_bytes() {
+    let large = scripted(|_, _| {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BODY_BYTES}\r\n\r\n");
+        Some([head.as_bytes(), &vec![b'x'; BODY_BYTES]].concat())
     });
+    let switching = switching();
     let (_held, away) = refusing();
     let proxy = Options::new()
         .route("large.test", &[&large.member()])

@@ -316,6 +316,7 @@ fn variables_of_others_are_left_alone() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn combinations_that_make_no_sense() {
     let none = mistakes(&["--route", "a=b"], &[]);
     assert!(

@@ -79,6 +79,7 @@ fn sent(head: &str) -> Result<String, Refusal> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn a_backend_gets_what_was_understood() {
     for (head, want) in [
         (

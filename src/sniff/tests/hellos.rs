@@ -153,6 +153,7 @@ fn server_name_extensions_that_lie_are_refused() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn hellos_that_lie_are_refused() {
     let sound = Hello::named("a.test", 0);
     let changed = |change: fn(&mut Hello)| {
