@@ -1,6 +1,6 @@
-//! Which backend of a route a connection gets. All cores choose by the same counts, turns and marks
-//! (those of [`Vitals`](super::Vitals) and [`Route`]), so that with few connections per core the
-//! spread is that of one choice for all; a core's own is only its random numbers.
+//! The choice of a backend for a connection or a request. All cores choose by the same state: the live
+//! connections and the health of backends, and the turns of the [`Route`]. So with few connections per core the
+//! connections are spread as by a single chooser. Only random numbers are a core's own.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -13,7 +13,7 @@ use super::route::Route;
 use super::ticket::FullBackend;
 use crate::health::{Admission, Moment};
 
-/// What a backend that is back gets at least of its weight, so that its slow start begins at all.
+/// Part of its weight that a backend has at the beginning of its slow start.
 const SLOW_START_LEAST: f64 = 0.1;
 
 /// What a choice depends on besides the route.
@@ -21,30 +21,30 @@ const SLOW_START_LEAST: f64 = 0.1;
 pub(crate) struct PickContext<'a> {
     /// Slots of the backends that were tried already.
     pub(crate) tried: &'a [u32],
-    /// Needed only where the route goes by it; see [`Chooser::goes_by_client`].
+    /// Needed only if [`Chooser::needs_client`].
     pub(crate) client: Option<IpAddr>,
     pub(crate) now: Moment,
 }
 
-/// What a choice amounts to.
+/// The result of a choice.
 #[derive(Debug, Clone)]
 pub(crate) enum Choice {
     Backend(Chosen),
-    /// Those that are up have as many connections as they may.
+    /// The backends that are left have as many connections as they may.
     Full,
-    /// None is left.
+    /// No backend is left.
     Nothing,
 }
 
-/// A backend, and under which conditions.
+/// A chosen backend.
 #[derive(Debug, Clone)]
 pub(crate) struct Chosen {
     pub(crate) backend: Arc<Backend>,
-    /// Live connections that it may have, this one included.
+    /// Most live connections of the backend, this one included.
     pub(crate) connections_max: Option<NonZeroU32>,
-    /// Whether it works again is what this connection is to find out.
+    /// The connection is the probe of a half-open backend.
     pub(crate) is_probe: bool,
-    /// None of the route's backends is up, so that one that is not was chosen.
+    /// Panic mode: no backend of the route is up, so one that is down was chosen.
     pub(crate) is_panic: bool,
 }
 
@@ -65,12 +65,12 @@ pub(crate) enum QueuedAdmission {
     No,
 }
 
-/// One core's choosing.
+/// Chooses backends on one core.
 #[derive(Debug)]
 pub(crate) struct Chooser {
     balance: Balance,
     rng: fastrand::Rng,
-    /// Made anew by each choice that goes over all backends; the memory stays.
+    /// Collected by each choice that looks at all backends. Kept here to use its memory again.
     candidates: Vec<Candidate>,
     /// The backends that would be candidates if they had room.
     full: Full,
@@ -86,24 +86,23 @@ struct Full {
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     index: usize,
-    /// The share's weight, less while it starts slowly.
+    /// The weight of the share, less during a slow start.
     weight: f64,
 }
 
-/// Which backends come into question.
+/// The backends that a step of a choice looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tier {
     Regular,
-    /// Those of which an answer is overdue.
     Suspect,
     Backup,
-    /// Whatever their marks say.
+    /// All of them, whatever their health.
     Panic,
 }
 
 impl Chooser {
-    /// `balance` is for routes that say nothing. `seed` differs per core, so that cores do not
-    /// choose in step.
+    /// `balance` is for routes without this option. `seed` differs per core, so that cores choose
+    /// differently.
     pub(crate) fn new(balance: Balance, seed: u64) -> Chooser {
         Chooser {
             balance,
@@ -127,14 +126,13 @@ impl Chooser {
         }
     }
 
-    /// Whether the client's address has to be known.
-    pub(crate) fn goes_by_client(&self, route: &Route) -> bool {
+    /// Whether the choice depends on the client's address.
+    pub(crate) fn needs_client(&self, route: &Route) -> bool {
         self.balance_of(route) == Balance::Source
     }
 
-    /// Picks among the backends that have an address, room, and no mark against them, and whose slots
-    /// are not in `tried`; backups only when no other is up, and those with marks only when no backup
-    /// is either.
+    /// Chooses among the backends that have an address and room and were not tried. Healthy backends come
+    /// first, then suspect ones, then backups, and in panic mode those that are down.
     pub(crate) fn choose(&mut self, route: &Route, context: &PickContext<'_>) -> Choice {
         let balance = self.balance_of(route);
         if balance == Balance::LeastOfTwo
@@ -153,7 +151,7 @@ impl Chooser {
                 if !needs_probe || health.claim_probe(context.now) {
                     return chosen(route, index, tier, needs_probe);
                 }
-                // Another core has the trial.
+                // Another core has claimed the probe.
                 self.candidates.retain(|candidate| candidate.index != index);
                 is_full = false;
             }
@@ -199,8 +197,8 @@ impl Chooser {
         said.unwrap_or(self.balance)
     }
 
-    /// The way of nearly every connection: two draws, and no look at the other backends. `None`: it
-    /// takes a closer look.
+    /// The choice of nearly every connection: draws two backends and looks at no other. `None`: all
+    /// backends have to be looked at.
     fn two_at_random(&mut self, route: &Route, context: &PickContext<'_>) -> Option<usize> {
         let backends = route.backends();
         let is_good = |index: &usize| {
@@ -223,7 +221,7 @@ impl Chooser {
         Some(if live(other) < live(one) { other } else { one })
     }
 
-    /// Collects the candidates of a tier, and those that would be some, had they room.
+    /// Collects the candidates of a tier, and the backends that would be candidates if they had room.
     fn gather(&mut self, route: &Route, context: &PickContext<'_>, tier: Tier) {
         self.candidates.clear();
         self.full.indices.clear();
@@ -235,7 +233,7 @@ impl Chooser {
             } else {
                 Admission::No
             };
-            let is_meant = match (tier, admission) {
+            let is_in_tier = match (tier, admission) {
                 (Tier::Panic, _) => true,
                 (_, Admission::No) => false,
                 (Tier::Regular, Admission::Suspect) => false,
@@ -244,7 +242,9 @@ impl Chooser {
                 (Tier::Suspect, _) => false,
                 (Tier::Backup, _) => share.backup,
             };
-            if !is_meant || backend.address_count() == 0 || context.tried.contains(&backend.slot())
+            if !is_in_tier
+                || backend.address_count() == 0
+                || context.tried.contains(&backend.slot())
             {
                 continue;
             }
@@ -273,7 +273,7 @@ impl Chooser {
                 Some(other.unwrap_or(one).index)
             }
             (Balance::Least, _) => {
-                // From a random one on, so that equals share.
+                // The search starts at random, so that equal backends get equal shares.
                 let start = self.rng.usize(..self.candidates.len().max(1));
                 let (before, from) = self.candidates.split_at(start.min(self.candidates.len()));
                 let in_turn = from.iter().chain(before);
@@ -285,14 +285,14 @@ impl Chooser {
                 let client = client_key(client);
                 let score = |candidate: &Candidate| {
                     let mixed = mix(backends[candidate.index].identity() ^ mix(client));
-                    // Of weighted rendezvous hashing the smallest of -ln(u)/weight wins.
+                    // Weighted rendezvous hashing: the smallest -ln(u)/weight wins.
                     -unit(mixed).ln() / candidate.weight
                 };
                 let scored = self.candidates.iter();
                 let best = scored.min_by(|a, b| score(a).total_cmp(&score(b)));
                 best.map(|candidate| candidate.index)
             }
-            // A client without an address has nothing to go by.
+            // The client's address may be unknown.
             (Balance::Random, _) | (Balance::Source, None) => {
                 self.draw(None).map(|candidate| candidate.index)
             }
@@ -328,8 +328,9 @@ impl Chooser {
         last
     }
 
-    /// With equal weights one after the other. Otherwise the turns are laid on a circle at the golden
-    /// angle, which spreads any number of them evenly over arcs as long as the weights.
+    /// With equal weights, one candidate after the other. Otherwise each candidate has an arc of a circle as
+    /// long as its weight, and turn after turn moves on by the golden angle, which spreads any number of
+    /// turns evenly.
     fn in_turn(&mut self, route: &Route) -> Option<usize> {
         const GOLDEN: f64 = 0.618_033_988_749_894_9;
         let first = *self.candidates.first()?;
@@ -349,7 +350,7 @@ impl Chooser {
     }
 }
 
-/// Whether nothing has been said about the members or how they are looked after.
+/// Whether all backends are equal: no shares, no health checks, no slow start.
 fn is_plain(route: &Route) -> bool {
     !route.has_shares()
         && route.health_checks().is_empty()
@@ -371,13 +372,13 @@ fn has_room(backend: &Backend, connections_max: Option<NonZeroU32>) -> bool {
     backend.connections().has_room(connections_max)
 }
 
-/// Live connections for its weight, the one to come included.
+/// Live connections, the new one included, divided by the weight.
 fn load(route: &Route, candidate: &Candidate) -> f64 {
     let live = route.backends()[candidate.index].connections().count();
     (f64::from(live) + 1.0) / candidate.weight
 }
 
-/// The part of its weight that a backend has, 1 unless it came back a short while ago.
+/// The part of its weight that a backend has: 1, or less when it came back a short while ago.
 fn slow_start(route: &Route, index: usize, now: Moment) -> f64 {
     let Some(span) = route.options().and_then(|options| options.host.slow_start) else {
         return 1.0;
@@ -392,7 +393,7 @@ fn slow_start(route: &Route, index: usize, now: Moment) -> f64 {
     part.clamp(SLOW_START_LEAST, 1.0)
 }
 
-/// The finisher of SplitMix64, which spreads every bit over all.
+/// The finisher of SplitMix64: each bit of the result depends on all bits of the number.
 fn mix(number: u64) -> u64 {
     let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -400,7 +401,7 @@ fn mix(number: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// From 0 to 1, neither of them reached.
+/// A number between 0 and 1, both excluded.
 fn unit(number: u64) -> f64 {
     ((number >> 12) as f64 + 0.5) / (1u64 << 52) as f64
 }

@@ -1,159 +1,70 @@
-//! What an operator says about a host besides its backends. In Redis a hash beside the set, everywhere
-//! else among the members, each with an `@` in front: `@redirect=https`.
+//! The options of a host, as an operator writes them. In Redis they are a hash beside the set of members.
+//! Everywhere else they stand among the members, each with an `@` in front: `@redirect=https`.
 
 use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::balance::Balance;
+use super::host_policies::{ClientFinished, Removal, Reuse};
 use super::member::{Member, MemberError};
 use crate::health::{HealthCheckOptionError, HealthCheckOptions};
 use crate::quantity::{duration, duration_text, whole_number};
 
-/// What makes an option of an entry.
+/// Marks an entry that is an option.
 const MARK: char = '@';
 
-/// The options there are, as a message names them.
-const KNOWN: &str = "redirect, unknown, acme, balance, slow-start, queue, removal, reuse, client-finished, max-connections, max-rate, check, check-path, check-status, check-name, check-interval, check-timeout, check-rise and check-fall";
+/// All options, for an error message.
+const KNOWN: &str = "redirect, unknown, acme, balance, slow-start, queue, removal, reuse, \
+    client-finished, max-connections, max-rate, check, check-path, check-status, check-name, \
+    check-interval, check-timeout, check-rise and check-fall";
 
-/// Members that answer challenges; they are asked one after the other, so more help nobody.
+/// Most members that answer challenges of certificate authorities. They are tried one after the other, so
+/// more would not help.
 const ACME_MAX: usize = 64;
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const SLOW_START_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Longest queue; a client that stands behind more than that is better told at once.
+/// Longest queue. A client behind so many others is better refused at once.
 const QUEUE_MAX: u32 = 65_536;
 
-/// The options of one host, as far as they are set.
+/// The options of one host. `None`: the option is not set, and the proxy's own setting holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct HostOptions {
-    /// HTTP requests are sent to the same place under https.
+    /// HTTP requests are redirected to the same URL under https.
     pub(crate) redirects: bool,
-    /// HTTP requests are told 404.
+    /// HTTP requests are answered with 404.
     pub(crate) is_unknown: bool,
-    /// Where requests below `/.well-known/acme-challenge/` go, whatever else is set; members.
+    /// The members that get requests below `/.well-known/acme-challenge/`, whatever else is set.
     pub(crate) acme: Vec<Box<str>>,
-    /// How a backend is chosen; `None`: as everywhere.
     pub(crate) balance: Option<Balance>,
-    /// A backend that has come back gets its full share only after this long.
+    /// A backend that has come back gets its full weight only after this long.
     pub(crate) slow_start: Option<Duration>,
-    /// How many clients may wait while every backend has as many connections as it may; `None`: as
-    /// many as everywhere.
+    /// Most clients that wait while all backends have as many connections as they may.
     pub(crate) queue_max: Option<u32>,
-    /// What becomes of live connections to a backend that leaves the host.
     pub(crate) removal: Option<Removal>,
-    /// Who may have a connection to a backend after the client that had it.
     pub(crate) reuse: Option<Reuse>,
-    /// What becomes of a request whose client finishes first; `None`: as everywhere.
     pub(crate) client_finished: Option<ClientFinished>,
-    /// Live connections of the host.
+    /// Most live connections of the host.
     pub(crate) connections_max: Option<NonZeroU32>,
-    /// New connections of the host in a second.
+    /// Most new connections of the host per second.
     pub(crate) rate_max: Option<NonZeroU32>,
     pub(crate) health_check: HealthCheckOptions,
-}
-
-/// What becomes of live connections to a backend that leaves a host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(crate) enum Removal {
-    /// They go on until they end by themselves.
-    #[default]
-    Keep,
-    /// They may go on for this long.
-    Drain(Duration),
-    /// They end at once.
-    Cut,
-}
-
-impl Removal {
-    fn parse(text: &str) -> Option<Removal> {
-        match text {
-            "keep" => Some(Removal::Keep),
-            "cut" => Some(Removal::Cut),
-            _ => {
-                let span = text.strip_prefix("drain=")?;
-                duration(span, Duration::from_millis(1)..=DAY).map(Removal::Drain)
-            }
-        }
-    }
-}
-
-impl fmt::Display for Removal {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Removal::Keep => write!(out, "keep"),
-            Removal::Drain(span) => write!(out, "drain={}", duration_text(*span)),
-            Removal::Cut => write!(out, "cut"),
-        }
-    }
-}
-
-/// Who may have a connection to a backend after the client that had it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(crate) enum Reuse {
-    /// Nobody else.
-    Never,
-    /// Anybody, until it has carried a body, which a backend may have left unread.
-    #[default]
-    Safe,
-    /// Anybody.
-    Always,
-}
-
-impl Reuse {
-    const ALL: [Reuse; 3] = [Reuse::Never, Reuse::Safe, Reuse::Always];
-
-    fn name(self) -> &'static str {
-        match self {
-            Reuse::Never => "never",
-            Reuse::Safe => "safe",
-            Reuse::Always => "always",
-        }
-    }
-}
-
-/// What becomes of a request whose HTTP client finishes sending before it has its answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(crate) enum ClientFinished {
-    /// It goes on, since the client may still read.
-    #[default]
-    Wait,
-    /// It ends at once.
-    Abort,
-}
-
-impl ClientFinished {
-    pub(crate) const WORDS: [(&str, ClientFinished); 2] = [
-        ("wait", ClientFinished::Wait),
-        ("abort", ClientFinished::Abort),
-    ];
-
-    fn parse(text: &str) -> Option<ClientFinished> {
-        let known = Self::WORDS.iter().find(|(word, _)| *word == text);
-        known.map(|(_, value)| *value)
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            ClientFinished::Wait => "wait",
-            ClientFinished::Abort => "abort",
-        }
-    }
 }
 
 /// Why a text is neither a member nor an option.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum EntryError {
     Member(MemberError),
-    /// No such option.
+    /// There is no option of this name.
     Name(Box<str>),
-    /// No such value.
+    /// The value of `redirect`, `unknown` or `acme` is wrong; the whole option.
     Value(Box<str>),
-    /// A member that is named in an option.
+    /// A member in the value of `acme` is wrong.
     Acme(MemberError),
-    /// A wrong value of another option, and the form of a right one.
+    /// The value of another option is wrong: the whole option, and how to write a right one.
     Form(Box<str>, &'static str),
-    /// Options of a check without the check that has them.
+    /// An option of a health check is set, and the host has no health check that uses it.
     CheckMissing,
 }
 
@@ -166,18 +77,16 @@ impl fmt::Display for EntryError {
             }
             EntryError::Value(option) => write!(
                 out,
-                "{option:?} is no value of that option; write redirect=https, unknown=404 or acme=MEMBER"
+                "{option:?} has a wrong value; write redirect=https, unknown=404 or acme=MEMBER"
             ),
             EntryError::Acme(error) => write!(out, "acme: {error}"),
             EntryError::Form(option, want) => {
-                write!(
-                    out,
-                    "{option:?} has no value that is understood; write {want}"
-                )
+                write!(out, "{option:?} has a wrong value; write {want}")
             }
             EntryError::CheckMissing => write!(
                 out,
-                "check-… is set for a check that is not made; add check=tcp, check=tls or check=http, which check-path and check-status need"
+                "an option check-… is set and no health check uses it; add check=tcp, check=tls or \
+                 check=http (only check=http uses check-path and check-status)"
             ),
         }
     }
@@ -186,79 +95,87 @@ impl fmt::Display for EntryError {
 impl std::error::Error for EntryError {}
 
 impl HostOptions {
-    /// Takes in one option without its mark; `acme` may come several times or list several members
-    /// with blanks between, and none of them twice.
+    /// Sets one option, written without its mark. Several `acme` options add up.
+    ///
+    /// # Errors
+    /// When the name or the value is wrong.
     pub(crate) fn set(&mut self, option: &str) -> Result<(), EntryError> {
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
-        let wrong = || Err(EntryError::Value(option.into()));
-        let want = |want| EntryError::Form(option.into(), want);
-        let number = || whole_number(value.trim()).and_then(NonZeroU32::new);
-        match (name.trim(), value.trim()) {
-            ("redirect", "https") => self.redirects = true,
-            ("unknown", "404") => self.is_unknown = true,
-            ("acme", "") | ("redirect" | "unknown", _) => return wrong(),
-            ("acme", members) => {
-                for member in members.split_ascii_whitespace() {
-                    Member::parse(member).map_err(EntryError::Acme)?;
-                    if self.acme.iter().any(|known| **known == *member) {
-                        continue;
-                    }
-                    if self.acme.len() == ACME_MAX {
-                        return Err(want("at most 64 members in acme=MEMBER MEMBER"));
-                    }
-                    self.acme.push(member.into());
-                }
-                self.acme.sort_unstable();
-            }
-            ("balance", value) => {
-                let balance = Balance::parse(value);
+        let (name, value) = (name.trim(), value.trim());
+        let want = |form| EntryError::Form(option.into(), form);
+        let count = || whole_number(value).and_then(NonZeroU32::new);
+        match name {
+            "redirect" if value == "https" => self.redirects = true,
+            "unknown" if value == "404" => self.is_unknown = true,
+            "redirect" | "unknown" => return Err(EntryError::Value(option.into())),
+            "acme" => self.add_acme(option, value)?,
+            "balance" => {
                 let form = "balance=p2c, least, round-robin, random, source or first";
-                self.balance = Some(balance.ok_or_else(|| want(form))?);
+                self.balance = Some(Balance::parse(value).ok_or_else(|| want(form))?);
             }
-            ("slow-start", value) => {
-                let span = duration(value, Duration::ZERO..=DAY);
-                self.slow_start =
-                    Some(span.ok_or_else(|| want("a duration, as in slow-start=30s"))?);
+            "slow-start" => {
+                let span = duration(value, Duration::ZERO..=SLOW_START_MAX);
+                let form = "a duration, as in slow-start=30s";
+                self.slow_start = Some(span.ok_or_else(|| want(form))?);
             }
-            ("queue", value) => {
+            "queue" => {
                 let count = whole_number(value).filter(|count| *count <= QUEUE_MAX);
                 let form = "a number of clients up to 65536, as in queue=100";
                 self.queue_max = Some(count.ok_or_else(|| want(form))?);
             }
-            ("removal", value) => {
+            "removal" => {
                 let form = "removal=keep, removal=drain=30s or removal=cut";
                 self.removal = Some(Removal::parse(value).ok_or_else(|| want(form))?);
             }
-            ("reuse", value) => {
-                let named = Reuse::ALL.into_iter().find(|reuse| reuse.name() == value);
+            "reuse" => {
                 let form = "reuse=never, reuse=safe or reuse=always";
-                self.reuse = Some(named.ok_or_else(|| want(form))?);
+                self.reuse = Some(Reuse::parse(value).ok_or_else(|| want(form))?);
             }
-            ("client-finished", value) => {
+            "client-finished" => {
                 let form = "client-finished=wait or client-finished=abort";
-                let known = ClientFinished::parse(value);
-                self.client_finished = Some(known.ok_or_else(|| want(form))?);
+                let finished = ClientFinished::parse(value);
+                self.client_finished = Some(finished.ok_or_else(|| want(form))?);
             }
-            ("max-connections", _) => {
+            "max-connections" => {
                 let form = "a number of connections, as in max-connections=1000";
-                self.connections_max = Some(number().ok_or_else(|| want(form))?);
+                self.connections_max = Some(count().ok_or_else(|| want(form))?);
             }
-            ("max-rate", _) => {
+            "max-rate" => {
                 let form = "a number of new connections in a second, as in max-rate=200";
-                self.rate_max = Some(number().ok_or_else(|| want(form))?);
+                self.rate_max = Some(count().ok_or_else(|| want(form))?);
             }
-            (name, value) => self
-                .health_check
-                .set(name, value)
-                .map_err(|error| match error {
+            _ => {
+                let set = self.health_check.set(name, value);
+                set.map_err(|error| match error {
                     HealthCheckOptionError::UnknownName => EntryError::Name(name.into()),
                     HealthCheckOptionError::Value(form) => want(form),
-                })?,
+                })?;
+            }
         }
         Ok(())
     }
 
-    /// What is wrong with all of them together.
+    /// Adds the members of one `acme` option, separated by blanks, none of them twice.
+    fn add_acme(&mut self, option: &str, members: &str) -> Result<(), EntryError> {
+        if members.is_empty() {
+            return Err(EntryError::Value(option.into()));
+        }
+        for member in members.split_ascii_whitespace() {
+            Member::parse(member).map_err(EntryError::Acme)?;
+            if self.acme.iter().any(|known| **known == *member) {
+                continue;
+            }
+            if self.acme.len() == ACME_MAX {
+                let form = "at most 64 members in acme=MEMBER MEMBER";
+                return Err(EntryError::Form(option.into(), form));
+            }
+            self.acme.push(member.into());
+        }
+        self.acme.sort_unstable();
+        Ok(())
+    }
+
+    /// Checks the options against each other.
     ///
     /// # Errors
     /// [`EntryError::CheckMissing`].
@@ -269,54 +186,60 @@ impl HostOptions {
         Ok(())
     }
 
-    /// What becomes of live connections to a backend that leaves.
+    /// What happens to live connections of a removed backend.
     pub(crate) fn removal(&self) -> Removal {
         self.removal.unwrap_or_default()
     }
 
-    /// The options as entries, to be read again.
+    /// The options as entries, which [`HostOptions::set`] reads again.
     pub(crate) fn entries(&self) -> Vec<String> {
-        let mut said: Vec<(&str, String)> = Vec::new();
+        let mut set: Vec<(&str, String)> = Vec::new();
         if self.redirects {
-            said.push(("redirect", "https".to_owned()));
+            set.push(("redirect", "https".to_owned()));
         }
         if self.is_unknown {
-            said.push(("unknown", "404".to_owned()));
+            set.push(("unknown", "404".to_owned()));
         }
-        said.extend(self.acme.iter().map(|member| ("acme", member.to_string())));
-        let word = |balance: Balance| ("balance", balance.name().to_owned());
-        said.extend(self.balance.map(word));
-        said.extend(
-            self.slow_start
-                .map(|span| ("slow-start", duration_text(span))),
-        );
-        said.extend(self.queue_max.map(|count| ("queue", count.to_string())));
-        said.extend(self.removal.map(|removal| ("removal", removal.to_string())));
-        let reuse = |reuse: Reuse| ("reuse", reuse.name().to_owned());
-        said.extend(self.reuse.map(reuse));
-        let word = |finished: ClientFinished| ("client-finished", finished.name().to_owned());
-        said.extend(self.client_finished.map(word));
-        let count = |max: NonZeroU32| ("max-connections", max.to_string());
-        said.extend(self.connections_max.map(count));
-        said.extend(self.rate_max.map(|max| ("max-rate", max.to_string())));
-        said.extend(self.health_check.entries());
-        said.iter()
+        set.extend(self.acme.iter().map(|member| ("acme", member.to_string())));
+        let values = [
+            ("balance", self.balance.map(|one| one.name().to_owned())),
+            ("slow-start", self.slow_start.map(duration_text)),
+            ("queue", self.queue_max.map(|max| max.to_string())),
+            ("removal", self.removal.map(|removal| removal.to_string())),
+            ("reuse", self.reuse.map(|reuse| reuse.name().to_owned())),
+            (
+                "client-finished",
+                self.client_finished.map(|one| one.name().to_owned()),
+            ),
+            (
+                "max-connections",
+                self.connections_max.map(|max| max.to_string()),
+            ),
+            ("max-rate", self.rate_max.map(|max| max.to_string())),
+        ];
+        let is_set = |(name, value): (_, Option<String>)| value.map(|value| (name, value));
+        set.extend(values.into_iter().filter_map(is_set));
+        set.extend(self.health_check.entries());
+        set.iter()
             .map(|(name, value)| option_entry(name, value))
             .collect()
     }
 }
 
-/// The option that an entry is, without its mark; `None`: the entry is a member.
+/// The option in an entry, without its mark; `None`: the entry is a member.
 pub(crate) fn as_option(entry: &str) -> Option<&str> {
     entry.trim_ascii().strip_prefix(MARK)
 }
 
-/// The entry of an option as a hash holds it.
+/// The entry for an option that a hash in Redis holds.
 pub(crate) fn option_entry(field: &str, value: &str) -> String {
     format!("{MARK}{field}={value}")
 }
 
-/// Whether the entry is a member or an option.
+/// Checks that the entry is a member or an option.
+///
+/// # Errors
+/// Why it is neither.
 pub(crate) fn validate_entry(entry: &str) -> Result<(), EntryError> {
     match as_option(entry) {
         Some(option) => HostOptions::default().set(option),

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::host_options::Removal;
+use super::host_policies::Removal;
 use super::key::{Key, Layer};
 use super::route::{NO_ROUTE, Route};
 use super::shard::{Kind, Shard, hash, shard_of};

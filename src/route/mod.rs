@@ -10,6 +10,7 @@ mod client_key;
 mod endpoint;
 mod fuzz;
 mod host_options;
+mod host_policies;
 mod key;
 mod live_connections;
 mod master;
@@ -36,9 +37,8 @@ pub(crate) use choose::{Choice, Chooser, Chosen, PickContext, QueuedAdmission};
 pub(crate) use client_key::client_key;
 pub(crate) use endpoint::Endpoint;
 pub use fuzz::{fuzz_host_options, fuzz_member};
-pub(crate) use host_options::{
-    ClientFinished, HostOptions, Removal, Reuse, as_option, option_entry, validate_entry,
-};
+pub(crate) use host_options::{HostOptions, as_option, option_entry, validate_entry};
+pub(crate) use host_policies::{ClientFinished, Removal, Reuse};
 pub(crate) use key::{Key, KeyError, Layer};
 pub(crate) use master::{Change, Master, Seen};
 pub(crate) use member::{Member, MemberAddress};

@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::backend::Backend;
 use super::endpoint::Endpoint;
-use super::host_options::{HostOptions, Removal, Reuse};
+use super::host_options::HostOptions;
+use super::host_policies::{Removal, Reuse};
 use super::member_options::ProxyVersion;
 use super::share::Share;
 use crate::health::HealthCheckState;

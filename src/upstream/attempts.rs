@@ -95,7 +95,7 @@ impl Attempts {
     /// Chooses among the backends that were not tried yet.
     pub(crate) fn choose(&self, local: &Local, route: &Route, client: &Client) -> Choice {
         let mut chooser = local.chooser.borrow_mut();
-        let client = if chooser.goes_by_client(route) {
+        let client = if chooser.needs_client(route) {
             client.address().map(|address| address.ip())
         } else {
             None

@@ -25,7 +25,7 @@ impl Validator<'_> {
             hides_outcome: !self.value("outcome-header", yes_or_no),
             pages: self.all("error-page", |text| page(text, self.typed)),
             client_finished: self.value("client-finished", |text| {
-                value::word(text, &ClientFinished::WORDS)
+                value::word(text, &ClientFinished::ALL.map(|one| (one.name(), one)))
             }),
             unknown_is_404: self.value("unknown-host", |text| {
                 value::word(text, &[("421", false), ("404", true)])
