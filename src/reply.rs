@@ -122,33 +122,33 @@ mod tests {
     use crate::protocol::Protocol;
     use crate::refusal::{Answer, Refusal};
 
-    fn answer(protocol: Protocol, outcome: Outcome) -> Option<Vec<u8>> {
+    fn response(protocol: Protocol, outcome: Outcome) -> Option<Vec<u8>> {
         match protocol {
             Protocol::Tls => alert(outcome).map(<[u8]>::to_vec),
             Protocol::Tcp => None,
             Protocol::Http => {
-                let answers = ErrorResponses::new(&HttpSettings::default());
-                answers.of(outcome).map(<[u8]>::to_vec)
+                let responses = ErrorResponses::new(&HttpSettings::default());
+                responses.of(outcome).map(<[u8]>::to_vec)
             }
         }
     }
 
     #[test]
-    fn answers_are_as_the_operator_wants_them() {
+    fn responses_are_as_the_operator_wants_them() {
         let settings = HttpSettings {
             hides_outcome: true,
             pages: vec![(502, (*b"<p>away</p>").into())],
             unknown_is_404: true,
             ..HttpSettings::default()
         };
-        let answers = ErrorResponses::new(&settings);
+        let responses = ErrorResponses::new(&settings);
         let text = |outcome| {
-            str::from_utf8(answers.of(outcome).unwrap())
+            str::from_utf8(responses.of(outcome).unwrap())
                 .unwrap()
                 .to_owned()
         };
         for outcome in Outcome::all() {
-            if let Some(bytes) = answers.of(outcome) {
+            if let Some(bytes) = responses.of(outcome) {
                 let text = str::from_utf8(bytes).unwrap();
                 assert!(!text.contains(outcome.name()), "{text}");
             }
@@ -209,7 +209,7 @@ mod tests {
         .into_iter()
         .chain(too_large.map(|refusal| (Outcome::Refused(refusal), AlertDescription::DecodeError)));
         for (outcome, expected) in cases {
-            let bytes = answer(Protocol::Tls, outcome).expect("an alert");
+            let bytes = response(Protocol::Tls, outcome).expect("an alert");
             assert_eq!(bytes.len(), 7);
             assert_eq!(
                 alert_seen_by_rustls(&bytes),
@@ -223,7 +223,7 @@ mod tests {
     fn responses_are_well_formed_and_name_the_outcome() {
         let mut answered = 0;
         for outcome in Outcome::all() {
-            let Some(bytes) = answer(Protocol::Http, outcome) else {
+            let Some(bytes) = response(Protocol::Http, outcome) else {
                 continue;
             };
             answered += 1;
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn each_case_has_its_status() {
         let status = |outcome| {
-            answer(Protocol::Http, outcome)
+            response(Protocol::Http, outcome)
                 .map(|bytes| str::from_utf8(&bytes[9..12]).unwrap().to_owned())
         };
         for (outcome, expected) in [
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_relayed_or_left_ends_without_a_word() {
+    fn what_was_relayed_or_left_gets_no_error_response() {
         for outcome in [
             Outcome::Relayed,
             Outcome::ClientReset,
@@ -308,9 +308,9 @@ mod tests {
             Outcome::ClientLeft,
             Outcome::HealthCheck,
         ] {
-            assert_eq!(answer(Protocol::Tls, outcome), None);
-            assert_eq!(answer(Protocol::Http, outcome), None);
+            assert_eq!(response(Protocol::Tls, outcome), None);
+            assert_eq!(response(Protocol::Http, outcome), None);
         }
-        assert_eq!(answer(Protocol::Tls, Outcome::HeadTimeout), None);
+        assert_eq!(response(Protocol::Tls, Outcome::HeadTimeout), None);
     }
 }

@@ -63,7 +63,7 @@ pub(crate) async fn send_error_response(
 ) {
     let answer = match protocol {
         Protocol::Tls => reply::alert(outcome),
-        Protocol::Http => local.answers.of(outcome),
+        Protocol::Http => local.error_responses.of(outcome),
         Protocol::Tcp => None,
     };
     let Some(answer) = answer else {

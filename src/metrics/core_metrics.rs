@@ -10,11 +10,12 @@ use super::stage::Stage;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
 
-/// Smallest span told apart, in nanoseconds. Reading the clock costs about as much.
+/// Smallest span that is distinguished, in nanoseconds. Reading the clock takes about as long.
 pub(super) const LOWEST_NS: u64 = 16;
 
-/// Longest span told apart, in nanoseconds: one day. A tunnel that lives longer is counted as one
-/// day, because every doubling costs another kilobyte in each of the eighteen histograms of each core.
+/// Longest span that is distinguished, in nanoseconds: one day. A tunnel that lives longer is counted
+/// as one day, because every doubling costs another kilobyte in each of the eighteen histograms of
+/// each core.
 pub(super) const HIGHEST_NS: u64 = 24 * 60 * 60 * 1_000_000_000;
 
 /// Two digits are an error below 1 %. A third would cost eight times the memory, 3 MB per core.
@@ -22,8 +23,8 @@ const SIGNIFICANT_DIGITS: u8 = 2;
 
 const PROTOCOLS: usize = Protocol::ALL.len();
 
-/// Everything one core counts and times: 680 KB of addresses, and memory for what is recorded into;
-/// no process serves all protocols.
+/// Everything that one core counts and times: 680 KB of address space, of which memory is taken for the
+/// histograms that are recorded into. No process serves all protocols.
 ///
 /// Spans are in nanoseconds, the unit that the public HdrHistogram tools assume; a route lookup
 /// takes less than a microsecond and would vanish in a coarser one. Counts are 64 bits wide: at
@@ -82,8 +83,8 @@ impl CoreMetrics {
         }
     }
 
-    /// Back to all zero, with the memory kept: pages that a core has touched before cost it no
-    /// page fault when it gets them again, and pages of protocols that nobody speaks are not touched.
+    /// Back to all zero, with the memory kept. Pages that a core has touched before cost no page fault
+    /// when the core gets them again; pages of protocols that nobody speaks stay untouched.
     pub(crate) fn clear(&mut self) {
         self.histograms
             .iter_mut()

@@ -1,4 +1,4 @@
-//! What one dump has in hand, for whichever form it is written in.
+//! What a dump is made of, in whichever form it is written.
 
 use std::time::{Duration, SystemTime};
 

@@ -139,7 +139,7 @@ fn core_config(config: &Config, obtained: Obtained) -> CoreConfig {
             ..config.limits.clone()
         },
         http: Arc::new(config.http.clone()),
-        answers: Arc::new(ErrorResponses::new(&config.http)),
+        error_responses: Arc::new(ErrorResponses::new(&config.http)),
         balance: config.balance,
         proxy: config.proxy.clone(),
         features,

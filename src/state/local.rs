@@ -39,7 +39,7 @@ pub(crate) struct LocalParts {
     pub limits: Limits,
     pub proxy: ProxySettings,
     pub http: Arc<HttpSettings>,
-    pub answers: Arc<ErrorResponses>,
+    pub error_responses: Arc<ErrorResponses>,
     pub chooser: Chooser,
     pub budget: Arc<ConnectionBudget>,
     /// With a look-up table (`--lookup yes`).
@@ -63,7 +63,7 @@ pub(crate) struct Local {
     /// Where a message is put together that is then sent at once.
     pub scratch: RefCell<Vec<u8>>,
     pub http: Arc<HttpSettings>,
-    pub answers: Arc<ErrorResponses>,
+    pub error_responses: Arc<ErrorResponses>,
     pub idle: RefCell<IdlePool>,
     pub removals: Removals,
     pub budget: Arc<ConnectionBudget>,
@@ -103,7 +103,7 @@ impl Local {
             buffer: RefCell::new(vec![0; BUFFER_BYTES].into_boxed_slice()),
             scratch: RefCell::new(Vec::with_capacity(BUFFER_BYTES)),
             http: parts.http,
-            answers: parts.answers,
+            error_responses: parts.error_responses,
             idle: RefCell::new(IdlePool::new(budget.idle_count(parts.core))),
             removals: Removals::default(),
             budget,

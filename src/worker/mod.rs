@@ -54,7 +54,7 @@ const CONNECTIONS_SET_ASIDE_MAX: usize = 1 << 20;
 pub(crate) struct CoreConfig {
     pub limits: Limits,
     pub http: Arc<HttpSettings>,
-    pub answers: Arc<ErrorResponses>,
+    pub error_responses: Arc<ErrorResponses>,
     pub balance: Balance,
     pub proxy: ProxySettings,
     pub features: Features,
@@ -239,7 +239,7 @@ impl WorkerThread {
             limits: config.limits,
             proxy: config.proxy,
             http: config.http,
-            answers: config.answers,
+            error_responses: config.error_responses,
             chooser,
             budget: config.budget,
             lookup: config.lookup,
