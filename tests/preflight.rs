@@ -113,7 +113,7 @@ fn every_mistake_has_its_line_from_both() {
             format!("{before}{}:2: queue: ", path.display()),
             format!("{before}{}:3: backlog: ", path.display()),
             format!("{before}https, http: there is no address to listen on"),
-            format!("{before}redis, route, routes: there is nowhere"),
+            format!("{before}redis, route, routes: there is no source of routes"),
         ];
         assert_eq!(said.lines().count(), expected.len(), "{said}");
         for (line, expected) in said.lines().zip(expected) {

@@ -77,6 +77,14 @@ impl Fault {
         }
     }
 
+    /// As an error about an unknown flag of the command line.
+    pub(super) fn of_flag(self, name: &str) -> ConfigError {
+        ConfigError {
+            position: Position::CommandLine,
+            ..self.at(format!("--{name}"))
+        }
+    }
+
     /// As an error about a variable of the environment.
     pub(super) fn of_variable(self, name: &str) -> ConfigError {
         ConfigError {

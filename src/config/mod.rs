@@ -2,6 +2,7 @@
 //! configuration file, and the pages that it names. The second validates it, without reading anything.
 //! The rest of the program sees only validated values, and none of them is missing.
 
+mod arguments;
 mod command;
 mod error;
 mod file;

@@ -14,6 +14,14 @@ pub(super) fn remedy_for_key(name: &str) -> String {
     }
 }
 
+/// What to do about an unknown flag of the command line.
+pub(super) fn remedy_for_flag(name: &str) -> String {
+    match meant(name) {
+        Some(spec) => format!("write --{}", spec.name),
+        None => String::from("correct or remove it; pointsman --help lists all options"),
+    }
+}
+
 /// What to do about an unknown variable.
 pub(super) fn remedy_for_variable(name: &str) -> String {
     match meant(name.strip_prefix(ENVIRONMENT_PREFIX).unwrap_or(name)) {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 
+use super::arguments::without_unknown;
 use super::command::command;
 use super::error::{ConfigError, Fault, Origin};
 use super::options::{ENVIRONMENT_PREFIX, ENVIRONMENT_SEPARATOR, option, options};
@@ -15,15 +16,18 @@ use super::typed::{Action, Typed, TypedValue};
 use super::{file, files, names};
 
 /// Reads the command line, which begins with the name of the program, the environment and the file that
-/// they name. Mistakes in the latter two are kept; `Typed::validate` reports them together with all others.
+/// they name. Mistakes in the latter two, and unknown options, are kept; `Typed::validate` reports them
+/// together with all others.
 ///
 /// # Errors
-/// The command line is wrong, or asks for help or the version. The error knows its text, its stream and its
-/// exit status.
+/// The command line cannot be understood, or asks for help or the version. The error knows its text, its
+/// stream and its exit status.
 pub(crate) fn read(
     arguments: impl IntoIterator<Item = OsString>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<(Action, Typed), clap::Error> {
+    let mut typed = Typed::default();
+    let arguments = without_unknown(arguments, &mut typed.faults);
     let matches = command().try_get_matches_from(arguments)?;
     let action = match matches.subcommand_name() {
         Some("explain") => {
@@ -35,7 +39,6 @@ pub(crate) fn read(
         Some("unwrap") => Action::Unwrap,
         _ => Action::Run,
     };
-    let mut typed = Typed::default();
     for spec in options() {
         if let Some(values) = matches.get_many::<String>(spec.name) {
             let values = values.map(|text| TypedValue {

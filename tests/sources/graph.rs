@@ -67,17 +67,15 @@ impl Graph {
         found
     }
 
-    /// The files of a module that import each other in circles, by module, and the imports that make
-    /// them.
-    pub(crate) fn circles(&self) -> BTreeMap<String, Circles> {
-        let mut found: BTreeMap<_, Circles> = BTreeMap::new();
+    /// The imports that make circles between the files of a module, by module.
+    pub(crate) fn circles(&self) -> BTreeMap<String, Vec<String>> {
+        let mut found: BTreeMap<_, Vec<String>> = BTreeMap::new();
         for file in self.imports.keys() {
             let module = module_of(file);
             for next in self.inside(file, module) {
                 if self.reaches(next, file, module) {
-                    let circles = found.entry(module.to_owned()).or_default();
-                    circles.files.insert(file.clone());
-                    circles.imports.push(format!("{file} -> {next}"));
+                    let imports = found.entry(module.to_owned()).or_default();
+                    imports.push(format!("{file} -> {next}"));
                 }
             }
         }
@@ -100,13 +98,6 @@ impl Graph {
         }
         false
     }
-}
-
-/// What of a module is in circles.
-#[derive(Debug, Default)]
-pub(crate) struct Circles {
-    pub(crate) files: BTreeSet<String>,
-    pub(crate) imports: Vec<String>,
 }
 
 /// The file that `path` names where it stands in `file`: the longest beginning of it that is one. A
@@ -237,15 +228,19 @@ mod tests {
             ("src/b.rs", "use crate::a::F;"),
         ];
         let circles = graph(&sibling).circles();
-        assert_eq!(circles.len(), 1);
-        let files: Vec<&String> = circles["a"].files.iter().collect();
-        assert_eq!(files, ["a::one", "a::three", "a::two"]);
+        let expected = [
+            "a::one -> a::two",
+            "a::three -> a::one",
+            "a::two -> a::three",
+        ];
+        assert_eq!(circles.keys().collect::<Vec<_>>(), ["a"]);
+        assert_eq!(circles["a"], expected);
         let parent = [
             ("src/a.rs", "mod one;\npub(crate) use one::B;"),
             ("src/a/one.rs", "use super::A;"),
         ];
         assert_eq!(
-            graph(&parent).circles()["a"].imports,
+            graph(&parent).circles()["a"],
             ["a -> a::one", "a::one -> a"]
         );
         let none = [

@@ -60,13 +60,6 @@ const PURE: &[&str] = &[
 /// The one file in them that may read files: the first stage of the configuration.
 const READS_FILES: &str = "src/config/files";
 
-/// Imports between modules that do not yet go downward. Only to be shortened: empty, and gone.
-const KNOWN_IMPORTS: &[(&str, &str)] = &[];
-
-/// Modules with files that still import each other in circles, and how many such files. Only to be
-/// lowered: empty, and gone.
-const KNOWN_CIRCLES: &[(&str, usize)] = &[];
-
 /// Number by module, out of the table in the documentation of the crate.
 fn numbers(root: &Source) -> BTreeMap<String, u32> {
     let mut numbers = BTreeMap::new();
@@ -104,45 +97,19 @@ fn modules_import_only_lower_numbers() {
         graph.modules(),
         "the table in src/lib.rs has every module"
     );
-    let found = graph.not_downward(&numbers);
-    let is_known = |(from, to): &(String, String)| KNOWN_IMPORTS.contains(&(from, to));
-    let wrong = found.iter().filter(|(modules, _)| !is_known(modules));
-    let wrong =
-        wrong.map(|((from, to), files)| format!("(\"{from}\", \"{to}\"): {}", files.join(", ")));
+    let found = graph.not_downward(&numbers).into_iter();
+    let wrong = found.map(|((from, to), files)| format!("{from} -> {to}: {}", files.join(", ")));
     assert_none("imports go only to lower numbers", wrong.collect());
-    let gone = KNOWN_IMPORTS
-        .iter()
-        .filter(|(from, to)| !found.contains_key(&((*from).into(), (*to).into())));
-    let gone = gone.map(|known| format!("{known:?}"));
-    assert_none("no longer there: remove from KNOWN_IMPORTS", gone.collect());
 }
 
 #[test]
 fn no_files_of_a_module_import_each_other_in_a_circle() {
-    let circles = Graph::of(&sources_of("src")).circles();
-    let known: BTreeMap<&str, usize> = KNOWN_CIRCLES.iter().copied().collect();
-    let mut wrong = Vec::new();
-    for (module, circles) in &circles {
-        let (count, known) = (
-            circles.files.len(),
-            known.get(module.as_str()).copied().unwrap_or(0),
-        );
-        if count > known {
-            wrong.push(format!(
-                "(\"{module}\", {count}):\n    {}",
-                circles.imports.join("\n    ")
-            ));
-        }
-    }
-    assert_none("files of one module import each other in no circle", wrong);
-    let count = |module: &str| circles.get(module).map_or(0, |circles| circles.files.len());
-    let fewer = known
-        .iter()
-        .filter(|(module, known)| count(module) < **known);
-    let fewer = fewer.map(|(module, _)| format!("(\"{module}\", {})", count(module)));
+    let circles = Graph::of(&sources_of("src")).circles().into_iter();
+    let wrong =
+        circles.map(|(module, imports)| format!("{module}:\n    {}", imports.join("\n    ")));
     assert_none(
-        "fewer than KNOWN_CIRCLES says: lower or remove",
-        fewer.collect(),
+        "files of one module import each other in no circle",
+        wrong.collect(),
     );
 }
 
