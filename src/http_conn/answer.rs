@@ -42,8 +42,7 @@ pub(super) async fn answer(
     let may_repeat = request.rest.is_done() && request.idempotent;
     let mut tries = Tries::default();
     loop {
-        let connected = next_backend(session, &mut request, &mut tries, entry).await;
-        let mut upstream = match connected {
+        let mut upstream = match next_backend(session, &mut request, &mut tries, entry).await {
             Ok(upstream) => upstream,
             Err(outcome) => return AfterRequest::Refuse(outcome),
         };
@@ -59,10 +58,7 @@ pub(super) async fn answer(
         });
         let Exchanged { end, rule } = run(session, exchange, entry).await;
         if end.is_answer() {
-            upstream.backend.record_answer(local);
-            if let Some(attempts) = &mut tries.attempts {
-                attempts.record_answer(local, upstream.backend.backend());
-            }
+            tries.record_answer(local, &mut upstream);
         }
         let outcome = match end {
             ExchangeEnd::Answered(persistence) => {

@@ -35,6 +35,14 @@ impl Tries {
         let attempts = self.attempts.as_ref();
         attempts.map_or(0, |attempts| attempts.count())
     }
+
+    /// Notes that the backend of this connection has answered.
+    pub(super) fn record_answer(&mut self, local: &Local, upstream: &mut BackendConnection) {
+        upstream.backend.record_answer(local);
+        if let Some(attempts) = &mut self.attempts {
+            attempts.record_answer(local, upstream.backend.backend());
+        }
+    }
 }
 
 /// The PROXY header for a new connection, with `received` behind it. `None` for a backend that expects no

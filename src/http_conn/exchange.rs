@@ -420,10 +420,10 @@ impl<'s> Exchange<'s> {
             return None;
         }
         self.client_finished = Some(self.local.ring.now());
-        let said = self.request.route.options();
-        let said = said.and_then(|options| options.host.client_finished);
-        let finished = said.unwrap_or(self.local.http.client_finished);
-        (finished == ClientFinished::Abort).then(|| {
+        let options = self.request.route.options();
+        let by_host = options.and_then(|options| options.host.client_finished);
+        let action = by_host.unwrap_or(self.local.http.client_finished);
+        (action == ClientFinished::Abort).then(|| {
             // A reset: a backend at work on the request would not notice an end of stream.
             self.upstream.socket.abort_on_close();
             Outcome::ClientFinished

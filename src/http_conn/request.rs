@@ -218,8 +218,8 @@ fn apply_host_options(route: Arc<Route>, head: &RequestHead<'_, '_>) -> Result<A
     }
 }
 
-/// A redirect to the same place under https; `None` for a request without host. A client repeats its
-/// method after 308 (RFC 9110 section 15.4.9).
+/// A redirect to the same URL under https; `None` for a request without host. It is a 308, after which the
+/// client sends the same method again (RFC 9110 section 15.4.9).
 fn redirect(head: &RequestHead<'_, '_>, persists: bool) -> Option<Vec<u8>> {
     let host = head.host.as_ref()?;
     let mut response =

@@ -40,7 +40,7 @@ pub(crate) struct Relayed {
 pub(crate) struct RelayParts {
     pub client: Socket,
     pub backend: Socket,
-    /// Counts the connection as one of the backend's, and notes its first byte.
+    /// Counts the connection as one of the backend's, and records the backend's answer.
     pub live: LiveBackend,
     /// Ends the connection when its backend is removed; `None` where the host keeps such connections.
     pub removal: Option<Box<RemovalWatch>>,
@@ -88,7 +88,7 @@ pub(crate) enum FirstEvent {
     BackendAnswered,
     /// The client has sent more than its head, which is kept nowhere, or has finished or failed.
     ClientActive,
-    /// The backend has closed or reset without sending a byte. The client has been told nothing.
+    /// The backend has closed or reset without sending a byte. The client has been sent nothing.
     BackendEnded(Outcome),
     /// The backend was removed and has not sent a byte.
     BackendRemoved,
