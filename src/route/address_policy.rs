@@ -1,6 +1,6 @@
-//! Where backends may be. Who can write a member into Redis, or an address under a DNS name, reaches
-//! with it what the proxy can reach, and with the proxy's own address makes it call itself until it has
-//! no descriptors left.
+//! Which addresses backends may have. Anybody who can write a member into Redis, or an address under a DNS
+//! name, reaches through the proxy what the proxy can reach. With the proxy's own address the proxy would
+//! connect to itself until it has no descriptors left.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,8 +10,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::member::{Member, MemberAddress};
 use crate::protocol::Protocol;
 
-/// Where machines in clouds find their own credentials, and neighbours on the link, which no backend
-/// of a reverse proxy is. RFC 3927, RFC 4291 section 2.5.6, and the IPv6 address of Amazon's metadata.
+/// Link-local addresses (RFC 3927, RFC 4291 section 2.5.6), under which machines in clouds find their own
+/// credentials, and the IPv6 address of Amazon's metadata service. No backend has such an address.
 const METADATA: [IpNet; 3] = [
     IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16)),
     IpNet::V6(Ipv6Net::new_assert(
@@ -24,23 +24,24 @@ const METADATA: [IpNet; 3] = [
     )),
 ];
 
-/// Which addresses may be a backend's.
+/// The addresses that backends may have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AddressPolicy {
-    /// All of them; none: everything but [`METADATA`].
+    /// The networks of all backends. Empty: every network but [`METADATA`].
     allowed: Vec<IpNet>,
-    /// Where the proxy itself listens.
+    /// The addresses on which the proxy listens.
     listeners: Vec<(Protocol, SocketAddr)>,
     /// The addresses of this machine.
     local: Vec<IpAddr>,
 }
 
-/// Why an address may not be a backend's.
+/// Why a backend may not have an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Denied {
     Metadata(IpAddr),
+    /// It is in none of the allowed networks.
     Elsewhere(IpAddr),
-    /// It is the proxy's own.
+    /// The proxy itself listens there.
     Own(IpAddr),
 }
 
@@ -97,7 +98,7 @@ impl AddressPolicy {
         }
     }
 
-    /// The same, and nowhere where the proxy itself listens, on a machine with these addresses.
+    /// Also denies the proxy's listeners, on a machine with these addresses.
     pub(crate) fn with_listeners(
         mut self,
         listeners: Vec<(Protocol, SocketAddr)>,
@@ -108,10 +109,10 @@ impl AddressPolicy {
         self
     }
 
-    /// Whether a backend may be at this address; one that is IPv4 in the form of IPv6 counts as IPv4.
+    /// Checks that a backend may have this address. An IPv4-mapped IPv6 address counts as IPv4.
     ///
     /// # Errors
-    /// Why it may not.
+    /// [`Denied::Metadata`], [`Denied::Elsewhere`].
     pub(crate) fn validate_address(&self, address: IpAddr) -> Result<(), Denied> {
         let address = address.to_canonical();
         let within = |networks: &[IpNet]| networks.iter().any(|net| net.contains(&address));
@@ -124,8 +125,8 @@ impl AddressPolicy {
         }
     }
 
-    /// Whether a backend at this address is the proxy itself. Without a port each protocol goes to its
-    /// own.
+    /// Checks that a backend at this address is not the proxy itself. Without a port the default port of
+    /// each listener's protocol counts.
     ///
     /// # Errors
     /// [`Denied::Own`].
@@ -134,7 +135,7 @@ impl AddressPolicy {
         address: IpAddr,
         port: Option<u16>,
     ) -> Result<(), Denied> {
-        // A connect to no address goes to this machine.
+        // A connection to the unspecified address goes to this machine.
         let reached = match address.to_canonical() {
             IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
@@ -153,11 +154,11 @@ impl AddressPolicy {
         Ok(())
     }
 
-    /// Both, for what is said of a member alone: names are looked at when they
-    /// are resolved, and a socket in the file system is nobody else's.
+    /// Checks the address of a member. A name is checked when it is resolved, and a unix socket is always
+    /// allowed.
     ///
     /// # Errors
-    /// Why it may not.
+    /// Why a backend may not have the address.
     pub(crate) fn validate_member(&self, member: &Member) -> Result<(), Denied> {
         match &member.address {
             MemberAddress::Ip(address, port) => {

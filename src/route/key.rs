@@ -1,19 +1,19 @@
-//! What a route is filed under: a name, a wildcard or the default of a protocol. One type, so
-//! that Redis keys, the routes file, `--route` and the snapshot all mean the same thing by it.
+//! The key of a route: a name, a wildcard or the default of a protocol. Redis, the routes file, `--route`
+//! and the snapshot all use this one type, so that a key means the same in all of them.
 
 use std::fmt;
 
 use crate::host::{Host, HostError};
 use crate::protocol::Protocol;
 
-/// The place of a route in the table.
+/// The key of a route in the table.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Key {
     /// Exactly this name.
     Host(Host),
-    /// One or more labels in front of this name, never the name itself.
+    /// All names that have one or more labels in front of this name; not the name itself.
     Wildcard(Host),
-    /// Names that nothing else matches, and heads without a name.
+    /// Names that no other key matches, and connections without a name.
     Default(Protocol),
 }
 
@@ -28,9 +28,9 @@ pub(crate) enum Layer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyError {
     Name(HostError),
-    /// `*` at a place where it means nothing.
+    /// `*` elsewhere than in `*.` at the beginning.
     Wildcard,
-    /// `default:` followed by something else than `https` or `http`.
+    /// `default:` and an unknown protocol.
     Default,
 }
 
@@ -50,8 +50,8 @@ impl fmt::Display for KeyError {
 impl std::error::Error for KeyError {}
 
 impl Key {
-    /// `name`, `*.name`, `default:https`, `default:http`, or `default:tcp`, which only unwrap has;
-    /// the name as an operator types it.
+    /// Reads `name`, `*.name`, `default:https`, `default:http`, or `default:tcp`, which only
+    /// `pointsman unwrap` uses.
     pub(crate) fn parse(text: &str) -> Result<Key, KeyError> {
         if let Some(protocol) = text.strip_prefix("default:") {
             return match protocol {
@@ -64,7 +64,7 @@ impl Key {
         Key::parse_name(text)
     }
 
-    /// `name` or `*.name`; what Redis keys hold between prefix and suffix.
+    /// Reads `name` or `*.name`, which is what a key in Redis has between its prefix and its suffix.
     pub(crate) fn parse_name(text: &str) -> Result<Key, KeyError> {
         let Some(suffix) = text.strip_prefix("*.") else {
             if text.contains('*') {

@@ -1,5 +1,5 @@
-//! The sync thread's side of the table: the newest copy, what changed since it was last
-//! published, and the old pieces until no core holds them any more.
+//! The redis-sync thread's side of the routing table: the newest version, the changes since it was last
+//! published, and replaced shards until no core holds them any more.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::shard::{Kind, Shard, hash, shard_of};
 use super::table::{Table, Update, depth_bit, labels_in};
 use crate::protocol::Protocol;
 
-/// What [`Master::set`] did to the table that the cores see.
+/// What [`Master::set`] changed in the table that the cores see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     None,
@@ -20,8 +20,8 @@ pub(crate) enum Change {
     Removed,
 }
 
-/// The keys that a full comparison came by. Kept as 128-bit hashes, 16 bytes a key instead of the
-/// name: among ten million keys two agree with a probability below 10^-24.
+/// The keys that a full comparison has seen. A key is kept as a 128-bit hash, which is smaller than its
+/// name. Two of ten million keys have the same hash with a probability below 10^-24.
 #[derive(Default)]
 pub(crate) struct Seen(HashSet<u128>);
 
@@ -61,24 +61,24 @@ impl Seen {
     }
 }
 
-/// The table that is published from.
+/// The newest version of the routing table.
 pub(crate) struct Master {
     table: Table,
-    /// What every shard starts as; shared by all that never had a name.
+    /// The shard of all that never had a name.
     empty: Arc<Shard>,
     dirty: BTreeSet<u16>,
     defaults_dirty: bool,
-    /// Static routes, the hidden ones included; few, typed by hand.
+    /// All static routes, those included that a route from Redis hides. They are few.
     fallback: HashMap<Key, Arc<Route>>,
     redis_names: usize,
     wildcards_by_depth: [usize; 128],
-    /// Whether a host was ever shown that wants something of its live connections when a backend
-    /// leaves. Until then nobody has to be told which routes were replaced.
+    /// Whether a route ever had another `removal` than keep. Until then cores need not know which routes
+    /// were replaced.
     removal_matters: bool,
-    /// Ids of routes that lost a name since the last version.
+    /// Ids of routes that a name has no longer since the last version.
     replaced: BTreeSet<u64>,
-    /// Published pieces that were replaced, and updates on their way: dropped here and not on a
-    /// core, once the core's references are gone.
+    /// Replaced shards, and updates that cores have not applied yet. They are freed here and not on a core,
+    /// when the cores' references are gone.
     old_shards: Vec<Arc<Shard>>,
     old_updates: Vec<Arc<Update>>,
     old_routes: Vec<Arc<Route>>,
@@ -104,7 +104,7 @@ impl Master {
         }
     }
 
-    /// Files or removes one layer's route of a key. The cores see it after [`Master::publish`].
+    /// Sets or removes the route of a key in one layer. The cores see it after [`Master::publish`].
     pub(crate) fn set(&mut self, key: &Key, layer: Layer, route: Option<Arc<Route>>) -> Change {
         if layer == Layer::Static {
             let before = match &route {
@@ -147,7 +147,7 @@ impl Master {
         self.redis_names
     }
 
-    /// How many of them a comparison did not come by.
+    /// How many of them a comparison has not seen.
     pub(crate) fn unseen_count(&self, seen: &Seen) -> usize {
         self.redis_names
             - self
@@ -156,7 +156,7 @@ impl Master {
                 .count()
     }
 
-    /// What Redis no longer has, defaults included.
+    /// The keys that Redis no longer has, defaults included, and their routes.
     pub(crate) fn unseen(&self, seen: &Seen) -> Vec<(Key, Arc<Route>)> {
         let routes = self.table.routes(Layer::Redis);
         let unseen = routes.filter(|(key, _)| !seen.contains(key));
@@ -165,7 +165,7 @@ impl Master {
             .collect()
     }
 
-    /// The next version with everything set since the last one; `None` when nothing changed.
+    /// The next version, with all changes since the last one; `None` when nothing changed.
     pub(crate) fn publish(&mut self) -> Option<Arc<Update>> {
         if self.dirty.is_empty() && !self.defaults_dirty {
             return None;
@@ -190,13 +190,13 @@ impl Master {
         Some(update)
     }
 
-    /// A view of what was last published and of what was set since.
+    /// The table with all changes, those included that are not yet published.
     pub(crate) fn table(&self) -> &Table {
         &self.table
     }
 
-    /// Frees the old pieces that no core holds any more. Gives back the routes that lost a place,
-    /// for [`Registry::retire`](super::Registry::retire).
+    /// Frees replaced shards and updates that no core holds any more. Returns the routes that a key has no
+    /// longer, for [`Registry::retire`](super::Registry::retire).
     pub(crate) fn sweep(&mut self) -> Vec<Arc<Route>> {
         self.old_updates
             .retain(|update| Arc::strong_count(update) > 1);
@@ -204,7 +204,7 @@ impl Master {
         std::mem::take(&mut self.old_routes)
     }
 
-    /// How many replaced shards wait for a core to let them go.
+    /// How many replaced shards a core still holds.
     #[cfg(test)]
     pub(crate) fn old_shard_count(&self) -> usize {
         self.old_shards.len()
@@ -241,7 +241,7 @@ impl Master {
                 if old_layer == layer {
                     return Change::None;
                 }
-                // The cores see no difference, but the layer has to be filed.
+                // The cores see no difference, but the layer has changed.
                 Change::None
             }
             (Some(_), Some(_)) => Change::Changed,
@@ -297,7 +297,8 @@ impl Master {
         change
     }
 
-    /// Notes which routes the names under a key had before: the key's own, or what it takes names from.
+    /// Notes which routes the names of a key had before: the key's own, or without one those of the key
+    /// that routed its names.
     fn note_replaced(&mut self, key: &Key, id: Option<u64>) {
         if let Some(id) = id {
             self.replaced.insert(id);
@@ -318,7 +319,7 @@ impl Master {
         }
     }
 
-    /// The shard, copied first when a core may have it.
+    /// The shard for changes. It is copied first if a core may have it.
     fn shard_to_change(&mut self, index: usize) -> &mut Shard {
         let shard = &mut self.table.shards[index];
         if Arc::get_mut(shard).is_none() {

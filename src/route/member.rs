@@ -1,5 +1,6 @@
-//! What an operator writes for a backend: `host`, `host:port`, `[v6]:port` or `unix:/path`, and
-//! behind it, after blanks, options like `proxy=v2` (see [`Delivery`]). The same text means the same in Redis, in the routes file and after `--route`.
+//! A member: a backend as an operator writes it. It is an address (`host`, `host:port`, `[v6]:port` or
+//! `unix:/path`) and options behind it, such as `proxy=v2`, separated by blanks. A member means the same in
+//! Redis, in the routes file and after `--route`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,14 +12,14 @@ use super::member_options::{self, Delivery, OptionError, Source};
 use super::share::Share;
 use crate::host::{Host, HostError};
 
-/// Longest member in bytes. The longest sensible one is a name of 253 bytes with a port and every
-/// option once; the rest is room for options to come.
+/// Longest member in bytes. A name of 253 bytes with a port and every option is far shorter; the rest is
+/// room for options to come.
 const MEMBER_BYTES_MAX: usize = 1024;
 
 /// Longest path of a unix socket in bytes: sun_path holds 108 with its NUL (unix(7)).
 const UNIX_PATH_BYTES_MAX: usize = 107;
 
-/// One backend as written by an operator, checked.
+/// A valid member.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Member {
     pub(crate) address: MemberAddress,
@@ -26,7 +27,7 @@ pub(crate) struct Member {
     pub(crate) share: Share,
 }
 
-/// Where a member points to; without a port the protocol's default applies.
+/// The address of a member. Without a port the protocol's default port applies.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum MemberAddress {
     Ip(IpAddr, Option<u16>),
@@ -42,13 +43,13 @@ pub(crate) enum MemberError {
     TooLong(usize),
     Nul,
     Option(OptionError),
-    /// A source makes no sense for this address: the source as it prints.
+    /// A unix socket has no source address; the option as it prints.
     SourceNeedsInet(Box<str>),
-    /// NAT46 is for a backend with an IPv6 address, and this one has an IPv4 address.
+    /// `source=nat46` is for IPv6 backends, and this address is IPv4.
     Nat46NeedsIpv6,
-    /// What stands after the colon.
+    /// The text after the colon.
     Port(Box<str>),
-    /// Several colons without brackets: where the address ends is anyone's guess.
+    /// Several colons without brackets, so it is not clear where the address ends.
     BareIpv6,
     BadIpv6,
     UnixPath,
@@ -67,7 +68,8 @@ impl fmt::Display for MemberError {
             MemberError::Option(error) => error.fmt(out),
             MemberError::SourceNeedsInet(source) => write!(
                 out,
-                "a unix socket has no source address; remove{source} or write proxy=v2, which tells the backend its client in other ways"
+                "a unix socket has no source address; remove{source} or write proxy=v2, which sends the \
+                 client's address in a header"
             ),
             MemberError::Nat46NeedsIpv6 => write!(
                 out,
@@ -86,7 +88,8 @@ impl fmt::Display for MemberError {
             ),
             MemberError::UnixPath => write!(
                 out,
-                "a unix socket is unix: and an absolute path of at most {UNIX_PATH_BYTES_MAX} bytes, as in unix:/run/app.sock"
+                "a unix socket is unix: and an absolute path of at most {UNIX_PATH_BYTES_MAX} bytes, as in \
+                 unix:/run/app.sock"
             ),
             MemberError::Host(error) => error.fmt(out),
         }
@@ -96,7 +99,7 @@ impl fmt::Display for MemberError {
 impl std::error::Error for MemberError {}
 
 impl Member {
-    /// Reads one member; blanks around it do not count.
+    /// Reads one member. Blanks around it are ignored.
     pub(crate) fn parse(text: &str) -> Result<Member, MemberError> {
         if text.len() > MEMBER_BYTES_MAX {
             return Err(MemberError::TooLong(text.len()));
@@ -127,7 +130,7 @@ impl Member {
         }
     }
 
-    /// Whether both are one backend, whatever their shares.
+    /// Whether both are the same backend, whatever their shares.
     pub(crate) fn is_same_backend(&self, other: &Member) -> bool {
         self.address == other.address && self.delivery == other.delivery
     }

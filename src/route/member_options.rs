@@ -1,6 +1,6 @@
-//! What an operator writes behind the address of a member: `proxy=v2 source=client`, separated by
-//! blanks. Each option once, in any order; an option that this version does not know is refused,
-//! for a server that waits for a PROXY header is not served by a proxy that overlooks the option.
+//! The options behind the address of a member, such as `proxy=v2 source=client`, separated by blanks. Each may
+//! be there once, in any order. An unknown option is refused and not ignored: a server that expects a PROXY
+//! header would not work without it.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -9,33 +9,34 @@ use std::str::FromStr;
 
 use super::share::{Share, WEIGHT_MAX};
 
-/// The options there are, as a message names them.
-const KNOWN: &str = "proxy=v1, proxy=v2, source=client, source=nat46:PREFIX/96, weight=NUMBER, backup and max=NUMBER";
+/// All options, for an error message.
+const KNOWN: &str = "proxy=v1, proxy=v2, source=client, source=nat46:PREFIX/96, weight=NUMBER, \
+    backup and max=NUMBER";
 
-/// How a backend is told who its client is; part of what makes two members two backends.
+/// How a backend learns the address of its client. Two members with different deliveries are two backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Delivery {
-    /// The PROXY protocol header in front of the client's bytes, when the backend wants one.
+    /// The PROXY header in front of the client's bytes; `None`: no header.
     pub(crate) proxy: Option<ProxyVersion>,
     pub(crate) source: Source,
 }
 
-/// Which form of the PROXY protocol, after HAProxy's proxy-protocol.txt.
+/// A version of the PROXY protocol (HAProxy's proxy-protocol.txt).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ProxyVersion {
     /// One line of text.
     V1,
-    /// Binary, with room for more than addresses.
+    /// Binary; may carry more than addresses, such as the server name.
     V2,
 }
 
-/// The address from which a backend is connected to.
+/// The source address of a connection to a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) enum Source {
-    /// The one that the kernel's routes name.
+    /// The address that the kernel chooses by its routes.
     #[default]
     Own,
-    /// The client's.
+    /// The client's address.
     Client,
     /// An IPv6 address that carries the client's IPv4 address in its low 32 bits.
     Nat46(Nat46Prefix),
@@ -45,22 +46,22 @@ pub(crate) enum Source {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Nat46Prefix(Ipv6Addr);
 
-/// Why a word is no option.
+/// Why a word is not an option.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum OptionError {
     /// The whole word.
     Unknown(Box<str>),
     /// The option's name.
     Twice(&'static str),
-    /// What stands after `proxy=`.
+    /// The text after `proxy=`.
     Proxy(Box<str>),
-    /// What stands after `source=`.
+    /// The text after `source=`.
     Source(Box<str>),
-    /// What stands after `source=nat46:`.
+    /// The text after `source=nat46:`.
     Prefix(Box<str>),
-    /// What stands after `weight=`.
+    /// The text after `weight=`.
     Weight(Box<str>),
-    /// What stands after `max=`.
+    /// The text after `max=`.
     Max(Box<str>),
 }
 
@@ -71,10 +72,9 @@ impl fmt::Display for OptionError {
                 out,
                 "option {word:?} is not known to this version; there are {KNOWN}"
             ),
-            OptionError::Twice(name) => write!(
-                out,
-                "the option {name} is there twice; leave the one that is meant"
-            ),
+            OptionError::Twice(name) => {
+                write!(out, "the option {name} is there twice; remove one of them")
+            }
             OptionError::Proxy(value) => write!(
                 out,
                 "{value:?} is no version of the PROXY protocol; write proxy=v1 or proxy=v2"
@@ -101,7 +101,7 @@ impl fmt::Display for OptionError {
 
 impl std::error::Error for OptionError {}
 
-/// Reads the words behind an address.
+/// Reads the options behind an address.
 pub(super) fn parse<'a>(
     words: impl Iterator<Item = &'a str>,
 ) -> Result<(Delivery, Share), OptionError> {
@@ -129,7 +129,7 @@ pub(super) fn parse<'a>(
     Ok((delivery, share))
 }
 
-/// Each option with the blank in front of it, so that it can follow an address.
+/// Each option with a blank before it, so that it can follow an address.
 impl fmt::Display for Delivery {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.proxy {
@@ -160,8 +160,8 @@ impl FromStr for Nat46Prefix {
         let (address, length) = text.split_once('/').ok_or_else(refused)?;
         let address: Ipv6Addr = address.parse().map_err(|_| refused())?;
         let low_bits = address.to_bits() as u32;
-        // ::/96 and ::ffff:0:0/96 are IPv4 in other clothes and route nowhere as IPv6; a
-        // link-local source would need an interface beside it.
+        // ::/96 and ::ffff:0:0/96 are other forms of IPv4 addresses, which are not routed as IPv6. A
+        // link-local source would need an interface, too.
         let upper_bits = address.to_bits() >> 32;
         let unicast = !address.is_multicast() && !address.is_unicast_link_local();
         let is_ipv4_again = matches!(upper_bits, 0 | 0xffff);

@@ -1,5 +1,5 @@
-//! One of the pieces that the table is cut into: names in one arena, small entries in a hash
-//! table. Immutable once published; the sync thread changes a copy, which costs one shard.
+//! A shard of the routing table: a hash table of small entries, and the bytes of all its names. A published
+//! shard never changes. The redis-sync thread changes a copy, so a change copies one shard.
 
 use std::hash::Hasher;
 use std::sync::Arc;
@@ -9,21 +9,21 @@ use hashbrown::HashTable;
 use super::key::Layer;
 use super::route::Route;
 
-/// How many pieces. A million names make 244 per shard, so that a change copies some 15 KB.
+/// With a million names a shard has 244 of them, so a change copies about 15 KB.
 pub(super) const SHARDS: usize = 4096;
 
 /// Whether an entry matches its name or what is below it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Exact,
-    /// Filed under what stands behind `*.`.
+    /// Under the name behind `*.`.
     Wildcard,
 }
 
-/// Which shard, and where in it.
+/// The hash of a key. It chooses the shard and the bucket in it.
 ///
-/// SipHash under a seed of the process, because in a shared proxy tenants choose names and could
-/// otherwise pick ones that collide.
+/// SipHash with a seed of the process: the tenants of a shared proxy choose names, and without a seed they
+/// could choose names that collide.
 pub(super) fn hash(seed: u64, kind: Kind, name: &[u8]) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     hasher.write_u64(seed << 1 | kind as u64);
@@ -31,12 +31,12 @@ pub(super) fn hash(seed: u64, kind: Kind, name: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// The shard of a hash: bits that hashbrown uses neither for the bucket (low) nor the tag (top 7).
+/// The shard of a hash, by bits that hashbrown uses neither for the bucket (low) nor for the tag (top 7).
 pub(super) fn shard_of(hash: u64) -> usize {
     (hash >> 40) as usize % SHARDS
 }
 
-/// One name's place; 16 bytes, so that a host costs 17 bytes per bucket.
+/// The entry of one name. 16 bytes, so that a host costs 17 bytes per bucket.
 #[derive(Clone)]
 pub(super) struct Entry {
     pub(super) route: Arc<Route>,
@@ -77,7 +77,7 @@ impl Shard {
         })
     }
 
-    /// Files `route` under the name and gives back what was there.
+    /// Sets the route of a name and returns the old one.
     pub(super) fn insert(
         &mut self,
         hash: u64,
@@ -109,7 +109,7 @@ impl Shard {
         None
     }
 
-    /// The name's bytes stay in the arena until the next copy.
+    /// Removes a name and returns its route. The bytes of the name stay until the next copy.
     pub(super) fn remove(&mut self, hash: u64, kind: Kind, name: &[u8]) -> Option<Arc<Route>> {
         let names = &self.names;
         let entry = self
@@ -121,7 +121,7 @@ impl Shard {
         Some(entry.remove().0.route)
     }
 
-    /// Gives back what growing left over; called before a shard is published.
+    /// Frees unused memory; called before a shard is published.
     pub(super) fn shrink(&mut self) {
         self.names.shrink_to_fit();
     }

@@ -1,5 +1,5 @@
-//! The table as a core sees it: name → route, without locks and without copies per core. Shards
-//! and routes are shared; a view is their pointers.
+//! The routing table as a core sees it: from a name to a route, without locks. Cores share all shards and
+//! routes; each has a view of its own, which is pointers to them.
 
 use std::sync::Arc;
 
@@ -9,27 +9,27 @@ use super::shard::{Kind, SHARDS, Shard, hash, shard_of};
 use crate::host::Host;
 use crate::protocol::Protocol;
 
-/// One view of the routing table. Clone and [`Table::apply`] move pointers only.
+/// One view of the routing table. Clone and [`Table::apply`] copy pointers only.
 #[derive(Clone)]
 pub struct Table {
     pub(super) shards: Box<[Arc<Shard>]>,
     pub(super) shape: Shape,
 }
 
-/// What a view needs beside its shards.
+/// What a view has beside its shards.
 #[derive(Clone, Default)]
 pub(super) struct Shape {
     pub(super) version: u64,
     pub(super) seed: u64,
     pub(super) names: usize,
     pub(super) defaults: [Option<(Layer, Arc<Route>)>; Protocol::ALL.len()],
-    /// Bit n: some wildcard has n labels behind its star. A name has at most 127 labels.
+    /// Bit n is set when a wildcard has n labels behind its star. A name has at most 127 labels.
     pub(super) wildcard_depths: u128,
 }
 
-/// What changed from one version to the next: the new shards and the defaults.
+/// The changes from one version to the next: new shards, and the defaults.
 pub struct Update {
-    /// The version that a view has after applying this.
+    /// The version of a view that has applied this update.
     pub(crate) version: u64,
     pub(super) shards: Vec<(u16, Arc<Shard>)>,
     pub(super) shape: Shape,
@@ -37,23 +37,23 @@ pub struct Update {
 }
 
 impl Update {
-    /// The ids of the routes that some name had before and has no longer, in ascending order, with
-    /// [`NO_ROUTE`] where a name had none. Empty as long as no host has ever set `removal`.
+    /// The ids of the routes that a name had before and has no longer, in ascending order. [`NO_ROUTE`] is
+    /// among them when a name had no route. Empty as long as no host has ever set `removal`.
     pub(crate) fn replaced(&self) -> &[u64] {
         &self.replaced
     }
 }
 
-/// The kind of key that a name was found under.
+/// The kind of key under which a name was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
     Exact,
-    /// With so many labels behind the star.
+    /// With this many labels behind the star.
     Wildcard(usize),
     Default,
 }
 
-/// What a name is found under.
+/// An entry found for a name.
 struct Entry<'t> {
     place: Place,
     hash: u64,
@@ -66,7 +66,7 @@ impl Table {
         Table::of(&Arc::new(Shard::new(0)), 0)
     }
 
-    /// Every shard is the same empty one.
+    /// An empty table; every shard is `empty`.
     pub(super) fn of(empty: &Arc<Shard>, seed: u64) -> Table {
         Table {
             shards: vec![Arc::clone(empty); SHARDS].into(),
@@ -77,18 +77,17 @@ impl Table {
         }
     }
 
-    /// The exact name, then the wildcards above it from the most to the least specific.
-    /// Allocates nothing; one hash per candidate, and none for wildcards of a depth that no
-    /// wildcard has.
+    /// The route of a name: of the exact name, or else of the most specific wildcard that matches.
+    /// Allocates nothing. Hashes the name once, and once more for each depth that some wildcard has.
     pub fn lookup(&self, host: &Host) -> Option<&Arc<Route>> {
         self.entry(host).map(|entry| entry.route)
     }
 
-    /// A number of the entry that a head is routed by, the same for all names below one wildcard and
-    /// for as long as the process lives.
+    /// A hash of the key that routes a name. It is the same for all names below one wildcard, and does not
+    /// change as long as the process runs.
     pub(crate) fn entry_hash(&self, protocol: Protocol, host: Option<&Host>) -> u64 {
         let of_default = || {
-            // No name has a colon.
+            // No name has a colon, so this is not the hash of a name.
             let key = Key::Default(protocol).to_string();
             hash(self.shape.seed, Kind::Exact, key.as_bytes())
         };
@@ -96,7 +95,7 @@ impl Table {
         entry.map_or_else(of_default, |entry| entry.hash)
     }
 
-    /// Where a connection with this name goes, or one without a name, and by which key.
+    /// The route of a connection with this name or without a name, and the kind of key that routes it.
     pub(crate) fn locate(
         &self,
         host: Option<&Host>,
@@ -107,7 +106,7 @@ impl Table {
         named.or_else(|| Some((Place::Default, self.default_route(protocol)?)))
     }
 
-    /// The route of the most specific wildcard that takes the name in.
+    /// The route of the most specific wildcard that matches the name.
     pub(super) fn wildcard_above(&self, host: &Host) -> Option<&Arc<Route>> {
         self.wildcard_entry(host).map(|entry| entry.route)
     }
@@ -135,17 +134,17 @@ impl Table {
         None
     }
 
-    /// Where names go that [`Table::lookup`] does not find, and heads without a name.
+    /// The route of names that [`Table::lookup`] does not find, and of connections without a name.
     pub fn default_route(&self, protocol: Protocol) -> Option<&Arc<Route>> {
         let default = self.shape.defaults[protocol.index()].as_ref();
         default.map(|(_, route)| route)
     }
 
-    /// Takes over what changed. Updates apply in the order of their versions; one that the view
-    /// already has is ignored, so that a view may be handed over while updates are under way.
+    /// Applies an update. Updates come in the order of their versions. One that the view already has is
+    /// ignored, so that a view may be handed over while updates are under way.
     ///
     /// # Panics
-    /// When a version in between was left out: the view would be wrong for good.
+    /// When a version in between is missing, since the view would be wrong from then on.
     pub fn apply(&mut self, update: &Update) {
         if update.version <= self.shape.version {
             return;
@@ -165,7 +164,7 @@ impl Table {
         self.shape.version
     }
 
-    /// How many names and wildcards; defaults do not count.
+    /// How many names and wildcards there are; defaults do not count.
     pub fn len(&self) -> usize {
         self.shape.names
     }
