@@ -2,9 +2,10 @@
 //! gives a section of it; `prometheus-client` writes names, labels and numbers as the format wants
 //! them. All names begin with `pointsman_`.
 //!
-//! A page with 1,000 checked backends has 1,600 series and 95 KB. Writing it takes 123 µs and some 20
-//! allocations; by hand it took 93 µs and 3,083 (one for each label and name). It is asked for every 15 s
-//! or so, on the control thread. `admin` has the test that shows it.
+//! A page with 1,000 checked backends has 1,526 series and 93 KB. On the control thread, every 15 s or so,
+//! writing it takes 123 µs and 19 allocations. By hand it took 93 µs and 3,083, one for each name and
+//! label. `admin::backend_pages` has the test that shows it: `cargo test --release --lib -- a_page_of_1000
+//! --nocapture`.
 
 use std::fmt;
 
