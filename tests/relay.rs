@@ -241,7 +241,7 @@ fn send_until_full(stream: &TcpStream, flow: &Flow) -> u64 {
     flow.send(&mut counted, u64::MAX).expect_err("it fills up");
     let written = counted.bytes;
     let descriptor = stream.try_clone().expect("a descriptor");
-    let unacknowledged = Socket::from_accepted(descriptor.into()).unacknowledged();
+    let unacknowledged = Socket::from_accepted(descriptor.into()).unacknowledged_bytes();
     written - unacknowledged as u64
 }
 

@@ -85,7 +85,7 @@ impl Client {
         match self.proxy_header().map(|header| header.endpoints) {
             Some(known @ (Endpoints::Tcp(_) | Endpoints::Unix)) => Some(known),
             Some(Endpoints::Local) | None => {
-                let (peer, own) = (self.peer()?, self.socket.local()?);
+                let (peer, own) = (self.peer()?, self.socket.local_addr()?);
                 Some(Endpoints::Tcp(Addresses::new(peer, own)))
             }
         }
@@ -95,7 +95,7 @@ impl Client {
     /// getpeername(2) when it is first asked for.
     pub(crate) fn peer(&self) -> Option<SocketAddr> {
         if self.peer.get().is_none()
-            && let Some(peer) = self.socket.peer().map(unmapped)
+            && let Some(peer) = self.socket.peer_addr().map(unmapped)
         {
             let _ = self.peer.set(Box::new(peer));
         }

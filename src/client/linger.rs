@@ -66,7 +66,7 @@ impl Linger<'_> {
         }
         while deadline.poll_passed(context).is_ready() {
             let now = self.local.ring.now();
-            let unacknowledged_bytes = self.response.len() + self.client.unacknowledged();
+            let unacknowledged_bytes = self.response.len() + self.client.unacknowledged_bytes();
             let has_acknowledged =
                 unacknowledged_bytes > 0 && unacknowledged_bytes < self.unacknowledged_bytes;
             if !self.discard.take_progress() && !has_acknowledged || now >= self.ends {

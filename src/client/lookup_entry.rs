@@ -34,8 +34,8 @@ impl LookupEntry {
     pub(crate) fn new(local: &Rc<Local>, open: &OpenConnection<'_>) -> Option<Box<LookupEntry>> {
         let mut table = local.lookup.as_ref()?.borrow_mut();
         let addresses = UpstreamAddresses {
-            source: open.backend_socket.local()?,
-            backend: open.backend_socket.peer()?,
+            source: open.backend_socket.local_addr()?,
+            backend: open.backend_socket.peer_addr()?,
         };
         let info = ClientInfo {
             address: open.client.address()?,

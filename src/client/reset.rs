@@ -35,7 +35,7 @@ pub(crate) async fn pass_reset_on(
 ) {
     // Also when the wait itself is cut short.
     to.abort_on_close();
-    let mut left = to.unacknowledged();
+    let mut left = to.unacknowledged_bytes();
     let mut step = FLUSH_STEP;
     let patience = flush_patience(local);
     let ends = by.unwrap_or(local.ring.now() + patience.max(local.limits.idle_deadline));
@@ -52,7 +52,7 @@ pub(crate) async fn pass_reset_on(
         if gone.await {
             break;
         }
-        let now_left = to.unacknowledged();
+        let now_left = to.unacknowledged_bytes();
         if now_left < left && by.is_none() {
             patience_ends = ends.min(local.ring.now() + patience);
         }

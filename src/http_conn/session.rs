@@ -59,7 +59,7 @@ impl<'c> Session<'c> {
             let client = self.client.address().map(|address| address.ip());
             let own = match self.client.proxy_header().map(|header| header.endpoints) {
                 Some(Endpoints::Tcp(addresses)) => Some(addresses.destination()),
-                _ => self.client.socket().local(),
+                _ => self.client.socket().local_addr(),
             };
             let downstream = Downstream {
                 client,

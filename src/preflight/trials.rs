@@ -10,7 +10,7 @@ use crate::config::{Config, KernelVersion, SyncSettings};
 use crate::ring;
 use crate::route::{Layer, Member, Table};
 use crate::sync::{self, ChangeDetection, RedisState};
-use crate::sys::own_addresses;
+use crate::sys::interface_addresses;
 
 /// How long reading all routes from Redis may take. The operator waits for it.
 const REDIS_DEADLINE: Duration = Duration::from_secs(10);
@@ -37,7 +37,7 @@ pub(super) fn ring(mask: Option<KernelVersion>) -> Result<String, String> {
 pub(super) fn routes(config: &Config) -> Result<FoundRoutes, String> {
     let listeners = config.listeners.iter();
     let listeners = listeners.map(|listener| (listener.protocol, listener.address));
-    let local = own_addresses().map_err(|error| error.to_string())?;
+    let local = interface_addresses().map_err(|error| error.to_string())?;
     let mut of_start = config.sync.clone();
     of_start.backend_policy = of_start
         .backend_policy

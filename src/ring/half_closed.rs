@@ -13,7 +13,7 @@ use std::rc::Rc;
 use hashbrown::HashMap;
 
 use super::events::Interest;
-use crate::sys::EdgePoll;
+use crate::sys::Epoll;
 
 /// One wait: the number of its operation, and what ends it.
 struct Waiting {
@@ -23,7 +23,7 @@ struct Waiting {
 
 /// The waits of a worker, by descriptor, because an epoll takes each descriptor once.
 pub(super) struct HalfClosed {
-    epoll: EdgePoll,
+    epoll: Epoll,
     by_descriptor: HashMap<RawFd, Vec<Waiting>>,
     /// The ring polls the epoll.
     is_polled: bool,
@@ -34,7 +34,7 @@ pub(super) struct HalfClosed {
 impl HalfClosed {
     pub(super) fn new() -> io::Result<HalfClosed> {
         Ok(HalfClosed {
-            epoll: EdgePoll::new()?,
+            epoll: Epoll::new()?,
             by_descriptor: HashMap::new(),
             is_polled: false,
             taken: Vec::new(),
@@ -51,7 +51,9 @@ impl HalfClosed {
             interest,
         });
         let asked = asked(waiting);
-        if self.epoll.watch(descriptor, asked, is_known).is_err() && !is_known {
+        if is_known {
+            let _ = self.epoll.modify(descriptor, asked);
+        } else if self.epoll.add(descriptor, asked).is_err() {
             self.by_descriptor.remove(&descriptor);
         }
     }
@@ -104,7 +106,7 @@ impl HalfClosed {
     fn forget_if_done(&mut self, descriptor: RawFd) {
         if self.by_descriptor[&descriptor].is_empty() {
             self.by_descriptor.remove(&descriptor);
-            self.epoll.forget(descriptor);
+            self.epoll.remove(descriptor);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::error::Error;
 use crate::config::{Config, Machine};
 use crate::preflight;
 use crate::ring::{self, Features};
-use crate::sys::{Congestion, Limited, raise_limit};
+use crate::sys::{Congestion, Resource, raise_limit};
 use crate::worker::{LOCKED_MEMORY_PER_CORE_BYTES, StartError};
 
 /// What this machine allows, for the validation of the configuration.
@@ -32,12 +32,12 @@ impl Obtained {
     /// # Errors
     /// The first that cannot be had, with cause and remedy.
     pub(super) fn from_machine(config: &Config) -> Result<Obtained, Box<dyn Error>> {
-        let open_files = raise_limit(Limited::OpenFiles, 0)?;
+        let open_files = raise_limit(Resource::OpenFiles, 0)?;
         preflight::try_descriptors(config, open_files)?;
         preflight::try_threads(config)?;
         let unpaced = preflight::congestion(&config.backend_congestion)?;
         let wanted = LOCKED_MEMORY_PER_CORE_BYTES * config.cores.len() as u64;
-        let lockable = raise_limit(Limited::LockedMemory, wanted)?;
+        let lockable = raise_limit(Resource::LockedMemory, wanted)?;
         if lockable < LOCKED_MEMORY_PER_CORE_BYTES {
             return Err(StartError::LockedMemory { lockable }.into());
         }

@@ -27,7 +27,7 @@ use crate::reply::ErrorResponses;
 use crate::route::Update;
 use crate::state::ConnectionBudget;
 use crate::sync::{self, SyncHandle};
-use crate::sys::{Socket, own_addresses};
+use crate::sys::{Socket, interface_addresses};
 use crate::worker::{Bound, CoreConfig, Mailbox, StartError};
 
 /// Between two log lines that say what the start waits for.
@@ -92,7 +92,7 @@ fn start_sync(
     };
     let mut settings = config.sync.clone();
     let policy = settings.backend_policy;
-    settings.backend_policy = policy.with_listeners(listeners.to_vec(), own_addresses()?);
+    settings.backend_policy = policy.with_listeners(listeners.to_vec(), interface_addresses()?);
     sync::start(settings, Box::new(publish)).map_err(|error| match error.kind() {
         // Routes that cannot be used are a mistake in the configuration.
         io::ErrorKind::InvalidInput => Refused(error.to_string()).into(),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::admin::Admin;
 use crate::config::{Config, Listener as Wanted};
 use crate::protocol::Protocol;
-use crate::sys::{BindError, Holder, Listener};
+use crate::sys::{BindError, Listener, PortOwner};
 use crate::worker::Bound;
 
 /// How long the start waits for all addresses that are in use, together. When a process is killed, its
@@ -59,7 +59,7 @@ impl Ports {
                 tracing::info!(address = %wanted.address, "this machine has no IPv6: listening on IPv4 only");
                 return Ok(());
             }
-            Err(error) if error.is_in_use() => return Err(with_holder(&error, wanted.address)),
+            Err(error) if error.is_in_use() => return Err(with_port_owner(&error, wanted.address)),
             group => group?,
         };
         self.addresses.push((wanted.protocol, group[0].address()));
@@ -80,7 +80,7 @@ fn bind_admin(
 ) -> Result<Admin, Box<dyn Error>> {
     let is_in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
     let admin = match bind_until(address, deadline, is_in_use, || Admin::bind(address)) {
-        Err(error) if is_in_use(&error) => return Err(with_holder(&error, address)),
+        Err(error) if is_in_use(&error) => return Err(with_port_owner(&error, address)),
         admin => admin?.with_hosts(config.admin_hosts.clone()),
     };
     Ok(if config.debug_faults {
@@ -115,6 +115,6 @@ fn bind_until<T, E>(
     }
 }
 
-fn with_holder(error: &dyn Error, address: SocketAddr) -> Box<dyn Error> {
-    format!("{error}; {}", Holder::of(address)).into()
+fn with_port_owner(error: &dyn Error, address: SocketAddr) -> Box<dyn Error> {
+    format!("{error}; {}", PortOwner::of(address)).into()
 }

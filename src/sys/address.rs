@@ -1,17 +1,18 @@
-//! A socket address in the form the kernel reads, owned, so that a connect under way in the ring
-//! never points into a caller's memory.
+//! A socket address in the form that the kernel reads. It owns its bytes, so that a connect that waits in
+//! the ring never points into a caller's memory.
 
 use std::io;
 use std::net::SocketAddr;
 
 use crate::route::Address;
 
-/// A kernel-ready socket address: IPv4, IPv6 or a unix path.
+/// An IPv4 or IPv6 address with its port, or the path of a unix socket.
 #[derive(Debug, Clone)]
 pub struct SocketAddress(socket2::SockAddr);
 
 impl SocketAddress {
-    /// Fails when a unix path is longer than `sun_path` holds (107 bytes, unix(7)).
+    /// # Errors
+    /// When a unix path is longer than `sun_path` holds (107 bytes, unix(7)).
     pub fn new(address: &Address) -> io::Result<SocketAddress> {
         match address {
             Address::Inet(address) => Ok(SocketAddress((*address).into())),
@@ -27,7 +28,7 @@ impl SocketAddress {
         !self.0.is_unix()
     }
 
-    /// Where the kernel reads it, and how many bytes it has. Valid while `self` lives and is not moved.
+    /// Pointer and length for a system call. Valid while `self` lives and is not moved.
     pub fn as_raw(&self) -> (*const libc::sockaddr, libc::socklen_t) {
         (self.0.as_ptr().cast(), self.0.len())
     }

@@ -1,5 +1,5 @@
-//! Congestion control of single sockets (tcp(7), TCP_CONGESTION), where the system's choice suits the
-//! long way to clients and not the short one to backends.
+//! The congestion control algorithm of single sockets (tcp(7), TCP_CONGESTION). The system's default may
+//! suit the long way to clients and not the short way to backends.
 
 use std::os::fd::AsFd;
 use std::{fmt, io};
@@ -8,18 +8,18 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Longest name of an algorithm with its NUL, in bytes (TCP_CA_NAME_MAX).
 const NAME_BYTES_MAX: usize = 16;
-/// Algorithms that send whenever the window allows: the kernel's default, and the one that every
-/// process may always use.
+/// Algorithms that do not pace, but send whenever the window allows: the kernel's default, and the one
+/// that every process may use.
 const UNPACED: [&str; 2] = ["cubic", "reno"];
 
-/// An algorithm that the kernel has granted this process.
+/// An algorithm that the kernel has and this process may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Congestion {
     name: &'static str,
 }
 
 impl Congestion {
-    /// The algorithm of this name, tried out on a socket. Leaks the name: made once, at start.
+    /// The algorithm of this name, tried on a socket. It leaks the name, once in a process: at start.
     ///
     /// # Errors
     /// ENOENT when the kernel has no such algorithm, EPERM when it is not among
@@ -28,23 +28,26 @@ impl Congestion {
         if name.len() >= NAME_BYTES_MAX {
             return Err(io::Error::from_raw_os_error(libc::ENOENT));
         }
-        scratch()?.set_tcp_congestion(name.as_bytes())?;
+        new_tcp_socket()?.set_tcp_congestion(name.as_bytes())?;
         Ok(Congestion {
             name: String::leak(name.to_owned()),
         })
     }
 
-    /// One that does not pace, if the system's default does: BBR spreads segments by a timer, which
-    /// protects buffers on the Internet and costs more than all else where there are none.
+    /// An algorithm that does not pace, if the system's default is BBR; otherwise `None`. BBR spreads
+    /// segments over time with a timer. That protects router buffers on the Internet; on a short way
+    /// without any, the timer costs more than all other work.
     pub fn unpaced_if_system_paces() -> Option<Congestion> {
-        let system = scratch().and_then(|socket| socket.tcp_congestion()).ok()?;
+        let system = new_tcp_socket()
+            .and_then(|socket| socket.tcp_congestion())
+            .ok()?;
         if !system.starts_with(b"bbr") {
             return None;
         }
         UNPACED.iter().find_map(|name| Congestion::named(name).ok())
     }
 
-    /// Makes a TCP socket use it; a listening one, those accepted from it.
+    /// Makes a TCP socket use the algorithm. Sockets accepted from a listener inherit it.
     pub fn set_on(self, socket: &impl AsFd) -> io::Result<()> {
         SockRef::from(socket).set_tcp_congestion(self.name.as_bytes())
     }
@@ -56,7 +59,7 @@ impl fmt::Display for Congestion {
     }
 }
 
-fn scratch() -> io::Result<Socket> {
+fn new_tcp_socket() -> io::Result<Socket> {
     Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))
         .or_else(|_| Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)))
 }
@@ -66,10 +69,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_kernel_has_is_granted_and_set() {
+    fn an_algorithm_of_the_kernel_is_found_and_set() {
         // Built into every kernel, allowed to everybody.
         let reno = Congestion::named("reno").unwrap();
-        let socket = scratch().unwrap();
+        let socket = new_tcp_socket().unwrap();
         reno.set_on(&socket).unwrap();
         assert!(socket.tcp_congestion().unwrap().starts_with(b"reno\0"));
         for missing in ["none-such", "a-name-too-long-for-the-kernel"] {
@@ -80,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_system_that_does_not_pace_is_left_alone() {
-        let system = scratch().unwrap().tcp_congestion().unwrap();
+        let system = new_tcp_socket().unwrap().tcp_congestion().unwrap();
         let chosen = Congestion::unpaced_if_system_paces();
         assert_eq!(chosen.is_some(), system.starts_with(b"bbr"));
     }

@@ -1,9 +1,9 @@
-//! What the results of system calls mean.
+//! The results of system calls.
 
 use std::io;
 
-/// Whether reading or writing is to be tried again when the socket is ready again. ENOBUFS and ENOMEM
-/// pass by themselves; readiness is reported again when they have.
+/// Whether a failed read or write is to be tried again once the socket is ready. A shortage of memory
+/// (ENOBUFS, ENOMEM) ends by itself, and the socket is reported ready then.
 pub(crate) fn is_transient(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -11,7 +11,7 @@ pub(crate) fn is_transient(error: &io::Error) -> bool {
     )
 }
 
-/// The return value of a system call as a result: a negative value is the errno.
+/// The return value of a system call as a result. A negative value stands for the error in `errno`.
 pub(super) fn check(returned: libc::ssize_t) -> io::Result<usize> {
     if returned < 0 {
         Err(io::Error::last_os_error())

@@ -124,25 +124,25 @@ fn a_socket_that_takes_nothing_reports_what_is_unacknowledged() {
     let (socket, client) = accepted_from_group();
     let piece = [0; 65536];
     while socket.send(&piece).is_ok() {}
-    assert!(socket.unacknowledged() > 0);
+    assert!(socket.unacknowledged_bytes() > 0);
     drop(client);
 }
 
 #[test]
 fn an_ended_connection_has_forgotten_its_peer_but_not_itself() {
     let (reset, client) = accepted_from_group();
-    let own = reset.local();
-    assert_eq!(reset.peer(), client.local_addr().ok());
+    let own = reset.local_addr();
+    assert_eq!(reset.peer_addr(), client.local_addr().ok());
     socket2::SockRef::from(&client)
         .set_linger(Some(Duration::ZERO))
         .unwrap();
     drop(client);
     assert_ne!(events(&reset) & libc::POLLERR, 0);
-    assert_eq!((reset.peer(), reset.local()), (None, own));
+    assert_eq!((reset.peer_addr(), reset.local_addr()), (None, own));
     let (ended, client) = accepted_from_group();
     assert_eq!(ended.recv(&mut [0; 16]).unwrap(), 6);
     ended.shutdown_write();
     drop(client);
     std::thread::sleep(Duration::from_millis(50));
-    assert_eq!(ended.peer(), None);
+    assert_eq!(ended.peer_addr(), None);
 }

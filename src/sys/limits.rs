@@ -1,12 +1,12 @@
-//! The process's limits that stand in the way of many connections.
+//! The resource limits of the process (getrlimit(2)) that many connections reach.
 
 use std::io;
 
 use super::errno::check;
 
-/// What the kernel limits per process (getrlimit(2)).
+/// What is limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Limited {
+pub(crate) enum Resource {
     /// Descriptors; RLIMIT_NOFILE.
     OpenFiles,
     /// Bytes that may be locked into memory; RLIMIT_MEMLOCK. Rings count against it before Linux
@@ -14,31 +14,31 @@ pub(crate) enum Limited {
     LockedMemory,
 }
 
-/// Raises the soft limit to the hard one, which needs no privilege, and before that the hard one to
-/// `hard_min` where it is lower and this process may (CAP_SYS_RESOURCE). Returns the limit in force.
-pub(crate) fn raise_limit(limited: Limited, hard_min: u64) -> io::Result<u64> {
-    let resource = match limited {
-        Limited::OpenFiles => libc::RLIMIT_NOFILE,
-        Limited::LockedMemory => libc::RLIMIT_MEMLOCK,
+/// Raises the soft limit to the hard limit, which needs no privilege. A hard limit below `hard_min` is
+/// raised to that first, where the process may do so (CAP_SYS_RESOURCE). Returns the limit in force.
+pub(crate) fn raise_limit(resource: Resource, hard_min: u64) -> io::Result<u64> {
+    let number = match resource {
+        Resource::OpenFiles => libc::RLIMIT_NOFILE,
+        Resource::LockedMemory => libc::RLIMIT_MEMLOCK,
     };
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
     };
     // SAFETY: the kernel writes one rlimit to a live local.
-    check(unsafe { libc::getrlimit(resource, &raw mut limit) } as libc::ssize_t)?;
+    check(unsafe { libc::getrlimit(number, &raw mut limit) } as libc::ssize_t)?;
     if limit.rlim_max < hard_min {
         let raised = libc::rlimit {
             rlim_cur: hard_min,
             rlim_max: hard_min,
         };
         // SAFETY: the kernel reads one rlimit from a live local.
-        if check(unsafe { libc::setrlimit(resource, &raw const raised) } as libc::ssize_t).is_ok() {
+        if check(unsafe { libc::setrlimit(number, &raw const raised) } as libc::ssize_t).is_ok() {
             return Ok(hard_min);
         }
     }
     limit.rlim_cur = limit.rlim_max;
     // SAFETY: the kernel reads one rlimit from a live local.
-    check(unsafe { libc::setrlimit(resource, &raw const limit) } as libc::ssize_t)?;
+    check(unsafe { libc::setrlimit(number, &raw const limit) } as libc::ssize_t)?;
     Ok(limit.rlim_cur)
 }

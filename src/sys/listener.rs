@@ -1,5 +1,5 @@
-//! Listening sockets: one per core and address, all of one SO_REUSEPORT group, so that the
-//! kernel spreads connections and no core waits for another.
+//! Listening sockets. Each worker has one for every address, and those of an address form a SO_REUSEPORT
+//! group: the kernel spreads new connections over them, and no worker waits for another.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -9,25 +9,25 @@ use std::{fmt, io};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::socket::{set_defer_accept, set_least_ttl};
+use super::socket::{set_defer_accept, set_min_ttl};
 
-/// How long the kernel keeps a silent connection to itself before it is accepted all the same
-/// (tcp(7), TCP_DEFER_ACCEPT; seconds, rounded by the kernel to SYN-ACK retransmissions). The
-/// shortest there is: a client that speaks at once saves the core one wake-up, one that stays
-/// silent meets the head deadline a second late.
+/// How long the kernel waits for the first bytes of a connection before it has it accepted without any
+/// (tcp(7), TCP_DEFER_ACCEPT; seconds, which the kernel rounds to retransmissions of the SYN-ACK). One is
+/// the least. It saves a wake-up for each client that sends at once; for a client that stays silent, the
+/// head deadline begins a second late.
 const DEFER_ACCEPT_S: i32 = 1;
 
-/// Systems send with 64, 128 or 255, and each router takes one away.
-const HIGHEST_TTL: i32 = 255;
+/// Systems send with a TTL of 64, 128 or 255, and each router subtracts one.
+const TTL_MAX: i32 = 255;
 
-/// One bound socket, not yet listening, so that all can be bound before the first client is taken.
+/// One bound socket that does not listen yet: all addresses are bound before the first client is accepted.
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: Socket,
     address: SocketAddr,
 }
 
-/// Why an address cannot be listened on.
+/// An address that cannot be listened on, and why.
 #[derive(Debug)]
 pub(crate) struct BindError {
     pub address: SocketAddr,
@@ -35,12 +35,12 @@ pub(crate) struct BindError {
 }
 
 impl BindError {
-    /// Whether somebody else has the address.
+    /// Whether another socket has the address.
     pub(crate) fn is_in_use(&self) -> bool {
         self.cause.kind() == io::ErrorKind::AddrInUse
     }
 
-    /// Whether the machine does not have the address family at all.
+    /// Whether the machine lacks the address family, as where IPv6 is switched off.
     pub(crate) fn lacks_family(&self) -> bool {
         matches!(
             self.cause.raw_os_error(),
@@ -75,26 +75,26 @@ impl fmt::Display for BindError {
 impl std::error::Error for BindError {}
 
 impl Listener {
-    /// Binds `count` sockets to one address. An address that any other process holds is refused:
-    /// with SO_REUSEPORT alone a second instance would silently share the port. Port 0 is
-    /// replaced by one free port for the whole group.
+    /// Binds `count` sockets to one address. It fails if another process listens there; with
+    /// SO_REUSEPORT alone, a second instance would silently share the port. For port 0 the kernel chooses
+    /// one free port for the whole group.
     pub(crate) fn bind_group(
         address: SocketAddr,
         count: usize,
     ) -> Result<Vec<Listener>, BindError> {
         let failed = |cause| BindError { address, cause };
-        // A bind without SO_REUSEPORT succeeds only while nobody listens there. The socket is
-        // kept until the group stands, so that a port 0 once chosen stays ours.
-        let sole = new_socket(address).map_err(failed)?;
-        sole.bind(&address.into()).map_err(failed)?;
-        let address = sole
+        // A bind without SO_REUSEPORT succeeds only while nobody listens there. The option is set
+        // afterwards, and then the others of the group can be bound.
+        let first = new_socket(address).map_err(failed)?;
+        first.bind(&address.into()).map_err(failed)?;
+        let address = first
             .local_addr()
             .ok()
             .and_then(|bound| bound.as_socket())
             .unwrap_or(address);
-        sole.set_reuse_port(true).map_err(failed)?;
+        first.set_reuse_port(true).map_err(failed)?;
         let mut group = vec![Listener {
-            socket: sole,
+            socket: first,
             address,
         }];
         while group.len() < count {
@@ -106,7 +106,8 @@ impl Listener {
         Ok(group)
     }
 
-    /// Whether a socket can be bound to the address, with any port: whether this machine has it.
+    /// Binds a socket to the address with any port, and closes it: shows whether this machine has the
+    /// address.
     pub(crate) fn try_address(address: SocketAddr) -> Result<(), BindError> {
         let failed = |cause| BindError { address, cause };
         let any_port = SocketAddr::new(address.ip(), 0);
@@ -119,15 +120,15 @@ impl Listener {
         self.address
     }
 
-    /// Makes it take no more connections and leave its group, whoever else has the file. What is in its
-    /// queue is reset.
-    pub(crate) fn shut(listener: &OwnedFd) {
-        // One that does not listen any more is shut.
+    /// Ends listening, although others may hold the descriptor open: the socket leaves its group, and the
+    /// connections in its queue are reset.
+    pub(crate) fn shut_down(listener: &OwnedFd) {
+        // Fails only on a socket that does not listen.
         let _ = socket2::SockRef::from(listener).shutdown(std::net::Shutdown::Both);
     }
 
-    /// Starts to take connections. What accepted sockets inherit is set here once instead of per
-    /// connection: TCP_NODELAY, and keep-alive probes after `keep_alive` of silence; zero: none.
+    /// Starts to listen. Accepted sockets inherit TCP_NODELAY, and keep-alive probes after `keep_alive` of
+    /// silence (zero: none), so that no connection needs a system call for them.
     pub(crate) fn listen(self, backlog: u32, keep_alive: Duration) -> io::Result<Rc<OwnedFd>> {
         let socket = self.socket;
         socket.set_tcp_nodelay(true)?;
@@ -139,19 +140,18 @@ impl Listener {
         Ok(Rc::new(socket.into()))
     }
 
-    /// Makes a listening socket at `address` deaf to new connections while those already in the
-    /// handshake or in the queue can still be accepted, without any privilege: a SYN meets the least
-    /// TTL of the listener, what completes a handshake does not. A client's SYN is retransmitted a
-    /// second later, by when the group is closed. One that sends with the highest TTL of all from the
-    /// same network is still heard.
-    pub(crate) fn stop_taking(listener: &OwnedFd, address: SocketAddr) -> io::Result<()> {
-        set_least_ttl(listener, address.is_ipv6(), HIGHEST_TTL)
+    /// Makes a listening socket drop new SYN segments; connections in the handshake or in the queue can
+    /// still be accepted. Needs no privilege: a SYN has to have the minimum TTL of the listener, a segment
+    /// that completes a handshake has not. A client sends its SYN again after a second, and by then the
+    /// group is closed. Clients on the same network that send with a TTL of 255 are not stopped.
+    pub(crate) fn drop_new_syns(listener: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+        set_min_ttl(listener, address.is_ipv6(), TTL_MAX)
     }
 
-    /// Takes back what a connection inherited from a listener that has stopped taking. What came
-    /// before and was dropped is retransmitted.
-    pub(crate) fn take_from_deaf(accepted: &OwnedFd, address: SocketAddr) -> io::Result<()> {
-        set_least_ttl(accepted, address.is_ipv6(), 0)
+    /// Sets back the minimum TTL that a connection has inherited from a listener that drops new SYNs. What
+    /// the client sent before and was dropped, it sends again.
+    pub(crate) fn accept_every_ttl(accepted: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+        set_min_ttl(accepted, address.is_ipv6(), 0)
     }
 }
 
@@ -161,8 +161,7 @@ fn new_socket(address: SocketAddr) -> io::Result<Socket> {
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
-    // Left blocking, though nothing blocks on it: on a non-blocking listener the io_uring of 5.10.46
-    // does not wait, and each accept ends at once with EAGAIN.
+    // Not O_NONBLOCK: with it, io_uring's accept on Linux 5.10.46 does not wait, but fails with EAGAIN.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -201,11 +200,11 @@ mod tests {
             let listener = listener.into_iter().next().unwrap();
             let address = listener.address();
             let listening = listener.listen(16, Duration::from_secs(60)).unwrap();
-            // One has spoken and waits to be accepted, one is kept back by TCP_DEFER_ACCEPT.
+            // One has sent bytes and is in the queue; TCP_DEFER_ACCEPT keeps the other in the handshake.
             let mut spoken = TcpStream::connect(address).unwrap();
             spoken.write_all(b"early").unwrap();
             let mut silent = TcpStream::connect(address).unwrap();
-            Listener::stop_taking(&listening, address).unwrap();
+            Listener::drop_new_syns(&listening, address).unwrap();
             let refused = TcpStream::connect_timeout(&address, Duration::from_millis(200));
             assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::TimedOut);
             silent.write_all(b"early").unwrap();
@@ -213,7 +212,7 @@ mod tests {
             for client in [&mut spoken, &mut silent] {
                 let (accepted, _) = listening.accept().unwrap();
                 let accepted = OwnedFd::from(accepted);
-                Listener::take_from_deaf(&accepted, address).unwrap();
+                Listener::accept_every_ttl(&accepted, address).unwrap();
                 client.write_all(b" and late").unwrap();
                 client.shutdown(Shutdown::Write).unwrap();
                 let mut heard = String::new();

@@ -1,7 +1,7 @@
 //! A pipe that carries bulk between two sockets without copying it (splice(2)).
 //!
-//! The pipe counts what it holds. `WouldBlock` on filling an empty one always means the socket;
-//! with something inside it may be the pipe that is full, so it is drained before that is believed.
+//! A pipe counts the bytes in it. `WouldBlock` from filling an empty pipe means that the socket has nothing
+//! to read. With bytes in the pipe it may also mean that the pipe is full; then the pipe is drained first.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -11,10 +11,10 @@ use rustix::pipe::SpliceFlags;
 use super::errno::check;
 use super::socket::Socket;
 
-/// A pipe has this many bytes from the start (pipe(7)), unless it was made above the soft limit.
-const SIZE_ASKED_MIN: i32 = 64 * 1024;
+/// The capacity of a new pipe (pipe(7)), unless its user is above the soft limit. Less is not asked for.
+const DEFAULT_CAPACITY_BYTES: i32 = 64 * 1024;
 
-/// Both ends of one non-blocking pipe, and how many bytes are inside.
+/// Both ends of a non-blocking pipe, and how many bytes are in it.
 #[derive(Debug)]
 pub(crate) struct Pipe {
     read_end: OwnedFd,
@@ -24,9 +24,9 @@ pub(crate) struct Pipe {
 }
 
 impl Pipe {
-    /// A pipe of `capacity_bytes`, or of a half, a quarter … as the kernel grants: growing fails for
-    /// an unprivileged user beyond pipe-max-size or pipe-user-pages-soft (pipe(7)), and a pipe made
-    /// above the soft limit has 8 KiB. The caller asks [`Pipe::capacity_bytes`].
+    /// A pipe of `capacity_bytes`, or of a half of it, a quarter and so on, down to what the kernel allows.
+    /// An unprivileged user cannot enlarge a pipe above pipe-max-size or pipe-user-pages-soft (pipe(7)),
+    /// and above the latter a new pipe has 8 KiB. [`Pipe::capacity_bytes`] says what it has become.
     pub(crate) fn new(capacity_bytes: usize) -> io::Result<Pipe> {
         let mut ends = [0; 2];
         let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
@@ -40,7 +40,7 @@ impl Pipe {
         // SAFETY: fcntl(2) with these commands takes no pointers.
         let capacity_bytes = unsafe {
             while libc::fcntl(write_end.as_raw_fd(), libc::F_SETPIPE_SZ, wanted) < 0
-                && wanted > SIZE_ASKED_MIN
+                && wanted > DEFAULT_CAPACITY_BYTES
             {
                 wanted /= 2;
             }
@@ -54,31 +54,31 @@ impl Pipe {
         })
     }
 
-    /// Bytes inside, spliced in and not yet out.
+    /// Bytes that were spliced in and not out yet.
     pub(crate) fn held_bytes(&self) -> usize {
         self.held_bytes
     }
 
-    /// Nominal size. What the pipe holds may be more: a page-sized slot can carry a larger fragment.
+    /// The nominal capacity. The pipe may hold more, since a slot for one page can hold a larger fragment.
     pub(crate) fn capacity_bytes(&self) -> usize {
         self.capacity_bytes
     }
 
-    /// Whether a fill of at most `bytes_max` that moved `bytes` has most likely emptied the socket, so
-    /// that another would only be told that there is nothing. One of many small fragments may be
-    /// taken for it, of which the pipe holds one in each page-sized slot.
+    /// Whether a fill of at most `bytes_max` that moved `bytes` has most likely emptied the socket; another
+    /// fill would then only fail with EAGAIN. A fill of many small fragments may look the same: each takes
+    /// a slot of its own.
     pub(crate) fn is_short_fill(&self, bytes: usize, bytes_max: usize) -> bool {
         bytes < self.capacity_bytes.min(bytes_max) / 4
     }
 
-    /// Moves up to `bytes_max` from the socket into the pipe; 0 is the end of stream.
+    /// Moves up to `bytes_max` from the socket into the pipe; 0 means the end of the stream.
     pub(crate) fn fill_from(&mut self, socket: &Socket, bytes_max: usize) -> io::Result<usize> {
         let moved = splice(socket, &self.write_end, bytes_max)?;
         self.held_bytes += moved;
         Ok(moved)
     }
 
-    /// Moves what the socket takes of what the pipe holds.
+    /// Moves bytes of the pipe to the socket, as many as that takes.
     pub(crate) fn drain_to(&mut self, socket: &Socket) -> io::Result<usize> {
         let moved = splice(&self.read_end, socket, self.held_bytes)?;
         self.held_bytes -= moved;
@@ -86,8 +86,8 @@ impl Pipe {
     }
 }
 
-/// SPLICE_F_NONBLOCK covers only the pipe end; sockets are O_NONBLOCK by themselves.
-/// SPLICE_F_MORE is never set: it corks the stream for 200 ms when the sender pauses.
+/// SPLICE_F_NONBLOCK covers only the pipe; sockets have O_NONBLOCK. SPLICE_F_MORE is never set: when the
+/// sender pauses, it would keep the last bytes back for up to 200 ms.
 fn splice(from: &impl AsFd, to: &impl AsFd, bytes_max: usize) -> io::Result<usize> {
     let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
     Ok(rustix::pipe::splice(
@@ -102,7 +102,7 @@ mod tests {
 
     use super::*;
 
-    /// Rather than the 64 KiB that a pipe has from the start.
+    /// It does not stay at the 64 KiB of a new pipe.
     #[test]
     fn a_pipe_that_may_not_be_as_large_is_as_large_as_it_may() {
         let most = std::fs::read_to_string("/proc/sys/fs/pipe-max-size").unwrap();

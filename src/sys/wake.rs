@@ -1,4 +1,4 @@
-//! Waking a core from another thread: an eventfd that the core's ring polls.
+//! Waking a worker from another thread: an eventfd that the worker's ring polls.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -7,15 +7,15 @@ use std::sync::Arc;
 
 use super::errno::check;
 
-/// The side that other threads hold; a clone wakes the same core.
+/// The side of other threads. Every clone wakes the same worker.
 #[derive(Debug, Clone)]
 pub(crate) struct Waker(Arc<OwnedFd>);
 
-/// The side that the core polls.
+/// The side of the worker, which polls it.
 #[derive(Debug)]
 pub(crate) struct WakeReader(OwnedFd);
 
-/// A waker and what it wakes.
+/// Both sides of a new eventfd.
 pub(crate) fn wake_pair() -> io::Result<(Waker, WakeReader)> {
     // SAFETY: eventfd(2) takes no pointers.
     let returned = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
@@ -27,8 +27,8 @@ pub(crate) fn wake_pair() -> io::Result<(Waker, WakeReader)> {
 }
 
 impl Waker {
-    /// Makes the reader readable. The only way to fail is a counter at its limit, and then the
-    /// reader is readable already.
+    /// Makes the reader readable. It fails only when the counter is at its limit, and then the reader is
+    /// readable already.
     pub(crate) fn wake(&self) {
         let one = 1u64;
         // SAFETY: the kernel reads 8 bytes of a live local (eventfd(2)).
@@ -37,14 +37,14 @@ impl Waker {
 }
 
 impl WakeReader {
-    /// Takes the pending wake-ups, so that the descriptor is unreadable until the next one.
-    pub(crate) fn take(descriptor: &OwnedFd) {
+    /// Takes the pending wake-ups; the descriptor is not readable until the next one.
+    pub(crate) fn clear(descriptor: &OwnedFd) {
         let mut count = 0u64;
         // SAFETY: the kernel writes 8 bytes to a live local (eventfd(2)).
         let _ = unsafe { libc::read(descriptor.as_raw_fd(), (&raw mut count).cast(), 8) };
     }
 
-    /// The descriptor for the ring of the core that now owns it.
+    /// The descriptor, for the ring of the worker that owns it from now on.
     pub(crate) fn into_descriptor(self) -> Rc<OwnedFd> {
         Rc::new(self.0)
     }

@@ -49,7 +49,7 @@ fn choose(
             Ok(Some(ForeignSource::Transparent(client)))
         }
         (Source::Nat46(prefix), SocketAddr::V6(_), IpAddr::V4(client)) => {
-            Ok(Some(ForeignSource::Free(prefix.embed(client).into())))
+            Ok(Some(ForeignSource::Freebind(prefix.embed(client).into())))
         }
         // The prefix has no room for an IPv6 address. The client's own address would need the privilege
         // and the routing of source=client, for which the operator has not asked.
@@ -75,7 +75,7 @@ mod tests {
         let nat46 = Source::Nat46("2001:db8:46::/96".parse().unwrap());
         let (v4, v6) = ("192.0.2.7", "2001:db8::7");
         let transparent = |ip: &str| Ok(Some(ForeignSource::Transparent(ip.parse().unwrap())));
-        let embedded = ForeignSource::Free("2001:db8:46::192.0.2.7".parse().unwrap());
+        let embedded = ForeignSource::Freebind("2001:db8:46::192.0.2.7".parse().unwrap());
         for (wanted, backend, client, expected) in [
             (Source::Client, "10.0.0.1:1", v4, transparent(v4)),
             (Source::Client, "[::1]:1", v6, transparent(v6)),

@@ -93,12 +93,12 @@ impl Listening {
     /// and accepts the connections already under way. Each of those costs one more system call.
     async fn take_the_last(mut self, serve: &mut impl FnMut(OwnedFd)) {
         let address = self.address;
-        if let Err(error) = Listener::stop_taking(&self.listener, address) {
+        if let Err(error) = Listener::drop_new_syns(&self.listener, address) {
             tracing::warn!(address = %self.address, %error, "cannot shut out new connections before closing the listener; those in its queue may be reset");
         }
         let serve = &mut |accepted: OwnedFd| {
             // It fails only on a descriptor that is no socket.
-            let _ = Listener::take_from_deaf(&accepted, address);
+            let _ = Listener::accept_every_ttl(&accepted, address);
             serve(accepted);
         };
         let until = self.local.ring.deadline();

@@ -50,7 +50,7 @@ impl Failure {
     pub(super) fn core_is_gone(&self, panic: &(dyn Any + Send)) {
         for listener in self.listeners.take() {
             if let Some(listener) = listener.upgrade() {
-                Listener::shut(&listener);
+                Listener::shut_down(&listener);
             }
         }
         self.is_gone.store(true, Ordering::Release);

@@ -355,7 +355,7 @@ fn run_commands(mailbox: Rc<CommandLoop>) {
 async fn read_mailbox(end: Rc<CommandLoop>) {
     let local = &end.spawner.0.local;
     loop {
-        WakeReader::take(&end.descriptor);
+        WakeReader::clear(&end.descriptor);
         for command in end.commands.try_iter() {
             match command {
                 Command::Table(update) => {

@@ -1,55 +1,55 @@
-//! Who has a port: for the message of a start that does not get it.
+//! Which process has a TCP port, for the message of a start that finds its port taken.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::{fmt, fs};
 
-/// The state of a listening socket in `/proc/net/tcp` (TCP_LISTEN of the kernel's tcp_states.h).
+/// A listening socket in the state column of `/proc/net/tcp` (TCP_LISTEN in the kernel's tcp_states.h).
 const LISTENING: &str = "0A";
 
-/// Whoever has a TCP port.
+/// Who has a TCP port, as far as `/proc` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Holder {
+pub(crate) enum PortOwner {
     Process {
         pid: u32,
         program: String,
     },
-    /// Its process is another user's and cannot be looked into, or none any more: the kernel is about
-    /// to close the sockets of a process that was killed.
+    /// The socket is seen and its process is not: it belongs to another user, or it was killed and the
+    /// kernel is about to close its sockets.
     Hidden {
         user: u32,
     },
-    /// No connection and no listener: bound only, or gone by now.
-    Unseen,
+    /// There is neither a listener nor a connection: the port is bound only, or free by now.
+    Unknown,
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for PortOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Holder::Process { pid, program } => write!(f, "process {pid} ({program}) has it"),
-            Holder::Hidden { user } => write!(
+            PortOwner::Process { pid, program } => write!(f, "process {pid} ({program}) has it"),
+            PortOwner::Hidden { user } => write!(
                 f,
-                "a process of user id {user} has it that cannot be seen from here, or one that was just killed"
+                "a process of user id {user} has it; which one cannot be seen, or it was just killed"
             ),
-            Holder::Unseen => f.write_str("nobody is seen to have it; look with ss -tanp"),
+            PortOwner::Unknown => f.write_str("no process is seen that has it; look with ss -tanp"),
         }
     }
 }
 
-impl Holder {
-    /// Who has `address`, of its network namespace. Looks through all of `/proc`.
-    pub(crate) fn of(address: SocketAddr) -> Holder {
+impl PortOwner {
+    /// Who has `address` in this network namespace. Reads through all of `/proc`.
+    pub(crate) fn of(address: SocketAddr) -> PortOwner {
         let mut found = Vec::new();
         for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
             let text = fs::read_to_string(table).unwrap_or_default();
             found.extend(text.lines().filter_map(Row::parse));
         }
-        found.retain(|row| row.is_in_the_way_of(address));
+        found.retain(|row| row.conflicts_with(address));
         found.sort_by_key(|row| !row.listens);
         let Some(first) = found.first() else {
-            return Holder::Unseen;
+            return PortOwner::Unknown;
         };
         let process = found.iter().find_map(|row| process_with(row.inode));
-        process.unwrap_or(Holder::Hidden { user: first.user })
+        process.unwrap_or(PortOwner::Hidden { user: first.user })
     }
 }
 
@@ -63,7 +63,8 @@ struct Row {
 }
 
 impl Row {
-    /// `sl local remote state queues timer retransmits uid timeout inode ...`; `None` for the title.
+    /// Columns: `sl local remote state queues timer retransmits uid timeout inode ...`. `None` for the
+    /// line of titles.
     fn parse(line: &str) -> Option<Row> {
         let words: Vec<&str> = line.split_whitespace().collect();
         Some(Row {
@@ -74,16 +75,17 @@ impl Row {
         })
     }
 
-    /// Whether both cannot be bound; an address of no interface stands for all.
-    fn is_in_the_way_of(&self, wanted: SocketAddr) -> bool {
-        let (mine, theirs) = (wanted.ip(), self.local.ip().to_canonical());
-        let overlaps = mine == theirs || mine.is_unspecified() || theirs.is_unspecified();
-        // Without an inode it is what is left of a connection that has ended.
+    /// Whether this socket keeps `wanted` from being bound. An unspecified address (0.0.0.0, ::) overlaps
+    /// with every other.
+    fn conflicts_with(&self, wanted: SocketAddr) -> bool {
+        let (ours, theirs) = (wanted.ip(), self.local.ip().to_canonical());
+        let overlaps = ours == theirs || ours.is_unspecified() || theirs.is_unspecified();
+        // A row without an inode is a connection that has ended, as in TIME_WAIT.
         self.local.port() == wanted.port() && overlaps && self.inode != 0
     }
 }
 
-/// `0100007F:1F90`: words of 32 bits in the machine's order, the port as a number.
+/// `0100007F:1F90`: the address in words of 32 bits in the machine's byte order, then the port.
 fn address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
@@ -99,8 +101,8 @@ fn address(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port))
 }
 
-/// The process that has the socket among its descriptors, as far as this one may look.
-fn process_with(inode: u64) -> Option<Holder> {
+/// The process that has the socket with this inode among its descriptors, if this process may see it.
+fn process_with(inode: u64) -> Option<PortOwner> {
     let wanted = format!("socket:[{inode}]");
     for entry in fs::read_dir("/proc").ok()?.flatten() {
         let pid = entry
@@ -114,7 +116,7 @@ fn process_with(inode: u64) -> Option<Holder> {
         if links.any(|link| link.is_ok_and(|link| link.as_os_str() == wanted.as_str())) {
             let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
             let program = name.trim_end().to_owned();
-            return Some(Holder::Process { pid, program });
+            return Some(PortOwner::Process { pid, program });
         }
     }
     None
@@ -127,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_of_both_tables_are_understood() {
+    fn rows_of_both_tables_are_parsed() {
         let row = Row::parse(
             "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4711 1 0 100 0 0 10 0",
         );
@@ -159,9 +161,9 @@ mod tests {
         ] {
             let listener = TcpListener::bind(bound).unwrap();
             let port = listener.local_addr().unwrap().port();
-            let holder = Holder::of(SocketAddr::new(wanted.parse().unwrap(), port));
-            let Holder::Process { pid, program } = holder else {
-                panic!("{bound}: {holder}");
+            let owner = PortOwner::of(SocketAddr::new(wanted.parse().unwrap(), port));
+            let PortOwner::Process { pid, program } = owner else {
+                panic!("{bound}: {owner}");
             };
             assert_eq!(pid, std::process::id());
             assert!(!program.is_empty());
@@ -169,10 +171,10 @@ mod tests {
     }
 
     #[test]
-    fn who_has_nothing_is_not_named() {
+    fn a_free_port_has_no_owner() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        assert_eq!(Holder::of(address), Holder::Unseen);
+        assert_eq!(PortOwner::of(address), PortOwner::Unknown);
     }
 }

@@ -1,10 +1,10 @@
-//! The addresses of this machine.
+//! The addresses of this machine's network interfaces.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::{io, ptr};
 
-/// Every address of every interface at this moment, each once (getifaddrs(3)).
-pub(crate) fn own_addresses() -> io::Result<Vec<IpAddr>> {
+/// Every address that an interface has at this moment, each once (getifaddrs(3)).
+pub(crate) fn interface_addresses() -> io::Result<Vec<IpAddr>> {
     let mut list: *mut libc::ifaddrs = ptr::null_mut();
     // SAFETY: the call writes one pointer to a live local.
     if unsafe { libc::getifaddrs(&mut list) } != 0 {
@@ -29,10 +29,10 @@ pub(crate) fn own_addresses() -> io::Result<Vec<IpAddr>> {
     Ok(found)
 }
 
-/// `None` for other families than those of IP.
+/// The IP address in a socket address; `None` for another family.
 ///
 /// # Safety
-/// `address` points to a socket address as large as its family has them.
+/// `address` points to a socket address that is as long as its family says.
 unsafe fn ip_of(address: *const libc::sockaddr) -> Option<IpAddr> {
     // SAFETY: every socket address has a family.
     let family = i32::from(unsafe { (*address).sa_family });
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn loopback_is_among_them() {
-        let found = own_addresses().unwrap();
+        let found = interface_addresses().unwrap();
         assert!(found.contains(&Ipv4Addr::LOCALHOST.into()), "{found:?}");
     }
 }
