@@ -1,5 +1,5 @@
-//! What clients speak. Everything that differs between the TLS port, the HTTP port and the port of
-//! `pointsman unwrap` is keyed by this one value.
+//! The protocol that a listener expects of its clients. Everything that differs between the TLS port, the
+//! HTTP port and the port of `pointsman unwrap` depends on this one value.
 
 /// What a listener expects in the first bytes of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

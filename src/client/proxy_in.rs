@@ -6,7 +6,7 @@ use super::admit;
 use super::identity::Client;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
-use crate::proxy_protocol::{self, Endpoints, HEADER_BYTES_MAX, Reading};
+use crate::proxy_protocol::{self, Endpoints, HEADER_BYTES_MAX, Reading, Signature};
 use crate::refusal::Refusal;
 use crate::state::Local;
 
@@ -113,10 +113,10 @@ impl ProxyPhase {
         match *self {
             ProxyPhase::Over => return Ok(true),
             // The signature alone refuses an untrusted sender; nothing behind it is parsed.
-            ProxyPhase::Forbidden => match proxy_protocol::begins_with_signature(received) {
-                None => return Ok(false),
-                Some(true) => return refused(Refusal::ProxyUntrusted),
-                Some(false) => {}
+            ProxyPhase::Forbidden => match Signature::of(received) {
+                Signature::Undecided => return Ok(false),
+                Signature::Present => return refused(Refusal::ProxyUntrusted),
+                Signature::Absent => {}
             },
             ProxyPhase::Optional | ProxyPhase::Required => match proxy_protocol::read(received) {
                 Reading::More => return Ok(false),

@@ -65,42 +65,58 @@ impl FirstRequest {
         }
         while let Some((header, behind)) = bytes[self.at..].split_at_checked(FRAME_HEADER_BYTES) {
             steps::count(1);
-            let (length, kind) = self.frame(header)?;
-            let Some(payload) = behind.get(..length) else {
+            let frame = FrameHeader::parse(header);
+            if frame.length > FRAME_BYTES_MAX || !self.is_allowed(frame.kind) {
+                return Err(Refusal::H2cMalformed);
+            }
+            let Some(payload) = behind.get(..frame.length) else {
                 return Ok(None);
             };
-            self.at += FRAME_HEADER_BYTES + length;
-            let flags = header[4];
-            let fragment = match kind {
-                HEADERS => fragment(payload, flags).ok_or(Refusal::H2cMalformed)?,
+            self.at += FRAME_HEADER_BYTES + frame.length;
+            let fragment = match frame.kind {
+                HEADERS => fragment(payload, frame.flags).ok_or(Refusal::H2cMalformed)?,
                 CONTINUATION => payload,
                 _ => continue,
             };
             let block = self.block.get_or_insert_default();
             block.extend_from_slice(fragment);
-            if flags & END_HEADERS != 0 {
+            if frame.flags & END_HEADERS != 0 {
                 return host(block).map(Some);
             }
         }
         Ok(None)
     }
 
-    /// The length and the kind of a frame, if it is allowed here.
-    fn frame(&self, header: &[u8]) -> Result<(usize, u8), Refusal> {
-        let length = u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize;
-        let kind = header[3];
-        let is_first = self.at == PREFACE.len();
-        let in_place = match (&self.block, kind) {
-            (Some(_), kind) => kind == CONTINUATION,
-            (None, kind) if is_first => kind == SETTINGS,
-            (None, kind) => [HEADERS, PRIORITY, SETTINGS, PING, WINDOW_UPDATE].contains(&kind),
-        };
-        // An unknown kind may be an extension, which is to be ignored (RFC 9113 section 5.5).
-        let unknown = self.block.is_none() && !is_first && kind > CONTINUATION;
-        if length > FRAME_BYTES_MAX || !(in_place || unknown) {
-            return Err(Refusal::H2cMalformed);
+    /// Whether the next frame may be of this kind.
+    fn is_allowed(&self, kind: u8) -> bool {
+        if self.block.is_some() {
+            return kind == CONTINUATION;
         }
-        Ok((length, kind))
+        let is_first = self.at == PREFACE.len();
+        if is_first {
+            return kind == SETTINGS;
+        }
+        // An unknown kind may be an extension, which is to be ignored (RFC 9113 section 5.5).
+        let is_unknown = kind > CONTINUATION;
+        is_unknown || [HEADERS, PRIORITY, SETTINGS, PING, WINDOW_UPDATE].contains(&kind)
+    }
+}
+
+/// The header of a frame (RFC 9113 section 4.1), without the stream.
+struct FrameHeader {
+    length: usize,
+    kind: u8,
+    flags: u8,
+}
+
+impl FrameHeader {
+    /// `bytes` are [`FRAME_HEADER_BYTES`] long.
+    fn parse(bytes: &[u8]) -> FrameHeader {
+        FrameHeader {
+            length: u32::from_be_bytes([0, bytes[0], bytes[1], bytes[2]]) as usize,
+            kind: bytes[3],
+            flags: bytes[4],
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::client::{
 use crate::http::RequestReader;
 use crate::outcome::Outcome;
 use crate::protocol::Protocol;
-use crate::proxy_protocol::begins_with_signature;
+use crate::proxy_protocol::Signature;
 use crate::refusal::Refusal;
 use crate::ring::Deadline;
 use crate::state::Local;
@@ -203,10 +203,10 @@ fn parse_received(
         return incoming;
     }
     // The sender of a PROXY header that is not trusted has an outcome of its own.
-    match begins_with_signature(stream.pending()) {
-        Some(true) => Err(Outcome::Refused(Refusal::ProxyUntrusted)),
-        Some(false) => incoming,
-        None => Ok(None),
+    match Signature::of(stream.pending()) {
+        Signature::Present => Err(Outcome::Refused(Refusal::ProxyUntrusted)),
+        Signature::Absent => incoming,
+        Signature::Undecided => Ok(None),
     }
 }
 

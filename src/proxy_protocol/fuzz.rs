@@ -1,7 +1,7 @@
 //! Fuzz entry for headers of both versions.
 
 use super::header::{Endpoints, Header};
-use super::read::{HEADER_BYTES_MAX, Reading, begins_with_signature, read};
+use super::read::{HEADER_BYTES_MAX, Reading, Signature, read};
 use super::tlv::OutgoingTlvs;
 use super::v2::WRITTEN_BYTES_MAX;
 use super::write::write;
@@ -12,12 +12,12 @@ use crate::route::ProxyVersion;
 #[doc(hidden)]
 pub fn fuzz_proxy_header(data: &[u8]) {
     let whole = read(data);
-    let is_header = match &whole {
-        Reading::Absent => Some(false),
-        Reading::Found { .. } | Reading::Refused(_) => Some(true),
-        Reading::More => begins_with_signature(data).filter(|begins| *begins),
-    };
-    assert_eq!(begins_with_signature(data), is_header);
+    let signature = Signature::of(data);
+    match &whole {
+        Reading::Absent => assert_eq!(signature, Signature::Absent),
+        Reading::More => assert_ne!(signature, Signature::Absent),
+        Reading::Found { .. } | Reading::Refused(_) => assert_eq!(signature, Signature::Present),
+    }
     let mut answer = Reading::More;
     for end in 0..=data.len().min(HEADER_BYTES_MAX + 1) {
         let next = read(&data[..end]);

@@ -20,7 +20,7 @@ mod tests;
 #[doc(hidden)]
 pub use fuzz::fuzz_proxy_header;
 pub use header::{Addresses, Endpoints, Header};
-pub(crate) use read::{HEADER_BYTES_MAX, begins_with_signature};
+pub(crate) use read::{HEADER_BYTES_MAX, Signature};
 pub use read::{Reading, read};
 pub use tlv::{OutgoingTlvs, TlvKind};
 pub use write::write;

@@ -44,15 +44,30 @@ pub fn read(received: &[u8]) -> Reading {
     Reading::Absent
 }
 
-/// Whether the bytes begin as a header of either version does, valid or not; `None` while more bytes
-/// are needed to tell.
-pub(crate) fn begins_with_signature(received: &[u8]) -> Option<bool> {
-    let mut is_undecided = false;
-    for signature in [&v1::SIGNATURE[..], &v2::SIGNATURE[..]] {
-        if received.starts_with(signature) {
-            return Some(true);
+/// Whether bytes begin with the signature of a header, valid or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signature {
+    Present,
+    Absent,
+    /// More bytes are needed to tell.
+    Undecided,
+}
+
+impl Signature {
+    pub(crate) fn of(received: &[u8]) -> Signature {
+        let signatures = [&v1::SIGNATURE[..], &v2::SIGNATURE[..]];
+        if signatures
+            .iter()
+            .any(|signature| received.starts_with(signature))
+        {
+            Signature::Present
+        } else if signatures
+            .iter()
+            .any(|signature| signature.starts_with(received))
+        {
+            Signature::Undecided
+        } else {
+            Signature::Absent
         }
-        is_undecided |= signature.starts_with(received);
     }
-    (!is_undecided).then_some(false)
 }
