@@ -533,7 +533,8 @@ fn live_through(cell: Cell, mut ends: Ends, proxy: &Proxy) -> Met {
 /// How the proxy says that the connection of a client ended; `None` when it does not for much longer
 /// than it should take.
 fn outcome_of(proxy: &Proxy, client: SocketAddr, by: Duration) -> Option<String> {
-    let client = format!("\"client\":\"{client}\"");
+    let (address, port) = (client.ip(), client.port());
+    let client = format!("\"client.address\":\"{address}\",\"client.port\":{port},");
     let until = Instant::now() + by + LATE;
     while Instant::now() < until {
         let said = proxy.stderr();
