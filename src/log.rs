@@ -281,7 +281,8 @@ mod tests {
     fn whatever_a_value_holds_it_stays_on_one_line() {
         let text = logged(LogSettings::default(), || {
             let evil = "a\nlevel=error \"b\"\x1b[2J";
-            tracing::info!(target: "pointsman::sync", host = evil, count = 3, plain = "a.test", "routes\nchanged {evil}");
+            tracing::info!(target: "pointsman::sync", host = evil, count = 3, plain = "a.test",
+                "routes\nchanged {evil}");
         });
         assert_eq!(text.matches('\n').count(), 1, "{text}");
         assert!(text.ends_with('\n') && text.starts_with("time="));

@@ -31,7 +31,8 @@ pub(super) async fn page(process: &ProcessState, query: &str) -> Page {
         ),
         Err(several) => {
             let matches: Vec<Value> = several.iter().map(connection).collect();
-            let error = "there are connections to several backends; add &to=IP:PORT, the address of the backend";
+            let error = "there are connections to several backends; add &to=IP:PORT, the address of the \
+                backend";
             json_page(
                 "409 Conflict",
                 &json!({ "error": error, "matches": matches }),

@@ -104,7 +104,8 @@ impl Admin {
         let listener = match tokio::net::TcpListener::from_std(self.listener) {
             Ok(listener) => listener,
             Err(error) => {
-                tracing::error!(%error, "the admin endpoint cannot be served: its socket cannot be registered with the runtime");
+                tracing::error!(%error, "the admin endpoint cannot be served: its socket cannot be \
+                    registered with the runtime");
                 return;
             }
         };
@@ -181,7 +182,8 @@ async fn respond<B>(
             return Page::text("400 Bad Request", "A request has one Host field.\n");
         }
         Err(WrongHost::Foreign) => {
-            let sentence = "The admin endpoint does not serve this Host: use its address or localhost, or start it with --admin-host NAME.\n";
+            let sentence = "The admin endpoint does not serve this Host: use its address or localhost, or \
+                start it with --admin-host NAME.\n";
             return Page::text("421 Misdirected Request", sentence);
         }
     }

@@ -102,7 +102,8 @@ fn gauges(status: &SyncStatus) -> [(&'static str, &'static str, u64); 10] {
         ),
         (
             "dns_names_unresolved",
-            "Backends' DNS names without an address: not resolved yet, failed, or with denied addresses only.",
+            "Backends' DNS names without an address: not resolved yet, failed, or with denied addresses \
+             only.",
             status.names_unresolved as u64,
         ),
         (

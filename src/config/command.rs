@@ -17,8 +17,8 @@ pub(super) fn command() -> Command {
             "The command line goes before the environment, the environment before the file, the \
              file before the defaults.\n\
              Durations are written like 500ms, 10s, 5m or 1h, sizes like 65536, 64KiB or 1MiB.\n\
-             pointsman explain OPTION says more about an option, pointsman explain OUTCOME about the end of a \
-             connection.\n\
+             pointsman explain OPTION says more about an option, pointsman explain OUTCOME about the end of \
+             a connection.\n\
              SIGUSR1 dumps latencies, SIGHUP reads routes again, SIGTERM and SIGINT drain, a second \
              one ends at once.\n\
              Exit status: 0 every connection finished, 1 failed to start or to run, 2 wrong \
@@ -34,7 +34,8 @@ pub(super) fn command() -> Command {
         )
         .subcommand(explain_command())
         .subcommand(Command::new("unwrap").about(
-            "Beside a server that knows no PROXY protocol: takes the header off (--listen, --proxy-from) and connects to the server (--to) from the client's address",
+            "Beside a server that knows no PROXY protocol: takes the header off (--listen, --proxy-from) \
+             and connects to the server (--to) from the client's address",
         ))
 }
 

@@ -43,10 +43,10 @@ fn meant(name: &str) -> Option<&'static OptionSpec> {
         .map(|(_, spec)| spec)
 }
 
-/// Whether Kubernetes sets this variable. It does so in every pod, for each service in the namespace; those of
-/// a service whose name begins with `pointsman` look like options. `POINTSMAN_VERSION`, which images may
-/// set, counts as well. An option misspelt by the operator is not mistaken for one of these: no option has
-/// such a name, and the values are addresses of services.
+/// Whether Kubernetes sets this variable. It does so in every pod, for each service in the namespace; the
+/// variables of a service whose name begins with `pointsman` look like options. `POINTSMAN_VERSION`, which
+/// images may set, counts as well. An option misspelt by the operator is not mistaken for one of these: no
+/// option has such a name, and the values are addresses of services.
 pub(super) fn is_of_kubernetes(name: &str, value: &str) -> bool {
     let Some(rest) = name.strip_prefix(ENVIRONMENT_PREFIX) else {
         return false;

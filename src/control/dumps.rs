@@ -43,7 +43,8 @@ impl Dumps {
         drop(self.requests);
         if timeout(LAST_DUMP_TIMEOUT, self.task).await.is_err() {
             tracing::warn!(
-                "the process ends before the latency dump of the last SIGUSR1 is written: the disk is too slow"
+                "the process ends before the latency dump of the last SIGUSR1 is written: the disk is too \
+                 slow"
             );
         }
     }
@@ -60,7 +61,8 @@ async fn serve(
             collector.dump_failed(&dump);
             tracing::error!(
                 %error,
-                "the latency dump failed, and the next SIGUSR1 writes its latencies as well; make room on the disk, or let this user write into latency-dir"
+                "the latency dump failed, and the next SIGUSR1 writes its latencies as well; make room on \
+                 the disk, or let this user write into latency-dir"
             );
         }
     }
@@ -78,7 +80,8 @@ async fn write_apart(dump: Arc<OwnedDump>, latency_dir: Option<Arc<LatencyDir>>)
         Ok(ended) => ended,
         Err(_) => {
             tracing::warn!(
-                "a latency dump is still being written after {} s: the disk of latency-dir hangs; SIGUSR1 has no effect until the dump is written",
+                "a latency dump is still being written after {} s: the disk of latency-dir hangs; SIGUSR1 \
+                 has no effect until the dump is written",
                 HANGS_AFTER.as_secs()
             );
             written.await

@@ -168,7 +168,8 @@ impl Proc {
                     "limit {hard} bytes; the executor of a core needs {LOCKED_MEMORY_PER_CORE_BYTES}"
                 ),
                 format!(
-                    "raise it (LimitMEMLOCK= in systemd, ulimit -Hl) to {LOCKED_MEMORY_PER_CORE_BYTES} bytes or more"
+                    "raise it (LimitMEMLOCK= in systemd, ulimit -Hl) to {LOCKED_MEMORY_PER_CORE_BYTES} \
+                     bytes or more"
                 ),
             );
         }

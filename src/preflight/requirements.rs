@@ -35,7 +35,8 @@ pub(crate) fn try_descriptors(config: &Config, open_files: u64) -> Result<(), St
         return Ok(());
     }
     Err(format!(
-        "the limit of open files is {open_files}, and {cores} cores alone need {needed}; raise it (LimitNOFILE= in systemd, ulimit -Hn), or use fewer --cores"
+        "the limit of open files is {open_files}, and {cores} cores alone need {needed}; raise it \
+         (LimitNOFILE= in systemd, ulimit -Hn), or use fewer --cores"
     ))
 }
 
@@ -47,7 +48,8 @@ pub(crate) fn try_threads(config: &Config) -> Result<(), String> {
     let count = THREADS + THREADS_PER_CORE * config.cores.len();
     threads(count).map_err(|error| {
         format!(
-            "{count} threads cannot be started: {error}; raise the limit (TasksMax= in systemd, pids.max of the cgroup, ulimit -u), or use fewer --cores"
+            "{count} threads cannot be started: {error}; raise the limit (TasksMax= in systemd, pids.max \
+             of the cgroup, ulimit -u), or use fewer --cores"
         )
     })
 }
@@ -80,7 +82,9 @@ pub(crate) fn congestion(wanted: &BackendCongestion) -> Result<Option<Congestion
         BackendCongestion::System => Ok(None),
         BackendCongestion::Named(name) => Congestion::named(name).map(Some).map_err(|error| {
             Refused(format!(
-                "--backend-congestion {name}: {error}; choose from sysctl net.ipv4.tcp_allowed_congestion_control, or load its module and give the process CAP_NET_ADMIN"
+                "--backend-congestion {name}: {error}; choose from sysctl \
+                 net.ipv4.tcp_allowed_congestion_control, or load its module and give the process \
+                 CAP_NET_ADMIN"
             ))
         }),
     }

@@ -103,7 +103,8 @@ fn start_sync(
 fn wait_for_first_table(sync: &SyncHandle) -> Result<(), Box<dyn Error>> {
     while !sync.wait_first_table(WAITING_LOG_INTERVAL) {
         if sync.has_ended() {
-            return Err("the redis-sync thread ended before the first table; its last lines in the log say why".into());
+            return Err("the redis-sync thread ended before the first table; its last lines in the log say \
+                why".into());
         }
         tracing::warn!("not ready: {}", sync.status().waits_for());
     }
@@ -174,13 +175,15 @@ fn start_cores(
 fn warn_of_settings(config: &Config, budget: &ConnectionBudget) {
     if config.proxy.trusts_everybody() {
         tracing::warn!(
-            "proxy-from lists every address, so that any client can claim any address in a PROXY header; list the senders, unless a firewall keeps all others away"
+            "proxy-from lists every address, so that any client can claim any address in a PROXY header; \
+             list the senders, unless a firewall keeps all others away"
         );
     }
     let max = config.client_limits.connections_max;
     if let Some(max) = max.filter(|max| max.get() as usize > budget.connections_max()) {
         tracing::warn!(
-            "max-connections is {max}, but the limit of open files allows {} connections, beyond which clients wait; raise LimitNOFILE= or ulimit -n, or lower max-connections",
+            "max-connections is {max}, but the limit of open files allows {} connections, beyond which \
+             clients wait; raise LimitNOFILE= or ulimit -n, or lower max-connections",
             budget.connections_max()
         );
     }

@@ -202,7 +202,8 @@ mod tests {
 
     #[test]
     fn comments_literals_tests_and_visibilities_import_nothing() {
-        let low = "//! See crate::high.\npub(in crate::high) fn f() { \"crate::high\" }\n#[cfg(test)]\nmod double;\n\
+        let low = "//! See crate::high.\npub(in crate::high) fn f() { \"crate::high\" }\n#[cfg(test)]\nmod \
+            double;\n\
                    #[cfg(test)]\npub(super) mod tests {\n    use crate::high::A;\n}\n";
         let double = ("src/low/double.rs", "use crate::high::A;");
         let tests = ("src/low/tests.rs", "use crate::high::A;");

@@ -19,23 +19,23 @@ pub(super) const CLIENT_ADDRESS: Section = Section {
             "proxy-in",
             &["required", "optional"],
             "required: connections from --proxy-from have to begin with a PROXY header; optional: they may. \
-             With optional, when a balancer forgets its header, one that the client itself wrote is trusted, \
-             and nobody notices",
+             With optional, when a balancer forgets its header, one that the client itself wrote is \
+             trusted, and nobody notices",
         )
         .default("required")
         .example("optional")
         .see(&["proxy-from", "proxy_missing"]),
         OptionSpec::switch(
             "proxy-ja4",
-            "yes: PROXY headers to members with proxy=v2 carry the JA4 fingerprint of the client's hello, as \
-             TLV 0xE0",
+            "yes: PROXY headers to members with proxy=v2 carry the JA4 fingerprint of the client's hello, \
+             as TLV 0xE0",
         ),
         OptionSpec::new(
             "forwarded",
             "LIST",
-            "Header fields that tell HTTP backends about the client: some of x-forwarded-for, x-forwarded- \
-             proto, x-forwarded-port, x-real-ip and forwarded, separated by commas. What the client itself \
-             sends in these fields is replaced",
+            "Header fields that tell HTTP backends about the client: some of x-forwarded-for, \
+             x-forwarded-proto, x-forwarded-port, x-real-ip and forwarded, separated by commas. What the \
+             client itself sends in these fields is replaced",
         )
         .example("x-forwarded-for,x-forwarded-proto")
         .see(&["trusted-from"]),
@@ -50,7 +50,8 @@ pub(super) const CLIENT_ADDRESS: Section = Section {
         OptionSpec::switch(
             "lookup",
             "yes: /client?backend=IP:PORT of the admin endpoint says which client is behind the connection \
-             that a backend sees come from IP:PORT. Costs two system calls and some 450 bytes per connection",
+             that a backend sees come from IP:PORT. Costs two system calls and some 450 bytes per \
+             connection",
         )
         .see(&["admin"]),
     ],

@@ -40,9 +40,9 @@ pub(super) const CHOICE: Section = Section {
         OptionSpec::new(
             "backend-congestion",
             "NAME",
-            "TCP congestion control of connections to backends: auto, system, or the name of an algorithm of \
-             the kernel. auto is the system's, but cubic where the system's is bbr: pacing is made for the \
-             Internet, and costs more than all else on the way to a backend",
+            "TCP congestion control of connections to backends: auto, system, or the name of an algorithm \
+             of the kernel. auto is the system's, but cubic where the system's is bbr: pacing is made for \
+             the Internet, and costs more than all else on the way to a backend",
         )
         .default("auto")
         .example("reno"),
@@ -65,17 +65,17 @@ pub(super) const FAILURE: Section = Section {
         OptionSpec::duration(
             "first-byte-deadline",
             MILLISECOND..=HOUR,
-            "How long a TLS backend that has the hello may take for its first byte. Then another backend gets \
-             the hello as well, and the first that answers gets the client. Without it as long as connect- \
-             deadline; longer where backends answer late, as after a cold start",
+            "How long a TLS backend that has the hello may take for its first byte. Then another backend \
+             gets the hello as well, and the first that answers gets the client. Without it as long as \
+             connect-deadline; longer where backends answer late, as after a cold start",
         )
         .example("5s")
         .see(&["connect-deadline", "backend-deadline", "backend_timeout"]),
         OptionSpec::count(
             "connect-attempts",
             1..=16,
-            "How many backends are tried before the client is told that none can be reached. With connect- \
-             deadline this bounds the client's wait to 9 s",
+            "How many backends are tried before the client is told that none can be reached. With \
+             connect-deadline this bounds the client's wait to 9 s",
         )
         .default("3")
         .example("2")
@@ -83,8 +83,8 @@ pub(super) const FAILURE: Section = Section {
         OptionSpec::duration(
             "backend-deadline",
             MILLISECOND..=HOUR,
-            "How long it may take from the complete head until a backend has accepted, all attempts together. \
-             Enough for three attempts that each take the whole connect-deadline",
+            "How long it may take from the complete head until a backend has accepted, all attempts \
+             together. Enough for three attempts that each take the whole connect-deadline",
         )
         .default("9s")
         .example("5s")
@@ -92,9 +92,10 @@ pub(super) const FAILURE: Section = Section {
         OptionSpec::count(
             "eject-failures",
             0..=1_000,
-            "After this many failures in a row (refused, unreachable, too slow, closed without an answer that \
-             another backend gave) a backend is ejected: it gets no connections for a while. 0: no backend is \
-             ever ejected. When all of a host's backends are out, all of them are used (panic mode)",
+            "After this many failures in a row (refused, unreachable, too slow, closed without an answer \
+             that another backend gave) a backend is ejected: it gets no connections for a while. 0: no \
+             backend is ever ejected. When all of a host's backends are out, all of them are used (panic \
+             mode)",
         )
         .default("3")
         .example("5")
@@ -102,8 +103,8 @@ pub(super) const FAILURE: Section = Section {
         OptionSpec::count(
             "eject-share",
             1..=100,
-            "A backend is also ejected when this percentage of its connections within 10 s has failed, and at \
-             least five of them",
+            "A backend is also ejected when this percentage of its connections within 10 s has failed, and \
+             at least five of them",
         )
         .value("PERCENT")
         .default("50")

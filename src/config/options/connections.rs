@@ -12,8 +12,8 @@ pub(super) const DEADLINES: Section = Section {
             "head-deadline",
             MILLISECOND..=HOUR,
             "How long it may take from accept until the ClientHello, or the head of the first request, is \
-             complete. Long enough for a phone on a bad network, short enough that silent connections do not \
-             pile up",
+             complete. Long enough for a phone on a bad network, short enough that silent connections do \
+             not pile up",
         )
         .default("10s")
         .example("5s")
@@ -31,9 +31,9 @@ pub(super) const DEADLINES: Section = Section {
         OptionSpec::duration(
             "idle-deadline",
             MILLISECOND..=MONTH,
-            "A connection without a byte in either direction ends after this long. Longer than usual keep- \
-             alives: it ends connections whose peer has vanished, each of which would hold two descriptors \
-             for ever",
+            "A connection without a byte in either direction ends after this long. Longer than usual \
+             keep-alives: it ends connections whose peer has vanished, each of which would hold two \
+             descriptors for ever",
         )
         .default("1h")
         .example("6h")
@@ -41,9 +41,9 @@ pub(super) const DEADLINES: Section = Section {
         OptionSpec::duration(
             "half-closed-deadline",
             MILLISECOND..=MONTH,
-            "Once one side has finished sending, the connection ends after this long without a byte from the \
-             other side. So do HTTP clients that wait for a response, relays and tunnels: TCP does not tell a \
-             peer that has left from one that still reads. As long as a response may take",
+            "Once one side has finished sending, the connection ends after this long without a byte from \
+             the other side. So do HTTP clients that wait for a response, relays and tunnels: TCP does not \
+             tell a peer that has left from one that still reads. As long as a response may take",
         )
         .default("60s")
         .example("5m")
@@ -103,8 +103,8 @@ pub(super) const LIMITS: Section = Section {
         OptionSpec::many(
             "limit-exempt",
             "CIDR",
-            "Clients to which the limits per client do not apply, such as monitoring, or an office behind one \
-             address",
+            "Clients to which the limits per client do not apply, such as monitoring, or an office behind \
+             one address",
         )
         .example("192.0.2.0/24")
         .see(&["max-connections-per-client", "max-rate-per-client"]),

@@ -9,9 +9,9 @@ pub(super) const HTTP: Section = Section {
         OptionSpec::duration(
             "keep-alive-deadline",
             MILLISECOND..=DAY,
-            "How long an HTTP connection may wait for its next request; as long as browsers keep connections. \
-             Behind a balancer, set it longer than the balancer keeps its own: an AWS ALB 60 s, a load \
-             balancer of Google Cloud 600 s",
+            "How long an HTTP connection may wait for its next request; as long as browsers keep \
+             connections. Behind a balancer, set it longer than the balancer keeps its own: an AWS ALB 60 \
+             s, a load balancer of Google Cloud 600 s",
         )
         .default("60s")
         .example("75s")
@@ -19,8 +19,8 @@ pub(super) const HTTP: Section = Section {
         OptionSpec::duration(
             "body-deadline",
             MILLISECOND..=DAY,
-            "In every span of this length at least 1 KiB of a request's body has to come, or the rest of it. \
-             Slower senders would hold a backend for nothing",
+            "In every span of this length at least 1 KiB of a request's body has to come, or the rest of \
+             it. Slower senders would hold a backend for nothing",
         )
         .default("30s")
         .example("60s")
@@ -28,8 +28,8 @@ pub(super) const HTTP: Section = Section {
         OptionSpec::duration(
             "response-deadline",
             MILLISECOND..=DAY,
-            "How long it may take from a request sent to the head of its response. As long as common proxies \
-             wait",
+            "How long it may take from a request sent to the head of its response. As long as common \
+             proxies wait",
         )
         .default("60s")
         .example("5m")
@@ -58,8 +58,8 @@ pub(super) const HTTP: Section = Section {
         OptionSpec::count(
             "pool-per-backend",
             0..=65_536,
-            "How many idle connections to one backend a core keeps for the next request, of whichever client; \
-             0 keeps none",
+            "How many idle connections to one backend a core keeps for the next request, of whichever \
+             client; 0 keeps none",
         )
         .default("64")
         .example("256")
@@ -67,8 +67,8 @@ pub(super) const HTTP: Section = Section {
         OptionSpec::count(
             "pool-per-core",
             0..=1_048_576,
-            "How many idle connections a core keeps to all backends together. Those of all cores take at most \
-             half of the descriptors that clients leave",
+            "How many idle connections a core keeps to all backends together. Those of all cores take at \
+             most half of the descriptors that clients leave",
         )
         .default("1024")
         .example("4096")
@@ -76,8 +76,8 @@ pub(super) const HTTP: Section = Section {
         OptionSpec::duration(
             "pool-idle-deadline",
             MILLISECOND..=DAY,
-            "An idle connection to a backend is closed after this long. Shorter than servers wait, so that a \
-             request seldom meets a connection that its server is just closing",
+            "An idle connection to a backend is closed after this long. Shorter than servers wait, so that \
+             a request seldom meets a connection that its server is just closing",
         )
         .default("30s")
         .example("4s")
@@ -109,8 +109,8 @@ pub(super) const HTTP: Section = Section {
         OptionSpec::many(
             "error-page",
             "STATUS=FILE",
-            "Send this HTML file with the proxy's own error responses of that status. Read at the start, 256 \
-             KiB at most",
+            "Send this HTML file with the proxy's own error responses of that status. Read at the start, \
+             256 KiB at most",
         )
         .example("502=/etc/pointsman/502.html")
         .see(&["outcome-header"]),

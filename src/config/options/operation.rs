@@ -17,9 +17,9 @@ pub(super) const OPERATION: Section = Section {
         OptionSpec::many(
             "admin-host",
             "HOST",
-            "Serve requests to the admin endpoint with this Host, without port. Its own address and localhost \
-             are always served. Others get 421, so that no web page can read the endpoint through a name of \
-             its own (DNS rebinding)",
+            "Serve requests to the admin endpoint with this Host, without port. Its own address and \
+             localhost are always served. Others get 421, so that no web page can read the endpoint through \
+             a name of its own (DNS rebinding)",
         )
         .example("metrics.example")
         .see(&["admin"]),
@@ -74,8 +74,8 @@ pub(super) const RESOURCES: Section = Section {
             // the upper bound.
             4 * KIB..=64 * MIB,
             "Capacity of each splice pipe, and how much a stream moves at a time when it has its core to \
-             itself. Without CAP_SYS_RESOURCE fs.pipe-max-size bounds it: then half as much is tried until it \
-             fits",
+             itself. Without CAP_SYS_RESOURCE fs.pipe-max-size bounds it: then half as much is tried until \
+             it fits",
         )
         .default("2MiB")
         .example("1MiB")
@@ -93,8 +93,8 @@ pub(super) const RESOURCES: Section = Section {
             "ring-entries",
             // 32768 is IORING_MAX_ENTRIES.
             8..=32_768,
-            "Submission entries of each core's io_uring, a power of two. Bounds one batch, not the number of \
-             connections",
+            "Submission entries of each core's io_uring, a power of two. Bounds one batch, not the number \
+             of connections",
         )
         .default("1024")
         .example("4096"),
@@ -108,7 +108,8 @@ pub(super) const FOR_TESTS: Section = Section {
         OptionSpec::new(
             "kernel-mask",
             "MAJOR.MINOR",
-            "Treat kernel features newer than this version as absent. For tests of the code for older kernels",
+            "Treat kernel features newer than this version as absent. For tests of the code for older \
+             kernels",
         )
         .example("5.10")
         .hidden(),

@@ -75,8 +75,8 @@ pub(super) const ROUTES: Section = Section {
             "route",
             "HOST=MEMBER[,MEMBER]",
             "A static route. HOST is a name, *.DOMAIN, default:https or default:http; a member is HOST, \
-             HOST:PORT, [IPV6]:PORT or unix:/PATH, followed by its options with blanks between. Beside Redis \
-             it serves the names that Redis does not have",
+             HOST:PORT, [IPV6]:PORT or unix:/PATH, followed by its options with blanks between. Beside \
+             Redis it serves the names that Redis does not have",
         )
         .example("www.example.com=10.0.0.7,10.0.0.8:8443")
         .see(&["routes", "redis", "unknown_name", "no_address"]),
@@ -91,16 +91,17 @@ pub(super) const ROUTES: Section = Section {
         OptionSpec::new(
             "snapshot",
             "FILE",
-            "Keep the last known routing table in this file. A start while Redis does not answer serves by it",
+            "Keep the last known routing table in this file. A start while Redis does not answer serves by \
+             it",
         )
         .example("/var/lib/pointsman/table.json")
         .see(&["redis", "redis-hold"]),
         OptionSpec::many(
             "backend-allow",
             "CIDR",
-            "Networks in which backends may be; an address elsewhere is refused, whoever wrote the member or \
-             the DNS record. Without it a backend may be anywhere but at link-local addresses, where machines \
-             in clouds find their credentials",
+            "Networks in which backends may be; an address elsewhere is refused, whoever wrote the member \
+             or the DNS record. Without it a backend may be anywhere but at link-local addresses, where \
+             machines in clouds find their credentials",
         )
         .example("10.0.0.0/8")
         .see(&["dns-server", "no_address"]),
@@ -125,8 +126,8 @@ pub(super) const REDIS_AND_DNS: Section = Section {
         OptionSpec::duration(
             "redis-full-comparison",
             Duration::from_millis(100)..=DAY,
-            "Time between two comparisons of the whole routing table with Redis, which find what live changes \
-             missed",
+            "Time between two comparisons of the whole routing table with Redis, which find what live \
+             changes missed",
         )
         .default("60s")
         .example("5m")

@@ -46,7 +46,8 @@ fn forwarding(text: &str) -> Result<Forwarding, Fault> {
             _ => {
                 return Err(Fault::new(
                     format!("{word:?} is no field that can be added"),
-                    "write some of x-forwarded-for, x-forwarded-proto, x-forwarded-port, x-real-ip and forwarded, with commas between",
+                    "write some of x-forwarded-for, x-forwarded-proto, x-forwarded-port, x-real-ip and \
+                     forwarded, with commas between",
                 ));
             }
         }
