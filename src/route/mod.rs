@@ -49,5 +49,5 @@ pub(crate) use registry::Registry;
 pub use route::Route;
 pub(crate) use route::{NO_ROUTE, RouteOptions};
 pub use table::Table;
-pub(crate) use table::{Place, Update};
+pub(crate) use table::{MatchedKey, Update};
 pub(crate) use ticket::Ticket;

@@ -46,7 +46,7 @@ impl Update {
 
 /// The kind of key under which a name was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum MatchedKey {
     Exact,
     /// With this many labels behind the star.
     Wildcard(usize),
@@ -55,7 +55,7 @@ pub(crate) enum Place {
 
 /// An entry found for a name.
 struct Entry<'t> {
-    place: Place,
+    matched: MatchedKey,
     hash: u64,
     route: &'t Arc<Route>,
 }
@@ -100,10 +100,10 @@ impl Table {
         &self,
         host: Option<&Host>,
         protocol: Protocol,
-    ) -> Option<(Place, &Arc<Route>)> {
+    ) -> Option<(MatchedKey, &Arc<Route>)> {
         let entry = host.and_then(|host| self.entry(host));
-        let named = entry.map(|entry| (entry.place, entry.route));
-        named.or_else(|| Some((Place::Default, self.default_route(protocol)?)))
+        let named = entry.map(|entry| (entry.matched, entry.route));
+        named.or_else(|| Some((MatchedKey::Default, self.default_route(protocol)?)))
     }
 
     /// The route of the most specific wildcard that matches the name.
@@ -112,7 +112,7 @@ impl Table {
     }
 
     fn entry(&self, host: &Host) -> Option<Entry<'_>> {
-        let exact = self.find(Kind::Exact, host.as_bytes(), Place::Exact);
+        let exact = self.find(Kind::Exact, host.as_bytes(), MatchedKey::Exact);
         exact.or_else(|| self.wildcard_entry(host))
     }
 
@@ -126,7 +126,7 @@ impl Table {
             suffix = &suffix[dot + 1..];
             labels -= 1;
             if self.shape.wildcard_depths & depth_bit(labels) != 0
-                && let Some(entry) = self.find(Kind::Wildcard, suffix, Place::Wildcard(labels))
+                && let Some(entry) = self.find(Kind::Wildcard, suffix, MatchedKey::Wildcard(labels))
             {
                 return Some(entry);
             }
@@ -192,10 +192,14 @@ impl Table {
         defaults.chain(names)
     }
 
-    fn find(&self, kind: Kind, name: &[u8], place: Place) -> Option<Entry<'_>> {
+    fn find(&self, kind: Kind, name: &[u8], matched: MatchedKey) -> Option<Entry<'_>> {
         let hash = hash(self.shape.seed, kind, name);
         let route = &self.shards[shard_of(hash)].find(hash, kind, name)?.route;
-        Some(Entry { place, hash, route })
+        Some(Entry {
+            matched,
+            hash,
+            route,
+        })
     }
 }
 

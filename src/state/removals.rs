@@ -18,7 +18,7 @@ use slab::Slab;
 use crate::host::Host;
 use crate::protocol::Protocol;
 use crate::ring::Ring;
-use crate::route::{NO_ROUTE, Place, Removal, Route, Table};
+use crate::route::{MatchedKey, NO_ROUTE, Removal, Route, Table};
 
 /// Look-ups in one step; estimated at some 200 ns each, not measured.
 pub(super) const LOOKUPS_PER_STEP: usize = 1000;
@@ -91,7 +91,7 @@ struct Group {
     slot: u32,
     /// The kind of key in the table under which the name had the backend. Its options count while the
     /// name is still found under a key of that kind.
-    place: Place,
+    matched: MatchedKey,
     removal: Removal,
     route_index: Option<RouteIndex>,
     /// When the backend was found to be removed.
@@ -236,13 +236,13 @@ impl RemovalTracker {
         let located = table.locate(group.name.as_deref(), group.protocol);
         let route = located.map_or(NO_ROUTE, |(_, route)| route.id());
         match located {
-            Some((place, route)) if route.has(group.slot) => {
-                group.place = place;
+            Some((matched, route)) if route.has(group.slot) => {
+                group.matched = matched;
                 group.removal = route.removal();
                 group.left = None;
             }
             // Only the options of the key that had the backend count.
-            Some((place, route)) if place == group.place => {
+            Some((matched, route)) if matched == group.matched => {
                 group.removal = route.removal();
                 group.left.get_or_insert(now);
             }
@@ -297,9 +297,9 @@ impl Group {
             protocol: subject.protocol,
             name: subject.name.cloned().map(Box::new),
             slot: subject.slot,
-            place: match subject.name {
-                Some(_) => Place::Exact,
-                None => Place::Default,
+            matched: match subject.name {
+                Some(_) => MatchedKey::Exact,
+                None => MatchedKey::Default,
             },
             removal,
             route_index: None,
