@@ -1,42 +1,48 @@
-//! Pointsman routes connections by the name in their first bytes and never opens what they carry.
+//! Pointsman is a reverse proxy. It routes TLS connections by the name in the ClientHello (SNI), without
+//! decrypting them, and HTTP requests by their Host.
 //!
-//! Read the life of a connection in this order: [`worker`] (one pinned thread: executor, ring,
-//! mailbox, accept loops), [`tls_conn`] (one connection from accept to its one outcome) or, on the HTTP
-//! port, [`http_conn`] (one request after the other, by the rules in [`http`]), [`relay`] (the bytes,
-//! both ways). On that road lie [`sniff`] (bytes → name), [`route`] (name → backends), [`upstream`]
-//! (backends → a connected socket) and [`client`] (what every connection of a client needs);
-//! underneath lie [`state`] (what a worker holds), [`ring`] (what is waited for) and [`sys`] (what is
-//! called). Beside the workers run [`sync`](mod@sync), which keeps the routing table true, [`prober`],
-//! which makes health checks, and [`control`], which obeys signals; [`run`] puts them together.
+//! To follow a connection through the code, read in this order:
 //!
-//! A module imports only modules with a lower number, and no files of a module import each other in a
-//! circle; `tests/sources` holds both.
+//! 1. [`worker`]: one thread per processor, with its executor, its ring and its accept loops.
+//! 2. [`tls_conn`]: a TLS connection from accept to its outcome; or [`http_conn`]: a connection of the
+//!    HTTP port, one request after the other, by the rules in [`http`].
+//! 3. [`sniff`]: from the first bytes to a name. [`route`]: from the name to backends. [`upstream`]: from
+//!    the backends to a connected socket. [`client`]: what both kinds of connection need.
+//! 4. [`relay`]: the bytes, both ways.
+//! 5. [`state`]: what a worker holds. [`ring`]: io_uring, where everything waits. [`sys`]: system calls.
+//!
+//! Other threads run beside the workers: [`sync`](mod@sync) keeps the routing table as Redis and DNS have
+//! it, [`prober`] makes health checks, [`control`] handles signals. [`run`] starts all of them.
+//!
+//! A module imports only modules with a lower number, and the files of a module do not import each other
+//! in a circle. `tests/sources` checks both.
 //!
 //! | number | modules | what they are |
 //! |---|---|---|
-//! | 1 | `protocol`, `due`, `host`, `refusal`, `quantity`, `primitives` | words that all others share |
-//! | 2 | `health` | passive health and the results of health checks |
+//! | 1 | `protocol`, `due`, `host`, `refusal`, `quantity`, `primitives` | types that all others share |
+//! | 2 | `health` | passive health, and the results of health checks |
 //! | 3 | `route` | from a name to backends |
 //! | 4 | `sniff` | from the first bytes to a name |
 //! | 5 | `http`, `proxy_protocol`, `protect` | the other parsers, and limits per client |
 //! | 6 | `outcome` | how a connection ended |
-//! | 7 | `metrics`, `config`, `prober` | what is counted, what is configured; the thread of the health checks |
+//! | 7 | `metrics`, `config`, `prober` | counters; configuration; the thread that makes health checks |
 //! | 8 | `sys`, `sync` | system calls; the thread that keeps routes as Redis and DNS have them |
-//! | 9 | `ring`, `reply`, `explain`, `lookup`, `log` | io_uring; the bytes of error responses; who is behind a connection; the log |
+//! | 9 | `ring`, `reply`, `explain`, `lookup`, `log` | io_uring; the bytes of error responses; which client is behind a backend's connection; the log |
 //! | 10 | `state` | what a worker holds for all its connections |
 //! | 11 | `client` | what every connection of a client needs |
 //! | 12 | `upstream` | from a route to a connected backend |
 //! | 13 | `relay` | bytes, both ways |
 //! | 14 | `tls_conn`, `http_conn` | a connection from accept to its outcome, of TLS and of HTTP |
-//! | 15 | `worker` | one pinned thread: executor, ring, mailbox |
-//! | 16 | `cores`, `preflight` | all cores from outside; what a start needs of the machine |
+//! | 15 | `worker` | a thread pinned to a processor: executor, ring, mailbox |
+//! | 16 | `cores`, `preflight` | all workers, as other threads see them; what a start needs of the machine |
 //! | 17 | `admin` | the HTTP endpoint for operators |
 //! | 18 | `control` | signals, dumps and the end of the process |
-//! | 19 | `run`, `demo` | the process, put together |
+//! | 19 | `run`, `demo` | start and end of the process |
 //! | 20 | `command` | the command line |
 //! | 21 | `internals` | what tests, fuzz targets and the benchmark see |
 //!
-//! What it does not do: terminate TLS, look into bodies beyond their framing, or remember a client.
+//! The proxy does not terminate TLS, does not look into bodies beyond their framing, and keeps nothing of a
+//! client when its connections have ended.
 
 #![deny(unsafe_code)]
 #![warn(unreachable_pub)]

@@ -1,5 +1,5 @@
-//! System calls per unit of work, counted once with strace, in a window of its own because the
-//! counting slows the proxy down many times.
+//! System calls per unit of work, counted with strace. That takes a window of its own, because strace makes
+//! the proxy many times slower.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How long strace takes to attach to every thread.
 const ATTACHING: Duration = Duration::from_millis(500);
 
-/// An strace that counts the calls of some processes.
+/// A running strace that counts the system calls of some processes.
 #[derive(Debug)]
 pub struct Counter {
     child: Child,
@@ -41,7 +41,7 @@ impl Counter {
         Ok(Some(Counter { child, directory }))
     }
 
-    /// Detaches; gives the number of calls. `None` when strace could not attach.
+    /// Detaches and returns the number of calls; `None` if strace could not attach.
     pub fn finish(mut self) -> io::Result<Option<u64>> {
         if let Some(pid) = Pid::from_raw(self.child.id().cast_signed())
             && self.child.try_wait()?.is_none()

@@ -1,4 +1,4 @@
-//! What pointsman is to reach against its peers, so that every report says whether it did.
+//! The goals of pointsman against its peers. Every report says which of them its run has reached.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use crate::report::{Figure, Results, bulk, cost, p99, rate};
 use crate::routes::{self, Facts};
 use crate::stats::median;
 
-/// Whether the ratio may be at most or must be at least the bound.
+/// Whether the bound is the largest or the smallest ratio that reaches the goal.
 #[derive(Debug, Clone, Copy)]
 enum Bound {
     AtMost(f64),
@@ -157,7 +157,7 @@ const fn goal(
 const IDLE_BYTES_MAX: f64 = 1_000.0;
 const IDLE_SHARE_MAX: f64 = 0.02;
 
-/// The largest table, and the most that it may come to.
+/// The largest table, and its bounds.
 const LARGEST: usize = routes::SIZES[routes::SIZES.len() - 1];
 type TableFigure = fn(&Facts) -> f64;
 const LARGEST_TABLE: [(&str, TableFigure, f64); 3] = [

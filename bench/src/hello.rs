@@ -1,5 +1,5 @@
-//! A canned ClientHello of a wanted size, so that TLS passthrough can be loaded without
-//! cryptography: a proxy that does not open TLS sees no difference.
+//! A prepared ClientHello of a given size. With it the load needs no cryptography, and a proxy that does not
+//! decrypt TLS sees no difference.
 
 /// A typical hello of a browser before post-quantum key shares (RFC 7685 pads it to this size).
 pub const CLASSIC_BYTES: usize = 517;

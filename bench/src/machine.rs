@@ -1,4 +1,4 @@
-//! The machine of a run: pinning that is read back, limits, and what identifies it in the results.
+//! The machine of a run: pinning threads, limits, and what the results say about the machine.
 
 use std::process::Command;
 use std::{fs, io};
@@ -18,7 +18,7 @@ pub struct Processors {
     pub load: usize,
 }
 
-/// What a run depends on beyond the programs compared.
+/// What the result of a run depends on, besides the programs that are compared.
 #[derive(Debug, Clone, Serialize)]
 pub struct Machine {
     pub host: String,
@@ -29,7 +29,7 @@ pub struct Machine {
     pub port_range: String,
     /// The congestion control that every socket of the run begins with.
     pub congestion_control: String,
-    /// To how many bytes a pipe may grow.
+    /// The largest pipe, in bytes (fs.pipe-max-size).
     pub pipe_max_bytes: String,
     pub open_files: u64,
 }
@@ -120,7 +120,7 @@ pub fn raise_open_files() -> io::Result<()> {
     Ok(setrlimit(Resource::Nofile, raised)?)
 }
 
-/// First line of what a program says about its version, on either output.
+/// The first line that a program prints about its version, on standard output or standard error.
 pub fn version(program: &str, argument: &str) -> Option<String> {
     let output = Command::new(program).arg(argument).output().ok()?;
     let text = [output.stdout, output.stderr].concat();

@@ -189,8 +189,8 @@ fn count_calls(
         .then(|| format!("system calls per {unit} (strace): {}", counts.join(", "))))
 }
 
-/// All rounds of the large tables. The smallest comes first and is what the larger ones are
-/// compared with: what they cost more is the price of a lookup in them.
+/// All rounds of the large tables. The smallest comes first, and the larger ones are compared with it: what
+/// they cost more is the cost of a lookup in a larger table.
 fn measure_routes(
     scenario: &Scenario,
     peers: &[(Peer, String)],
@@ -224,7 +224,7 @@ fn measure_routes(
     Ok(measured)
 }
 
-/// What one window came to, in one line.
+/// The figures of one window, in one line.
 fn line(sample: &Sample, processors: Processors) -> String {
     let cost = sample.cost().map_or("-".to_owned(), report::time);
     let latency = |value: Option<u64>| value.map_or("-".to_owned(), |value| value.to_string());

@@ -1,5 +1,5 @@
-//! One window: a fresh proxy in front of a fresh origin, load on it, and what that cost. Nothing
-//! else runs on the proxy's processor, and no port number is used twice.
+//! One window: a new proxy in front of a new origin under load, and what that costs. Nothing else runs on the
+//! proxy's processor, and no port is used twice.
 
 use std::io;
 use std::ops::AddAssign;
@@ -17,18 +17,18 @@ use crate::scenario::{Scenario, Unit};
 const GIBIBYTE: f64 = (1u64 << 30) as f64;
 /// How long opening a scenario's connections may take.
 const OPENING_PATIENCE: Duration = Duration::from_secs(20);
-/// Load before the window, for caches, allocators and the proxies' own adaption.
+/// Load before the window, in which caches and allocators fill and the proxies adapt.
 pub const WARM_UP: Duration = Duration::from_millis(500);
 /// How long a fixed number of requests may take.
 const FIXED_PATIENCE: Duration = Duration::from_secs(60);
-/// Share of a window that a quiet machine's own doings, and interrupts, may take.
+/// Largest share of a window that interrupts and other processes may take.
 pub const QUIET_SHARE: f64 = 0.10;
-/// How often a window is measured until it was quiet; then the quietest counts.
+/// How often a window is measured again if others took more than that; then the quietest counts.
 const ATTEMPTS_MAX: u32 = 3;
 /// How long idle connections settle before their memory is read.
 const SETTLING: Duration = Duration::from_millis(500);
 
-/// Which window.
+/// Which window is measured, and how.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
     pub round: u32,
@@ -163,8 +163,8 @@ impl AddAssign for Spent {
     }
 }
 
-/// As [`window`], again while others took too much of it: what a neighbour on the same machine does
-/// for a second is nothing that the proxy did. The same for every proxy.
+/// As [`window`], but measured again if other processes took too much processor time. This holds for every
+/// proxy alike.
 ///
 /// # Errors
 /// Those of [`window`].
@@ -209,7 +209,7 @@ pub fn start(
     load.hold_bulk(scenario.bulk_rate);
     for (index, (service, group)) in scenario.groups.iter().enumerate() {
         if index > 0 && group.act == Act::Hold {
-            // What a proxy touches for its first connections is not what one more costs.
+            // The memory that the first connections cost once is not part of the cost of each.
             load.open(OPENING_PATIENCE)?;
         }
         load.add(group.clone(), running.target(*service, &load));
@@ -217,7 +217,7 @@ pub fn start(
     Ok((running, load))
 }
 
-/// Opens the connections and lets the load run for a while that does not count.
+/// Opens the connections and runs the load for the time that is not measured.
 ///
 /// # Errors
 /// When the connections do not open.
@@ -293,12 +293,12 @@ pub fn loaded(
     Ok(sample)
 }
 
-/// The proxy's processes now: a worker may come to be after its master accepts.
+/// The proxy's processes at this moment. A worker may start after its master has begun to listen.
 pub fn tree(root: Option<u32>) -> io::Result<Vec<u32>> {
     root.map_or(Ok(Vec::new()), procfs::process_tree)
 }
 
-/// The figures of a window in which this was spent and the load did what its tallies say.
+/// The figures of a window, from what was spent in it and from the tallies of the load.
 pub fn sample(
     scenario: &Scenario,
     name: &str,

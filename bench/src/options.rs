@@ -29,14 +29,14 @@ pub struct Options {
 #[derive(Debug)]
 pub enum Task {
     Measure(Options),
-    /// The costs of this run go into the pages that show them.
+    /// Write the costs of this run into the pages that show them.
     Publish(String),
 }
 
 const SETS: [(&str, &[&str]); 1] = [("core", &["connect", "exchange-64", "down-1"])];
 
 impl Options {
-    /// Ends the process when the command line makes no sense, as clap does.
+    /// Parses the command line. Ends the process if it has an error, as clap does.
     pub fn from_command_line() -> Task {
         let mut command = command();
         let matches = command.get_matches_mut();
@@ -95,8 +95,8 @@ impl Options {
         })
     }
 
-    /// The proxies that take part with their versions, pointsman first. One that is not installed
-    /// is left out with a word.
+    /// The proxies that take part, with their versions, pointsman first. A proxy that is not installed is left
+    /// out with a message.
     pub fn peers(&self) -> io::Result<Vec<(Peer, String)>> {
         let mut chosen = Vec::new();
         let builds = if self.pointsman.is_empty() {

@@ -15,7 +15,7 @@ use crate::scenario::{PROXY, SEED, Scenario};
 
 /// How long a proxy may take until it accepts.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long it may take to end after SIGTERM before it is killed.
+/// From SIGTERM to SIGKILL.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Where distributions put the stream module of nginx.
 const NGINX_MODULES: [&str; 3] = [
@@ -24,10 +24,10 @@ const NGINX_MODULES: [&str; 3] = [
     "/usr/share/nginx/modules",
 ];
 
-/// What stands between the clients and the origin.
+/// A program between the clients and the origin, or none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peer {
-    /// A build of pointsman and the word for it in the report.
+    /// A build of pointsman and its name in the report.
     Pointsman {
         name: String,
         program: PathBuf,
@@ -81,7 +81,7 @@ impl Peer {
         matches!(self, Peer::Pointsman { .. })
     }
 
-    /// What is installed, or why it cannot take part.
+    /// The installed version, or why the peer cannot take part.
     pub fn version(&self) -> Result<String, String> {
         let (program, argument) = match self {
             Peer::Pointsman { program, .. } => {
@@ -116,7 +116,7 @@ impl Peer {
         }
     }
 
-    /// What its configuration file is made from; pointsman has none.
+    /// The template of its configuration file; pointsman has none.
     fn template(&self, listening: Listening) -> Option<&'static str> {
         Some(match (self, listening) {
             (Peer::Haproxy, Listening::Tls) => include_str!("../peers/haproxy-tcp.cfg"),
@@ -385,7 +385,7 @@ impl Running {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        // Workers that only now come to their processor.
+        // Workers that start only now.
         std::thread::sleep(Duration::from_millis(100));
         Ok(())
     }
@@ -396,7 +396,7 @@ impl Drop for Running {
         let Some(child) = &mut self.child else {
             return;
         };
-        // A failure here means that it has ended already, which is what is wanted.
+        // Fails if the process has ended already.
         if let Some(pid) = Pid::from_raw(child.id().cast_signed()) {
             let _ = kill_process(pid, Signal::TERM);
         }
@@ -457,7 +457,7 @@ mod tests {
         assert!(nginx.contains("worker_cpu_affinity 100;"), "{nginx}");
     }
 
-    /// One that has no route would turn its clients away, and the run would end there.
+    /// A proxy without the route would refuse its clients, and the run would fail.
     #[test]
     fn who_takes_part_has_a_route_for_every_service_of_the_scenario() {
         for scenario in crate::scenario::all() {

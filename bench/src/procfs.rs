@@ -1,4 +1,4 @@
-//! What the kernel says about the proxy's processes: processor time, memory, where they may run.
+//! The proxy's processes in `/proc`: processor time, memory, and the processors on which they may run.
 //!
 //! Threads that io_uring makes for a process (io-wq) are threads of that process and counted.
 
@@ -185,7 +185,7 @@ impl Memory {
     }
 }
 
-/// Memory that the whole system could still hand out, in bytes.
+/// Memory that the system has available, in bytes.
 pub fn memory_available() -> io::Result<u64> {
     let text = fs::read_to_string("/proc/meminfo")?;
     parse_kilobytes(&text, "MemAvailable")

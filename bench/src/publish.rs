@@ -6,7 +6,7 @@ use std::{fs, io};
 
 use crate::scenario::{self, Unit};
 
-/// What a table stands between. The first line goes on with the run.
+/// The lines before and after a table. The first of them also names the run.
 const BEGIN: &str = "<!-- table: costs of ";
 const BEGIN_CLOSED: &str = " -->";
 const END: &str = "<!-- end of table -->";
@@ -20,7 +20,7 @@ const README_SCENARIOS: [&str; 6] = [
     "http-close",
     "http-down-1",
 ];
-/// That costs as much as pointsman in bulk, and is explained beside the whole table only.
+/// This peer costs as much as pointsman in bulk. Only the page with the whole table shows and explains it.
 const README_WITHOUT: &str = "haproxy-pipes";
 
 /// Which part of the costs a page shows.
@@ -100,7 +100,7 @@ fn table(run: &str, repository: &Path, extent: Extent) -> io::Result<String> {
         };
         let is_shown = match extent {
             Extent::Short => README_SCENARIOS.contains(&scenario.name),
-            // Of a second with more work in it the cost says nothing.
+            // A cost per second says nothing if proxies do different amounts of work in it.
             Extent::Whole => scenario.unit != Unit::Second,
         };
         if is_shown {

@@ -17,7 +17,7 @@ use crate::scenario::{Scenario, Unit};
 use crate::stats::{median, ratios, spread};
 use crate::{charts, goals};
 
-/// Everything a run found.
+/// The results of a run.
 #[derive(Debug, Serialize)]
 pub struct Results {
     pub command: Vec<String>,
@@ -41,7 +41,7 @@ pub struct Measured {
     pub samples: Vec<Sample>,
     /// Of routing tables, in the scenario that loads them.
     pub tables: Vec<crate::routes::Facts>,
-    /// Further findings, one line of Markdown each.
+    /// Remarks, one line of Markdown each.
     pub notes: Vec<String>,
 }
 
@@ -111,7 +111,7 @@ impl Measured {
         peers
     }
 
-    /// Whether there was any; a ratio of two idle proxies says nothing.
+    /// Whether there was any work. A ratio of two idle proxies says nothing.
     pub fn has_work(&self) -> bool {
         self.samples
             .iter()
@@ -226,7 +226,7 @@ fn summary(results: &Results, charts: &[String]) -> String {
     text
 }
 
-/// The largest share of a window that others took, when it is more than a quiet machine has.
+/// The largest share of a window that other processes took, if it is above the limit for a quiet window.
 fn disturbance(results: &Results) -> Option<f64> {
     let largest = results
         .windows()

@@ -1,5 +1,5 @@
-//! Large routing tables out of a real Redis: how long they take to load, what they weigh, what a
-//! lookup in them costs, and how long a change takes. Pointsman only: the peers have no such feed.
+//! Large routing tables from a real Redis: how long they take to load, their memory, the cost of a lookup,
+//! and the time that a change takes. For pointsman only; the peers read no routes from Redis.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -18,9 +18,9 @@ use crate::peer::{Running, free_address, pinned};
 use crate::procfs::{self, Memory};
 use crate::scenario::{Scenario, connecting};
 
-/// Hosts in the tables. The first is the one the others are compared with.
+/// Hosts in each table. The others are compared with the first.
 pub const SIZES: [usize; 3] = [1_000, 100_000, 1_000_000];
-/// Changes whose way to the core is timed.
+/// Changes that are timed until a worker serves them.
 const CHANGES: usize = 200;
 /// Time between two changes: longer than a change takes, so that they do not queue.
 const CHANGE_GAP: Duration = Duration::from_millis(5);
@@ -31,7 +31,7 @@ const ASKING_GAP: Duration = Duration::from_micros(100);
 const BATCH: usize = 500;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a table of one size came to.
+/// The figures of a table of one size.
 #[derive(Debug)]
 pub struct Table {
     pub sample: Sample,
@@ -39,7 +39,7 @@ pub struct Table {
     pub notes: Vec<String>,
 }
 
-/// What goals are set for.
+/// The figures that have goals.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Facts {
     pub hosts: usize,
@@ -119,12 +119,12 @@ fn memory(running: &Running) -> io::Result<Memory> {
     Memory::of(&root.unwrap_or_default())
 }
 
-/// A name of a length that names have.
+/// A host name of usual length.
 fn host(index: usize) -> String {
     format!("host-{index:07}.shop.bench.test")
 }
 
-/// Starts pointsman on that Redis; gives how long it took to be ready.
+/// Starts pointsman with that Redis, and returns how long it took to become ready.
 fn start(program: &Path, redis: &Redis, processors: Processors) -> io::Result<(Running, Duration)> {
     let listen = free_address()?;
     let begin = Instant::now();
@@ -173,7 +173,7 @@ fn time_changes(redis: &mut Redis, proxy: SocketAddr) -> io::Result<Histogram<u6
                 stream.read_exact(&mut [0; CLASSIC_BYTES])?;
                 stream.write_all(&[SERVED])
             });
-            // A connection that failed is asked again by the other side.
+            // The other side opens a new connection if one has failed.
             drop(answered);
         }
     });
@@ -207,12 +207,12 @@ fn is_served(proxy: SocketAddr, hello: &[u8]) -> io::Result<bool> {
     let mut first = [0];
     match stream.read(&mut first) {
         Ok(1) => Ok(first[0] == SERVED),
-        // Closed or reset: refused, and to be asked again.
+        // Closed or reset: the name was refused, and the caller asks again.
         _ => Ok(false),
     }
 }
 
-/// A redis-server of this run's own, on the load's processor; dropping it ends it.
+/// A redis-server for this run, on the load's processor; dropping it ends it.
 struct Redis {
     child: Child,
     address: SocketAddr,

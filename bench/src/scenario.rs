@@ -26,13 +26,13 @@ pub const ROUTES: &str = "routes";
 
 /// New connections whose backend is told of its client, see [`Scenario::compared_with`].
 pub const PROXY: &str = "connect-proxy";
-/// What the same proxy is called in that scenario when it sends no header.
+/// The name of the same proxy in that scenario when it sends no header.
 pub const NO_HEADER: &str = "no-header";
 
 /// Large bodies, compared with the same proxy's bulk behind a hello.
 pub const HTTP_DOWN: &str = "http-down-1";
 pub const HTTP_DOWN_CHUNKED: &str = "http-down-chunked";
-/// What the same proxy is called in those scenarios when it relays a TLS connection.
+/// The name of the same proxy in those scenarios when it relays a TLS connection.
 pub const TLS_DOWN: &str = "tls-down";
 
 /// One unit of work, by which processor time is divided.
@@ -65,7 +65,7 @@ pub struct Scenario {
     pub title: &'static str,
     pub listening: Listening,
     pub unit: Unit,
-    /// Bytes per second of each download stream; `None`: as much as goes.
+    /// Bytes per second of each download stream; `None`: no limit.
     pub bulk_rate: Option<f64>,
     /// Groups of clients and the service each asks for.
     pub groups: Vec<(Service, Group)>,

@@ -1,6 +1,6 @@
-//! One round with every proxy running at once and the load going from one to the next every few
-//! milliseconds, so that what a neighbour on the same machine does, or a clock that changes its
-//! speed, meets all of them alike. For costs only: latencies would hold the turns of the others.
+//! A round in which all proxies run at once and the load changes from one to the next every few milliseconds.
+//! So other virtual machines on the same host, and changes of the processor's clock, affect all proxies
+//! alike. Only costs can be measured so; latencies would include the turns of the other proxies.
 
 use std::io;
 use std::time::Duration;
@@ -20,7 +20,7 @@ struct Lane<'a> {
     spent: Spent,
 }
 
-/// Why a scenario cannot be measured so; `None` where it can.
+/// Why a scenario cannot be measured in slices; `None` if it can.
 pub fn obstacle(scenario: &Scenario) -> Option<&'static str> {
     let any = |is: fn(&Group) -> bool| scenario.groups.iter().any(|(_, group)| is(group));
     let is_clocked = |group: &Group| group.rate.is_some() || group.answers_max.is_some();
@@ -53,7 +53,7 @@ pub fn round(
     }
     let begun: Vec<Meters> = meters(&lanes, window)?;
     for slice in 0..slices {
-        // Nobody always comes behind the same other.
+        // The order changes, so that no proxy always follows the same other one.
         let mut order: Vec<&mut Lane> = lanes.iter_mut().collect();
         if slice % 2 == 1 {
             order.reverse();
@@ -65,7 +65,7 @@ pub fn round(
     let ended = meters(&lanes, window)?;
     let mut samples = Vec::new();
     for (lane, (begun, ended)) in lanes.iter_mut().zip(begun.iter().zip(&ended)) {
-        // What was under way when its slice ended is done in the next one's, and is its own work.
+        // Work that was under way when the slice of a proxy ended is done in the next one, and is counted as its.
         lane.spent.proxy = begun.until(ended).proxy;
         samples.push(lane.sample(window)?);
     }

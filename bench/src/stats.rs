@@ -1,5 +1,5 @@
-//! Medians and ratios. A ratio is always taken between two windows of the same round, because
-//! figures of one machine drift together by more than the proxies differ.
+//! Medians and ratios. A ratio is taken between two windows of the same round: from round to round the
+//! figures of a machine change by more than the proxies differ.
 
 /// The middle value; the mean of the two middle ones when there are as many above as below. `None`
 /// without values.
@@ -21,8 +21,8 @@ pub fn spread(values: &[f64]) -> Option<(f64, f64)> {
     Some((low, high))
 }
 
-/// Of every round that has both values: subject divided by peer. Rounds in which the peer's value
-/// is zero have no ratio.
+/// Subject divided by peer, for each round that has both values. A round in which the peer's value is zero
+/// has no ratio.
 pub fn ratios(subject: &[(u32, f64)], peer: &[(u32, f64)]) -> Vec<f64> {
     subject
         .iter()

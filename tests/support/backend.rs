@@ -1,5 +1,5 @@
-//! What stands behind the proxy: HTTP servers that answer with their own name, in the clear and
-//! over real TLS, servers that send back what they get, and servers made of a closure.
+//! Backends: HTTP servers that answer with their own name, in the clear and over real TLS, servers that
+//! send back what they receive, and servers made of a closure.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -16,7 +16,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig, ServerConnection};
 
-/// A backend that waits this long for a byte belongs to a test that hangs.
+/// The longest that a backend waits for a byte; a test in which it takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server on a thread of its own, with one more for each connection. Dropping it closes the
@@ -34,7 +34,7 @@ enum Place {
 }
 
 impl Backend {
-    /// As the proxy's operator writes it.
+    /// The backend as an operator writes it in a route.
     pub fn member(&self) -> String {
         match &self.place {
             Place::Tcp(address) => address.to_string(),
@@ -60,7 +60,7 @@ impl Backend {
 impl Drop for Backend {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::SeqCst);
-        // Gets the thread out of accept.
+        // A connection makes accept return, and the thread then sees that it has to end.
         let woken = match &self.place {
             Place::Tcp(address) => TcpStream::connect(address).map(drop),
             Place::Unix(path) => UnixStream::connect(path).map(drop),
@@ -116,7 +116,7 @@ fn start<S: Send + 'static>(
             if stop.load(Ordering::SeqCst) {
                 return;
             }
-            // A connection that was reset before it was accepted is none.
+            // A connection that was reset before it was accepted is not counted.
             let Ok(stream) = stream else { continue };
             counter.fetch_add(1, Ordering::SeqCst);
             let serve = serve.clone();
@@ -131,9 +131,9 @@ fn start<S: Send + 'static>(
     }
 }
 
-/// Answers the first byte of a connection with `name` and a line end, sends back every byte it
-/// gets, and closes when the client has finished. What a client reads is thus who it reached and
-/// what arrived there. A request head is answered so within a response that ends with it.
+/// Sends `name` and a line end when the first byte comes, then sends back every byte, and closes when the
+/// client has finished. So a client reads which backend it reached and what arrived there. If the first
+/// bytes are the head of a request, the same is the body of a response, and the connection ends with it.
 pub fn echo(name: &str) -> Backend {
     let greeting = format!("{name}\n");
     raw(move |stream| {
@@ -198,7 +198,7 @@ pub fn http_unix(path: &Path, name: &str) -> Backend {
 }
 
 /// An HTTP/1 server behind TLS 1.2 and 1.3 that answers with its name; see [`serve_http`]. It has a
-/// certificate for whatever name arrives, from [`authority_pem`].
+/// certificate for every name, signed by the authority of [`authority_pem`].
 pub fn tls(name: &str) -> Backend {
     tls_at("127.0.0.1:0", name)
 }
@@ -219,11 +219,12 @@ pub fn tls_unix(path: &Path, name: &str) -> Backend {
     })
 }
 
-/// A socket of either kind, as far as it can be finished.
+/// A TCP or unix socket, of which the sending side can be ended.
 trait Socket: Read + Write {
     fn finish_sending(&self) -> io::Result<()>;
 
-    /// Closing with bytes of the peer unread, a close_notify for one, would be a reset.
+    /// Ends the sending side and reads on to the end: closing with unread bytes, such as a close_notify,
+    /// would reset the connection.
     fn finish(&mut self) -> io::Result<()> {
         self.finish_sending()?;
         io::copy(self, &mut io::sink()).map(drop)
@@ -256,9 +257,9 @@ fn serve_tls(mut socket: impl Socket, name: &str) -> io::Result<()> {
     socket.finish()
 }
 
-/// Serves requests until one asks for the end. The body of the answer is `name`, and behind it a
-/// blank and the length of the request's body when that has one. `Expect: 100-continue` is
-/// honoured; `/bytes/N` is answered with [`pattern`] of N bytes.
+/// Serves requests until one has `Connection: close`. The body of a response is `name`, followed by a blank
+/// and the length of the request's body if it has one. `Expect: 100-continue` is answered; the body for
+/// `/bytes/N` is [`pattern`] of N bytes.
 pub fn serve_http<S: Read + Write>(stream: &mut BufReader<S>, name: &str) -> io::Result<()> {
     while let Some(request) = Request::read(stream)? {
         if request.expects_continue {
@@ -291,7 +292,7 @@ pub fn serve_http<S: Read + Write>(stream: &mut BufReader<S>, name: &str) -> io:
     Ok(())
 }
 
-/// `count` bytes in which no two places within 64 KiB look alike for long.
+/// `count` bytes in which no two pieces within 64 KiB are alike, so that a lost or doubled piece is noticed.
 pub fn pattern(count: usize) -> Vec<u8> {
     (0..count as u64)
         .map(|index| (index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8)
@@ -341,7 +342,7 @@ impl Request {
     }
 }
 
-/// What this test process trusts and serves with, made once.
+/// The certificate authority of this test process, made once.
 static AUTHORITY: LazyLock<CertifiedIssuer<'static, KeyPair>> = LazyLock::new(|| {
     let mut params = CertificateParams::new(Vec::new()).expect("no names are valid names");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -373,7 +374,7 @@ impl ResolvesServerCert for CertificateForAnyName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let names = match hello.server_name() {
             Some(name) => vec![name.to_owned()],
-            // A client that connects to an address checks that.
+            // A client that sends no name checks the address that it connected to.
             None => ["127.0.0.1", "::1"].map(str::to_owned).to_vec(),
         };
         let params = CertificateParams::new(names).ok()?;

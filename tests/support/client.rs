@@ -84,7 +84,7 @@ impl Answer {
         Response::parse(&self.bytes).map(|response| response.status)
     }
 
-    /// Who answered and what it got, when that is [`backend::echo`].
+    /// The name and the received bytes in an answer of [`backend::echo`].
     pub fn echoed(&self) -> Option<(&str, &[u8])> {
         let mut bytes = &self.bytes[..];
         if bytes.starts_with(b"HTTP/1.1 200 ") {
@@ -101,7 +101,7 @@ impl Answer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
     Whole,
-    /// Two pieces with a pause between, so that they are read apart.
+    /// Two pieces with a pause between them, so that the proxy reads one and then the other.
     At(usize),
     EveryByte,
 }
@@ -109,8 +109,8 @@ pub enum Cut {
 /// Between two pieces that must not arrive together.
 const PAUSE: Duration = Duration::from_millis(30);
 
-/// Sends `bytes` cut so. A peer that has closed meanwhile is no error here: what it said is read
-/// later.
+/// Sends `bytes` in the pieces of `cut`. It ignores that the peer has closed meanwhile: the test reads what
+/// the peer sent before.
 pub fn send_cut(stream: &mut TcpStream, bytes: &[u8], cut: Cut) {
     match cut {
         Cut::Whole => _ = stream.write_all(bytes),
@@ -129,7 +129,7 @@ pub fn send_cut(stream: &mut TcpStream, bytes: &[u8], cut: Cut) {
     }
 }
 
-/// Connects, sends `bytes` cut so, finishes sending and reads to the end.
+/// Connects, sends `bytes` in the pieces of `cut`, finishes sending and reads to the end.
 pub fn exchange(address: SocketAddr, bytes: &[u8], cut: Cut) -> Answer {
     let mut stream = connect(address);
     send_cut(&mut stream, bytes, cut);
@@ -204,8 +204,8 @@ pub fn http_get(address: SocketAddr, host: &str, path: &str) -> io::Result<Respo
 /// A TLS connection of rustls.
 pub type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 
-/// A TLS client that trusts the test backends; `name` is the SNI, and an IP address is none.
-/// Handshakes at once.
+/// A TLS client that trusts the test backends and has finished its handshake. `name` is the SNI; if it is an
+/// IP address, no SNI is sent.
 pub fn tls_connect(address: SocketAddr, name: &str) -> io::Result<TlsStream> {
     tls_connect_with(Arc::new(tls_config()), address, name)
 }
@@ -228,7 +228,7 @@ pub fn tls_connect_with(
     tls_over(config, connect(address), name)
 }
 
-/// As [`tls_connect_with`], on a connection that is there.
+/// As [`tls_connect_with`], on an open connection.
 pub fn tls_over(
     config: Arc<ClientConfig>,
     mut stream: TcpStream,
@@ -250,12 +250,12 @@ pub fn tls_get(address: SocketAddr, name: &str, path: &str) -> io::Result<Respon
         "GET {path} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n"
     )?;
     let response = Response::read(&mut stream)?;
-    // To leave before the backend's close_notify has come would be a reset.
+    // Closing before the backend's close_notify has come would reset the connection.
     stream.read_to_end(&mut Vec::new())?;
     Ok(response)
 }
 
-/// The alert that a failed [`tls_connect`] was told, by the name that rustls has for it.
+/// The TLS alert that a failed [`tls_connect`] has received.
 pub fn alert_of(error: &io::Error) -> Option<rustls::AlertDescription> {
     let inner = error.get_ref()?.downcast_ref::<rustls::Error>()?;
     match inner {
@@ -264,10 +264,10 @@ pub fn alert_of(error: &io::Error) -> Option<rustls::AlertDescription> {
     }
 }
 
-/// A ClientHello, byte by byte as the test wants it.
+/// A ClientHello made of the extensions that a test wants.
 #[derive(Debug, Clone)]
 pub struct Hello {
-    /// `None`: the hello ends before them, as those of SSL 3.0 may.
+    /// `None`: the hello ends before the extensions, which are optional (RFC 5246 section 7.4.1.2).
     extensions: Option<Vec<(u16, Vec<u8>)>>,
 }
 

@@ -1,10 +1,10 @@
-//! A DNS server of the test's own, so that a name means what the test wants.
+//! A DNS server whose answers the test decides.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
 
-/// A DNS server with one answer for all names: A with a TTL of one second, or SERVFAIL. Names that begin
-/// with `dead` get none at all, as when the server that knows them is gone.
+/// A DNS server with one answer for all names: an A record with a TTL of one second, or SERVFAIL. Questions
+/// for names that begin with `dead` are not answered.
 pub struct Dns {
     pub address: SocketAddr,
     pub answer: Arc<Mutex<Option<IpAddr>>>,

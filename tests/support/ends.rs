@@ -1,5 +1,5 @@
-//! Both ends of a connection through the proxy, brought to a stage of its life, where one of them ends or
-//! stops in one of the ways that there are, and the other one is watched.
+//! Client and backend of a connection through the proxy. The connection is brought to a stage of its life;
+//! there one side ends or stops in one of several ways (a fault), and the other side is watched.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -12,14 +12,14 @@ use socket2::SockRef;
 use super::client::{self, Hello};
 use super::port;
 
-/// Who ends or stops.
+/// The side that ends or stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     Client,
     Backend,
 }
 
-/// How.
+/// How it ends or stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     Fin,
@@ -29,11 +29,11 @@ pub enum Fault {
     FinAndStopsReading,
     FinThenReset,
     UrgentByte,
-    /// Its packets go nowhere any more, and it gets none.
+    /// From now on all packets from it and to it are lost.
     Vanishes,
 }
 
-/// When.
+/// The stage at which it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     BeforeHead,
@@ -44,13 +44,13 @@ pub enum Stage {
     SplicedBody,
     BetweenRequests,
     InTunnel,
-    /// The client has been refused, and is still to send what it announced.
+    /// The client has been refused, and the body that its head announced has not come.
     Farewell,
-    /// Within a copied body, or a tunnel, of a proxy that was told to stop.
+    /// Within a copied body or a tunnel, after the proxy was told to stop.
     Drain,
 }
 
-/// On what kind of connection.
+/// The kind of connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Tls,
@@ -95,7 +95,7 @@ impl Stage {
         Stage::Drain,
     ];
 
-    /// Its deadline runs from accept, so that it is entered last.
+    /// Whether the deadline of this stage runs from accept. Such stages are entered after all others.
     pub fn is_entered_last(self) -> bool {
         matches!(
             self,
@@ -117,25 +117,25 @@ pub struct Cell {
     pub kind: Kind,
 }
 
-/// Where clients come from, and where backends are; apart, so that one of them can vanish.
+/// Clients and backends have addresses of their own, so that the packets of one of them can be dropped.
 pub const CLIENTS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 pub const BACKENDS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 
-/// Larger than what any cell sends of it.
+/// More than any cell sends of its body.
 const BODY_BYTES: u64 = 1 << 34;
-/// After this much in one piece a direction is spliced.
+/// After so many bytes in one piece the proxy splices.
 const BULK_BYTES: usize = 4 << 20;
-/// More than all buffers on the way hold, and soon sent where somebody takes it.
+/// More than all buffers on the way hold, and little enough to be sent soon if the other side reads.
 const FLOOD_BYTES: usize = 48 << 20;
-/// Nobody takes anything for so long: all buffers on the way are full.
+/// If nothing can be sent for so long, all buffers on the way are full.
 const FULL_AFTER: Duration = Duration::from_millis(150);
-/// Between a FIN and the reset behind it: longer than what is noticed at once.
+/// Between a FIN and the reset behind it: long enough for the proxy to notice the FIN by itself.
 const FIN_TO_RESET: Duration = Duration::from_millis(300);
-/// How often a watched side is asked whether it is over.
+/// How often a watcher looks whether it has to stop.
 const LOOK: Duration = Duration::from_millis(50);
-/// What is kept of what a side reads: more than any answer of the proxy's own.
+/// The last bytes that are kept of what a side reads: more than any response of the proxy's own.
 const TAIL_BYTES: usize = 1000;
-/// What is sent behind an urgent byte.
+/// Sent behind an urgent byte.
 const BEHIND_URGENT: &[u8] = b"behind the mark";
 
 impl Cell {
@@ -195,17 +195,17 @@ impl Cell {
         matches!(self.kind, Kind::Http11 | Kind::Http10)
     }
 
-    /// The client sends a body, which a backend does not take.
+    /// Whether the client sends a body that the backend does not read.
     fn is_upload(self) -> bool {
         self.is_http() && self.side == Side::Backend && self.fault.is_flooded()
     }
 }
 
-/// Where the backend of a cell is, or is not.
+/// The address of a cell's backend, with its listener or with what keeps the address silent or refusing.
 pub struct Place {
     listener: Option<TcpListener>,
     pub member: String,
-    /// Keeps an address silent or refusing.
+    /// What keeps an address silent or refusing.
     _held: Option<Box<dyn Send + Sync>>,
 }
 
@@ -239,14 +239,14 @@ impl Place {
     }
 }
 
-/// Both ends, as far as they are there.
+/// Client and backend of a connection. A side is `None` before it exists and after it has ended.
 pub struct Ends {
     cell: Cell,
     client: Option<TcpStream>,
     backend: Option<TcpStream>,
-    /// The well-behaved side was reset while it sent, of which a read then says nothing more.
+    /// The watched side was reset while it sent; a read then reports an end of stream and no reset.
     was_reset: bool,
-    /// By which the proxy's log knows the connection.
+    /// The client's address, by which the connection is found in the proxy's log.
     pub client_address: SocketAddr,
 }
 
@@ -283,7 +283,7 @@ impl Ends {
         ends
     }
 
-    /// From a head that the backend has to the stage.
+    /// Brings a connection whose backend has the head to its stage.
     fn go_on(&mut self) {
         let head = self.cell.answer_head();
         let body = match self.cell.stage {
@@ -305,7 +305,7 @@ impl Ends {
         }
     }
 
-    /// Reads heads that may come before, which hold no `d` at the end of a line, and so many bytes.
+    /// Reads the head of the response, unless the connection is TLS, and `body` bytes behind it.
     fn client_reads_body(&self, body: usize) {
         let mut client = self.client.as_ref().expect("it is there");
         if self.cell.kind != Kind::Tls {
@@ -355,7 +355,7 @@ impl Ends {
         self.backend = Some(stream);
     }
 
-    /// One side ends or stops, unless it vanishes, which is done to all at once.
+    /// Makes one side end or stop. [`Fault::Vanishes`] does nothing here: the caller drops the packets.
     pub fn misbehave(&mut self) {
         let Cell { side, fault, .. } = self.cell;
         let faulty = match side {
@@ -386,7 +386,7 @@ impl Ends {
         }
     }
 
-    /// The well-behaved side sends, until nobody takes anything.
+    /// Has the watched side send until all buffers are full.
     fn flood(&mut self) {
         let other = match self.cell.side {
             Side::Client => &self.backend,
@@ -411,8 +411,8 @@ impl Ends {
         });
     }
 
-    /// Watches the well-behaved side to its end, or the faulty one where there is no other; no longer
-    /// than `is_over` says.
+    /// Watches the side without the fault to its end, or the faulty side if there is no other. Stops when
+    /// `is_over` is set.
     pub fn watch(&mut self, is_over: &AtomicBool) -> Seen {
         let (faulty, other) = match self.cell.side {
             Side::Client => (&mut self.client, &mut self.backend),
@@ -429,7 +429,7 @@ impl Ends {
                 if self.was_reset {
                     seen.end = End::Reset;
                 }
-                // As a program does that was told of an end.
+                // A program closes its socket when it has seen the end.
                 *other = None;
                 seen
             }
@@ -440,7 +440,7 @@ impl Ends {
 }
 
 impl Cell {
-    /// What comes behind the mark would otherwise be taken for a head.
+    /// Whether ordinary bytes follow the urgent byte. At other stages they would be taken for a head.
     pub fn sends_behind_urgent(self) -> bool {
         match self.stage {
             Stage::CopiedBody | Stage::SplicedBody | Stage::Drain => {
@@ -451,7 +451,7 @@ impl Cell {
         }
     }
 
-    /// The client of an idle backend's connection knows nothing of it, and the other way round.
+    /// Between two requests a fault on one side does not concern the other side.
     fn leaves_the_other_alone(self) -> bool {
         self.stage == Stage::BetweenRequests
     }
@@ -464,19 +464,19 @@ fn reset(stream: &mut Option<TcpStream>) {
     }
 }
 
-/// How a connection ended for who watched it.
+/// How a connection ended for the side that was watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum End {
     Fin,
     Reset,
     /// A reset behind an end of the stream.
     FinThenReset,
-    /// There was none.
+    /// It did not end.
     #[default]
     None,
 }
 
-/// What a side saw.
+/// What the watched side saw.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
     /// The last bytes.
@@ -511,7 +511,7 @@ impl Seen {
         seen
     }
 
-    /// The status of the last response, or the description of the alert; `None`: neither.
+    /// The status of the last response or the description of the TLS alert; `None` without either.
     pub fn told(&self) -> Option<u16> {
         if let [.., 21, 3, _, 0, 2, 2, description] = self.tail[..] {
             return Some(description.into());
@@ -526,7 +526,7 @@ impl Seen {
     }
 }
 
-/// Whether the socket has failed, waited for a moment.
+/// Whether the socket has failed; waits for a failure for [`LOOK`].
 fn has_failed(stream: &TcpStream) -> bool {
     let mut asked = libc::pollfd {
         fd: stream.as_raw_fd(),

@@ -1,12 +1,12 @@
-//! Long streams that are made and checked without being held: a block of noise of an odd length,
-//! over and over, so that a byte lost, doubled or from another stream shows at once.
+//! Long streams that are sent and checked without being kept in memory. A stream repeats one block of noise
+//! of an odd length, so that a byte that is lost, doubled or from another stream is noticed at once.
 
 use std::io::{self, Read, Write};
 
-/// A prime just under 256 KiB: no buffer size of the proxy divides it.
+/// A prime just below 256 KiB, so that no buffer size of the proxy divides it.
 const BLOCK_BYTES: usize = 262_139;
 
-/// One endless stream; the same seed is the same stream.
+/// One endless stream. The same seed gives the same stream.
 pub struct Flow {
     block: Vec<u8>,
 }

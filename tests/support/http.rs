@@ -1,5 +1,5 @@
-//! HTTP as the tests speak it on the wire: a client that reads one response after the other from
-//! one connection, and a backend that answers with the very bytes it was sent.
+//! HTTP/1 at the level of bytes: a client that reads one response after the other from one connection, and
+//! backends that answer with what they received or with what a closure returns.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -7,7 +7,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use super::backend::{self, Backend};
 use super::client;
 
-/// A connection with what was read from it and not yet used.
+/// A connection, with the bytes that were read and not yet used.
 pub struct Wire {
     pub stream: TcpStream,
     buffer: Vec<u8>,
@@ -16,7 +16,7 @@ pub struct Wire {
 /// One message, its body without chunks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Up to and with the empty line, as it came.
+    /// All bytes up to and including the empty line.
     pub head: String,
     pub body: Vec<u8>,
 }
@@ -69,7 +69,7 @@ impl Wire {
         self.response()
     }
 
-    /// The next response, its body as long as its head says; interim ones are responses, too.
+    /// The next response with its body. An interim response counts as one.
     ///
     /// # Panics
     /// When there is none.
@@ -80,7 +80,7 @@ impl Wire {
         self.with_body(head, until_close).expect("a whole body")
     }
 
-    /// The head of the next response alone, for one whose body never comes.
+    /// The head of the next response alone, for a response whose body never comes.
     pub fn response_head(&mut self) -> Message {
         let head = self.head().expect("a response").expect("a response");
         Message {
@@ -110,12 +110,12 @@ impl Wire {
         Ok([signature, rest].into_iter().flatten().flatten().collect())
     }
 
-    /// The body behind such a head.
+    /// The body of the request with this head.
     pub fn request_body(&mut self, head: &Message) -> io::Result<Vec<u8>> {
         Ok(self.with_body(head.head.clone(), false)?.body)
     }
 
-    /// As [`Wire::response`], or why there is none; `is_head`: it answers HEAD.
+    /// As [`Wire::response`], with an error if there is none. `is_head`: it is the response to HEAD.
     pub fn try_response(&mut self, is_head: bool) -> io::Result<Message> {
         let head = self.head()?.ok_or(io::ErrorKind::UnexpectedEof)?;
         let message = Message {
@@ -129,13 +129,13 @@ impl Wire {
         self.with_body(message.head, true)
     }
 
-    /// Everything up to the end of the stream; a reset ends it, too.
+    /// Everything up to the end of the stream or a reset.
     pub fn rest(&mut self) -> Vec<u8> {
         while matches!(self.fill(), Ok(true)) {}
         std::mem::take(&mut self.buffer)
     }
 
-    /// What was read and not used.
+    /// The bytes that were read and not used.
     pub fn take_buffered(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.buffer)
     }
@@ -232,8 +232,8 @@ pub fn reflecting(name: &str) -> Backend {
     })
 }
 
-/// Calls `serve` with each request and its number on the connection, counted from 0; what it gives
-/// back is sent as it is, and `None` closes.
+/// Calls `serve` with each request and its number on the connection, counted from 0. Sends the bytes that it
+/// returns; `None` closes the connection.
 pub fn scripted(
     serve: impl Fn(&Message, usize) -> Option<Vec<u8>> + Send + Sync + 'static,
 ) -> Backend {

@@ -1,7 +1,7 @@
-//! What the end-to-end tests share: the proxy as a process of its own, real and awkward backends,
-//! real and awkward clients.
+//! What the end-to-end tests share: the proxy as a process of its own, backends and clients, both real ones
+//! and ones that misbehave.
 
-// Every test binary compiles all of it and uses its part.
+// Every test binary compiles all of this and uses a part of it.
 #![allow(dead_code)]
 
 pub mod backend;
@@ -25,17 +25,17 @@ pub mod trio;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/// Says that a test did not run, past the harness, which keeps what passing tests print.
+/// Says on standard error that a test did not run. The harness shows what a test prints only if it fails.
 pub fn skipped(why: &str) {
     let test = std::thread::current();
     let name = test.name().unwrap_or("a test");
     let _ = writeln!(std::io::stderr(), "skipped {name}: {why}");
 }
 
-/// Asks again and again for a whole span, at whose end nothing is to be expected any more.
+/// Checks that `condition` holds during the whole `span`.
 ///
 /// # Panics
-/// With `what` as soon as `condition` does not hold.
+/// With `what`, as soon as `condition` does not hold.
 pub fn assert_stays(what: &str, span: Duration, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + span;
     while Instant::now() < end {
@@ -47,7 +47,7 @@ pub fn assert_stays(what: &str, span: Duration, mut condition: impl FnMut() -> b
 /// Waits until `condition` holds.
 ///
 /// # Panics
-/// With `what` when it does not hold within `patience`.
+/// With `what`, if it does not hold within `patience`.
 pub fn wait_until(what: &str, patience: Duration, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + patience;
     while !condition() {

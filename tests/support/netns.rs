@@ -1,5 +1,4 @@
-//! A network of the test's own: network namespaces joined by veth pairs, gone with the value. Needs
-//! root and iproute2.
+//! Network namespaces joined by veth pairs; dropping a value removes its namespace. Needs root and iproute2.
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,7 +13,7 @@ pub struct Namespace {
 
 impl Namespace {
     /// # Panics
-    /// Without the right or the program to make one.
+    /// Without root or iproute2.
     pub fn new(role: &str) -> Namespace {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -37,7 +36,7 @@ impl Namespace {
         &self.name
     }
 
-    /// Runs a line of shell inside and gives back what it printed.
+    /// Runs a line of shell inside and returns what it printed.
     ///
     /// # Panics
     /// When it fails.
@@ -47,7 +46,7 @@ impl Namespace {
         said
     }
 
-    /// Runs a line of shell inside; whether it succeeded, and all that it printed.
+    /// Runs a line of shell inside. Returns whether it succeeded, and all that it printed.
     pub fn try_run(&self, line: &str) -> (bool, String) {
         let output = Command::new("ip")
             .args(["netns", "exec", &self.name, "sh", "-c", line])
@@ -58,8 +57,8 @@ impl Namespace {
         (output.status.success(), said)
     }
 
-    /// Does `work` on a thread that is inside: the sockets it makes and the processes it starts
-    /// belong to this namespace.
+    /// Does `work` on a thread in this namespace. The sockets that it makes and the processes that it starts
+    /// belong to the namespace.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let place = File::open(format!("/run/netns/{}", self.name)).expect("it is there");
         std::thread::scope(|scope| {
@@ -74,8 +73,8 @@ impl Namespace {
         })
     }
 
-    /// Joins two namespaces; each gets the first and the second address of network `number`, in
-    /// both families.
+    /// Joins two namespaces by network `number`. The first gets host 1 in it and the second host 2, in both
+    /// families.
     pub fn join(first: &Namespace, second: &Namespace, number: u8) {
         let (one, other) = (&first.name, &second.name);
         let link = format!(
@@ -109,8 +108,8 @@ impl Drop for Namespace {
     }
 }
 
-/// A client, a proxy and a backend, each a machine of its own: the client reaches only the proxy,
-/// and all that the backend sends goes to the proxy.
+/// A client, a proxy and a backend in namespaces of their own. Client and backend have one route each: by
+/// way of the proxy.
 pub struct Line {
     pub client: Namespace,
     pub proxy: Namespace,

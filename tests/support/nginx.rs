@@ -1,5 +1,5 @@
-//! A real nginx of the test's own that says over TLS who its client is, and writes it into its
-//! access log.
+//! An nginx that answers over TLS with the address of its client, and writes the address into its access
+//! log.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -75,7 +75,7 @@ impl Nginx {
         fs::read_to_string(self.directory.path().join("error.log")).unwrap_or_default()
     }
 
-    /// The client's address of each request so far, as the access log has it.
+    /// The client addresses of all requests so far, out of the access log.
     pub fn logged_clients(&self) -> Vec<String> {
         let log = fs::read_to_string(self.directory.path().join("access.log"));
         let log = log.unwrap_or_default();

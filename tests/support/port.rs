@@ -1,5 +1,5 @@
-//! Addresses on loopback: one that a server started by the test may listen on, one where every
-//! connect is refused, one where none is answered.
+//! Addresses on loopback: one for a server to listen on, one that refuses every connect, and one that
+//! answers none.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::ops::Range;
@@ -8,21 +8,21 @@ use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// Below those that the kernel hands out by default (net.ipv4.ip_local_port_range), so that nobody who
-/// asks for any port gets one of them before its server does. With SO_REUSEPORT, as HAProxy has it, two
-/// would share it without a word.
+/// Below the ports that the kernel chooses by default (net.ipv4.ip_local_port_range), so that no other
+/// socket gets one of them before its server does. A server with SO_REUSEPORT, such as HAProxy, would then
+/// share the port without an error.
 const PORTS: Range<u16> = 16_000..32_000;
 
-/// A port that nobody listens on, on any address, given away once by this process.
+/// A port that nobody listens on, on any address. A process gives out each port once.
 pub fn free_port() -> u16 {
     static GIVEN: AtomicU32 = AtomicU32::new(0);
     for _ in PORTS {
         let nth = std::process::id().wrapping_mul(64) + GIVEN.fetch_add(1, Ordering::Relaxed);
         let port = PORTS.start + (nth % u32::from(PORTS.end - PORTS.start)) as u16;
-        // Bound and not listened on: a child that another thread starts right now has a copy of the
-        // socket until it runs its program, and a copy of a listener would be connected to.
+        // Bound, but without listen: a child that another thread forks now has a copy of the socket until
+        // it executes its program, and a copy of a listener would accept connections.
         let socket = tcp_socket();
-        // As servers do, for which connections of the past do not count.
+        // As servers set it, so that connections in TIME_WAIT do not count.
         socket.set_reuse_address(true).expect("a socket option");
         if socket.bind(&at(Ipv4Addr::UNSPECIFIED, port)).is_ok() {
             return port;
@@ -31,12 +31,12 @@ pub fn free_port() -> u16 {
     panic!("all of the ports {PORTS:?} are taken");
 }
 
-/// As [`free_port`], with the address that comes before it.
+/// As [`free_port`], with the loopback address.
 pub fn free_address() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, free_port()).into()
 }
 
-/// An address where every connect is refused, for as long as the socket lives.
+/// An address that refuses every connect, as long as the socket lives.
 pub fn refusing() -> (Socket, SocketAddr) {
     let socket = tcp_socket();
     socket
@@ -46,8 +46,8 @@ pub fn refusing() -> (Socket, SocketAddr) {
     (socket, address.as_socket().expect("an IP address"))
 }
 
-/// An address where no connect is answered, for as long as what comes with it lives: the backlog is
-/// full and nobody accepts.
+/// An address that answers no connect, as long as the returned socket and streams live: the backlog is full
+/// and nobody accepts.
 pub fn silent() -> ((Socket, Vec<TcpStream>), SocketAddr) {
     let (socket, address) = refusing();
     socket.listen(0).expect("it is bound");

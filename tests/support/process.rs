@@ -1,5 +1,4 @@
-//! A process of the test's own whose standard error is read as it comes, and which is ended by its
-//! own id and no other way.
+//! A child process whose standard error is read as it comes. It is ended by its own process id.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -7,8 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// After SIGTERM the process has this long before SIGKILL; longer than any drain that a test asks
-/// for.
+/// From SIGTERM to SIGKILL; longer than any drain that a test asks for.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A running process; dropping it ends it.
@@ -47,18 +45,18 @@ impl Process {
         self.child.id()
     }
 
-    /// All that it said on standard error so far; once it has ended, all it ever said.
+    /// Everything that it wrote to standard error so far.
     pub fn said(&self) -> String {
         self.log.text()
     }
 
-    /// The first line on standard error that fits; `None` when there is none within `patience`, or
-    /// when the process ends without one.
+    /// The first line on standard error for which `fits` is true; `None` if there is none within `patience`
+    /// or before the process ends.
     pub fn wait_for_line(&self, patience: Duration, fits: impl Fn(&str) -> bool) -> Option<String> {
         self.log.wait_for(patience, fits)
     }
 
-    /// Sends a signal by its name, such as `TERM`; says whether it could be sent.
+    /// Sends a signal by its name, such as `TERM`. Returns whether it was sent.
     pub fn signal(&self, name: &str) -> bool {
         signal(self.child.id(), name)
     }
@@ -68,7 +66,7 @@ impl Process {
         self.log.lines.lock().unwrap().1
     }
 
-    /// How it ended, when it does within `patience`.
+    /// The exit status; `None` if the process does not end within `patience`.
     pub fn wait_for_exit(&mut self, patience: Duration) -> Option<ExitStatus> {
         let deadline = Instant::now() + patience;
         let status = loop {
@@ -84,7 +82,7 @@ impl Process {
         status
     }
 
-    /// SIGTERM, patience, SIGKILL.
+    /// Sends SIGTERM, and SIGKILL if that does not end it within [`STOP_PATIENCE`].
     pub fn end(&mut self) {
         if let Ok(None) = self.child.try_wait() {
             self.signal("TERM");
@@ -103,7 +101,7 @@ impl Process {
     }
 }
 
-/// Sends a signal by its name to a process of the test's own.
+/// Sends a signal by its name to a process that the test started.
 pub fn signal(pid: u32, name: &str) -> bool {
     let pid = pid.to_string();
     let status = Command::new("kill").args(["-s", name, &pid]).status();
@@ -116,7 +114,7 @@ impl Drop for Process {
     }
 }
 
-/// What the process said on standard error.
+/// What the process wrote to standard error.
 #[derive(Default)]
 struct Log {
     /// The lines, and whether there will be no more.
@@ -139,7 +137,7 @@ impl Log {
         self.lines.lock().unwrap().0.join("\n")
     }
 
-    /// The first line that fits, waited for until the log ends or patience does.
+    /// The first line for which `fits` is true. Waits until the log ends or `patience` has passed.
     fn wait_for(&self, patience: Duration, fits: impl Fn(&str) -> bool) -> Option<String> {
         let deadline = Instant::now() + patience;
         let mut lines = self.lines.lock().unwrap();

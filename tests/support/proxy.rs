@@ -1,6 +1,6 @@
-//! The proxy as a process of its own: the built binary on ports that the kernel chose, watched
-//! through its standard error, its admin endpoint and `/proc`. Dropping it checks that nothing
-//! leaked, so a test cannot forget to.
+//! The proxy as a process of its own: the built binary on ports that the kernel chose. Tests look at it
+//! through its standard error, its admin endpoint and `/proc`. Dropping it checks that nothing leaked, so no
+//! test can forget to.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use super::process::Process;
 use super::wait_until;
 
-/// A debug build on a loaded machine, DNS and all, is up long before.
+/// For the start of a debug build on a loaded machine, with its DNS look-ups.
 const START_PATIENCE: Duration = Duration::from_secs(20);
-/// After the last client is gone everything of it must be gone this soon. It outlasts the second
-/// that the proxy gives a refused client to read its answer.
+/// How soon everything of a client must be gone after it has closed. Longer than the silence after which the
+/// proxy ends a lingering close (2 s).
 const LEAK_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How to start the proxy. Unless told otherwise: one core, one listener per protocol and the
 /// admin endpoint on 127.0.0.1, ports chosen by the kernel, a drain of one second.
 pub struct Options {
@@ -120,7 +121,7 @@ impl Options {
         }
         command.args(&self.listeners);
         command.args(&self.rest);
-        // Said to a test, and no option of the proxy.
+        // This variable is for a test and is no option of the proxy.
         command.env_remove("POINTSMAN_TENANTS_SECONDS");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
@@ -148,7 +149,7 @@ impl Options {
         proxy
     }
 
-    /// Starts the proxy where it must refuse to; gives back how it ended and what it said.
+    /// Starts a proxy that must refuse to run. Returns its exit status and what it wrote.
     pub fn start_and_fail(self) -> (ExitStatus, String) {
         let mut process = Process::start(self.command());
         let Some(status) = process.wait_for_exit(START_PATIENCE) else {
@@ -201,12 +202,12 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Where the first TLS listener is.
+    /// The address of the first TLS listener.
     pub fn https(&self) -> SocketAddr {
         self.https[0]
     }
 
-    /// Where the first HTTP listener is.
+    /// The address of the first HTTP listener.
     pub fn http(&self) -> SocketAddr {
         self.http[0]
     }
@@ -219,7 +220,7 @@ impl Proxy {
         &self.http
     }
 
-    /// Where a receiving end listens.
+    /// The addresses on which `pointsman unwrap` listens.
     pub fn listen_all(&self) -> &[SocketAddr] {
         &self.listen
     }
@@ -232,7 +233,7 @@ impl Proxy {
         self.process.id()
     }
 
-    /// All that it said on standard error so far.
+    /// Everything that it wrote to standard error so far.
     pub fn stderr(&self) -> String {
         self.process.said()
     }
@@ -302,7 +303,7 @@ impl Proxy {
         })
     }
 
-    /// How many connections ended so; `protocol` is `tls` or `http`.
+    /// How many connections had this outcome; `protocol` is `tls` or `http`.
     pub fn outcome(&self, protocol: &str, outcome: &str) -> u64 {
         let series =
             format!("pointsman_connections_total{{protocol=\"{protocol}\",outcome=\"{outcome}\"}}");
@@ -312,8 +313,8 @@ impl Proxy {
         }
     }
 
-    /// Waits until exactly `count` connections ended so. Clients see their end before it is
-    /// counted.
+    /// Waits until exactly `count` connections had this outcome. A client sees the end of its connection
+    /// before the proxy counts it.
     pub fn wait_for_outcome(&self, protocol: &str, outcome: &str, count: u64) {
         let deadline = Instant::now() + LEAK_PATIENCE;
         loop {
@@ -370,14 +371,14 @@ impl Proxy {
         Duration::from_millis(ticks * 10)
     }
 
-    /// For a second it has next to nothing to do.
+    /// Checks that the proxy uses next to no processor time for a second.
     ///
     /// # Panics
-    /// When it is busy.
+    /// When it uses 200 ms or more.
     #[track_caller]
     pub fn assert_rests(&self) {
         let before = self.processor_time();
-        // What it does not spend is only seen over a span.
+        // Processor time can only be measured over a span.
         std::thread::sleep(Duration::from_secs(1));
         let spent = self.processor_time() - before;
         assert!(spent < Duration::from_millis(200), "{spent:?} of 1 s");
@@ -388,7 +389,7 @@ impl Proxy {
         assert!(self.process.signal(name), "SIG{name} was not sent");
     }
 
-    /// How it ended, when it does within `patience`.
+    /// The exit status; `None` if the proxy does not end within `patience`.
     pub fn wait_for_exit(&mut self, patience: Duration) -> Option<ExitStatus> {
         let status = self.process.wait_for_exit(patience);
         if status.is_some() {
@@ -412,9 +413,8 @@ impl Proxy {
     fn look(&self) -> Baseline {
         let ring_operations = self.per_core("ring_operations");
         let deadlines = self.per_core("deadlines");
-        // The proxy closes its side of the last request's connection only once it has seen ours
-        // closed. Counted at once, that descriptor was there 19 times of 20, and missing from a
-        // baseline by luck.
+        // The proxy closes its side of the last admin connection only after it has seen ours closed. If
+        // counted at once, that descriptor is there 19 times out of 20.
         std::thread::sleep(Duration::from_millis(10));
         Baseline {
             ring_operations,
@@ -423,17 +423,17 @@ impl Proxy {
         }
     }
 
-    /// What comes on top of the descriptors open at the start and is no leak, such as the connection
-    /// to a Redis that was away when the proxy started.
+    /// Allows `more` descriptors than right after the start, such as that of the connection to a Redis that
+    /// could not be reached then.
     pub fn expect_descriptors(&mut self, more: usize) {
         self.baseline.descriptors += more;
     }
 
-    /// Once the test's clients are gone: no connection, no ring operation, no deadline, no pipe and
-    /// no descriptor more than right after the start.
+    /// Checks that the proxy has no more connections, ring operations, deadlines, pipes and descriptors than
+    /// right after the start. The test has closed its clients before.
     ///
     /// # Panics
-    /// With what is left when it is not gone within five seconds.
+    /// With what is left after [`LEAK_PATIENCE`].
     pub fn assert_no_leaks(&mut self) {
         self.leaks_checked = true;
         let deadline = Instant::now() + LEAK_PATIENCE;
@@ -461,7 +461,7 @@ impl Proxy {
         let pipes_idle: u64 = self.per_core("pipes_idle").iter().sum();
         let backends_idle = self.per_core("backends_idle");
         let look = self.look();
-        // Each connection kept for the next request has one descriptor and one watch.
+        // Each connection in an idle pool has one descriptor and one ring operation.
         let held = look.ring_operations.iter().zip(&backends_idle);
         let operations: Vec<u64> = held.map(|(all, idle)| all - idle).collect();
         let kept = backends_idle.iter().sum::<u64>() as usize;
@@ -483,7 +483,7 @@ impl Drop for Proxy {
         if std::thread::panicking() {
             eprintln!("the proxy said:\n{}", self.stderr());
         } else if !self.leaks_checked {
-            // The process is ended all the same when this panics: fields are dropped.
+            // If this panics, the process is still ended, since fields are dropped.
             self.assert_no_leaks();
         }
     }

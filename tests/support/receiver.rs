@@ -1,5 +1,5 @@
-//! Servers of others that read PROXY headers, and one that writes them, each from its Debian
-//! package, started by the test with a configuration of the test's own.
+//! Servers of other projects that read PROXY headers, and one that writes them, each from its Debian package
+//! and with a configuration that the test writes.
 
 use std::fmt::Write as _;
 use std::net::{SocketAddr, TcpStream};
@@ -11,7 +11,7 @@ use super::backend;
 use super::port::free_address;
 use super::process::Process;
 
-/// Those servers start within a second; the machine may be busy.
+/// The servers start within a second, unless the machine is busy.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A server of another project; dropping it ends it.
@@ -24,10 +24,10 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Starts what `configure` describes: given a free port and a directory, it writes what is
-    /// needed there and says how to start it and where it logs.
+    /// Starts a server. `configure` gets a free port and a directory, writes the configuration there, and
+    /// returns the command and the path of the log.
     fn start(configure: impl Fn(u16, &Path) -> (Command, Option<PathBuf>)) -> Receiver {
-        // Somebody else may take the port before the server does.
+        // Another process may take the port before the server does.
         for _ in 0..5 {
             let address = free_address();
             let directory = tempfile::tempdir().expect("a temporary directory");

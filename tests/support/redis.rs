@@ -1,5 +1,5 @@
-//! A real redis-server of the test's own: started on a free port and a unix socket, killed at the
-//! end, frozen and started again on the same port when the test wants it.
+//! A redis-server on a free port and a unix socket. A test can stop it, let it go on, kill it and start it
+//! again on the same port; dropping it kills it.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -85,14 +85,14 @@ impl RedisServer {
         self.signal("-CONT");
     }
 
-    /// Sends commands in one write, words separated by blanks; gives back the first line of each
-    /// reply, and for arrays all elements joined by blanks.
+    /// Sends commands, words separated by blanks, in one write. Returns the first line of each reply, or the
+    /// elements of an array joined by blanks.
     pub fn run(&self, commands: &[&str]) -> Vec<String> {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).expect("redis-server listens");
         talk(stream, commands)
     }
 
-    /// As [`RedisServer::run`], one command with arguments that may hold anything.
+    /// As [`RedisServer::run`], for one command whose arguments may hold any bytes.
     pub fn run_words(&self, words: &[&[u8]]) -> String {
         let mut stream =
             TcpStream::connect(("127.0.0.1", self.port)).expect("redis-server listens");
@@ -119,7 +119,7 @@ impl RedisServer {
 
 impl Drop for RedisServer {
     fn drop(&mut self) {
-        // It may have been killed by the test.
+        // Fails if the test has killed it.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

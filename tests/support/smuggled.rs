@@ -1,10 +1,10 @@
-//! Requests on whose end or host two readers could disagree, each with the name it is refused by:
-//! the cases of RFC 9112 section 11.2 and of the published families, in our own words.
+//! Requests on whose end or host two parsers could disagree, each with the name of the refusal: request
+//! smuggling after RFC 9112 section 11.2 and the published families of attacks.
 
-/// Smuggled behind every case: what must never be anybody's request.
+/// Stands behind every case and must never be taken for a request.
 pub const BEHIND: &str = "GET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n";
 
-/// Fields of a POST, and what stands behind its head.
+/// The refusal, the fields of a POST, and what stands behind its head.
 const CASES: &[(&str, &str, &str)] = &[
     // CL.TE and TE.CL.
     (
@@ -37,7 +37,7 @@ const CASES: &[(&str, &str, &str)] = &[
         "Connection: content-length\r\nContent-Length: 6\r\nTransfer-Encoding: chunked",
         "0\r\n\r\n",
     ),
-    // 0.CL and CL.0: lengths that are none to one reader.
+    // 0.CL and CL.0: lengths that one parser does not take for lengths.
     ("content_length", "Content-Length: +0", ""),
     ("content_length", "Content-Length: -0", ""),
     ("content_length", "Content-Length: ,0", ""),
@@ -84,7 +84,7 @@ const CASES: &[(&str, &str, &str)] = &[
     ("header_name", ": 44", ""),
     ("header_value", "Content-Length: \u{b}44", ""),
     ("header_value", "X: y\u{8}Content-Length: 44", ""),
-    // TE.TE: encodings that are none to one reader.
+    // TE.TE: encodings that one parser does not take for chunked.
     (
         "transfer_encoding",
         "Transfer-Encoding: xchunked",
@@ -219,7 +219,7 @@ const CASES: &[(&str, &str, &str)] = &[
         "Transfer-Encoding: chunked\u{b}",
         "0\r\n\r\n",
     ),
-    // An expectation that one reader does not see waits for a word that the other never says.
+    // An expectation that only one parser sees: one side waits for a 100 that the other never sends.
     ("expect", "Expect: y 100-continue\r\nContent-Length: 44", ""),
     (
         "expect",
@@ -281,8 +281,8 @@ const CHUNKS: &[(&str, &str)] = &[
     ("chunk_overflow", "10000000000000000\r\n"),
     ("chunk_overflow", "fffffffffffffffff\r\n"),
     ("chunk_overflow", "00000000000000000\r\n\r\n"),
-    // TERM.EXT and EXT.TERM: a line end that is one to one reader and part of the extension to the
-    // other.
+    // TERM.EXT and EXT.TERM: bytes that one parser takes for a line end and the other for a part of the
+    // extension.
     ("chunk_extension", "0;\n\r\n\r\n"),
     ("chunk_extension", "2;\nxx\r\n4c\r\n0\r\n\r\n"),
     ("chunk_extension", "2;a\nxx\r\n4c\r\n0\r\n\r\n"),
@@ -290,7 +290,7 @@ const CHUNKS: &[(&str, &str)] = &[
     ("chunk_extension", "0;\r\n\r\n"),
     ("chunk_extension", "0;a\0\r\n\r\n"),
     ("chunk_extension", "0;a=\u{e9}\r\n\r\n"),
-    // TERM.SPILL and SPILL.TERM: the same between data and the next size.
+    // TERM.SPILL and SPILL.TERM: the same between the data of a chunk and the next size.
     ("chunk_end", "2\r\nabc\r\n0\r\n\r\n"),
     ("chunk_end", "2\r\nab\n0\r\n\r\n"),
     ("chunk_end", "2\r\nab\r0\r\n\r\n"),

@@ -1,4 +1,4 @@
-//! The redis-sync thread without a proxy around it, and a view of the table that it publishes.
+//! The sync thread without a proxy, and a copy of the table that it publishes.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -11,10 +11,10 @@ use pointsman::internals::sync::{self, RedisState, SyncHandle};
 
 use super::redis::RedisServer;
 
-/// The time for a change to arrive on loopback.
+/// Within this time a change arrives on loopback.
 pub const SOON: Duration = Duration::from_secs(1);
 
-/// The time for a reconnect, with its back-off.
+/// Within this time the thread has connected again, back-off included.
 pub const LATER: Duration = Duration::from_secs(8);
 
 /// Everything that this process logged.
@@ -55,7 +55,7 @@ impl Rig {
 
     /// Calls `watch` with every table that is published.
     pub fn start_watched(settings: SyncSettings, watch: impl Fn(&Table) + Send + 'static) -> Rig {
-        // The first test sets it for all of them.
+        // Succeeds in the first test of the process, for all of them.
         let _ = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::TRACE)
             .with_ansi(false)
@@ -97,7 +97,7 @@ impl Rig {
     }
 }
 
-/// The members a name is routed to, sorted; empty without a route.
+/// The members of a name's route, sorted and joined; empty without a route.
 pub fn members(view: &Table, name: &str) -> String {
     let route = match name {
         "default:https" => view.default_route(Protocol::Tls),
@@ -113,7 +113,7 @@ fn texts(route: &Route) -> String {
     texts.join(" ")
 }
 
-/// Intervals short enough for a test. The periodic comparison is too rare to help.
+/// Intervals short enough for a test. The full comparison is so rare that it hides no missed change.
 pub fn settings(url: impl AsRef<str>) -> SyncSettings {
     let options = [
         ("redis", url.as_ref()),
@@ -125,7 +125,7 @@ pub fn settings(url: impl AsRef<str>) -> SyncSettings {
     SyncSettings::of_options(&options).unwrap()
 }
 
-/// Routes as after `--route`, and no Redis.
+/// Settings with these values of `--route` and without Redis.
 pub fn static_routes<R: AsRef<str>>(routes: impl IntoIterator<Item = R>) -> SyncSettings {
     let routes: Vec<R> = routes.into_iter().collect();
     let options: Vec<_> = routes

@@ -1,7 +1,6 @@
-//! One of several tenants: a backend that answers each request as the request itself asks, checks
-//! that it is its own and came whole, and misbehaves now and then the way servers do. What a
-//! message carries follows from its request, so that a byte of another's is never taken for one's
-//! own.
+//! A backend of one of several tenants. Each request says what the response has to be like, and the bodies
+//! follow from the request, so that a byte of another tenant is noticed. The backend checks that a request
+//! is its own and came whole; some responses misbehave as servers do.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -11,10 +10,10 @@ use std::time::Duration;
 use super::backend::{self, Backend};
 use super::http::{Message, Wire};
 
-/// No body is longer.
+/// The longest body.
 pub const BODY_BYTES_MAX: usize = 2 << 20;
 
-/// What all bodies are cut out of: no two windows of it are alike.
+/// All bodies are pieces of this noise, no two of which are alike.
 static NOISE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut dice = fastrand::Rng::with_seed(5);
     let mut bytes = vec![0; 2 * BODY_BYTES_MAX];
@@ -29,16 +28,16 @@ pub enum Shape {
     Chunked,
     /// Two interim responses first.
     Interim,
-    /// As long as the connection.
+    /// A body that ends with the connection.
     UntilClose,
     Head,
     NotModified,
     NoContent,
-    /// Answered before the body is read, which is then left unread.
+    /// Sent before the body of the request is read, which is left unread.
     Early,
-    /// A body that the backend takes for the next request.
+    /// The request has a body, which the backend takes for the next request.
     Ignored,
-    /// Another response, which nobody asked for, right behind it.
+    /// Another response follows, which belongs to no request.
     Surplus,
     /// With `Connection: close`.
     LastOne,
@@ -58,7 +57,7 @@ pub const SHAPES: [Shape; 11] = [
     Shape::LastOne,
 ];
 
-/// One request. Its target says all of it.
+/// One request; its target contains all of these fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask {
     pub host: String,

@@ -1,6 +1,5 @@
-//! Three real TLS servers (nginx, one process each) of which one is made to fail, and a constant load
-//! of new TLS connections that notices. Lives inside a network namespace, so that packets can be
-//! dropped.
+//! TLS servers (nginx, a process each) that a test makes fail, and a constant load of new TLS connections
+//! that shows what clients notice. Used inside a network namespace, where packets can be dropped.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -14,10 +13,10 @@ use super::{backend, client, wait_until};
 
 /// A client gives up after this.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(20);
-/// Clients under way at once at most; more would only wait for a processor.
+/// Most clients at a time; more would only wait for a processor.
 const CLIENTS_MAX: usize = 96;
 
-/// One nginx that serves its name.
+/// An nginx that answers with its name.
 pub struct Server {
     name: &'static str,
     address: SocketAddr,
@@ -90,7 +89,7 @@ impl Server {
         });
     }
 
-    /// SIGKILL, and the port is closed.
+    /// Sends SIGKILL, which closes the port.
     pub fn kill(&mut self) {
         self.signal("KILL");
         self.process = None;
@@ -106,16 +105,16 @@ impl Server {
 /// What became of one client.
 #[derive(Debug, Clone)]
 pub struct Record {
-    /// When it was to begin, from the beginning of the load.
+    /// When it was due, counted from the beginning of the load.
     pub at: Duration,
-    /// From then until it had its answer, or knew that there is none.
+    /// From then until it had its answer or an error.
     pub took: Duration,
-    /// Who answered, or the error.
+    /// The name of the server that answered, or the error.
     pub who: Result<String, String>,
 }
 
-/// New TLS connections at a constant rate, each with one request, for `span`; clients do not wait for
-/// one another. Meanwhile `script` runs.
+/// Opens new TLS connections at a constant rate for `span`, each with one request, while `script` runs.
+/// Clients do not wait for one another.
 pub fn load(
     to: SocketAddr,
     per_second: u32,

@@ -1,14 +1,14 @@
-//! Reading and writing without waiting, each with the answers the loops tell apart.
+//! Non-blocking reads and writes, with results as the loop needs them.
 
 use std::io::{self, ErrorKind, Read, Write};
 
 use mio::net::TcpStream;
 
-/// What came of one read or write.
+/// The result of one read or write.
 #[derive(Debug)]
 pub enum Moved {
     Bytes(usize),
-    /// Nothing can move now; an event will say when.
+    /// It would block; an event follows.
     Blocked,
     /// The other side has finished sending (reads only).
     Finished,
@@ -32,7 +32,7 @@ pub fn write(stream: &mut TcpStream, from: &[u8]) -> Moved {
         return match stream.write(from) {
             Ok(length) => Moved::Bytes(length),
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            // A connect still under way says EAGAIN on Linux, but other words are allowed.
+            // While the connect is under way Linux returns EAGAIN; ENOTCONN would be allowed, too.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -46,7 +46,7 @@ pub fn write(stream: &mut TcpStream, from: &[u8]) -> Moved {
     }
 }
 
-/// Finds the end of an HTTP head across reads, remembering four bytes.
+/// Finds the end of an HTTP head that may come in several reads. It keeps the last four bytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HeadEnd {
     tail: u32,

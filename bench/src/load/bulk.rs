@@ -1,10 +1,10 @@
-//! Bulk without touching it: what the proxies carry is made of pages that were filled once, and what
-//! arrives is thrown away inside the kernel. A load that copies every byte twice has its processor
-//! full before a splicing proxy has, and then decides the result.
+//! Bulk that the load does not copy: it sends pages that were filled once, and has the kernel discard what
+//! it receives. A load that copied every byte twice would need its whole processor before a splicing proxy
+//! does, and would then limit the result.
 //!
-//! They reach the proxy in fragments of a page, as from a file or a network card; what a program
-//! writes on loopback comes in larger ones. That the bytes arrive as they were sent is for the
-//! proxy's own tests.
+//! The proxy receives fragments of one page, as from a file or a network card; bytes that a program writes
+//! on loopback come in larger ones. Whether bytes arrive unchanged is checked by the proxy's own tests, not
+//! here.
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener};

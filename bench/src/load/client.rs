@@ -1,4 +1,4 @@
-//! One client: a connection (or one after the other) that asks and takes the answers.
+//! One client: a connection, or one after the other, that sends requests and reads the answers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use super::buffers::{HeadEnd, Moved, read, write};
 use super::bulk::{Stock, discard};
 use super::plan::{Act, BODY_BYTES, Group, PIECE_BYTES, RECEIVE_BUFFER_BYTES, REPLY_BYTES};
 
-/// What a client wants next.
+/// What a client does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Not connected.
@@ -21,9 +21,9 @@ enum Phase {
     Open,
     /// Sends a request.
     Ask,
-    /// Takes an answer.
+    /// Reads an answer.
     Await,
-    /// Answered, and nothing to ask (yet).
+    /// Has its answer and no further request yet.
     Rest,
     /// Receives without end.
     Receive,
@@ -31,14 +31,14 @@ enum Phase {
     Send,
 }
 
-/// What a step came to.
+/// The result of a step.
 #[derive(Debug)]
 pub enum Step {
     /// Waits for an event or for the next arrival.
     Waits,
-    /// Has had its share of this turn and wants another.
+    /// Has used up its share of this turn and goes on in the next.
     Again,
-    /// Answered; the latency counts from this moment.
+    /// Has its answer; the latency counts from this moment.
     Answered {
         since: Instant,
     },
@@ -49,7 +49,7 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Client {
     pub group: usize,
-    /// It stands in the queue of those that want another turn.
+    /// It is in the queue of those that go on in the next turn.
     pub queued: bool,
     /// The first answer of this client has come.
     pub opened: bool,
@@ -119,7 +119,7 @@ impl Client {
         self.since = since;
     }
 
-    /// Closes the connection; everything received was read, so the kernel sends a FIN.
+    /// Closes the connection. Everything received has been read, so the kernel sends a FIN and no RST.
     pub fn close(&mut self) {
         self.stream = None;
         self.phase = Phase::Closed;

@@ -1,6 +1,6 @@
-//! The load side: clients and origin in one loop on one thread, so that on a machine with two
-//! processors nothing on the load's processor waits for a scheduler. Everything it needs is
-//! allocated before a window begins.
+//! The load side: clients and origin in one loop on one thread. On a machine with two processors the load
+//! has one of them, and no thread on it has to wait for another. All memory is allocated before a window
+//! begins.
 
 mod buffers;
 mod bulk;
@@ -25,7 +25,7 @@ use socket2::SockRef;
 pub use work::Tally;
 use work::{Crew, FAILURES_MAX, LISTENER_TOKENS, Work};
 
-/// Clients and origin, see the module.
+/// Clients and origin.
 pub struct LoadSide {
     poll: Poll,
     events: Events,
@@ -72,7 +72,7 @@ impl LoadSide {
         })
     }
 
-    /// Where a service listens.
+    /// The address of a service.
     pub fn address(&self, service: Service) -> SocketAddr {
         let found = self.work.listeners.iter().find(|(one, ..)| *one == service);
         found.expect("every service has a listener").2
@@ -185,7 +185,7 @@ impl LoadSide {
         self.work.first_failure.as_ref().map(io::Error::to_string)
     }
 
-    /// One poll and everything that came of it.
+    /// Polls once and handles all events.
     fn turn(&mut self, wait_max: Duration) -> io::Result<()> {
         let work = &mut self.work;
         let before = Instant::now();

@@ -1,5 +1,5 @@
-//! The origin behind the proxies: one connection's side of each [`Service`], and the backends of
-//! the seed's scenario that take their time.
+//! The origin behind the proxies: how it serves a connection of each [`Service`], and the slow backends of
+//! the scenario `seed`.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -69,11 +69,11 @@ impl Answers {
     }
 }
 
-/// What a step of a served connection came to.
+/// The result of a step of a served connection.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
     Waits,
-    /// Has had its share of this turn and wants another.
+    /// Has used up its share of this turn and goes on in the next.
     Again,
     /// A request for the numbered slow backend is complete.
     Queue(usize),
@@ -85,7 +85,7 @@ pub enum Step {
 pub struct Served {
     pub stream: TcpStream,
     pub service: Service,
-    /// It stands in the queue of those that want another turn.
+    /// It is in the queue of those that go on in the next turn.
     pub queued: bool,
     /// The first bytes of a PROXY header, and how many of the whole header were received.
     proxy_header: [u8; PROXY_HEADER_BYTES],
@@ -267,7 +267,7 @@ impl Served {
         let mut piece = PIECE_BYTES;
         if let Some(rate) = rate {
             let due = self.since.elapsed().as_secs_f64() * rate - self.sent as f64;
-            // Smaller writes than this would make the rate a matter of the origin's own speed.
+            // With smaller writes the rate would depend on the speed of the origin itself.
             if due < 16_384.0 {
                 return Step::Again;
             }

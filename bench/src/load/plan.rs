@@ -1,4 +1,4 @@
-//! What the clients do and what the origin answers: the sizes and names both sides agree on.
+//! What the clients do and what the origin answers: sizes and names that both sides use.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,8 +12,8 @@ pub const BODY_BYTES: usize = 1_024;
 /// The origin writes bulk in pieces of at most this many bytes and serves the other streams
 /// between two of them, so that the load side does not decide how streams share the proxy.
 pub const PIECE_BYTES: usize = 256 * 1024;
-/// Receive buffer asked for by bulk clients and by the origin for uploads, in bytes (the kernel
-/// doubles it). Without a bound it grows until everything is under way at once.
+/// Receive buffer of bulk clients, and of the origin for uploads, in bytes (the kernel doubles it). Without
+/// a bound it grows until it holds all that is under way.
 pub const RECEIVE_BUFFER_BYTES: usize = 256 * 1024;
 /// How long a backend of the seed's scenario takes for a request.
 pub const SEED_SERVICE_TIME: Duration = Duration::from_millis(50);
@@ -33,7 +33,7 @@ pub enum Service {
     Keep,
     /// Answers one HTTP request and closes.
     Close,
-    /// As `Close`, by the numbered backend that takes its time.
+    /// As `Close`, by the slow backend with this number.
     Seed(usize),
     /// Answers an HTTP request with a body of known length that never ends in a window.
     HttpDown,
@@ -58,7 +58,7 @@ impl Service {
         Service::HttpDownChunked,
     ];
 
-    /// The word for it in configuration templates.
+    /// The name of its address in configuration templates.
     pub fn name(self) -> &'static str {
         match self {
             Service::Small => "small",
@@ -110,7 +110,7 @@ pub enum Act {
     Receive,
     /// Connect and open once, then send without end.
     Send,
-    /// Connect and open once, then hold still.
+    /// Connect and open once, then stay idle.
     Hold,
 }
 

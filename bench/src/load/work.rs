@@ -1,5 +1,5 @@
-//! The load's state and what each turn of the loop does to it: clients that go on, connections
-//! that are served, arrivals and answers that are due.
+//! The state of the load, and one turn of its loop: clients and served connections go on, and requests and
+//! answers that are due begin.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,19 +17,19 @@ use super::plan::{Act, Group, Service};
 
 /// Connections that are opened at the same time while a window's connections are set up.
 const OPENING_MAX: usize = 128;
-/// A run with more failures than this is given up: it no longer measures what it should.
+/// A run with more failures is given up, since it no longer measures what it should.
 pub const FAILURES_MAX: u64 = 1_000;
 /// Latencies are kept from 1 µs to 60 s with three digits.
 const LATENCY_MAX_US: u64 = 60_000_000;
 
-/// Listener tokens; clients have even ones from 0, served connections odd ones.
+/// Tokens of listeners begin here. Clients have even tokens from 0, served connections odd ones.
 pub const LISTENER_TOKENS: usize = usize::MAX - 64;
 
-/// What one group did since the last [`super::LoadSide::reset`].
+/// What one group of clients did since the last [`super::LoadSide::reset`].
 #[derive(Debug)]
 pub struct Tally {
     pub answers: u64,
-    /// Bulk that arrived at its end, in bytes.
+    /// Bytes of bulk that were received.
     pub bytes: u64,
     /// In microseconds.
     pub latency: Histogram<u64>,
@@ -46,18 +46,18 @@ impl Tally {
         }
     }
 
-    /// An empty histogram with the bounds of all others.
+    /// An empty histogram; all have the same bounds.
     pub fn no_latency() -> Histogram<u64> {
         Histogram::new_with_bounds(1, LATENCY_MAX_US, 3).expect("these bounds are valid")
     }
 }
 
-/// A group at work: its plan, where it connects and what it did.
+/// A group of clients at work: its plan, the address that it connects to, and its figures.
 pub struct Crew {
     pub group: Group,
     pub target: SocketAddr,
     pub tally: Tally,
-    /// Clients of this group: from, and how many were begun.
+    /// The first client of this group, and how many have been started.
     pub first: usize,
     pub begun: usize,
     pub opened: usize,
@@ -77,7 +77,7 @@ pub struct Work {
     pub answers: Answers,
     pub crews: Vec<Crew>,
     pub clients: Vec<Client>,
-    /// Tokens that want another turn without an event.
+    /// Tokens that go on in the next turn without an event.
     pub again: VecDeque<Token>,
     pub scratch: Vec<u8>,
     /// What bulk is sent from.
@@ -210,7 +210,7 @@ impl Work {
             .latency
             .saturating_record((now - since).as_micros() as u64);
         let enough = crew.group.answers_max.is_some_and(|max| {
-            // Those under way will be answered too.
+            // The requests under way will be answered, too.
             crew.tally.answers + crew.group.connections as u64 > max
         });
         match crew.group.act {
