@@ -448,7 +448,8 @@ fn chromium(site: &Site, profile: &Path, url: &str) -> String {
     let to = |address: SocketAddr| format!("{}:{}", address.ip(), address.port());
     let (https, http) = (to(site.proxy.https()), to(site.proxy.http()));
     let rules = format!(
-        "MAP a.test:443 {https}, MAP b.test:443 {https}, MAP a.web.test:80 {http}, MAP b.web.test:80 {http}, MAP * ~NOTFOUND"
+        "MAP a.test:443 {https}, MAP b.test:443 {https}, MAP a.web.test:80 {http}, MAP \
+         b.web.test:80 {http}, MAP * ~NOTFOUND"
     );
     let mut command = Command::new(CHROMIUM);
     command.args(["--headless", "--no-sandbox", "--disable-gpu"]);

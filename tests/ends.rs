@@ -307,8 +307,14 @@ impl Met {
         } = self;
         (!holds).then(|| {
             format!(
-                "{:?} {:?} {:?} {:?}: {:?} told {:?}, {outcome:?} after {after:.1?}, bytes behind the mark: {behind_mark}; wanted {want:?}",
-                cell.side, cell.fault, cell.stage, cell.kind, seen.end, seen.told()
+                "{:?} {:?} {:?} {:?}: {:?} told {:?}, {outcome:?} after {after:.1?}, bytes behind \
+                 the mark: {behind_mark}; wanted {want:?}",
+                cell.side,
+                cell.fault,
+                cell.stage,
+                cell.kind,
+                seen.end,
+                seen.told()
             )
         })
     }

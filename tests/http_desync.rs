@@ -146,7 +146,8 @@ fn a_backend_gets_no_name_that_it_could_take_for_another() {
     let backend = reflecting("A");
     let proxy = start(&backend.member());
     let mut wire = Wire::connect(proxy.http());
-    let fields = "Content_Length: 44\r\nTransfer_Encoding: chunked\r\nX_Forwarded_For: 10.0.0.1\r\nconnection: content-length, host, transfer-encoding\r\nContent-Length: 4\r\n";
+    let fields = "Content_Length: 44\r\nTransfer_Encoding: chunked\r\nX_Forwarded_For: \
+        10.0.0.1\r\nconnection: content-length, host, transfer-encoding\r\nContent-Length: 4\r\n";
     for end in ["\r\n", "\n"] {
         let head = format!("POST / HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n").replace("\r\n", end);
         for _ in 0..2 {
@@ -179,7 +180,10 @@ fn a_refused_upgrade_opens_no_tunnel() {
         .start();
     let mut wire = Wire::connect(proxy.http());
     for _ in 0..3 {
-        wire.send("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 777\r\n\r\nGET /2 HTTP/1.1\r\nHost: b.test\r\n\r\n");
+        wire.send(
+            "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: upgrade\r\nUpgrade: \
+            websocket\r\nSec-WebSocket-Version: 777\r\n\r\nGET /2 HTTP/1.1\r\nHost: b.test\r\n\r\n",
+        );
         assert_eq!(wire.response().status(), 426);
         assert!(wire.response().text().starts_with("B\nGET /2 HTTP/1.1\r\n"));
     }
@@ -189,7 +193,11 @@ fn a_refused_upgrade_opens_no_tunnel() {
 #[test]
 fn a_body_in_answer_to_head_reaches_nobody() {
     let backend = scripted(|_, _| {
-        Some(b"HTTP/1.1 200 OK\r\nContent-Length: 42\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: Y\r\n\r\n".to_vec())
+        Some(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 42\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: \
+            0\r\nX: Y\r\n\r\n"
+                .to_vec(),
+        )
     });
     let proxy = start(&backend.member());
     let mut wire = Wire::connect(proxy.http());

@@ -221,7 +221,8 @@ fn a_101_for_a_full_socket_waits_for_its_turn() {
         let mut wire = Wire::connect(proxy.http());
         let _ = SockRef::from(&wire.stream).set_recv_buffer_size(64 << 10);
         wire.send(format!(
-            "GET /big/{bytes} HTTP/1.1\r\nHost: a.test\r\n\r\nGET / HTTP/1.1\r\nHost: a.test\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"
+            "GET /big/{bytes} HTTP/1.1\r\nHost: a.test\r\n\r\nGET / HTTP/1.1\r\nHost: \
+             a.test\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"
         ));
         asked.recv_timeout(Duration::from_millis(400)).ok()?;
         std::thread::sleep(Duration::from_millis(50));

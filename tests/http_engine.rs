@@ -29,8 +29,14 @@ fn responses_of_every_shape_are_followed_by_the_next() {
                 "/204" => "HTTP/1.1 204 No Content\r\n\r\n",
                 "/304" => "HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\n\r\n",
                 "/head" => "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n",
-                "/chunked" => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n3\r\nabc\r\n1;x=y\r\nd\r\n0\r\nX: y\r\n\r\n",
-                "/103" => "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n3",
+                "/chunked" => {
+                    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: \
+                    X\r\n\r\n3\r\nabc\r\n1;x=y\r\nd\r\n0\r\nX: y\r\n\r\n"
+                }
+                "/103" => {
+                    "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 102 \
+                    Processing\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n3"
+                }
                 "/empty" => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
                 "/lf" => "HTTP/1.1 200\nContent-Length: 1\n\nl",
                 _ => "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
@@ -420,7 +426,10 @@ fn a_websocket_is_a_tunnel_after_101_and_only_then() {
             wire.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nplain");
             return;
         }
-        wire.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nhello");
+        wire.send(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: \
+            Upgrade\r\n\r\nhello",
+        );
         let mut stream = wire.stream;
         let mut buffer = [0; 4096];
         while let Ok(bytes @ 1..) = stream.read(&mut buffer) {
@@ -436,7 +445,8 @@ fn a_websocket_is_a_tunnel_after_101_and_only_then() {
             "300ms",
         ],
     );
-    let ask = "GET /chat HTTP/1.1\r\nHost: a.test\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\r\n";
+    let ask = "GET /chat HTTP/1.1\r\nHost: a.test\r\nUpgrade: websocket\r\nConnection: keep-alive, \
+        Upgrade\r\n\r\n";
     let mut wire = Wire::connect(proxy.http());
     // Eager clients send behind their head.
     wire.send(format!("{ask}early"));
@@ -471,7 +481,10 @@ fn a_websocket_is_a_tunnel_after_101_and_only_then() {
     let plain = reflecting("A");
     let proxy = start(&plain.member(), &[]);
     let mut wire = Wire::connect(proxy.http());
-    wire.send("GET / HTTP/1.1\r\nHost: a.test\r\nUpgrade: h2c\r\nHTTP2-Settings: AAAA\r\nConnection: Upgrade, HTTP2-Settings\r\n\r\n");
+    wire.send(
+        "GET / HTTP/1.1\r\nHost: a.test\r\nUpgrade: h2c\r\nHTTP2-Settings: \
+        AAAA\r\nConnection: Upgrade, HTTP2-Settings\r\n\r\n",
+    );
     let got = wire.response();
     assert_eq!(got.text(), "A\nGET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
 }
@@ -479,7 +492,8 @@ fn a_websocket_is_a_tunnel_after_101_and_only_then() {
 #[test]
 fn backends_are_told_about_the_client_where_the_operator_wants_it() {
     let backend = reflecting("A");
-    let spoofed = "GET / HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-For: 10.1.1.1\r\nX-Real-IP: 10.1.1.1\r\nForwarded: for=10.1.1.1\r\n\r\n";
+    let spoofed = "GET / HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-For: 10.1.1.1\r\nX-Real-IP: \
+        10.1.1.1\r\nForwarded: for=10.1.1.1\r\n\r\n";
     let seen = |args: &[&str]| {
         let proxy = start(&backend.member(), args);
         let mut wire = Wire::connect(proxy.http());

@@ -68,7 +68,8 @@ fn two_tenants_on_one_connection_never_meet() {
                     for (n, (host, _)) in tenants.iter().enumerate() {
                         let body = "x".repeat((round * 997 * n) % 3000);
                         batch += &format!(
-                            "POST /{thread}/{round}/{n} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {}\r\n\r\n{body}",
+                            "POST /{thread}/{round}/{n} HTTP/1.1\r\nHost: \
+                             {host}\r\nContent-Length: {}\r\n\r\n{body}",
                             body.len()
                         );
                     }
@@ -80,8 +81,14 @@ fn two_tenants_on_one_connection_never_meet() {
                     }
                     for (n, (host, who)) in tenants.iter().enumerate() {
                         let answer = wire.response();
-                        let want = format!("{who}\nPOST /{thread}/{round}/{n} HTTP/1.1\r\nHost: {host}\r\n");
-                        assert!(answer.text().starts_with(&want), "{want:?}: {}", answer.text());
+                        let want = format!(
+                            "{who}\nPOST /{thread}/{round}/{n} HTTP/1.1\r\nHost: {host}\r\n"
+                        );
+                        assert!(
+                            answer.text().starts_with(&want),
+                            "{want:?}: {}",
+                            answer.text()
+                        );
                     }
                 }
             });

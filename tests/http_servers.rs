@@ -61,8 +61,9 @@ fn nginx(directory: &Path) -> Server {
     let text = format!(
         "daemon off; worker_processes 1; pid {top}/nginx.pid; error_log {top}/error.log; user root;
         events {{ }}
-        http {{ access_log off; client_body_temp_path {top}/b; proxy_temp_path {top}/p; fastcgi_temp_path {top}/f;
-        uwsgi_temp_path {top}/u; scgi_temp_path {top}/s; gzip on; gzip_min_length 1; gzip_types *; keepalive_requests 7;
+        http {{ access_log off; client_body_temp_path {top}/b; proxy_temp_path {top}/p;
+        fastcgi_temp_path {top}/f; uwsgi_temp_path {top}/u; scgi_temp_path {top}/s;
+        gzip on; gzip_min_length 1; gzip_types *; keepalive_requests 7;
         server {{ listen {address}; root {top}; client_max_body_size 100m;
         location = /moved {{ return 301 /small.txt; }} location = /none {{ return 204; }}
         location = /close {{ keepalive_timeout 0; return 200 closed; }} }} }}"
@@ -76,8 +77,9 @@ fn haproxy(directory: &Path, behind: SocketAddr) -> Server {
     let address = free_address();
     let config = directory.join("haproxy.cfg");
     let text = format!(
-        "defaults\n mode http\n timeout client 9s\n timeout server 9s\n timeout connect 9s\n timeout http-keep-alive 200ms\n\
-         frontend f\n bind {address}\n default_backend b\nbackend b\n server s {behind}\n"
+        "defaults\n mode http\n timeout client 9s\n timeout server 9s\n timeout connect 9s\n \
+         timeout http-keep-alive 200ms\nfrontend f\n bind {address}\n default_backend b\nbackend \
+         b\n server s {behind}\n"
     );
     std::fs::write(&config, text).expect("our own");
     let config = config.to_str().expect("text");
@@ -86,15 +88,13 @@ fn haproxy(directory: &Path, behind: SocketAddr) -> Server {
 
 fn python(directory: &Path, version: &str) -> Server {
     let address = free_address();
-    let script = "import http.server, sys\n\
-        class H(http.server.SimpleHTTPRequestHandler):\n\
-        \x20   protocol_version = sys.argv[3]\n\
-        \x20   def log_message(self, *a): pass\n\
-        \x20   def do_POST(self):\n\
-        \x20       body = self.rfile.read(int(self.headers.get('Content-Length', 0)))\n\
-        \x20       self.send_response(200); self.send_header('Content-Length', str(len(body))); self.end_headers(); self.wfile.write(body)\n\
-        h = lambda *a: H(*a, directory=sys.argv[2])\n\
-        http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), h).serve_forever()\n";
+    let script = "import http.server, sys\nclass H(http.server.SimpleHTTPRequestHandler):\n\x20   \
+        protocol_version = sys.argv[3]\n\x20   def log_message(self, *a): pass\n\x20   def \
+        do_POST(self):\n\x20       body = self.rfile.read(int(self.headers.get('Content-Length', \
+        0)))\n\x20       self.send_response(200); self.send_header('Content-Length', \
+        str(len(body))); self.end_headers(); self.wfile.write(body)\nh = lambda *a: H(*a, \
+        directory=sys.argv[2])\nhttp.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), \
+        h).serve_forever()\n";
     let port = address.port().to_string();
     let top = directory.to_str().expect("text");
     Server::start(

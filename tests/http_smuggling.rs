@@ -74,7 +74,9 @@ fn a_body_that_looks_like_a_request_is_a_body() {
     let mut wire = Wire::connect(proxy.http());
     for _ in 0..3 {
         wire.send(format!(
-            "POST /1 HTTP/1.1\r\nHost: a.test\r\nContent-Length: {}\r\n\r\n{inner}GET /2 HTTP/1.1\r\nHost: b.test\r\n\r\nPOST /3 HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n{:x};x=y\r\n{inner}\r\n0\r\nX-Sum: 1\r\n\r\n",
+            "POST /1 HTTP/1.1\r\nHost: a.test\r\nContent-Length: {}\r\n\r\n{inner}GET /2 \
+             HTTP/1.1\r\nHost: b.test\r\n\r\nPOST /3 HTTP/1.1\r\nHost: \
+             a.test\r\nTransfer-Encoding: chunked\r\n\r\n{:x};x=y\r\n{inner}\r\n0\r\nX-Sum: 1\r\n\r\n",
             inner.len(),
             inner.len(),
         ));

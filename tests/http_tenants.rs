@@ -66,7 +66,8 @@ fn two_tenants_never_meet() {
     let lost = run.lost.load(Ordering::Relaxed);
     let reused = counter(&proxy, "upstream_connections_reused_total");
     let said = format!(
-        "{total} requests answered right in {seconds} s, {lost} told of a backend's close, {reused} on connections used before, {} sent again, {} MiB spliced: {right:?}\n",
+        "{total} requests answered right in {seconds} s, {lost} told of a backend's close, \
+         {reused} on connections used before, {} sent again, {} MiB spliced: {right:?}\n",
         counter(
             &proxy,
             "upstream_retries_total{reason=\"stale_connection\"}"

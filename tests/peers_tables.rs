@@ -151,7 +151,8 @@ fn hellos() -> Vec<Row> {
     let mut early_data_behind_records = records(&message, &[700]);
     early_data_behind_records.extend(b"\x17\x03\x03\x08\0");
     early_data_behind_records.extend(backend::pattern(2048));
-    let sslv2 = b"\x80\x2e\x01\x03\x01\0\x15\0\0\0\x10\x01\0\x80\x03\0\x80\x07\0\xc0\x06\0\x40\x02\0\x80\x04\0\x800123456789abcdef";
+    let sslv2 = b"\x80\x2e\x01\x03\x01\0\x15\0\0\0\x10\x01\0\x80\x03\0\x80\x07\0\xc0\
+        \x06\0\x40\x02\0\x80\x04\0\x800123456789abcdef";
     vec![
         row("one record", usual.record(), Reaches("A")),
         row(

@@ -282,7 +282,8 @@ fn without_tracking_the_next_best_change_detection_is_used() {
     let server = RedisServer::start();
     let rights = |name: &str, more: &str| {
         let rule = format!(
-            "ACL SETUSER {name} on >secret ~hostnames:* &* +scan +smembers +pttl +ping +hello +psubscribe {more}"
+            "ACL SETUSER {name} on >secret ~hostnames:* &* +scan +smembers +pttl +ping +hello \
+             +psubscribe {more}"
         );
         assert_eq!(server.run(&[rule.trim_end()]), ["OK"]);
         let url = format!("redis://{name}:secret@127.0.0.1:{}", server.port());
@@ -663,7 +664,8 @@ fn make_certificates(directory: &Path) {
     for arguments in [
         "req -x509 -newkey rsa:2048 -nodes -days 2 -keyout ca.key -out ca.pem -subj /CN=test-ca",
         "req -newkey rsa:2048 -nodes -keyout key.pem -out request.pem -subj /CN=localhost",
-        "x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out cert.pem -extfile extensions",
+        "x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out cert.pem \
+         -extfile extensions",
     ] {
         let openssl = Command::new("openssl")
             .current_dir(directory)

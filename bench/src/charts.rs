@@ -101,7 +101,10 @@ fn draw_ratios(results: &Results, path: &Path) -> Result<bool, Box<dyn Error>> {
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&area)
         .caption(
-            format!("processor time per unit of work, {subject} divided by the peer (below 1: {subject} is cheaper)"),
+            format!(
+                "processor time per unit of work, {subject} divided by the peer (below 1: \
+                {subject} is cheaper)"
+            ),
             ("sans-serif", 18),
         )
         .margin(10)

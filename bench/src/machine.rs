@@ -70,7 +70,8 @@ impl Machine {
 pub fn pin_load(processors: Processors) -> io::Result<()> {
     if processors.proxy == processors.load {
         return Err(io::Error::other(
-            "the proxy and the load need a processor each; this machine or --proxy-processor and --load-processor give them the same",
+            "the proxy and the load need a processor each; this machine or --proxy-processor and \
+             --load-processor give them the same",
         ));
     }
     core_affinity::set_for_current(core_affinity::CoreId {
@@ -79,7 +80,8 @@ pub fn pin_load(processors: Processors) -> io::Result<()> {
     let allowed = procfs::allowed_processors(&[std::process::id()])?;
     if allowed != [[processors.load]] {
         return Err(io::Error::other(format!(
-            "could not pin the load to processor {} (may run on {allowed:?}); is it in this process's cpuset?",
+            "could not pin the load to processor {} (may run on {allowed:?}); is it in this \
+             process's cpuset?",
             processors.load
         )));
     }
@@ -109,7 +111,8 @@ pub fn raise_open_files() -> io::Result<()> {
         .is_some_and(|maximum| maximum < OPEN_FILES_NEEDED)
     {
         return Err(io::Error::other(format!(
-            "{OPEN_FILES_NEEDED} open files are needed, the hard limit is {:?}; raise it (ulimit -Hn, LimitNOFILE=)",
+            "{OPEN_FILES_NEEDED} open files are needed, the hard limit is {:?}; raise it (ulimit \
+             -Hn, LimitNOFILE=)",
             limit.maximum
         )));
     }

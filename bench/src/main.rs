@@ -229,7 +229,8 @@ fn line(sample: &Sample, processors: Processors) -> String {
     let cost = sample.cost().map_or("-".to_owned(), report::time);
     let latency = |value: Option<u64>| value.map_or("-".to_owned(), |value| value.to_string());
     format!(
-        "round {} {:<15} {:>10}/unit, {:>8.0} answers/s, {:>6.2} GB/s, p50 {} p99 {} µs, processor {} {:.0} %, load {:.0} %, others {:.0} %{}",
+        "round {} {:<15} {:>10}/unit, {:>8.0} answers/s, {:>6.2} GB/s, p50 {} p99 {} µs, processor \
+         {} {:.0} %, load {:.0} %, others {:.0} %{}",
         sample.round,
         sample.peer,
         cost,

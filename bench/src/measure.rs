@@ -275,7 +275,8 @@ pub fn loaded(
         sample.memory = Memory::of(&tree)?;
         if sample.units > 0.0 && !idle && sample.processor == Some(0.0) {
             return Err(io::Error::other(format!(
-                "the proxy did {} units of work in no processor time; not all of its processes {tree:?} are known",
+                "the proxy did {} units of work in no processor time; not all of its processes \
+                 {tree:?} are known",
                 sample.units
             )));
         }

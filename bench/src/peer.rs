@@ -100,8 +100,8 @@ impl Peer {
         machine::version(&program, argument).ok_or_else(|| format!("{program} is not installed"))
     }
 
-    /// Splicing is of mode tcp only, the size of its pipes is of bulk only, and sniproxy has no route of several backends. PROXY headers of
-    /// version 2 are not sent by sniproxy and by nginx before 1.31.
+    /// Splicing is of mode tcp only, the size of its pipes is of bulk only, and sniproxy has no route of
+    /// several backends. PROXY headers of version 2 are not sent by sniproxy and by nginx before 1.31.
     pub fn takes_part(&self, scenario: &Scenario) -> bool {
         match self {
             Peer::HaproxySplice | Peer::Nginx | Peer::Sniproxy | Peer::None

@@ -215,7 +215,8 @@ mod tests {
 
     #[test]
     fn a_stat_line_with_an_awkward_name() {
-        let line = "30441 (a) b (c) R 30392 30392 17724 0 -1 4194304 102 0 0 0 7 5 0 0 20 0 1 0 363752 3133440 393";
+        let line = "30441 (a) b (c) R 30392 30392 17724 0 -1 4194304 102 0 0 0 7 5 0 0 20 0 1 0 \
+            363752 3133440 393";
         let stat = parse_stat(line).expect("it parses");
         assert_eq!(stat.parent, 30_392);
         assert_eq!(stat.processor_time, Duration::from_millis(120));

@@ -167,7 +167,9 @@ fn summary(results: &Results, charts: &[String]) -> String {
     let _ = writeln!(text, "`{}`\n", results.command.join(" "));
     let _ = writeln!(
         text,
-        "Linux {}, {}, {} processors, {:.0} GiB, loopback with {} congestion control, pipes of up to {} bytes; proxy on processor {}, load and origin on processor {}; {} rounds of {} s, the proxies in turn.\n",
+        "Linux {}, {}, {} processors, {:.0} GiB, loopback with {} congestion control, pipes of up \
+         to {} bytes; proxy on processor {}, load and origin on processor {}; {} rounds of {} s, \
+         the proxies in turn.\n",
         machine.kernel,
         machine.processor,
         machine.processors_total,
@@ -184,12 +186,16 @@ fn summary(results: &Results, charts: &[String]) -> String {
     }
     let _ = writeln!(
         text,
-        "\nEvery ratio is {subject} divided by the peer in the same round: the median (smallest to largest). Cost is the processor time of all the proxy's threads per unit of work; below 1 {subject} is cheaper. Throughput above 1 is more.\n"
+        "\nEvery ratio is {subject} divided by the peer in the same round: the median (smallest to \
+         largest). Cost is the processor time of all the proxy's threads per unit of work; below 1 \
+         {subject} is cheaper. Throughput above 1 is more.\n"
     );
     if results.slices > 1 {
         let _ = writeln!(
             text,
-            "In each round all proxies ran at once, and each window was cut into {} parts that alternated between them: what disturbs one disturbs all alike. There are no latencies, which would hold the turns of the others.\n",
+            "In each round all proxies ran at once, and each window was cut into {} parts that \
+             alternated between them: what disturbs one disturbs all alike. There are no \
+             latencies, which would hold the turns of the others.\n",
             results.slices
         );
     }
@@ -198,7 +204,8 @@ fn summary(results: &Results, charts: &[String]) -> String {
     if repeated > 0 {
         let _ = writeln!(
             text,
-            "{repeated} of {} windows were measured again, twice at most, because others than the proxy and the load took more than {:.0} % of their time; the quietest counts.\n",
+            "{repeated} of {} windows were measured again, twice at most, because others than the \
+             proxy and the load took more than {:.0} % of their time; the quietest counts.\n",
             results.windows().count(),
             100.0 * QUIET_SHARE,
         );
@@ -206,7 +213,8 @@ fn summary(results: &Results, charts: &[String]) -> String {
     if let Some(share) = disturbance(results) {
         let _ = writeln!(
             text,
-            "**Disturbed:** other processes took up to {:.0} % of a window from the two processors. Do not believe {}.\n",
+            "**Disturbed:** other processes took up to {:.0} % of a window from the two \
+             processors. Do not believe {}.\n",
             100.0 * share,
             if results.slices > 1 {
                 "anything but the ratios"
@@ -273,7 +281,8 @@ fn details(measured: &Measured, text: &mut String) {
     let _ = writeln!(text, "## {}\n", measured.title);
     let _ = writeln!(
         text,
-        "| proxy | processor time per {unit} | cost ratio | throughput | throughput ratio | bulk | bulk ratio | p50, p99, p99.9 (µs) | p99 ratio | resident | load's processor | failures |"
+        "| proxy | processor time per {unit} | cost ratio | throughput | throughput ratio | bulk | \
+         bulk ratio | p50, p99, p99.9 (µs) | p99 ratio | resident | load's processor | failures |"
     );
     let _ = writeln!(text, "|---|---|---|---|---|---|---|---|---|---|---|---|");
     for peer in measured.peers() {
@@ -324,7 +333,8 @@ fn details(measured: &Measured, text: &mut String) {
             });
             let _ = writeln!(
                 text,
-                "- {peer}: {own} and {bytes:.0} bytes of system memory (both ends of the load included) per connection"
+                "- {peer}: {own} and {bytes:.0} bytes of system memory (both ends of the load \
+                 included) per connection"
             );
         }
     }

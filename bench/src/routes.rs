@@ -86,7 +86,8 @@ pub fn measure(
     let per_host = (full.proportional as f64 - empty.proportional as f64) / hosts as f64;
     let notes = vec![
         format!(
-            "{hosts} hosts, round {}: {name} ready {:.2} s after its start, {:.0} bytes per host of which {:.0} are the name (one core), {:.1} MiB resident",
+            "{hosts} hosts, round {}: {name} ready {:.2} s after its start, {:.0} bytes per host \
+             of which {:.0} are the name (one core), {:.1} MiB resident",
             window.round,
             loaded.as_secs_f64(),
             per_host,
@@ -94,7 +95,8 @@ pub fn measure(
             full.resident as f64 / 1_048_576.0,
         ),
         format!(
-            "{hosts} hosts, round {}: a change was served after {:.2} ms (p50), {:.2} ms (p99), {:.2} ms (largest of {CHANGES}), asked by new connections one after the other",
+            "{hosts} hosts, round {}: a change was served after {:.2} ms (p50), {:.2} ms (p99), \
+             {:.2} ms (largest of {CHANGES}), asked by new connections one after the other",
             window.round,
             changes.value_at_quantile(0.5) as f64 / 1e3,
             changes.value_at_quantile(0.99) as f64 / 1e3,

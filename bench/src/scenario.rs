@@ -124,9 +124,14 @@ fn connect_to(service: Service, hello_bytes: usize) -> (Service, Group) {
 /// Clients of an HTTP service with a request as a browser's library sends it.
 pub fn http(service: Service, act: Act, connections: usize) -> (Service, Group) {
     let request: Rc<[u8]> = format!(
-        "GET /assets/app.js HTTP/1.1\r\nHost: {}\r\nUser-Agent: pointsman-bench\r\nAccept: */*\r\nAccept-Encoding: gzip, br\r\n{}\r\n",
+        "GET /assets/app.js HTTP/1.1\r\nHost: {}\r\nUser-Agent: pointsman-bench\r\nAccept: \
+         */*\r\nAccept-Encoding: gzip, br\r\n{}\r\n",
         service.host(),
-        if act == Act::Connect { "Connection: close\r\n" } else { "" },
+        if act == Act::Connect {
+            "Connection: close\r\n"
+        } else {
+            ""
+        },
     )
     .into_bytes()
     .into();

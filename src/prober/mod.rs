@@ -82,7 +82,9 @@ impl Prober {
             match start(Arc::clone(&self.tally)) {
                 Ok(sender) => self.targets = Some(sender),
                 Err(error) => {
-                    tracing::error!(%error, "the thread of the health checks does not start, so all backends count as up; raise the limits of threads and open files and restart");
+                    tracing::error!(%error, "the thread of the health checks does not start, so \
+                        all backends count as up; raise the limits of threads and open files and \
+                        restart");
                     return;
                 }
             }
@@ -90,7 +92,8 @@ impl Prober {
         let sent = self.targets.as_ref().map(|sender| sender.send(targets));
         if sent.is_some_and(|sent| sent.is_err()) {
             tracing::error!(
-                "the thread of the health checks has ended, so new checks are not made; please report it with the lines before"
+                "the thread of the health checks has ended, so new checks are not made; please \
+                 report it with the lines before"
             );
         }
     }

@@ -221,7 +221,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_rate_is_exact_to_one_a_second(per_second in 1u32..4000, seconds in 1u32..6, key in 1u64..1 << 20) {
+        fn the_rate_is_exact_to_one_a_second(
+            per_second in 1u32..4000, seconds in 1u32..6, key in 1u64..1 << 20
+        ) {
             let rates = Rates::new(0, Instant::now());
             let gap = Duration::from_secs(1) / (per_second * 3);
             let span = Duration::from_secs(seconds.into());

@@ -20,7 +20,8 @@ pub(crate) struct Features {
     /// Only one task submits, and completions are run when it enters the kernel, so that other processors
     /// never interrupt it (IORING_SETUP_SINGLE_ISSUER and DEFER_TASKRUN, Linux 6.1).
     pub defer_taskrun: bool,
-    /// Completions wait for the next system call instead of interrupting (IORING_SETUP_COOP_TASKRUN, Linux 5.19).
+    /// Completions wait for the next system call instead of interrupting (IORING_SETUP_COOP_TASKRUN,
+    /// Linux 5.19).
     pub coop_taskrun: bool,
     /// One accept operation yields every connection (IORING_ACCEPT_MULTISHOT, Linux 5.19).
     pub multishot_accept: bool,
@@ -133,19 +134,31 @@ impl RingError {
         let (cause, remedy) = match error.raw_os_error() {
             Some(libc::EPERM) if disabled != "0" => (
                 format!("io_uring is switched off: sysctl kernel.io_uring_disabled is {disabled}"),
-                "set it to 0, or with 1 put the user into the group of kernel.io_uring_group".to_owned(),
+                "set it to 0, or with 1 put the user into the group of kernel.io_uring_group"
+                    .to_owned(),
             ),
             Some(libc::EPERM | libc::EACCES) => (
-                format!("io_uring is denied to this process ({error}), as the default seccomp profiles of Docker, containerd and some service managers do"),
-                "run outside the container, or give it a seccomp profile that allows io_uring_setup, io_uring_enter and io_uring_register".to_owned(),
+                format!(
+                    "io_uring is denied to this process ({error}), as the default seccomp \
+                    profiles of Docker, containerd and some service managers do"
+                ),
+                "run outside the container, or give it a seccomp profile that allows \
+                 io_uring_setup, io_uring_enter and io_uring_register"
+                    .to_owned(),
             ),
             Some(libc::ENOSYS) => (
-                "the io_uring system calls are missing: the kernel is older than 5.1, built without CONFIG_IO_URING, or a seccomp profile hides them".to_owned(),
-                "use Linux 5.8 or later with io_uring, or a seccomp profile that allows it".to_owned(),
+                "the io_uring system calls are missing: the kernel is older than 5.1, built \
+                 without CONFIG_IO_URING, or a seccomp profile hides them"
+                    .to_owned(),
+                "use Linux 5.8 or later with io_uring, or a seccomp profile that allows it"
+                    .to_owned(),
             ),
             Some(libc::ENOMEM) => (
-                "there is not enough lockable memory for a ring (kernels before 5.12 count rings against RLIMIT_MEMLOCK)".to_owned(),
-                "raise the limit (LimitMEMLOCK= in systemd, ulimit -l) or lower --ring-entries".to_owned(),
+                "there is not enough lockable memory for a ring (kernels before 5.12 count rings \
+                 against RLIMIT_MEMLOCK)"
+                    .to_owned(),
+                "raise the limit (LimitMEMLOCK= in systemd, ulimit -l) or lower --ring-entries"
+                    .to_owned(),
             ),
             Some(libc::EMFILE | libc::ENFILE) => (
                 format!("no descriptor is left for a ring ({error})"),

@@ -1,6 +1,6 @@
 //! The choice of a backend for a connection or a request. All cores choose by the same state: the live
-//! connections and the health of backends, and the turns of the [`Route`]. So with few connections per core the
-//! connections are spread as by a single chooser. Only random numbers are a core's own.
+//! connections and the health of backends, and the turns of the [`Route`]. So with few connections per
+//! core the connections are spread as by a single chooser. Only random numbers are a core's own.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;

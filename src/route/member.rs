@@ -290,7 +290,8 @@ mod tests {
         #[test]
         fn what_is_printed_parses_to_the_same_member(
             address in prop_oneof![
-                (any::<IpAddr>(), proptest::option::of(1u16..)).prop_map(|(ip, port)| MemberAddress::Ip(ip.to_canonical(), port)),
+                (any::<IpAddr>(), proptest::option::of(1u16..))
+                    .prop_map(|(ip, port)| MemberAddress::Ip(ip.to_canonical(), port)),
                 ("[a-z][a-z0-9-]{0,20}(\\.[a-z][a-z0-9]{0,10}){0,3}", proptest::option::of(1u16..))
                     .prop_map(|(name, port)| MemberAddress::Name(name.into(), port)),
                 "/[a-z/._-]{0,100}".prop_map(|path| MemberAddress::Unix(Path::new(&path).into())),

@@ -1,6 +1,6 @@
-//! The options behind the address of a member, such as `proxy=v2 source=client`, separated by blanks. Each may
-//! be there once, in any order. An unknown option is refused and not ignored: a server that expects a PROXY
-//! header would not work without it.
+//! The options behind the address of a member, such as `proxy=v2 source=client`, separated by blanks.
+//! Each may be there once, in any order. An unknown option is refused and not ignored: a server that
+//! expects a PROXY header would not work without it.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -81,11 +81,13 @@ impl fmt::Display for OptionError {
             ),
             OptionError::Source(value) => write!(
                 out,
-                "{value:?} is no source; write source=client or source=nat46:PREFIX/96, as in source=nat46:2001:db8:46::/96"
+                "{value:?} is no source; write source=client or source=nat46:PREFIX/96, as in \
+                 source=nat46:2001:db8:46::/96"
             ),
             OptionError::Prefix(value) => write!(
                 out,
-                "{value:?} is no prefix for IPv4 addresses; write a unicast IPv6 prefix of 96 bits whose last 32 bits are zero, as in 2001:db8:46::/96"
+                "{value:?} is no prefix for IPv4 addresses; write a unicast IPv6 prefix of 96 bits \
+                 whose last 32 bits are zero, as in 2001:db8:46::/96"
             ),
             OptionError::Weight(value) => write!(
                 out,

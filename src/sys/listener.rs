@@ -53,10 +53,12 @@ impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let remedy = match self.cause.raw_os_error() {
             Some(libc::EADDRINUSE) => {
-                "another process, perhaps a second pointsman, listens there: stop it or choose another address"
+                "another process, perhaps a second pointsman, listens there: stop it or choose \
+                 another address"
             }
             Some(libc::EACCES) => {
-                "ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE: grant it or choose a higher port"
+                "ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE: grant \
+                 it or choose a higher port"
             }
             Some(libc::EADDRNOTAVAIL) => {
                 "no interface of this machine has that address: check it, or listen on 0.0.0.0 or [::]"

@@ -94,7 +94,8 @@ impl Listening {
     async fn take_the_last(mut self, serve: &mut impl FnMut(OwnedFd)) {
         let address = self.address;
         if let Err(error) = Listener::drop_new_syns(&self.listener, address) {
-            tracing::warn!(address = %self.address, %error, "cannot shut out new connections before closing the listener; those in its queue may be reset");
+            tracing::warn!(address = %self.address, %error, "cannot shut out new connections \
+                before closing the listener; those in its queue may be reset");
         }
         let serve = &mut |accepted: OwnedFd| {
             // It fails only on a descriptor that is no socket.

@@ -96,7 +96,9 @@ impl fmt::Display for StartError {
             StartError::Ring(error) => error.fmt(f),
             StartError::LockedMemory { lockable } => write!(
                 f,
-                "only {lockable} bytes may be locked into memory, which kernels before 5.16 set by default, and a core's executor asks for {LOCKED_MEMORY_PER_CORE_BYTES}; raise the limit (LimitMEMLOCK= in systemd, ulimit -Hl) to {} KiB or more",
+                "only {lockable} bytes may be locked into memory, which kernels before 5.16 set by \
+                 default, and a core's executor asks for {LOCKED_MEMORY_PER_CORE_BYTES}; raise the \
+                 limit (LimitMEMLOCK= in systemd, ulimit -Hl) to {} KiB or more",
                 LOCKED_MEMORY_PER_CORE_BYTES >> 10
             ),
             StartError::Executor { processor, cause } => write!(

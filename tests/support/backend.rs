@@ -279,7 +279,8 @@ pub fn serve_http<S: Read + Write>(stream: &mut BufReader<S>, name: &str) -> io:
             "keep-alive"
         };
         let head = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\nConnection: {connection}\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\nConnection: \
+             {connection}\r\n\r\n",
             body.len()
         );
         stream.get_mut().write_all(head.as_bytes())?;

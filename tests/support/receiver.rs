@@ -148,7 +148,8 @@ pub fn haproxy() -> Receiver {
                  timeout server 20s
              frontend tls
                  bind 127.0.0.1:{port} accept-proxy ssl crt {}/both.pem
-                 log-format \"client=%ci:%cp to=%fi:%fp authority=%[fc_pp_authority] id=%[fc_pp_unique_id] end\"
+                 log-format \"client=%ci:%cp to=%fi:%fp authority=%[fc_pp_authority] \
+                     id=%[fc_pp_unique_id] end\"
                  http-request return status 200 content-type text/plain string haproxy\n",
             directory.display()
         );
@@ -196,7 +197,8 @@ pub fn nginx() -> Receiver {
             "daemon off; master_process off; pid {place}/pid; error_log {place}/error.log;
              events {{}}
              http {{
-                 log_format seen 'client=$proxy_protocol_addr:$proxy_protocol_port to=$proxy_protocol_server_addr:$proxy_protocol_server_port';
+                 log_format seen 'client=$proxy_protocol_addr:$proxy_protocol_port '
+                     'to=$proxy_protocol_server_addr:$proxy_protocol_server_port';
                  access_log {place}/access.log seen;
                  client_body_temp_path {place}; proxy_temp_path {place}; fastcgi_temp_path {place};
                  uwsgi_temp_path {place}; scgi_temp_path {place};

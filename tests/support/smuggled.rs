@@ -318,7 +318,8 @@ const HEADS: &[(&str, &str)] = &[
     ),
     (
         "transfer_encoding_version",
-        "POST / HTTP/1.0\r\nHost: a.test\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n",
+        "POST / HTTP/1.0\r\nHost: a.test\r\nConnection: keep-alive\r\nTransfer-Encoding: \
+         chunked\r\nContent-Length: 5\r\n\r\n",
     ),
     (
         "space_before_colon",

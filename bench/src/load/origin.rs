@@ -38,7 +38,8 @@ impl Answers {
     pub fn new() -> Answers {
         let http = |connection: &str| {
             let mut answer = format!(
-                "HTTP/1.1 200 OK\r\nServer: origin\r\nContent-Type: application/octet-stream\r\nContent-Length: {BODY_BYTES}\r\n{connection}\r\n"
+                "HTTP/1.1 200 OK\r\nServer: origin\r\nContent-Type: \
+                 application/octet-stream\r\nContent-Length: {BODY_BYTES}\r\n{connection}\r\n"
             )
             .into_bytes();
             answer.resize(answer.len() + BODY_BYTES, b'x');

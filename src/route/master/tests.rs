@@ -74,10 +74,17 @@ fn any_key() -> impl Strategy<Value = String> {
     ]
 }
 
+/// How many of the keys are no default.
+fn names(map: &HashMap<String, u64>) -> usize {
+    let names = map.keys().filter(|key| !key.starts_with("default"));
+    names.count()
+}
+
 fn any_step() -> impl Strategy<Value = Step> {
     let layer = prop_oneof![Just(Layer::Static), Just(Layer::Redis)];
     prop_oneof![
-        8 => (any_key(), layer, proptest::option::of(0u8..4)).prop_map(|(key, layer, route)| Step::Set(key, layer, route)),
+        8 => (any_key(), layer, proptest::option::of(0u8..4))
+            .prop_map(|(key, layer, route)| Step::Set(key, layer, route)),
         2 => Just(Step::Publish),
         1 => prop::collection::vec(any_key(), 0..20).prop_map(Step::Compare),
     ]
@@ -156,7 +163,6 @@ proptest! {
                     let mut seen = Seen::default();
                     keys.iter().for_each(|key| seen.insert(&Key::parse(key).unwrap()));
                     let before = model.redis.len();
-                    let names = |map: &HashMap<String, u64>| map.keys().filter(|key| !key.starts_with("default")).count();
                     let names_before = names(&model.redis);
                     let unseen = master.unseen_count(&seen);
                     model.redis.retain(|key, _| keys.contains(key));
@@ -183,7 +189,7 @@ proptest! {
                     master.sweep();
                 }
             }
-            prop_assert_eq!(master.redis_names(), model.redis.keys().filter(|key| !key.starts_with("default")).count());
+            prop_assert_eq!(master.redis_names(), names(&model.redis));
         }
         prop_assert_eq!(master.old_shard_count(), 0);
 

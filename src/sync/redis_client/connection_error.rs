@@ -6,9 +6,9 @@ use std::time::Duration;
 use redis::{ErrorKind, RedisError};
 
 /// What a node of a Redis Cluster means for the routes; logged once.
-pub(in crate::sync) const CLUSTER_NODE: &str = "this Redis is a node of a Redis Cluster, and of a Cluster \
-    only the keys of this one node are seen; use a Redis outside a Cluster, or keep all keys on this node with \
-    a hash tag in the prefix, as in --redis-prefix '{hostnames}:'";
+pub(in crate::sync) const CLUSTER_NODE: &str = "this Redis is a node of a Redis Cluster, and of a \
+    Cluster only the keys of this one node are seen; use a Redis outside a Cluster, or keep all \
+    keys on this node with a hash tag in the prefix, as in --redis-prefix '{hostnames}:'";
 
 /// Why the connection to Redis is given up. Its text never holds the URL, which may hold a password.
 #[derive(Debug)]
