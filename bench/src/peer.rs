@@ -100,8 +100,8 @@ impl Peer {
         machine::version(&program, argument).ok_or_else(|| format!("{program} is not installed"))
     }
 
-    /// Splicing is of mode tcp only, the size of its pipes is of bulk only, and sniproxy has no route of
-    /// several backends. PROXY headers of version 2 are not sent by sniproxy and by nginx before 1.31.
+    /// HAProxy splices in mode tcp only, and the size of its pipes matters for bulk only. sniproxy has no
+    /// routes with several backends. sniproxy, and nginx before 1.31, send no PROXY headers of version 2.
     pub fn takes_part(&self, scenario: &Scenario) -> bool {
         match self {
             Peer::HaproxySplice | Peer::Nginx | Peer::Sniproxy | Peer::None

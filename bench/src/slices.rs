@@ -65,8 +65,7 @@ pub fn round(
     let ended = meters(&lanes, window)?;
     let mut samples = Vec::new();
     for (lane, (begun, ended)) in lanes.iter_mut().zip(begun.iter().zip(&ended)) {
-        // Work that was under way when the slice of a proxy ended is done in the next one, and is counted
-        // as its.
+        // Work under way at the end of a proxy's slice is done in that proxy's next slice and counted there.
         lane.spent.proxy = begun.until(ended).proxy;
         samples.push(lane.sample(window)?);
     }

@@ -1,5 +1,5 @@
-//! What stands before the proxy: a TLS client, a plain HTTP client, a client that sends bytes in
-//! pieces of any cut, and a builder of ClientHellos that no library would send.
+//! Clients: of TLS and of plain HTTP, one that sends bytes in pieces of any size, and a builder of
+//! ClientHellos that no library would send.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
@@ -11,7 +11,7 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use super::backend;
 
-/// A client that waits this long for a byte has found a bug.
+/// The longest that a client waits for a byte before its test fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub const UNEXPECTED_MESSAGE: u8 = 10;
@@ -34,7 +34,7 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// As [`connect`], from an address of the client's own.
+/// As [`connect`], from this address of loopback.
 pub fn connect_from(source: IpAddr, address: SocketAddr) -> TcpStream {
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).expect("a socket");
@@ -71,7 +71,7 @@ impl Answer {
         Answer { bytes, reset }
     }
 
-    /// The description of the one alert that the answer consists of.
+    /// The description of the TLS alert, if the answer is one alert and nothing else.
     pub fn alert(&self) -> Option<u8> {
         match self.bytes[..] {
             [21, 3, _, 0, 2, 2, description] => Some(description),
@@ -79,7 +79,7 @@ impl Answer {
         }
     }
 
-    /// The status of the HTTP response that the answer consists of.
+    /// The status, if the answer is one HTTP response and nothing else.
     pub fn status(&self) -> Option<u16> {
         Response::parse(&self.bytes).map(|response| response.status)
     }

@@ -63,7 +63,7 @@ impl Process {
 
     /// Whether it has closed its standard error, which it does when it ends.
     pub fn has_ended(&self) -> bool {
-        self.log.lines.lock().unwrap().1
+        self.log.lines.lock().unwrap().has_ended
     }
 
     /// The exit status; `None` if the process does not end within `patience`.
@@ -117,24 +117,30 @@ impl Drop for Process {
 /// What the process wrote to standard error.
 #[derive(Default)]
 struct Log {
-    /// The lines, and whether there will be no more.
-    lines: Mutex<(Vec<String>, bool)>,
+    lines: Mutex<Lines>,
     changed: Condvar,
+}
+
+#[derive(Default)]
+struct Lines {
+    read: Vec<String>,
+    /// Standard error was closed.
+    has_ended: bool,
 }
 
 impl Log {
     fn push(&self, line: String) {
-        self.lines.lock().unwrap().0.push(line);
+        self.lines.lock().unwrap().read.push(line);
         self.changed.notify_all();
     }
 
     fn end(&self) {
-        self.lines.lock().unwrap().1 = true;
+        self.lines.lock().unwrap().has_ended = true;
         self.changed.notify_all();
     }
 
     fn text(&self) -> String {
-        self.lines.lock().unwrap().0.join("\n")
+        self.lines.lock().unwrap().read.join("\n")
     }
 
     /// The first line for which `fits` is true. Waits until the log ends or `patience` has passed.
@@ -142,11 +148,11 @@ impl Log {
         let deadline = Instant::now() + patience;
         let mut lines = self.lines.lock().unwrap();
         loop {
-            if let Some(line) = lines.0.iter().find(|line| fits(line)) {
+            if let Some(line) = lines.read.iter().find(|line| fits(line)) {
                 return Some(line.clone());
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if lines.1 || left.is_zero() {
+            if lines.has_ended || left.is_zero() {
                 return None;
             }
             lines = self.changed.wait_timeout(lines, left).unwrap().0;

@@ -310,7 +310,7 @@ const CHUNKS: &[(&str, &str)] = &[
     ("trailer", "0\r\nGET /smuggled HTTP/1.1\r\n\r\n"),
 ];
 
-/// Everything up to the end of the head.
+/// The refusal, and everything up to the end of the head.
 const HEADS: &[(&str, &str)] = &[
     (
         "transfer_encoding_version",
@@ -372,7 +372,7 @@ const HEADS: &[(&str, &str)] = &[
     ),
 ];
 
-/// Every case as a whole: the outcome it is refused with, and its bytes.
+/// Every case: the outcome that refuses it, and its bytes.
 pub fn cases() -> Vec<(&'static str, String)> {
     let post = |fields: &str, body: &str| {
         format!("POST / HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n\r\n{body}{BEHIND}")

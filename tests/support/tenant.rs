@@ -135,8 +135,8 @@ impl Ask {
         }
     }
 
-    /// Whether the backend closes upon its answer with the body unread, which resets the connection
-    /// and may cost the answer. Other servers read on first.
+    /// Whether the backend closes right behind its response, with the body of the request unread. That
+    /// resets the connection, and the response may be lost. Otherwise the backend reads on first.
     pub fn may_be_lost(&self) -> bool {
         self.shape == Shape::Early && !self.number.is_multiple_of(2)
     }
@@ -150,7 +150,7 @@ impl Ask {
     }
 }
 
-/// A request that nobody sent: its answer must reach nobody.
+/// A request inside a body. Its response must reach no client.
 fn smuggled(host: &str) -> String {
     format!("GET /stolen HTTP/1.1\r\nHost: {host}\r\n\r\n")
 }
@@ -163,7 +163,7 @@ fn noise(number: u64, side: u64, bytes: usize) -> &'static [u8] {
     &NOISE[from..from + bytes]
 }
 
-/// In chunks of which some are long enough to be spliced.
+/// A body in chunks, some of them long enough to be spliced.
 fn chunked(body: &[u8], seed: u64) -> Vec<u8> {
     let mut dice = fastrand::Rng::with_seed(seed);
     let mut bytes = Vec::with_capacity(body.len() + 64);
@@ -184,7 +184,7 @@ fn chunked(body: &[u8], seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// What went wrong, at whichever end it was noticed.
+/// What went wrong, noticed by a client or by a backend.
 #[derive(Clone, Default)]
 pub struct Faults(Arc<Mutex<Vec<String>>>);
 
@@ -206,7 +206,7 @@ impl Faults {
 pub fn tenant(host: &str, faults: &Faults) -> Backend {
     let (host, faults) = (host.to_owned(), faults.clone());
     backend::raw(move |stream| {
-        // Errors are clients that went away in the middle of something.
+        // An error means that the client has closed in the middle of a message.
         let _ = serve(stream, &host, &faults);
     })
 }
@@ -257,7 +257,7 @@ fn answer_early(wire: &mut Wire, ask: &Ask) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the connection goes on.
+/// Returns whether the connection goes on.
 fn answer(wire: &mut Wire, head: &Message, ask: &Ask) -> io::Result<bool> {
     let mut dice = fastrand::Rng::with_seed(ask.number);
     let body = ask.answer();
@@ -289,8 +289,8 @@ fn answer(wire: &mut Wire, head: &Message, ask: &Ask) -> io::Result<bool> {
     if ask.shape == Shape::Surplus {
         bytes.extend(STOLEN);
     }
-    // In one piece most often. What nobody asked for comes in one segment with the end of the body:
-    // nobody can tell a response that is still on its way from one to a request sent meanwhile.
+    // Most often in one piece. A surplus response comes in one segment with the end of the body: if it came
+    // later, the proxy could not tell it from the response to a request that was sent meanwhile.
     let cut = match dice.u8(..8) {
         _ if ask.shape == Shape::Surplus && bytes.len() > 1_000 => bytes.len() - STOLEN.len() - 20,
         0 if ask.shape != Shape::Surplus => dice.usize(..bytes.len()),
@@ -304,7 +304,7 @@ fn answer(wire: &mut Wire, head: &Message, ask: &Ask) -> io::Result<bool> {
     let ends = matches!(ask.shape, Shape::UntilClose | Shape::LastOne)
         || head.field("connection") == Some("close");
     if !ends && dice.u8(..24) == 0 {
-        // As after a keep-alive timeout, sometimes just when the next request comes.
+        // As at a keep-alive timeout, sometimes at the moment in which the next request comes.
         std::thread::sleep(Duration::from_micros(dice.u64(..1000)));
         return Ok(false);
     }
