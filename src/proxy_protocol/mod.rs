@@ -1,6 +1,6 @@
 //! The PROXY protocol, in and out: what a proxy says in front of a client's bytes about where the
 //! client is (HAProxy's doc/proxy-protocol.txt, revision 2020/03/05 and later; sections are those of
-//! that document). Pure: [`read`] takes bytes and gives one of four answers, [`write`] takes addresses
+//! that document). Pure: [`read()`] takes bytes and gives one of four answers, [`write()`] takes addresses
 //! and appends bytes.
 //!
 //! Whether a sender is trusted to speak for clients is not decided here; the caller asks that before it

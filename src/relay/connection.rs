@@ -67,7 +67,7 @@ pub(crate) struct Relay {
     /// Bytes moved in both directions when [`Relay::note_progress`] was last called.
     noted_bytes: u64,
     last_moved: Instant,
-    /// A direction uses a multishot poll, and the deadline has been set for [`ONESHOT_AFTER`].
+    /// A direction uses a multishot poll, and the deadline has been set for `ONESHOT_AFTER`.
     uses_multishot: bool,
     /// One side has ended its stream; idle time counts from then on.
     is_half_closed: bool,

@@ -1,4 +1,4 @@
-//! From a route to a connected backend: [`dial`] chooses one, waits for a free slot where all are full,
+//! From a route to a connected backend: [`dial()`] chooses one, waits for a free slot where all are full,
 //! connects within a deadline and, when that fails, retries on the next backend. [`Attempts`] remembers
 //! what was tried, since a backend may accept and still give no answer. [`RemovalWatch`] ends a
 //! connection whose backend is removed.
