@@ -95,8 +95,8 @@ impl Options {
         })
     }
 
-    /// The proxies that take part, with their versions, pointsman first. One that is not installed is left out
-    /// with a message.
+    /// The proxies that take part, with their versions, pointsman first. A proxy that is not installed is
+    /// left out with a message.
     pub fn peers(&self) -> io::Result<Vec<(Peer, String)>> {
         let mut chosen = Vec::new();
         let builds = if self.pointsman.is_empty() {
@@ -115,7 +115,8 @@ impl Options {
                 ),
                 None => {
                     return Err(io::Error::other(format!(
-                        "--peers: {name} is none of pointsman, haproxy, haproxy-splice, haproxy-pipes, nginx, sniproxy, none"
+                        "--peers: {name} is none of pointsman, haproxy, haproxy-splice, \
+                         haproxy-pipes, nginx, sniproxy, none"
                     )));
                 }
             }
@@ -144,26 +145,66 @@ fn command() -> Command {
                 .num_args(1..)
                 .required_unless_present("publish"),
         )
-        .arg(option("publish", "Puts the costs of this run, a directory like bench/runs/2026-11-26T103916-vm, into README.md and docs/benchmark.md").conflicts_with("scenario"))
-        .arg(option("rounds", "Rounds of one window for every proxy").default_value("5").value_parser(value_parser!(u32).range(1..)))
-        .arg(option("seconds", "Length of a window").default_value("3").value_parser(value_parser!(f64)))
         .arg(
-            option("slices", "Cuts each window into parts that alternate between the proxies, all of which run at once: costs that a shared host disturbs alike, no latencies")
-                .default_value("1")
+            option(
+                "publish",
+                "Puts the costs of this run, a directory like \
+            bench/runs/2026-11-26T103916-vm, into README.md and docs/benchmark.md",
+            )
+            .conflicts_with("scenario"),
+        )
+        .arg(
+            option("rounds", "Rounds of one window for every proxy")
+                .default_value("5")
                 .value_parser(value_parser!(u32).range(1..)),
         )
         .arg(
-            option("peers", "Proxies in the order of their windows within a round")
-                .default_value("pointsman,haproxy,haproxy-splice,haproxy-pipes,nginx,sniproxy,none")
-                .value_delimiter(','),
+            option("seconds", "Length of a window")
+                .default_value("3")
+                .value_parser(value_parser!(f64)),
         )
         .arg(
-            option("pointsman", "A built pointsman, PATH or NAME=PATH; given twice, the first is compared with the second; built here when absent")
-                .action(ArgAction::Append),
+            option(
+                "slices",
+                "Cuts each window into parts that alternate between the proxies, all \
+                of which run at once: costs that a shared host disturbs alike, no latencies",
+            )
+            .default_value("1")
+            .value_parser(value_parser!(u32).range(1..)),
         )
-        .arg(option("proxy-processor", "Processor of the proxies").default_value("0").value_parser(value_parser!(usize)))
-        .arg(option("load-processor", "Processor of load and origin").default_value("1").value_parser(value_parser!(usize)))
-        .arg(option("out", "Directory of the results [default: bench/runs/<date>-<host>]").value_parser(value_parser!(PathBuf)))
+        .arg(
+            option(
+                "peers",
+                "Proxies in the order of their windows within a round",
+            )
+            .default_value("pointsman,haproxy,haproxy-splice,haproxy-pipes,nginx,sniproxy,none")
+            .value_delimiter(','),
+        )
+        .arg(
+            option(
+                "pointsman",
+                "A built pointsman, PATH or NAME=PATH; given twice, the first is \
+                compared with the second; built here when absent",
+            )
+            .action(ArgAction::Append),
+        )
+        .arg(
+            option("proxy-processor", "Processor of the proxies")
+                .default_value("0")
+                .value_parser(value_parser!(usize)),
+        )
+        .arg(
+            option("load-processor", "Processor of load and origin")
+                .default_value("1")
+                .value_parser(value_parser!(usize)),
+        )
+        .arg(
+            option(
+                "out",
+                "Directory of the results [default: bench/runs/<date>-<host>]",
+            )
+            .value_parser(value_parser!(PathBuf)),
+        )
 }
 
 fn choose_scenarios(names: &[&String]) -> Result<Vec<Scenario>, String> {

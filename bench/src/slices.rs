@@ -65,7 +65,8 @@ pub fn round(
     let ended = meters(&lanes, window)?;
     let mut samples = Vec::new();
     for (lane, (begun, ended)) in lanes.iter_mut().zip(begun.iter().zip(&ended)) {
-        // Work under way at the end of a proxy's slice is done in that proxy's next slice and counted there.
+        // Work that was under way when the slice of a proxy ended is done in the next one, and is counted
+        // as its.
         lane.spent.proxy = begun.until(ended).proxy;
         samples.push(lane.sample(window)?);
     }
