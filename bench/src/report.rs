@@ -199,6 +199,20 @@ fn summary(results: &Results, charts: &[String]) -> String {
             results.slices
         );
     }
+    disturbances(results, &mut text);
+    overview(results, &mut text);
+    let _ = writeln!(text, "{}", goals::table(results));
+    for chart in charts {
+        let _ = writeln!(text, "![{chart}]({chart})\n");
+    }
+    for measured in &results.scenarios {
+        details(measured, &mut text);
+    }
+    text
+}
+
+/// What others on the machine did to the figures.
+fn disturbances(results: &Results, text: &mut String) {
     let is_repeated = |sample: &&Sample| sample.attempts > 1;
     let repeated = results.windows().filter(is_repeated).count();
     if repeated > 0 {
@@ -223,15 +237,6 @@ fn summary(results: &Results, charts: &[String]) -> String {
             }
         );
     }
-    overview(results, &mut text);
-    let _ = writeln!(text, "{}", goals::table(results));
-    for chart in charts {
-        let _ = writeln!(text, "![{chart}]({chart})\n");
-    }
-    for measured in &results.scenarios {
-        details(measured, &mut text);
-    }
-    text
 }
 
 /// The largest share of a window that other processes took, if it is above the limit for a quiet window.

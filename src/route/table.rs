@@ -37,8 +37,9 @@ pub struct Update {
 }
 
 impl Update {
-    /// The ids of the routes that a name had before and has no longer, in ascending order. [`NO_ROUTE`](super::NO_ROUTE) is
-    /// among them when a name had no route. Empty as long as no host has ever set `removal`.
+    /// The ids of the routes that a name had before and has no longer, in ascending order.
+    /// [`NO_ROUTE`](super::NO_ROUTE) is among them when a name had no route. Empty as long as no host has
+    /// ever set `removal`.
     pub(crate) fn replaced(&self) -> &[u64] {
         &self.replaced
     }
