@@ -27,7 +27,8 @@
 //! | 6 | `outcome` | how a connection ended |
 //! | 7 | `metrics`, `config`, `prober` | counters; configuration; the thread that makes health checks |
 //! | 8 | `sys`, `sync` | system calls; the thread that keeps routes as Redis and DNS have them |
-//! | 9 | `ring`, `reply`, `explain`, `lookup`, `log` | io_uring; error responses; the client behind a backend's connection; the log |
+//! | 9 | `ring`, `reply` | io_uring; error responses |
+//! | 9 | `explain`, `lookup`, `log` | documentation offline; the client of a backend's connection; the log |
 //! | 10 | `state` | what a worker holds for all its connections |
 //! | 11 | `client` | what every connection of a client needs |
 //! | 12 | `upstream` | from a route to a connected backend |
