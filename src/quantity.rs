@@ -1,10 +1,11 @@
-//! How numbers and durations are written in the options of hosts and members.
+//! How numbers and durations are written in options.
 
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// A number of digits only. `str::parse` alone would accept a plus sign.
-pub(crate) fn whole_number(text: &str) -> Option<u32> {
+pub(crate) fn whole_number<N: FromStr>(text: &str) -> Option<N> {
     let is_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     is_digits.then(|| text.parse().ok()).flatten()
 }

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use super::error::Fault;
 use super::kernel_version::KernelVersion;
 use super::settings::BackendCongestion;
+use crate::quantity::whole_number;
 
 /// A duration, with its unit.
 pub(super) fn duration(text: &str, range: RangeInclusive<Duration>) -> Result<Duration, Fault> {
@@ -43,7 +44,7 @@ pub(super) fn bytes(text: &str, range: RangeInclusive<usize>) -> Result<usize, F
         .into_iter()
         .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, unit)))
         .unwrap_or((text, 1));
-    let value = whole_number(digits.trim_end())
+    let value = whole_number::<u64>(digits.trim_end())
         .and_then(|number| usize::try_from(number).ok()?.checked_mul(unit));
     let remedy = format!(
         "write a number of bytes like 65536, 64KiB or 1MiB, from {} to {}",
@@ -67,19 +68,13 @@ pub(super) fn count(text: &str, range: RangeInclusive<u32>) -> Result<u32, Fault
         range.start(),
         range.end()
     );
-    match whole_number(text) {
+    match whole_number::<u64>(text) {
         Some(value) => match u32::try_from(value) {
             Ok(value) if range.contains(&value) => Ok(value),
             _ => Err(Fault::new(format!("{text:?} is out of bounds"), remedy)),
         },
         None => Err(Fault::new(format!("{text:?} is no whole number"), remedy)),
     }
-}
-
-/// A number of digits only. `parse` alone would accept a plus sign.
-fn whole_number(text: &str) -> Option<u64> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    digits.then(|| text.parse().ok()).flatten()
 }
 
 /// One of a few words.
@@ -119,7 +114,7 @@ fn address(text: &str) -> Result<(Option<IpAddr>, u16), Fault> {
         )
     };
     if let Some(port) = text.strip_prefix(':') {
-        return match whole_number(port).map(u16::try_from) {
+        return match whole_number::<u64>(port).map(u16::try_from) {
             Some(Ok(port)) => Ok((None, port)),
             _ => Err(fault("has no valid port")),
         };
@@ -205,7 +200,7 @@ pub(super) fn cores(text: &str, allowed: &[usize]) -> Result<Vec<usize>, Fault> 
     // Far above any machine. A range like 0-4294967295 is refused before it is collected.
     const PROCESSORS_MAX: usize = 8192;
     let number = |text: &str| {
-        whole_number(text.trim())
+        whole_number::<u64>(text.trim())
             .and_then(|number| usize::try_from(number).ok())
             .filter(|number| *number < PROCESSORS_MAX)
             .ok_or_else(malformed)

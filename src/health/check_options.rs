@@ -130,7 +130,7 @@ fn parse_path(value: &str) -> Option<Box<str>> {
 
 fn parse_status(value: &str) -> Option<StatusRange> {
     let status = |text| {
-        let status = u16::try_from(whole_number(text)?).ok()?;
+        let status = u16::try_from(whole_number::<u32>(text)?).ok()?;
         (200..=599).contains(&status).then_some(status)
     };
     let (first, last) = value.split_once('-').unwrap_or((value, value));
@@ -142,7 +142,7 @@ fn parse_status(value: &str) -> Option<StatusRange> {
 }
 
 fn parse_in_a_row(value: &str) -> Result<u8, HealthCheckOptionError> {
-    let count = whole_number(value).and_then(|count| u8::try_from(count).ok());
+    let count = whole_number::<u32>(value).and_then(|count| u8::try_from(count).ok());
     count
         .filter(|count| (1..=IN_A_ROW_MAX).contains(count))
         .ok_or(HealthCheckOptionError::Value(

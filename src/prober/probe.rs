@@ -15,15 +15,12 @@ use crate::health::{
     read_server_hello,
 };
 use crate::protocol::Protocol;
+use crate::proxy_protocol::{self, OutgoingTlvs};
 use crate::route::{Address, Backend, ProxyVersion};
 
 /// The status of HTTP is in the first 12 bytes and the type of a ServerHello in the first 6. The rest is
 /// room for TLS warnings before it.
 const ANSWER_BYTES_MAX: usize = 64;
-
-/// A PROXY header of version 2 with the command LOCAL, which says that the connection is the proxy's
-/// own: signature, version and command, no family, no addresses (section 2.2 of the protocol).
-const LOCAL: [u8; 16] = *b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
 /// What is sent to every address of one backend, and what is a good answer.
 pub(super) struct Probe {
@@ -81,11 +78,11 @@ impl Probe {
         mut stream: impl AsyncRead + AsyncWrite + Unpin,
         address: &str,
     ) -> Result<(), CheckFailure> {
-        let mut request = match self.proxy {
-            None => Vec::new(),
-            Some(ProxyVersion::V1) => b"PROXY UNKNOWN\r\n".to_vec(),
-            Some(ProxyVersion::V2) => LOCAL.to_vec(),
-        };
+        let mut request = Vec::new();
+        if let Some(version) = self.proxy {
+            // The connection is the proxy's own, so there is no client to name.
+            proxy_protocol::write(&mut request, version, None, &OutgoingTlvs::default());
+        }
         match self.kind {
             HealthCheckKind::Tcp => {}
             HealthCheckKind::Tls => write_hello(&mut request, self.name.as_deref())?,

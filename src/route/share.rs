@@ -33,7 +33,7 @@ impl Default for Share {
 
 impl Share {
     pub(super) fn parse_weight(value: &str) -> Option<u16> {
-        let weight = u16::try_from(whole_number(value)?).ok()?;
+        let weight = u16::try_from(whole_number::<u32>(value)?).ok()?;
         (1..=WEIGHT_MAX).contains(&weight).then_some(weight)
     }
 
